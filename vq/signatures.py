@@ -1,0 +1,182 @@
+"""What a class takes, read from its source text without importing anything.
+
+A misspelt key must be reported at once, but importing torch takes seconds. So configs are checked
+against the *text* of the classes they name; `vq.registry.build` checks the real signature again.
+"""
+
+import ast
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+_MAX_HOPS = 12  # re-exports followed before giving up
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The argument names of a class or function, in order, and those without a default."""
+
+    names: tuple[str, ...]
+    required: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Definition:
+    module: str
+    node: ast.ClassDef | ast.FunctionDef
+
+
+def has_module(module: str) -> bool:
+    """Whether a module with this full name can be found (it is not imported)."""
+    return _file(module) is not None
+
+
+def public_names(module: str) -> list[str]:
+    """The names that a module defines or re-exports, without a leading underscore."""
+    tree = _parse(module)
+    return [] if tree is None else sorted({name for name in _bindings(tree) if not name.startswith("_")})
+
+
+def has_name(module: str, name: str) -> bool | None:
+    """Whether `module` offers `name`; None if its text cannot tell (a star import, a binary module)."""
+    tree = _parse(module)
+    if tree is None:
+        return None
+    bindings = _bindings(tree)
+    if name in bindings or _file(f"{module}.{name}") is not None:
+        return True
+    return None if "*" in bindings or "__getattr__" in bindings else False
+
+
+def signature(dotted: str) -> Signature | None:
+    """The arguments of the class or function with this full name.
+
+    Returns:
+        None if the text does not tell, or if it takes any keyword (`**kwargs`).
+    """
+    module, _, name = dotted.rpartition(".")
+    return _signature_of(_find(module, name))
+
+
+def _signature_of(definition: _Definition | None) -> Signature | None:
+    if definition is None:
+        return None
+    if isinstance(definition.node, ast.FunctionDef):
+        return _from_arguments(definition.node.args, skip=0)
+    for item in definition.node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            return _from_arguments(item.args, skip=1)
+        if isinstance(item, ast.FunctionDef) and item.name == "__new__":
+            return None
+    if any("dataclass" in ast.unparse(decorator) for decorator in definition.node.decorator_list):
+        fields = [
+            n for n in definition.node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+        ]
+        names = [n.target.id for n in fields if isinstance(n.target, ast.Name)]
+        required = [n.target.id for n in fields if n.value is None and isinstance(n.target, ast.Name)]
+        return Signature(tuple(names), tuple(required))
+    for base in definition.node.bases:  # an inherited constructor
+        found = _signature_of(_find(definition.module, base.id)) if isinstance(base, ast.Name) else None
+        if found is not None:
+            return found
+    return None
+
+
+def _from_arguments(arguments: ast.arguments, *, skip: int) -> Signature | None:
+    if arguments.kwarg is not None:
+        return None
+    positional = [a.arg for a in arguments.posonlyargs + arguments.args][skip:]
+    with_default = len(arguments.defaults)
+    required = positional[: len(positional) - with_default]
+    pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    required += [a.arg for a, default in pairs if default is None]
+    return Signature(tuple(positional + [a.arg for a in arguments.kwonlyargs]), tuple(required))
+
+
+def _find(module: str, name: str, hops: int = 0) -> _Definition | None:
+    """The definition behind `module.name`, followed through re-exports."""
+    tree = _parse(module)
+    if tree is None or hops > _MAX_HOPS:
+        return None
+    stars = []
+    for node in _statements(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return _Definition(module, node)
+        if isinstance(node, ast.ImportFrom):
+            source = _absolute(node, module)
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _find(source, alias.name, hops + 1)
+                if alias.name == "*":
+                    stars.append(source)
+    for source in stars:
+        if found := _find(source, name, hops + 1):
+            return found
+    return None
+
+
+def _absolute(node: ast.ImportFrom, module: str) -> str:
+    if not node.level:
+        return node.module or ""
+    file = _file(module)
+    package = module.split(".")
+    drop = node.level - 1 if file is not None and file.name == "__init__.py" else node.level
+    return ".".join([*package[: len(package) - drop], *([node.module] if node.module else [])])
+
+
+def _statements(tree: ast.Module) -> list[ast.stmt]:
+    """The statements of a module, with those under a top-level `if` or `try`."""
+    found: list[ast.stmt] = []
+    queue = list(tree.body)
+    while queue:
+        node = queue.pop(0)
+        found.append(node)
+        if isinstance(node, ast.If | ast.Try):
+            queue += [*node.body, *node.orelse]
+    return found
+
+
+def _bindings(tree: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in _statements(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+    return names
+
+
+@lru_cache(maxsize=512)
+def _parse(module: str) -> ast.Module | None:
+    file = _file(module)
+    if file is None or file.suffix != ".py":
+        return None
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=512)
+def _file(module: str) -> Path | None:
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)  # a top-level module is found without being imported
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin)
+    for part in rest:
+        if file.name != "__init__.py":
+            return None
+        package, single = file.parent / part / "__init__.py", file.parent / f"{part}.py"
+        if package.is_file():
+            file = package
+        elif single.is_file():
+            file = single
+        else:
+            return None
+    return file
