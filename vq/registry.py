@@ -23,6 +23,7 @@ def _registry(name: str, *locations: str) -> Registry:
 
 QUANTIZERS = _registry("quantizer", "vq.quantizers")
 CODEBOOKS = _registry("codebook", "vq.quantizers")
+QUANTIZER_PARTS = _registry("quantizer part", "vq.quantizers")
 ENCODERS = _registry("encoder", "vq.networks")
 DECODERS = _registry("decoder", "vq.networks")
 TOKENIZERS = _registry("tokenizer", "vq.tokenizers")
@@ -39,6 +40,10 @@ ENGINES = _registry("engine part", "vq.engine")
 SLOTS: dict[str, Registry] = {
     "quantizer": QUANTIZERS,
     "codebook": CODEBOOKS,
+    "init": QUANTIZER_PARTS,
+    "revival": QUANTIZER_PARTS,
+    "estimator": QUANTIZER_PARTS,
+    "distance": QUANTIZER_PARTS,
     "encoder": ENCODERS,
     "decoder": DECODERS,
     "tokenizer": TOKENIZERS,

@@ -1,1 +1,5 @@
-"""Networks: images to features and back, one file an architecture; and frozen feature networks."""
+"""Encoders, decoders and frozen feature networks."""
+
+from vq.networks.cnn import CNNDecoder, CNNEncoder
+
+__all__ = ["CNNDecoder", "CNNEncoder"]

@@ -1,0 +1,38 @@
+"""Quantizers: `z` of shape (..., dim) goes in, its codes and their indices come out.
+
+Each class is usable in plain Python: `VectorQuantizer(codebook=EMACodebook(size=1024, dim=64))(z)`.
+"""
+
+from vq.quantizers.base import QuantizeOutput, Quantizer
+from vq.quantizers.codebooks import Codebook, EMACodebook, LearnedCodebook, accumulate
+from vq.quantizers.distances import CosineDistance, Distance, EuclideanDistance
+from vq.quantizers.estimators import Estimator, RotationTrick, StraightThrough, Synchronised
+from vq.quantizers.finite_scalar import FiniteScalarQuantizer
+from vq.quantizers.initialization import Initialization, KMeansInit, NormalInit, UniformInit
+from vq.quantizers.revival import ReplaceDeadCodes, Revival, Revived
+from vq.quantizers.vector import VectorQuantizer
+
+__all__ = [
+    "Codebook",
+    "CosineDistance",
+    "Distance",
+    "EMACodebook",
+    "Estimator",
+    "EuclideanDistance",
+    "FiniteScalarQuantizer",
+    "Initialization",
+    "KMeansInit",
+    "LearnedCodebook",
+    "NormalInit",
+    "QuantizeOutput",
+    "Quantizer",
+    "ReplaceDeadCodes",
+    "Revival",
+    "Revived",
+    "RotationTrick",
+    "StraightThrough",
+    "Synchronised",
+    "UniformInit",
+    "VectorQuantizer",
+    "accumulate",
+]

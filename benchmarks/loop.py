@@ -1,0 +1,139 @@
+"""What the trainer costs over a bare loop of the same model: `python benchmarks/loop.py`.
+
+Both sides train the same tokenizer (same weights, batches, optimizer, average of weights) in one process, a
+stretch of steps each in turn, and the medians of the time a step are compared. The trainer's side is the
+real `fit` with its console, metrics file, TensorBoard and keyed seeding; neither side validates or saves.
+Bar: at most 1.03.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vq import config
+from vq.data import Batch, ImageLoader
+from vq.engine import assemble
+from vq.engine.launch import Machine, open_log
+from vq.engine.trainer import Trainer
+from vq.ops.images import to_signed_unit
+
+BAR = 1.03
+NEVER = 10**9
+Times = list[float]
+
+
+class StretchIsOverError(Exception):
+    """Leaves `fit` in the middle, before the validation and the checkpoint of a run's end."""
+
+
+def timed_batches(loader: ImageLoader, first: int, steps: int, times: Times) -> Iterator[Sequence[Batch]]:
+    """The batches of `steps` steps; notes when each was asked for."""
+    batches = assemble.grouped_batches(loader, 0, 1, first)
+    for _ in range(steps):
+        times.append(time.perf_counter())
+        yield next(batches)
+    times.append(time.perf_counter())
+    raise StretchIsOverError
+
+
+def train_with_framework(trainer: Trainer, loader: ImageLoader, first: int, steps: int) -> Times:
+    """Seconds of each step of a stretch of `fit`, without the first."""
+    times: Times = []
+    trainer.batches = lambda _: timed_batches(loader, first, steps, times)
+    with suppress(StretchIsOverError):
+        trainer.fit(first)
+    return durations(times)
+
+
+class BareLoop:
+    """What one would write by hand: the model, the losses, the optimizer, and nothing else."""
+
+    def __init__(self, tree: dict[str, Any]) -> None:
+        step = assemble.make_step(tree, assemble.make_tokenizer(tree))
+        self.tokenizer, self.optimizer = step.tokenizer.train(), step.optimizer
+        self.losses, self.weights, self.clip = step.losses, step.weights, step.max_gradient_norm
+        self.average = [p.detach().clone() for p in self.tokenizer.parameters()] if step.weight_ema else []
+
+    def train(self, loader: ImageLoader, first: int, steps: int) -> Times:
+        """Seconds of each step of a stretch, without the first."""
+        times: Times = []
+        parameters = list(self.tokenizer.parameters())
+        with suppress(StretchIsOverError):
+            for (batch,) in timed_batches(loader, first, steps, times):
+                image = to_signed_unit(batch["image"])
+                output = self.tokenizer(image)
+                loss = self.weights["quantizer"] * output.quantize.loss
+                for name, function in self.losses.items():
+                    loss = loss + self.weights[name] * function(output.reconstruction, image)
+                self.optimizer.zero_grad()
+                loss.backward()
+                if self.clip:
+                    torch.nn.utils.clip_grad_norm_(parameters, self.clip)
+                self.optimizer.step()
+                if self.average:
+                    torch._foreach_lerp_(self.average, [p.detach() for p in parameters], 0.001)
+        return durations(times)
+
+
+def durations(times: Times) -> Times:
+    """From one step's start to the next; the first step of a stretch warms up."""
+    return [later - earlier for earlier, later in zip(times[1:-1], times[2:], strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/fsq/1000_emoji.py")
+    parser.add_argument("--steps", type=int, default=12, help="steps of a stretch")
+    parser.add_argument("--stretches", type=int, default=12, help="stretches of each side")
+    parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
+    args = parser.parse_args()
+
+    never = {".trainer.max_steps": NEVER, ".evaluator.every": NEVER, ".checkpointer.every": NEVER}
+    tree = config.load(args.config, overrides=never).to_dict()
+    machine = Machine(device="cpu", rank=0, world_size=1, threads=torch.get_num_threads(), autocast=False)
+    loader = assemble.make_loader(tree, "train_data")
+    for index in range(len(loader.dataset)):  # no side pays for decoding a picture the first time
+        loader.dataset.read(index)
+    framework: Times = []
+    bare: Times = []
+    with tempfile.TemporaryDirectory() as folder:
+        open_log(Path(folder) / "log.txt")
+        train_step = assemble.make_step(tree, assemble.make_tokenizer(tree))
+        trainer = assemble.make_trainer(tree, Path(folder), train_step, machine, seed=0)
+        by_hand = BareLoop(tree)
+        for stretch in range(args.stretches):
+            first = stretch * args.steps
+            framework += train_with_framework(trainer, loader, first, args.steps)
+            bare += by_hand.train(loader, first, args.steps)
+
+    ratio = statistics.median(framework) / statistics.median(bare)
+    print(f"bare loop    median {1000 * statistics.median(bare):8.2f} ms a step over {len(bare)} steps")
+    print(f"the trainer  median {1000 * statistics.median(framework):8.2f} ms a step over {len(framework)} steps")
+    print(f"ratio {ratio:.4f} (bar: at most {BAR})")
+    if args.out:
+        record = {
+            "command": "python " + " ".join(sys.argv),
+            "date": date.today().isoformat(),
+            "hardware": f"{platform.machine()}; {machine}",
+            "bare_ms": 1000 * statistics.median(bare),
+            "trainer_ms": 1000 * statistics.median(framework),
+            "ratio": ratio,
+            "bar": BAR,
+        }
+        args.out.write_text(json.dumps(record, indent=2) + "\n")
+    sys.exit(ratio > BAR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Runs the real commands as a user does: in a folder of their own, on one or several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "tests" / "tiny_page.py"
+MARK = "VQ_TEST_PROCESS"
+
+
+def command(module: str, *arguments: object, ranks: int = 1) -> list[str]:
+    """The command line, under torchrun for several ranks."""
+    start = [sys.executable, "-m"]
+    if ranks > 1:
+        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+    return [*start, f"vq.{module}", *map(str, arguments)]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """One thread a process, so that sums do not depend on how many cores are free."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("VQ_", "TORCHELASTIC"))}
+    return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | extra
+
+
+def run(
+    module: str, *arguments: object, cwd: Path, ranks: int = 1, expect: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end and checks its exit code."""
+    done = subprocess.run(
+        command(module, *arguments, ranks=ranks),
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done
+
+
+def run_and_kill(
+    module: str, arguments: Sequence[object], *, cwd: Path, ranks: int, when: Callable[[], bool], delay: float
+) -> None:
+    """Starts a command and sends SIGKILL to all its processes, `delay` seconds after `when` holds."""
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        command(module, *arguments, ranks=ranks),
+        cwd=cwd,
+        env=environment(**{MARK: mark}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not when():
+        assert process.poll() is None, "the command ended before it could be killed"
+        assert time.monotonic() < deadline, "nothing to kill appeared"
+        time.sleep(0.01)
+    time.sleep(delay)
+    assert process.poll() is None, "the command ended before it could be killed"
+    for _ in range(3):  # a process may have just started another
+        for pid in _processes(mark):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.05)
+    process.wait(timeout=30)
+
+
+def _processes(mark: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,47 @@
+"""Run by the contract test: every case compiles to one graph and computes what it computes uncompiled."""
+
+import copy
+import sys
+import warnings
+
+import torch
+from quantizer_cases import CASES
+
+from vq.quantizers import Quantizer
+
+
+def check(quantizer: Quantizer) -> None:
+    plain, compiled = quantizer, copy.deepcopy(quantizer)
+    forward = torch.compile(compiled, fullgraph=True, backend="aot_eager")
+    # The first step initialises from data, and the second is what a training runs.
+    for step in range(2):
+        z = torch.randn(3, 8, plain.codebook_dim)
+        grads = []
+        for run in (plain, forward):
+            torch.manual_seed(step)
+            leaf = z.clone().requires_grad_()
+            out = run(leaf)
+            (out.quantized.square().sum() + out.loss).backward()
+            grads.append((leaf.grad, out.indices))
+        torch.testing.assert_close(*grads)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value, msg=name)
+    plain.eval(), compiled.eval()
+    z = torch.randn(3, 8, plain.codebook_dim)
+    torch.testing.assert_close(forward(z).quantized, plain(z).quantized)
+    indices = torch.compile(compiled.encode, fullgraph=True, backend="aot_eager")(z)
+    assert torch.equal(indices, plain.encode(z))
+    decoded = torch.compile(compiled.decode, fullgraph=True, backend="aot_eager")(indices)
+    assert torch.equal(decoded, plain.decode(indices))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    for name in sorted(CASES):
+        torch.manual_seed(0)
+        torch.compiler.reset()
+        try:
+            check(CASES[name]())
+        except Exception as error:
+            raise RuntimeError(f"{name} does not compile to one right graph") from error
+        sys.stdout.write(f"{name}\n")

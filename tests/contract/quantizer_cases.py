@@ -1,0 +1,92 @@
+"""Every quantizer there is: found in the package, plus the combinations that papers use."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+
+import vq.quantizers
+from vq.quantizers import (
+    Codebook,
+    CosineDistance,
+    Distance,
+    EMACodebook,
+    Estimator,
+    KMeansInit,
+    LearnedCodebook,
+    NormalInit,
+    Quantizer,
+    ReplaceDeadCodes,
+    Revival,
+    RotationTrick,
+    VectorQuantizer,
+)
+
+SMALL = {"size": 16, "dim": 4}
+
+
+def found_classes(base: type) -> list[type]:
+    """The subclasses of `base` in any file of the package that a user can make (but for `example`)."""
+    found: set[type] = set()
+    for module in pkgutil.iter_modules(vq.quantizers.__path__, "vq.quantizers."):
+        members = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
+        found.update(cls for _, cls in members if issubclass(cls, base) and cls.__module__ == module.name)
+    return sorted(
+        (cls for cls in found if getattr(cls, "__abstractmethods__", frozenset()) <= {"example"}),
+        key=lambda cls: cls.__name__,
+    )
+
+
+def example_of(cls: type) -> Quantizer | Codebook:
+    if "example" in getattr(cls, "__abstractmethods__", ()):
+        raise AssertionError(
+            f"{cls.__module__}.{cls.__name__} has no example(): add a classmethod that returns a small one"
+        )
+    return cls.example()  # type: ignore[attr-defined, no-any-return]
+
+
+def cases() -> Iterator[tuple[str, Callable[[], Quantizer]]]:
+    """A name and a function that makes the quantizer, for each case."""
+    for cls in found_classes(Quantizer):
+        yield cls.__name__, lambda cls=cls: example_of(cls)
+    for cls in found_classes(Codebook):
+        yield f"VectorQuantizer-{cls.__name__}", lambda cls=cls: VectorQuantizer(codebook=example_of(cls))
+    for cls in found_classes(Estimator):
+        yield (
+            f"VectorQuantizer-{cls.__name__}",
+            lambda cls=cls: VectorQuantizer(codebook=LearnedCodebook.example(), estimator=cls()),
+        )
+    for cls in found_classes(Distance):
+        yield (
+            f"VectorQuantizer-{cls.__name__}",
+            lambda cls=cls: VectorQuantizer(codebook=LearnedCodebook.example(), distance=cls()),
+        )
+    for cls in found_classes(Revival):
+        yield (
+            f"VectorQuantizer-learned-{cls.__name__}",
+            lambda cls=cls: VectorQuantizer(
+                codebook=LearnedCodebook(**SMALL, init=NormalInit(), revival=cls())
+            ),
+        )
+        yield (
+            f"VectorQuantizer-ema-{cls.__name__}",
+            lambda cls=cls: VectorQuantizer(codebook=EMACodebook(**SMALL, init=NormalInit(), revival=cls())),
+        )
+    yield "vq-vae-k-means", lambda: VectorQuantizer(codebook=LearnedCodebook(**SMALL, init=KMeansInit()))
+    yield (
+        "ema-k-means-revival",
+        lambda: VectorQuantizer(codebook=EMACodebook(**SMALL, revival=ReplaceDeadCodes())),
+    )
+    yield (
+        "ema-cosine",
+        lambda: VectorQuantizer(codebook=EMACodebook(**SMALL, init=NormalInit()), distance=CosineDistance()),
+    )
+    yield (
+        "cosine-rotation",
+        lambda: VectorQuantizer(
+            codebook=LearnedCodebook(**SMALL), distance=CosineDistance(), estimator=RotationTrick()
+        ),
+    )
+
+
+CASES = dict(cases())

@@ -1,0 +1,75 @@
+"""Usage and perplexity against NumPy."""
+
+import numpy as np
+import pytest
+import torch
+
+from vq.metrics import CodebookUsage, Perplexity
+from vq.metrics.codebook import count_codes, entropy
+
+
+def score(metric, *batches: torch.Tensor) -> dict[str, float]:
+    for indices in batches:
+        picture = torch.zeros(len(indices), 3, 4, 4)
+        metric.update(image=picture, reconstruction=picture, indices=indices)
+    return metric.compute()
+
+
+def skewed(*shape: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(shape, generator=generator).pow(3) * 97).long()
+
+
+@pytest.mark.parametrize("shape", [(6, 16), (6, 4, 4), (6, 4, 4, 3)])
+def test_equal_numpy(shape):
+    indices = skewed(*shape)
+    counts = np.bincount(indices.numpy().ravel(), minlength=100)
+    p = counts[counts > 0] / counts.sum()
+    nats = -(p * np.log(p)).sum()
+    assert score(CodebookUsage(codebook_size=100), indices) == {
+        "codebook_usage": pytest.approx((counts > 0).mean())
+    }
+    assert score(Perplexity(codebook_size=100), indices) == {
+        "perplexity": pytest.approx(np.exp(nats), rel=1e-12),
+        "entropy_bits": pytest.approx(nats / np.log(2), rel=1e-12),
+    }
+
+
+def test_over_the_set_not_over_batches():
+    batches = torch.arange(8).reshape(8, 1, 1).expand(8, 2, 2)
+    assert score(Perplexity(codebook_size=8), *batches.split(1))["perplexity"] == pytest.approx(8)
+    assert score(CodebookUsage(codebook_size=8), *batches.split(1))["codebook_usage"] == 1
+
+
+@pytest.mark.parametrize(("code", "usage"), [(0, 1 / 16), (15, 1 / 16)])
+def test_one_code(code, usage):
+    indices = torch.full((2, 3), code)
+    assert score(CodebookUsage(codebook_size=16), indices) == {"codebook_usage": usage}
+    assert score(Perplexity(codebook_size=16), indices) == {"perplexity": 1, "entropy_bits": 0}
+
+
+def test_counts_are_exact_integers():
+    counts = count_codes(torch.tensor([3, 3, 0]), codebook_size=4)
+    assert counts.dtype == torch.int64
+    assert counts.tolist() == [1, 0, 0, 2, 0]
+
+
+def test_entropy_of_no_counts_is_0():
+    assert entropy(torch.zeros(4, dtype=torch.int64)).item() == 0
+
+
+@pytest.mark.parametrize("metric", [CodebookUsage, Perplexity])
+class TestErrors:
+    @pytest.mark.parametrize("stranger", [16, -1])
+    def test_index_out_of_range(self, metric, stranger):
+        message = (
+            rf"{metric.__name__}: expected indices in \[0, 16\), got 2 outside of it; give the codebook_size"
+        )
+        with pytest.raises(ValueError, match=message):
+            score(metric(codebook_size=16), torch.tensor([[3, stranger, stranger]]))
+
+    def test_codebook_size(self, metric):
+        with pytest.raises(
+            ValueError, match=f"{metric.__name__}: expected a codebook_size of at least 1, got 0"
+        ):
+            metric(codebook_size=0)

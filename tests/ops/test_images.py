@@ -1,0 +1,104 @@
+"""Pixel ranges, against the arithmetic in float64 NumPy; grids; files."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vq.ops.images import grid, save_png, to_signed_unit, to_uint8, to_unit
+
+ALL_PIXELS = torch.arange(256, dtype=torch.uint8)
+
+
+def test_signed_unit_is_the_affine_map():
+    expected = np.arange(256, dtype=np.float64) / 127.5 - 1
+    np.testing.assert_allclose(to_signed_unit(ALL_PIXELS).numpy(), expected, atol=1e-7)
+    assert to_signed_unit(ALL_PIXELS).dtype == torch.float32
+    assert to_signed_unit(ALL_PIXELS)[[0, 255]].tolist() == [-1, 1]
+
+
+def test_every_pixel_survives_the_round_trip():
+    assert torch.equal(to_uint8(to_signed_unit(ALL_PIXELS)), ALL_PIXELS)
+
+
+def test_uint8_is_the_nearest_pixel_and_not_the_next_lower_one():
+    values = torch.linspace(-1, 1, 10_001)
+    expected = np.rint((values.numpy().astype(np.float64) + 1) * 127.5)
+    difference = to_uint8(values).numpy().astype(int) - expected
+    assert np.abs(difference).max() <= 1  # a tie may fall to either side in float32
+    assert (difference != 0).mean() < 1e-3
+    assert abs(float(to_uint8(values).double().mean()) - 127.5) < 0.01  # truncation would give 127.0
+
+
+def test_ties_go_to_the_even_pixel():
+    halves = torch.tensor(
+        [value for value in torch.linspace(-1, 1, 511) if float((value + 1) * 255) % 2 == 1]
+    )
+    assert len(halves) > 50  # of the 255 midpoints, those that float32 hits exactly
+    assert (to_uint8(halves) % 2 == 0).all()
+
+
+def test_out_of_range_is_clamped_and_nan_is_black():
+    values = torch.tensor([-7.0, -1.001, 1.001, 300.0, float("inf"), float("-inf"), float("nan")])
+    assert to_uint8(values).tolist() == [0, 0, 255, 255, 255, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_rounded_from_its_own_value(dtype):
+    values = torch.linspace(-1, 1, 301).to(dtype)
+    assert torch.equal(to_uint8(values), to_uint8(values.float()))
+
+
+def test_unit_range():
+    assert to_unit(torch.tensor([-1.0, -0.5, 1.0])).tolist() == [0.0, 0.25, 1.0]
+    assert to_unit(torch.zeros(2, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_grid_puts_every_image_where_it_belongs():
+    images = torch.stack([torch.full((3, 4, 5), i, dtype=torch.uint8) for i in range(1, 6)])
+    sheet = grid(images, columns=2)
+    assert sheet.shape == (3, 3 * 4 + 2 * 2, 2 * 5 + 2)
+    for i in range(5):
+        y, x = i // 2 * 6, i % 2 * 7
+        assert (sheet[:, y : y + 4, x : x + 5] == i + 1).all()
+    assert (sheet[:, 4:6] == 128).all()
+    assert (sheet[:, :, 5:7] == 128).all()
+    assert (sheet[:, 12:, 7:] == 128).all()  # the empty place
+
+
+def test_grid_of_fewer_images_than_columns_is_one_row():
+    assert grid(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), columns=8).shape == (3, 4, 10)
+
+
+@pytest.mark.parametrize(("count", "columns"), [(0, 2), (3, 0)])
+def test_grid_refuses_nothing(count, columns):
+    with pytest.raises(
+        ValueError, match=f"grid: expected at least 1 image and 1 column, got {count} and {columns}"
+    ):
+        grid(torch.zeros(count, 3, 4, 4, dtype=torch.uint8), columns=columns)
+
+
+def test_a_saved_png_holds_the_pixels(tmp_path):
+    image = torch.randint(256, (3, 9, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    save_png(image, tmp_path / "new" / "a.png")
+    stored = np.asarray(Image.open(tmp_path / "new" / "a.png"))
+    assert np.array_equal(stored, image.permute(1, 2, 0).numpy())
+    assert os.listdir(tmp_path / "new") == ["a.png"]
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    black, white = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.full((3, 8, 8), 255, dtype=torch.uint8)
+    save_png(black, tmp_path / "a.png")
+    original = Image.Image.save
+
+    def runs_out_of_disk(self, path, **options):
+        original(self, path, **options)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Image.Image, "save", runs_out_of_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save_png(white, tmp_path / "a.png")
+    assert os.listdir(tmp_path) == ["a.png"]
+    assert np.asarray(Image.open(tmp_path / "a.png")).max() == 0

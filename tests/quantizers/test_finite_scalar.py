@@ -1,0 +1,86 @@
+"""FSQ: the paper's equation in float64 NumPy, all indices, and what saturates."""
+
+import numpy as np
+import pytest
+import torch
+
+from vq.quantizers import FiniteScalarQuantizer
+
+PAPER_LEVELS = [[8, 6, 5], [8, 5, 5, 5], [7, 5, 5, 5, 5], [8, 8, 8, 6, 5], [8, 8, 8, 5, 5, 5]]
+
+
+def reference(z, levels, shift):
+    """Eq. 1 and appendix A.1: codes and indices."""
+    levels = np.array(levels)
+    half = (levels - 1) * (1 - 1e-3) / 2
+    offset = np.where(levels % 2 == 0, 0.5, 0.0)
+    rounded = np.round(half * np.tanh(z + shift(offset / half)) - offset)
+    basis = np.cumprod([1, *levels[:-1]])
+    return rounded / (levels // 2), ((rounded + levels // 2) * basis).sum(-1).astype(np.int64)
+
+
+@pytest.mark.parametrize("levels", PAPER_LEVELS, ids=str)
+@pytest.mark.parametrize(("shift", "function"), [("atanh", np.arctanh), ("tan", np.tan)])
+def test_equals_the_papers_equation(levels, shift, function):
+    z = torch.randn(5000, len(levels), dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2
+    out = FiniteScalarQuantizer(levels=levels, shift=shift)(z)
+    codes, indices = reference(z.numpy(), levels, function)
+    np.testing.assert_allclose(out.quantized, codes, atol=1e-12)
+    assert torch.equal(out.indices, torch.from_numpy(indices))
+
+
+@pytest.mark.parametrize("levels", PAPER_LEVELS, ids=str)
+def test_every_index_is_the_index_of_some_z(levels):
+    quantizer = FiniteScalarQuantizer(levels=levels)
+    every = torch.arange(quantizer.codebook_size)
+    sizes = np.array(levels)
+    half, offset = (sizes - 1) * (1 - 1e-3) / 2, np.where(sizes % 2 == 0, 0.5, 0.0)
+    rounded = quantizer.decode(every).double().numpy() * (sizes // 2)
+    # A quarter of a step inside of the outermost levels, where tanh still has an inverse.
+    inner = np.clip((rounded + offset) / half, -1 + 0.25 / half, 1 - 0.25 / half)
+    z = torch.from_numpy(np.arctanh(inner) - np.arctanh(offset / half)).float()
+    assert torch.equal(quantizer.encode(z), every)
+
+
+def test_codes_lie_in_the_unit_interval_and_even_levels_miss_the_upper_end():
+    codes = FiniteScalarQuantizer(levels=[8, 5]).decode(torch.arange(40))
+    assert codes[:, 0].unique().tolist() == [-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75]
+    assert codes[:, 1].unique().tolist() == [-1, -0.5, 0, 0.5, 1]
+
+
+def test_infinite_z_is_an_outermost_code():
+    quantizer = FiniteScalarQuantizer(levels=[8, 5])
+    out = quantizer(torch.tensor([[torch.inf, -torch.inf], [1e4, -1e4]]))
+    assert out.indices.tolist() == [7, 7]
+
+
+def test_the_gradient_is_that_of_the_bounded_z():
+    z = torch.tensor([[0.3, -0.7]], requires_grad=True)
+    FiniteScalarQuantizer(levels=[5, 5])(z).quantized.sum().backward()
+    half = 4 * (1 - 1e-3) / 2
+    torch.testing.assert_close(z.grad, half * (1 - torch.tanh(z.detach()) ** 2) / 2)
+
+
+def test_a_module_in_half_precision_keeps_its_indices():
+    z = torch.randn(4000, 6)
+    quantizer = FiniteScalarQuantizer(levels=[8, 8, 8, 5, 5, 5])
+    expected = quantizer.encode(z)
+    assert torch.equal(quantizer.half().encode(z), expected)
+    assert torch.equal(quantizer.bfloat16().encode(z), expected)
+
+
+def test_it_has_no_state_and_no_loss():
+    quantizer = FiniteScalarQuantizer(levels=[5, 5])
+    assert not quantizer.state_dict()
+    assert quantizer(torch.randn(3, 2)).loss == 0
+
+
+@pytest.mark.parametrize("levels", [[], [8, 2, 5]])
+def test_too_few_levels_are_refused(levels):
+    with pytest.raises(ValueError, match="FiniteScalarQuantizer: expected levels of at least 3, got"):
+        FiniteScalarQuantizer(levels=levels)
+
+
+def test_more_codes_than_int64_holds_are_refused():
+    with pytest.raises(ValueError, match=r"expected fewer than 2\^63 codes"):
+        FiniteScalarQuantizer(levels=[8] * 21)

@@ -1,0 +1,71 @@
+"""Imports point down only: a room may import itself and the floors below it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FLOORS = [
+    {"ops", "registry", "config", "distributed", "pretrained", "signatures"},
+    {"layers"},
+    {"networks"},
+    {"quantizers", "losses", "metrics", "data"},
+    {"tokenizers"},
+    {"generators"},
+    {"interop"},
+    {"engine"},
+]
+COMMANDS = len(FLOORS)  # vq/train.py and its siblings
+LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
+ROOT = Path(__file__).parents[1] / "vq"
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "vq":
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vq."):
+            yield node.lineno, str(node.module).split(".")[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    home = room(path)
+    if home == "__init__":
+        return
+    for line, target in imported(path):
+        same_floor_commands = LEVEL.get(home, COMMANDS) == COMMANDS
+        allowed = target == home or same_floor_commands or LEVEL.get(target, COMMANDS) < LEVEL[home]
+        # The ground floor's modules are one room: registry, config and signatures work together.
+        allowed = allowed or LEVEL.get(home) == LEVEL.get(target) == 0
+        assert allowed, f"{path.relative_to(ROOT.parent)}:{line}: vq.{home} may not import vq.{target}"
+
+
+@pytest.mark.parametrize("module", ["mmengine.config", "mmengine.registry"])
+def test_mmengine_stays_behind_one_door(module: str) -> None:
+    users = [
+        path.name
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == module and node.col_offset == 0
+    ]
+    assert users == [f"{module.removeprefix('mmengine.')}.py"]
+
+
+def test_nothing_is_evaluated_and_no_pickle_is_trusted() -> None:
+    for path in [*FILES, *(ROOT.parent / "tools").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                place = f"{path}:{node.lineno}: {name}"
+                assert name not in ("eval", "pickle.load", "pickle.loads", "np.load(allow_pickle=True)"), place
+                if name == "exec":  # a config page is code, and is the only code that is run
+                    assert path.name == "config.py", place
+                if name == "torch.load":
+                    assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords), place

@@ -1,0 +1,201 @@
+"""Config pages: what they describe, and every way in which they are refused."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vq import config
+from vq.registry import ConfigError
+
+PAGE = '''"""A page."""
+
+from math import prod
+
+from torch.optim import AdamW
+
+from vq.data import ImageLoader, ProceduralDataset
+from vq.engine.steps import ReconstructionStep
+from vq.losses import L1Loss
+from vq.quantizers import FiniteScalarQuantizer
+
+options = dict(image_size=32, split="train")
+levels = [8, 5, 5, 5]
+codebook_size = prod(levels)
+
+train_data = dict(
+    type=ImageLoader,
+    dataset=dict(type=ProceduralDataset, num_images=codebook_size, image_size=options["image_size"]),
+    batch_size=8,
+)
+train_step = dict(
+    type=ReconstructionStep,
+    losses=dict(l1=dict(type=L1Loss)),
+    weights=dict(l1=1.0, quantizer=1.0),
+    optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.99)),
+)
+tokenizer = dict(type="vq.tokenizers.ImageTokenizer", quantizer=dict(type=FiniteScalarQuantizer, levels=levels))
+'''
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    path = tmp_path / "page.py"
+    path.write_text(PAGE)
+    return path
+
+
+def edited(page: Path, old: str, new: str) -> Path:
+    text = page.read_text()
+    assert old in text
+    page.write_text(text.replace(old, new))
+    return page
+
+
+def test_a_page_becomes_plain_data_and_equals_its_own_json(page: Path, tmp_path: Path) -> None:
+    loaded = config.load(page)
+    tree = loaded.to_dict()
+    assert tree["tokenizer"]["quantizer"] == {
+        "type": "vq.quantizers.FiniteScalarQuantizer",
+        "levels": [8, 5, 5, 5],
+    }
+    assert tree["train_data"]["dataset"]["num_images"] == 1000
+    assert tree["train_step"]["optimizer"]["betas"] == [0.9, 0.99]  # one form on the page and in JSON
+    assert list(tree) == ["train_data", "tokenizer", "train_step"]  # the order of a page, no helper names
+    config.save(loaded, tmp_path)
+    assert (tmp_path / "config.py").read_text() == PAGE
+    assert config.load(tmp_path / "config.json").to_dict() == tree
+    assert json.loads(config.to_json(loaded)) == tree
+
+
+def test_options_are_filled_in_before_the_page_runs(page: Path) -> None:
+    tree = config.load(page, options={"image_size": 64}).to_dict()
+    assert tree["train_data"]["dataset"]["image_size"] == 64
+
+
+def test_overrides_are_assigned_afterwards(page: Path) -> None:
+    overrides = {
+        ".train_data.batch_size": 16,
+        ".tokenizer.quantizer.levels[-1]": 3,
+        ".train_step.max_gradient_norm": None,
+        ".tokenizer.quantizer.type": "FiniteScalarQuantizer",
+    }
+    tree = config.load(page, overrides=overrides).to_dict()
+    assert tree["train_data"]["batch_size"] == 16
+    assert tree["tokenizer"]["quantizer"]["levels"] == [8, 5, 5, 3]
+    assert tree["train_step"]["max_gradient_norm"] is None  # an argument that the page left at its default
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("batch_size=8", "batch_sise=8", r"page.py:\d+: train_data: .*\n.*'batch_sise'; did you mean 'batch_size'"),
+        ("num_images=", "num_image=", r"page.py:\d+: train_data.dataset: .*\n.*did you mean 'num_images'"),
+        ("lr=1e-3", "lrr=1e-3", r"page.py:\d+: train_step.optimizer: .*\n.*'lrr'; did you mean 'lr'"),
+        ("train_step = ", "train_stpe = ", r"page.py:\d+: 'train_stpe' is not a section.*did you mean 'train_step'"),
+        ("levels = [8", "spare = 1\nlevels = [8", r"page.py:\d+: 'spare' is not a section, and nothing reads it"),
+        ("import L1Loss", "import L1Los", r"page.py:\d+: vq.losses has no 'L1Los'; did you mean 'L1Loss'"),
+        ("vq.losses", "vq.loses", r"page.py:\d+: there is no module 'vq.loses'"),
+        ("vq.tokenizers.ImageTokenizer", "ImageTokeniser", "no tokenizer is called 'ImageTokeniser'; did you mean 'Ima"),
+        ("prod(levels)", "prod(level)", r"page.py:\d+: NameError"),
+        ("levels = [8", "levels = [8,,", r"page.py:\d+: not valid Python"),
+        ("from math import prod", "import numpy as prod", "write `from numpy import Name`"),
+        ("batch_size=8", "batch_size={1, 2}", "train_data.batch_size: a config holds plain data, got set"),
+        ("type=ImageLoader,", "", "train_data: expected dict"),
+    ],
+)
+def test_a_wrong_page_is_refused_with_place_and_cure(page: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.load(edited(page, old, new))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (".train_data.batch_sise", "train_data has no key 'batch_sise'; did you mean 'batch_size'"),
+        (".train_dat.batch_size", "the config has no key 'train_dat'; did you mean 'train_data'"),
+        (".tokenizer.quantizer.levels[4]", r"levels\[4\] does not exist; tokenizer.quantizer.levels is a list of 4"),
+        (".tokenizer.quantizer.levels.x", "which has no key 'x'"),
+        (".train_data.dataset[0]", r"train_data.dataset\[0\] does not exist"),
+        ("train_data.batch_size", "leading dot"),
+        (".tokenizer.quantizer.levels[a]", "index must be a number"),
+        (".train_step.weights.l2", "train_step.weights has no key 'l2'"),
+    ],
+)
+def test_a_wrong_override_is_refused_with_place_and_cure(page: Path, key: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.load(page, overrides={key: 1})
+
+
+def test_an_unknown_option_and_a_missing_file(page: Path) -> None:
+    with pytest.raises(ConfigError, match="no option 'image_sise'; did you mean 'image_size'"):
+        config.load(page, options={"image_sise": 1})
+    with pytest.raises(ConfigError, match=r"there is no such config; did you mean '.*page.py'"):
+        config.load(page.with_name("pgae.py"))
+
+
+def test_every_key_of_a_page_is_guarded(page: Path) -> None:
+    """A misspelt key, anywhere, is an error that names the right one."""
+    tree = config.load(page).to_dict()
+
+    def keys(node: object, path: str) -> list[str]:
+        if isinstance(node, dict):
+            return [p for k, v in node.items() for p in [f"{path}.{k}", *keys(v, f"{path}.{k}")]]
+        return []
+
+    places = [p for p in keys(tree, "") if not p.endswith(".type")]
+    assert len(places) > 15
+    for place in places:
+        head, _, last = place.rpartition(".")
+        misspelt = f"{head}.{last}x"
+        with pytest.raises(ConfigError, match=f"did you mean '{last}'"):
+            config.load(page, overrides={misspelt: 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8", 8),
+        ("-1.5e-3", -1.5e-3),
+        ("None", None),
+        ("dict(strict=False)", {"strict": False}),
+        ("[1, (2, 3)]", [1, (2, 3)]),
+        ("{'a': True}", {"a": True}),
+        ("'x:y'", "x:y"),
+    ],
+)
+def test_literals(text: str, value: object) -> None:
+    assert config.parse_literal(text) == value
+
+
+@pytest.mark.parametrize("text", ["__import__('os').system('true')", "a", "1 if x else 2", "dict(**{})", "list()", "f'{1}'"])
+def test_nothing_on_the_command_line_is_evaluated(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a literal"):
+        config.parse_literal(text)
+
+
+def test_assignments() -> None:
+    assert config.parse_assignments([".a.b:1", "c::d:e"]) == {".a.b": 1, "c": "d:e"}
+    with pytest.raises(ConfigError, match="expected key:literal or key::text"):
+        config.parse_assignments([".a.b=1"])
+
+
+@pytest.mark.parametrize("how", ["file", "override"])
+def test_a_typo_ends_the_command_with_code_2_within_2_seconds(page: Path, how: str) -> None:
+    command = [sys.executable, "-m", "vq.train", "typo", str(page)]
+    if how == "file":
+        edited(page, "batch_size=8", "batch_sise=8")
+    else:
+        command += ["--override", ".train_data.batch_sise:8"]
+    times = []
+    for _ in range(2):  # the better of two: the machine may be busy
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+        times.append(time.perf_counter() - start)
+        assert done.returncode == 2
+        assert "did you mean 'batch_size'" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert min(times) < 2

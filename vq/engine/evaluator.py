@@ -1,0 +1,124 @@
+"""One pass over a validation set: images in, a table of scores and a grid of pictures out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from vq import distributed
+from vq.data import Batch, ImageLoader
+from vq.metrics import Metric
+from vq.ops.images import grid, to_signed_unit, to_uint8
+from vq.registry import ENGINES
+from vq.tokenizers import ImageTokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a pass found.
+
+    Attributes:
+        scores: Metric name -> value.
+        num_images: Images counted, over all ranks, each once.
+        undecodable: Images that were left out, by name.
+    """
+
+    scores: dict[str, float]
+    num_images: int
+    undecodable: list[str]
+
+
+@ENGINES.register_module()
+class Evaluator:
+    """Scores a tokenizer's reconstructions of a set; the same numbers on 1 and N ranks.
+
+    Args:
+        metrics: Updated with every batch, summed over ranks at the end.
+        every: Steps between validations during training; the last step is always validated.
+        num_grid_images: How many fixed images the reconstruction grid shows.
+
+    Raises:
+        ValueError: If `every` is below 1.
+    """
+
+    def __init__(self, *, metrics: Sequence[Metric], every: int = 1000, num_grid_images: int = 16) -> None:
+        if every < 1:
+            raise ValueError(f"every: expected at least 1 step, got {every}")
+        self.metrics, self.every, self.num_grid_images = list(metrics), every, num_grid_images
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        tokenizer: ImageTokenizer,
+        loader: ImageLoader,
+        *,
+        on_batch: Callable[[Batch, Tensor, Tensor], None] | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Evaluation:
+        """Reconstructs every image once, in eval mode.
+
+        Args:
+            tokenizer: Its mode is restored afterwards; its state is not changed.
+            loader: Gives this rank's share.
+            on_batch: Gets each batch, its uint8 reconstructions and its indices.
+            on_progress: Gets the number of images that this rank has just done.
+        """
+        device = next(tokenizer.parameters()).device
+        was_training = tokenizer.training
+        tokenizer.eval()
+        for metric in self.metrics:
+            metric.to(device).reset()
+        undecodable: list[str] = []
+        num_images = 0
+        for batch in loader.pass_batches():
+            undecodable += batch["undecodable"]
+            if not batch["key"]:
+                continue
+            image = to_signed_unit(batch["image"].to(device))
+            output = tokenizer(image)
+            reconstruction = output.reconstruction.float().clamp(-1, 1)
+            for metric in self.metrics:
+                metric.update(image=image, reconstruction=reconstruction, indices=output.quantize.indices)
+            if on_batch is not None:
+                on_batch(batch, to_uint8(reconstruction), output.quantize.indices)
+            if on_progress is not None:
+                on_progress(len(image))
+            num_images += len(image)
+        tokenizer.train(was_training)
+        scores: dict[str, float] = {}
+        for metric in self.metrics:
+            metric.sync()
+            scores |= metric.compute()
+        everywhere = distributed.gather_objects((num_images, undecodable))
+        return Evaluation(
+            scores=scores,
+            num_images=sum(n for n, _ in everywhere),
+            undecodable=sorted({name for _, names in everywhere for name in names}),
+        )
+
+    def picture(self, tokenizer: ImageTokenizer, loader: ImageLoader) -> UInt8[Tensor, "3 height width"]:
+        """A few fixed images of the set above their reconstructions, the same ones each time."""
+        return draw_reconstructions(tokenizer, loader.fixed_batch(self.num_grid_images)["image"])
+
+
+@torch.no_grad()
+def draw_reconstructions(
+    tokenizer: ImageTokenizer, image: UInt8[Tensor, "batch 3 h w"], columns: int = 8
+) -> UInt8[Tensor, "3 height width"]:
+    """A picture in which each row of originals stands above the row of their reconstructions."""
+    device = next(tokenizer.parameters()).device
+    was_training = tokenizer.training
+    tokenizer.eval()
+    reconstruction = to_uint8(tokenizer(to_signed_unit(image.to(device))).reconstruction.float()).cpu()
+    tokenizer.train(was_training)
+    rows = [
+        row
+        for start in range(0, len(image), columns)
+        for row in (image[start : start + columns], reconstruction[start : start + columns])
+    ]
+    columns = min(columns, len(image))
+    blank = torch.full_like(image[:1], 255)
+    padded = [torch.cat([row, blank.expand(columns - len(row), -1, -1, -1)]) for row in rows]
+    return grid(torch.cat(padded), columns=columns)

@@ -1,0 +1,44 @@
+"""Pictures of what a tokenizer does: index maps in colour, originals beside reconstructions."""
+
+import colorsys
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+GOLDEN = 0.618033988749895
+
+
+def index_picture(
+    indices: Int[Tensor, "h w *stack"], codebook_size: int, *, height: int, width: int
+) -> UInt8[Tensor, "3 height width_in_all"]:
+    """Draws an index map: every index has a colour of its own, the same in every picture.
+
+    Args:
+        indices: One image's indices; the maps of stacked quantizers stand side by side.
+        codebook_size: How many indices there are.
+        height: Of the picture, in pixels.
+        width: Of one map, in pixels.
+    """
+    maps = indices.reshape(*indices.shape[:2], -1).movedim(-1, 0)
+    used = torch.unique(maps)
+    # The colour of an index, computed only for those in the picture: codebooks may be huge.
+    colours = torch.tensor([_colour(int(index), codebook_size) for index in used], dtype=torch.uint8)
+    coloured = colours[torch.searchsorted(used, maps)].movedim(-1, 1)  # (stack, 3, h, w)
+    large = F.interpolate(coloured.float(), size=(height, width), mode="nearest").to(torch.uint8)
+    return torch.cat(list(large), dim=-1)
+
+
+def beside(
+    left: UInt8[Tensor, "3 height left"], right: UInt8[Tensor, "3 height right"]
+) -> UInt8[Tensor, "3 height both"]:
+    """Two pictures of one height, side by side with a thin white line between them."""
+    line = torch.full((3, left.shape[1], 4), 255, dtype=torch.uint8)
+    return torch.cat([left, line, right], dim=-1)
+
+
+def _colour(index: int, codebook_size: int) -> list[int]:
+    hue = index * GOLDEN % 1.0
+    value = 0.55 + 0.45 * (index / max(1, codebook_size - 1))
+    return [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.75, value)]

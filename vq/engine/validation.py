@@ -1,0 +1,145 @@
+"""Validates one checkpoint and writes what it found: a table, `metrics.json`, pictures."""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from vq import distributed
+from vq.data import Batch, ImageLoader
+from vq.engine.assemble import check_image_size, make_evaluator, make_loader, make_tokenizer
+from vq.engine.callbacks import progress_bar
+from vq.engine.evaluator import Evaluation, Evaluator
+from vq.engine.pictures import index_picture
+from vq.ops.images import save_png
+from vq.tokenizers import ImageTokenizer
+from vq.tokenizers.checkpoint import EMA_WEIGHTS, load_weights
+
+logger = logging.getLogger(__name__)
+VISUALS = ("image", "reconstruction", "indices")
+
+
+@dataclass(slots=True, kw_only=True)
+class Validation:
+    """The parts that validating any number of checkpoints of one config needs, built once.
+
+    Attributes:
+        tokenizer: Gets each checkpoint's weights.
+        loader: Gives this rank's share of the validation set.
+        evaluator: Scores.
+        autocast: Run the networks in bfloat16.
+        visual: Pattern of the pictures to save an image: any of `image`, `reconstruction`, `indices`.
+    """
+
+    tokenizer: ImageTokenizer
+    loader: ImageLoader
+    evaluator: Evaluator
+    autocast: bool
+    visual: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], *, device: str, autocast: bool, visual: str) -> "Validation":
+        """Builds the parts from a config.
+
+        Raises:
+            ConfigError: If a part cannot be built, or the images do not fit the tokenizer.
+        """
+        tokenizer = make_tokenizer(config).to(device)
+        loader, evaluator = make_loader(config, "val_data"), make_evaluator(config)
+        check_image_size(tokenizer, loader, "val_data")
+        return cls(tokenizer=tokenizer, loader=loader, evaluator=evaluator, autocast=autocast, visual=visual)
+
+    def run(
+        self, weights: list[Path], directory: Path, *, allow_missing: str = "", allow_unexpected: str = ""
+    ) -> dict[str, float]:
+        """Scores the weights and writes `metrics.json`, `reconstructions.png` and the visuals.
+
+        Args:
+            weights: Weight files, later ones over earlier ones.
+            directory: Made if it is missing.
+            allow_missing: See `load_weights`.
+            allow_unexpected: See `load_weights`.
+
+        Returns:
+            Metric name -> value.
+        """
+        load_weights(self.tokenizer, weights, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
+        saver = _Visuals(directory / "visual", self.visual, self.tokenizer.codebook_size)
+        device = next(self.tokenizer.parameters()).device.type
+        progress = progress_bar()
+        task = progress.add_task("validate", total=self.loader.num_samples, note="")
+        with progress, torch.autocast(device, torch.bfloat16, enabled=self.autocast):
+            evaluation = self.evaluator.evaluate(
+                self.tokenizer,
+                self.loader,
+                on_batch=saver,
+                on_progress=lambda n: progress.advance(task, n * distributed.world_size()),
+            )
+            picture = self.evaluator.picture(self.tokenizer, self.loader)
+        if distributed.rank() == 0:
+            save_png(picture, directory / "reconstructions.png")
+            self._write(evaluation, weights, directory)
+            show(evaluation, title=" + ".join(str(p) for p in weights))
+        distributed.barrier()
+        return evaluation.scores
+
+    def _write(self, evaluation: Evaluation, weights: list[Path], directory: Path) -> None:
+        record = {
+            "scores": evaluation.scores,
+            "num_images": evaluation.num_images,
+            "undecodable": evaluation.undecodable,
+            "weights": [str(path) for path in weights],
+            "averaged_weights": any(path.name == EMA_WEIGHTS for path in weights),
+            "autocast": self.autocast,
+        }
+        partial = directory / "metrics.json.partial"
+        partial.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        partial.replace(directory / "metrics.json")
+        logger.info("wrote %s", directory)
+
+
+class _Visuals:
+    """Saves one PNG per image and kind of picture, for the kinds that match a pattern."""
+
+    def __init__(self, directory: Path, pattern: str, codebook_size: int) -> None:
+        self.directory, self.codebook_size = directory, codebook_size
+        self.kinds = [kind for kind in VISUALS if pattern and re.fullmatch(pattern, kind)]
+
+    def __call__(self, batch: Batch, reconstruction: Tensor, indices: Tensor) -> None:
+        for i, key in enumerate(batch["key"] if self.kinds else []):
+            name = re.sub(r"[^\w.+-]", "-", key)
+            image = batch["image"][i]
+            pictures = {
+                "image": lambda image=image: image,
+                "reconstruction": lambda i=i: reconstruction[i].cpu(),
+                "indices": lambda i=i, size=image.shape[-2:]: index_picture(
+                    indices[i].cpu(), self.codebook_size, height=size[0], width=size[1]
+                ),
+            }
+            for kind in self.kinds:
+                save_png(pictures[kind](), self.directory / f"{kind}_{name}.png")
+
+
+def show(evaluation: Evaluation, *, title: str) -> None:
+    """Prints the scores as a table."""
+    table = Table(title=f"{title}: {evaluation.num_images} images")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in evaluation.scores.items():
+        table.add_row(name, f"{value:.4f}")
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100).print(table)
+    if evaluation.undecodable:
+        logger.warning(
+            "%d images could not be decoded and are not counted: %s",
+            len(evaluation.undecodable),
+            ", ".join(evaluation.undecodable[:10]),
+        )

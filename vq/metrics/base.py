@@ -1,0 +1,121 @@
+"""What every metric is: sums over a whole set of images, on all ranks, and the scores they make."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vq import distributed
+
+Images: TypeAlias = Float[Tensor, "b 3 h w"]
+"""Images or reconstructions, in [-1, 1]."""
+
+Indices: TypeAlias = Int[Tensor, "b *grid"]
+"""Code indices, int64; stacked quantizers have one trailing axis more."""
+
+
+class Metric(nn.Module, ABC):
+    """Sums up what it sees of a set of images, and turns the sums into scores at the end.
+
+    `update` once a batch, `sync` once on every rank, `compute` where the scores are wanted. Each rank
+    updates with its own images, as many or few as it has (a rank may have none), and the scores are
+    those of one process that saw them all. To add one, declare the sums in `__init__` (`add_sum`), and
+    write `accumulate` and `result`.
+
+    The sums are float64 or int64 buffers outside the state dict; move the metric with `.to(device)`,
+    never to another floating-point type.
+    """
+
+    higher_is_better: ClassVar[bool | None]
+    """Whether a larger score is a better one; None where neither is."""
+
+    images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sum_names: list[str] = []
+        self._is_synced = False
+        self.add_sum("images", dtype=torch.int64)
+
+    def add_sum(self, name: str, *, shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float64) -> None:
+        """Declares a buffer that starts at 0, and that `sync` replaces by its sum over all ranks.
+
+        Args:
+            name: The attribute's name.
+            shape: Its shape.
+            dtype: float64, or int64 for counts (exact up to 2 ** 53).
+
+        Raises:
+            ValueError: If `dtype` is another one.
+        """
+        if dtype not in (torch.float64, torch.int64):
+            raise ValueError(
+                f"{type(self).__name__}.add_sum: expected dtype float64 or int64 for {name!r}, got {dtype}; a sum "
+                "over a whole data set needs that precision"
+            )
+        self.register_buffer(name, torch.zeros(shape, dtype=dtype), persistent=False)
+        self._sum_names.append(name)
+
+    def reset(self) -> None:
+        """Forgets all images."""
+        for name in self._sum_names:
+            self.get_buffer(name).zero_()
+        self._is_synced = False
+
+    @torch.no_grad()
+    def update(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+        """Adds a batch; nothing waits for the GPU.
+
+        Args:
+            image: The images, in [-1, 1].
+            reconstruction: Their reconstructions, about [-1, 1].
+            indices: Their code indices, int64; stacked quantizers have one trailing axis more.
+
+        Raises:
+            RuntimeError: If the ranks' sums are joined already; `reset` first.
+        """
+        if self._is_synced:
+            raise RuntimeError(
+                f"{type(self).__name__}.update: expected a metric that is still counting, got one that has "
+                "joined its sums over the ranks; call reset() before the next set of images"
+            )
+        self.images += len(image)
+        self.accumulate(image=image, reconstruction=reconstruction, indices=indices)
+
+    def sync(self) -> None:
+        """Replaces the sums by those over all ranks; every rank must call it. A second call does nothing."""
+        if self._is_synced:
+            return
+        buffers = [self.get_buffer(name) for name in self._sum_names]
+        total = distributed.all_reduce_sum(torch.cat([buffer.reshape(-1).double() for buffer in buffers]))
+        parts = torch.split(total, [buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.reshape(buffer.shape))
+        self._is_synced = True
+
+    def compute(self) -> dict[str, float]:
+        """The scores of all images seen, by name. It waits for the GPU.
+
+        Raises:
+            RuntimeError: If there were no images, or several ranks have not joined their sums.
+        """
+        if distributed.world_size() > 1 and not self._is_synced:
+            raise RuntimeError(
+                f"{type(self).__name__}.compute: expected sums that are joined over the "
+                f"{distributed.world_size()} ranks, got this rank's own; call sync() on every rank first"
+            )
+        if self.images.item() == 0:
+            raise RuntimeError(
+                f"{type(self).__name__}.compute: expected at least one image, got none; call update() first"
+            )
+        return self.result()
+
+    @abstractmethod
+    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+        """Adds a batch to the sums; see `update`."""
+
+    @abstractmethod
+    def result(self) -> dict[str, float]:
+        """The scores, from sums over at least one image (`images` of them)."""

@@ -1,0 +1,172 @@
+"""The convolutional encoder and decoder of VQGAN, which LlamaGen uses too."""
+
+from collections.abc import Iterator, Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vq.layers.attention import SpatialAttention
+from vq.layers.norm import group_norm
+from vq.layers.resample import Downsample, Upsample
+from vq.layers.resnet import ResnetBlock
+from vq.networks.sizes import check_counts, check_divisible
+from vq.registry import DECODERS, ENCODERS
+
+
+@ENCODERS.register_module()
+class CNNEncoder(nn.Module):
+    """Shrinks an image to a grid of features with residual blocks at ever lower resolution (VQGAN).
+
+    Each multiplier is one resolution: `num_blocks` residual blocks, then half the height and width;
+    after the last one two more blocks instead. The factor is 2 ** (len(multipliers) - 1):
+
+    | factor | multipliers | published as |
+    |---|---|---|
+    | 4 | (1, 2, 4) | |
+    | 8 | (1, 2, 2, 4) | LlamaGen VQ-8 |
+    | 16 | (1, 1, 2, 2, 4) | VQGAN f16, LlamaGen VQ-16: 29.3 M parameters |
+    | 32 | (1, 1, 2, 2, 4, 4) | |
+
+    Source: Esser et al. 2021, https://arxiv.org/abs/2012.09841, table 7; the tensors have the shapes of
+        the published weights of VQGAN and LlamaGen.
+    Differs from the source: fewer groups in the norms below 128 channels (`group_norm`); attention
+        follows the lowest resolution, not a size in pixels.
+
+    Args:
+        base_width: Channels at full resolution, for a multiplier of 1.
+        multipliers: Width of each resolution in units of `base_width`, the full resolution first.
+        num_blocks: Residual blocks at each resolution.
+        attention: Whether attention follows each block at the lowest resolution.
+        out_channels: Channels of the features.
+
+    Raises:
+        ValueError: If a number is below 1, or there are no multipliers.
+
+    Example:
+        >>> import torch
+        >>> encoder = CNNEncoder(base_width=16, multipliers=(1, 2), num_blocks=1, out_channels=8)
+        >>> encoder(torch.zeros(1, 3, 32, 48)).shape
+        torch.Size([1, 8, 16, 24])
+    """
+
+    def __init__(
+        self,
+        *,
+        base_width: int = 128,
+        multipliers: Sequence[int] = (1, 1, 2, 2, 4),
+        num_blocks: int = 2,
+        attention: bool = True,
+        out_channels: int = 256,
+    ) -> None:
+        super().__init__()
+        check_counts("CNNEncoder", base_width=base_width, num_blocks=num_blocks, out_channels=out_channels)
+        check_counts("CNNEncoder", multipliers=multipliers)
+        self.out_channels = out_channels
+        self.downsample_factor = 2 ** (len(multipliers) - 1)
+        widths = [base_width * multiplier for multiplier in multipliers]
+        self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.levels = nn.ModuleList()
+        width = widths[0]
+        for next_width in widths:
+            is_last = len(self.levels) == len(widths) - 1
+            layers = list(_blocks(width, next_width, num_blocks, attention=attention and is_last))
+            width = next_width
+            self.levels.append(nn.Sequential(*layers, *([] if is_last else [Downsample(channels=width)])))
+        self.middle = _middle(width, attention=attention)
+        self.norm = group_norm(width)
+        self.head = nn.Conv2d(width, out_channels, 3, padding=1)
+
+    def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
+        """Images in [-1, 1] to features of 1 / `downsample_factor` the height and width.
+
+        Raises:
+            ValueError: If the height or width is not a multiple of `downsample_factor`.
+        """
+        check_divisible("CNNEncoder", image, self.downsample_factor)
+        x = self.stem(image)
+        for level in self.levels:
+            x = level(x)
+        features: Tensor = self.head(F.silu(self.norm(self.middle(x))))
+        return features
+
+
+@DECODERS.register_module()
+class CNNDecoder(nn.Module):
+    """Paints an image from a grid of features with residual blocks at ever higher resolution (VQGAN).
+
+    The mirror image of `CNNEncoder`, with one more block at each resolution, as published (42.4 M
+    parameters at the defaults). It takes the encoder's arguments, `multipliers` in the encoder's order.
+
+    Source: Esser et al. 2021, https://arxiv.org/abs/2012.09841, table 7; the tensors have the shapes of
+        the published weights of VQGAN and LlamaGen.
+    Differs from the source: see `CNNEncoder`.
+
+    Args:
+        base_width: Channels at full resolution, for a multiplier of 1.
+        multipliers: Width of each resolution in units of `base_width`, the full resolution *first*.
+        num_blocks: Residual blocks at each resolution of the encoder; the decoder has one more.
+        attention: Whether attention follows each block at the lowest resolution.
+        in_channels: Channels of the features.
+
+    Raises:
+        ValueError: If a number is below 1, or there are no multipliers.
+
+    Example:
+        >>> import torch
+        >>> decoder = CNNDecoder(base_width=16, multipliers=(1, 2), num_blocks=1, in_channels=8)
+        >>> decoder(torch.zeros(1, 8, 16, 24)).shape
+        torch.Size([1, 3, 32, 48])
+    """
+
+    def __init__(
+        self,
+        *,
+        base_width: int = 128,
+        multipliers: Sequence[int] = (1, 1, 2, 2, 4),
+        num_blocks: int = 2,
+        attention: bool = True,
+        in_channels: int = 256,
+    ) -> None:
+        super().__init__()
+        check_counts("CNNDecoder", base_width=base_width, num_blocks=num_blocks, in_channels=in_channels)
+        check_counts("CNNDecoder", multipliers=multipliers)
+        self.in_channels = in_channels
+        self.downsample_factor = 2 ** (len(multipliers) - 1)
+        widths = [base_width * multiplier for multiplier in reversed(multipliers)]
+        width = widths[0]
+        self.stem = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.middle = _middle(width, attention=attention)
+        self.levels = nn.ModuleList()
+        for next_width in widths:
+            is_first, is_last = len(self.levels) == 0, len(self.levels) == len(widths) - 1
+            layers = list(_blocks(width, next_width, num_blocks + 1, attention=attention and is_first))
+            width = next_width
+            self.levels.append(nn.Sequential(*layers, *([] if is_last else [Upsample(channels=width)])))
+        self.norm = group_norm(width)
+        self.head = nn.Conv2d(width, 3, 3, padding=1)
+
+    @property
+    def last_layer(self) -> Tensor:
+        """The parameter that paints the pixels; an adaptive adversarial weight compares gradients there."""
+        return self.head.weight
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
+        """Features to images of `downsample_factor` times their size, about [-1, 1] but not clamped."""
+        x = self.middle(self.stem(features))
+        for level in self.levels:
+            x = level(x)
+        image: Tensor = self.head(F.silu(self.norm(x)))
+        return image
+
+
+def _blocks(in_channels: int, out_channels: int, count: int, *, attention: bool) -> Iterator[nn.Module]:
+    for index in range(count):
+        yield ResnetBlock(in_channels=out_channels if index else in_channels, out_channels=out_channels)
+        if attention:
+            yield SpatialAttention(channels=out_channels)
+
+
+def _middle(channels: int, *, attention: bool) -> nn.Sequential:
+    between = [SpatialAttention(channels=channels)] if attention else []
+    return nn.Sequential(ResnetBlock(in_channels=channels), *between, ResnetBlock(in_channels=channels))

@@ -1,0 +1,59 @@
+"""What "nearest" means: the geometry in which vectors and codes are compared."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from vq.ops.distance import nearest_code
+from vq.registry import QUANTIZER_PARTS
+
+
+class Distance(ABC):
+    """A geometry: where vectors and codes are put before they meet, and which code is nearest."""
+
+    @abstractmethod
+    def place(self, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """Puts vectors or codes where they are compared; differentiable."""
+
+    @abstractmethod
+    def nearest(self, z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"]) -> Int[Tensor, "n"]:
+        """For each placed vector the int64 index of the nearest placed code; the lowest of equals."""
+
+
+@QUANTIZER_PARTS.register_module()
+@dataclass(frozen=True)
+class EuclideanDistance(Distance):
+    """Compares vectors and codes where they are, by squared Euclidean distance."""
+
+    def place(self, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """The same tensor."""
+        return x
+
+    def nearest(self, z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"]) -> Int[Tensor, "n"]:
+        """The index of the code with the smallest |z - e|."""
+        return nearest_code(z, codes)
+
+
+@QUANTIZER_PARTS.register_module()
+@dataclass(frozen=True, kw_only=True)
+class CosineDistance(Distance):
+    """Puts vectors and codes on the unit sphere and compares them there; codes come out with length 1.
+
+    Source: Yu et al. 2022 (ViT-VQGAN), https://arxiv.org/abs/2110.04627, section 3.2.
+
+    Args:
+        eps: The smallest length that is divided by.
+    """
+
+    eps: float = 1e-12
+
+    def place(self, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """The vectors divided by their lengths."""
+        return F.normalize(x, dim=-1, eps=self.eps)
+
+    def nearest(self, z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"]) -> Int[Tensor, "n"]:
+        """The index of the code with the largest cosine: on the sphere that is the nearest one."""
+        return nearest_code(z, codes)

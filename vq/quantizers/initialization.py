@@ -1,0 +1,162 @@
+"""Where the code vectors begin: drawn when the codebook is made, or found in the first training batch."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vq.distributed import all_gather_cat, broadcast, rank, world_size
+from vq.ops.kmeans import Seeding, k_means
+from vq.registry import QUANTIZER_PARTS
+
+
+class Initialization(ABC):
+    """The first values of a codebook."""
+
+    needs_data: ClassVar[bool] = False
+    """Whether `fit` replaces the drawn vectors in the first training forward."""
+
+    @abstractmethod
+    def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
+        """Vectors for a codebook that has seen nothing, from the default generator."""
+
+    def fit(
+        self, z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"], size: int
+    ) -> tuple[Float[Tensor, "size dim"], Float[Tensor, "size"]]:
+        """Vectors for a codebook that sees its first batch, and how often each is used in it.
+
+        Args:
+            z: This rank's vectors.
+            mask: Which of them may be used.
+            size: The number of codes.
+
+        Returns:
+            The same on every rank.
+        """
+        raise NotImplementedError(f"{type(self).__name__} draws its vectors and needs no data")
+
+
+@QUANTIZER_PARTS.register_module()
+@dataclass(frozen=True, kw_only=True)
+class UniformInit(Initialization):
+    """Draws every coordinate from [-scale, scale]; VQGAN's choice, and prone to collapse.
+
+    Args:
+        scale: The bound; None is 1 / size.
+    """
+
+    scale: float | None = None
+
+    def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
+        """Uniform vectors."""
+        scale = 1 / size if self.scale is None else self.scale
+        return torch.empty(size, dim).uniform_(-scale, scale)
+
+
+@QUANTIZER_PARTS.register_module()
+@dataclass(frozen=True, kw_only=True)
+class NormalInit(Initialization):
+    """Draws every coordinate from a Gaussian around 0.
+
+    Args:
+        std: The standard deviation; None is dim^-0.5, which gives vectors of about length 1.
+    """
+
+    std: float | None = None
+
+    def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
+        """Gaussian vectors."""
+        return torch.randn(size, dim) * (dim**-0.5 if self.std is None else self.std)
+
+
+@QUANTIZER_PARTS.register_module()
+@dataclass(frozen=True, kw_only=True)
+class KMeansInit(Initialization):
+    """Draws Gaussian vectors, and clusters the first training batch of all ranks by k-means.
+
+    The clustering happens once, before the first training forward quantizes; until then, so also in an
+    evaluation before any training, the drawn vectors are used. Under `accumulate` it sees the first
+    micro-batch. Rank 0 clusters and sends the result, so all ranks have the same codebook, and it is
+    the codebook that one process would find in the concatenated batch. With fewer vectors than codes,
+    the missing codes are noisy copies (`vq.ops.kmeans.k_means`).
+
+    Args:
+        steps: Lloyd steps.
+        seeding: `"k-means++"` or `"random"`; the first takes one pass over the vectors for each code.
+        max_vectors: Of a larger batch this many vectors are drawn and used.
+    """
+
+    needs_data: ClassVar[bool] = True
+    steps: int = 10
+    seeding: Seeding = "k-means++"
+    max_vectors: int = 100_000
+
+    def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
+        """Gaussian vectors of about length 1."""
+        return NormalInit().draw(size, dim)
+
+    def fit(
+        self, z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"], size: int
+    ) -> tuple[Float[Tensor, "size dim"], Float[Tensor, "size"]]:
+        """The centres, and the number of vectors of the batch nearest to each.
+
+        Raises:
+            ValueError: If no rank has a vector.
+        """
+        fitted: Tensor = _fit_k_means(
+            z.detach(),
+            mask,
+            size=size,
+            steps=self.steps,
+            seeding=self.seeding,
+            max_vectors=self.max_vectors,
+        )
+        return fitted[:, 1:], fitted[:, 0]
+
+
+# An operator of its own, because gathering a varying number of vectors and drawing seeds cannot be
+# traced: `torch.compile` keeps the training forward in one graph around it. It runs once in a training.
+@torch.library.custom_op(
+    "vq::fit_k_means",
+    mutates_args=(),
+    schema="(Tensor z, Tensor mask, *, int size, int steps, str seeding, int max_vectors) -> Tensor",
+)
+def _fit_k_means(
+    z: Tensor, mask: Tensor, *, size: int, steps: int, seeding: Seeding, max_vectors: int
+) -> Tensor:
+    # Every rank draws, so that their generators stay in step; rank 0's draw counts.
+    seed = int(broadcast(torch.randint(2**62, (1,)).to(z.device)))
+    generator = torch.Generator().manual_seed(seed)
+    vectors, total = _gather_at_most(z[mask], max_vectors, generator)
+    if total == 0:
+        raise ValueError(
+            "KMeansInit: expected at least one finite, unmasked vector in the first training batch, got none"
+        )
+    if rank() == 0:
+        centres, counts = k_means(vectors, size, steps=steps, seeding=seeding, generator=generator)
+        fitted = torch.cat([counts[:, None] * (total / len(vectors)), centres], dim=1)
+    else:
+        fitted = z.new_empty(size, z.shape[1] + 1)
+    return broadcast(fitted)
+
+
+@_fit_k_means.register_fake
+def _(z: Tensor, mask: Tensor, *, size: int, steps: int, seeding: Seeding, max_vectors: int) -> Tensor:
+    return z.new_empty((size, z.shape[1] + 1))
+
+
+def _gather_at_most(
+    vectors: Float[Tensor, "n dim"], limit: int, generator: torch.Generator
+) -> tuple[Float[Tensor, "at_most_limit dim"], int]:
+    """At most `limit` random vectors of all ranks, in the order of rank and row; and how many there are."""
+    lengths: list[int] = all_gather_cat(torch.tensor([len(vectors)], device=vectors.device)).tolist()
+    total, first = sum(lengths), sum(lengths[: rank()])
+    if total > limit:
+        chosen = torch.randperm(total, generator=generator)[:limit].sort().values
+        here = chosen[(chosen >= first) & (chosen < first + len(vectors))] - first
+        vectors = vectors[here.to(vectors.device)]
+    # An empty shard has no vectors to cat but must take part.
+    return (all_gather_cat(vectors) if world_size() > 1 else vectors), total

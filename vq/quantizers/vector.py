@@ -1,0 +1,87 @@
+"""Vector quantization: the nearest vector of a codebook (VQ-VAE and its kin)."""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from vq.ops.reductions import mean_square
+from vq.quantizers.base import QuantizeOutput, Quantizer, learnable
+from vq.quantizers.codebooks import Codebook, LearnedCodebook
+from vq.quantizers.distances import Distance, EuclideanDistance
+from vq.quantizers.estimators import Estimator, StraightThrough
+from vq.registry import QUANTIZERS
+
+
+@QUANTIZERS.register_module()
+class VectorQuantizer(Quantizer):
+    r"""Replaces each vector by the nearest code of a codebook (VQ).
+
+    The loss is the codebook's own plus `commitment_weight` times the mean of $(z - sg(e))^2$.
+
+    Source: van den Oord et al. 2017 (VQ-VAE), https://arxiv.org/abs/1711.00937, eq. 1 to 3.
+    Differs from the source: squared differences are averaged over the channels too, not summed.
+
+    Args:
+        codebook: How the codes are kept and learn.
+        commitment_weight: beta of eq. 3; the paper uses 0.25.
+        estimator: How the gradient of the task reaches `z`.
+        distance: What "nearest" means. With `CosineDistance` vectors and codes have length 1 throughout.
+
+    Example:
+        >>> import torch
+        >>> quantizer = VectorQuantizer(codebook=LearnedCodebook(size=512, dim=64))
+        >>> quantizer(torch.randn(2, 8, 8, 64)).indices.shape
+        torch.Size([2, 8, 8])
+    """
+
+    def __init__(
+        self,
+        *,
+        codebook: Codebook,
+        commitment_weight: float = 0.25,
+        estimator: Estimator | None = None,
+        distance: Distance | None = None,
+    ) -> None:
+        super().__init__()
+        self.codebook = codebook
+        self.commitment_weight = commitment_weight
+        self.estimator = estimator or StraightThrough()
+        self.distance = distance or EuclideanDistance()
+        self.codebook_size, self.codebook_dim = codebook.size, codebook.dim
+
+    @classmethod
+    def example(cls) -> "VectorQuantizer":
+        """Sixteen learned codes of length 4."""
+        return cls(codebook=LearnedCodebook.example())
+
+    def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
+        vectors = self.distance.place(z.reshape(-1, self.codebook_dim))
+        counted = None if mask is None else mask.reshape(-1)
+        usable = learnable(vectors, mask)
+        if self.training:
+            self.codebook.prepare(vectors, usable)
+        codes = self._codes(z)
+        indices = self.distance.nearest(vectors, codes)
+        code = F.embedding(indices, codes)
+        if self.training:
+            self.codebook.update(vectors, indices, usable)
+        codebook_loss = self.codebook.loss(vectors, code, counted)
+        commitment_loss = mean_square(vectors, code.detach(), counted)
+        return QuantizeOutput(
+            quantized=self.estimator(vectors, code).view(z.shape),
+            indices=indices.view(z.shape[:-1]),
+            loss=codebook_loss + self.commitment_weight * commitment_loss,
+            metrics={"codebook_loss": codebook_loss.detach(), "commitment_loss": commitment_loss.detach()},
+        )
+
+    def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
+        vectors = self.distance.place(z.reshape(-1, self.codebook_dim))
+        return self.distance.nearest(vectors, self._codes(z)).view(z.shape[:-1])
+
+    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
+        return F.embedding(indices, self._codes(self.codebook.vectors))
+
+    def _codes(self, like: Float[Tensor, "*shape"]) -> Float[Tensor, "size dim"]:
+        """The codes where they are compared, in at least float32 and in float64 if `like` is."""
+        dtype = like.dtype if like.dtype.itemsize > 4 else self.codebook.vectors.float().dtype
+        return self.distance.place(self.codebook.vectors.to(dtype))

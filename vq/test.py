@@ -1,0 +1,56 @@
+"""Validates one checkpoint by its path: `python -m vq.test NAME CONFIG --load-model-from F`."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from vq import cli
+from vq.val import add_visual
+
+logger = logging.getLogger(__name__)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = cli.parser(
+        "test",
+        "Validates one checkpoint, given by its path, and writes work_dirs/NAME/test/metrics.json and pictures.",
+        "python -m vq.test fsq/1000_emoji configs/fsq/1000_emoji.py "
+        "--load-model-from work_dirs/fsq/1000_emoji/checkpoints/iter_1000",
+    )
+    cli.add_run(parser)
+    cli.add_machine(parser)
+    cli.add_weights(parser, required=True)
+    add_visual(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Runs the command; returns the scores."""
+    args = arguments().parse_args(argv)
+    run, config = cli.run_directory(args.name), cli.load_config(args)
+
+    from vq.engine.launch import launched, open_log
+    from vq.engine.validation import Validation
+    from vq.tokenizers.checkpoint import CheckpointError, find_weights
+
+    with launched(device=args.device, autocast=args.autocast) as machine:
+        try:
+            weights = [find_weights(path) for path in args.load_model_from]
+            open_log(run / "test" / "log.txt")
+            logger.info("%s", machine)
+            validation = Validation.of(
+                config.to_dict(), device=machine.device, autocast=args.autocast, visual=args.visual
+            )
+            return validation.run(
+                weights,
+                run / "test",
+                allow_missing=args.allow_missing,
+                allow_unexpected=args.allow_unexpected,
+            )
+        except CheckpointError as error:
+            raise cli.UsageError(str(error)) from error
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,156 @@
+"""Trains a tokenizer: `python -m vq.train NAME CONFIG`, or `torchrun ... -m vq.train NAME CONFIG`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vq import cli
+from vq import config as configs
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from vq.engine.checkpointer import Checkpointer
+    from vq.engine.launch import Machine
+    from vq.engine.steps import TrainStep
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = cli.parser(
+        "train",
+        "Trains the tokenizer of CONFIG and writes everything to work_dirs/NAME. "
+        "Several processes: torchrun --standalone --nproc-per-node=auto -m vq.train NAME CONFIG",
+        "python -m vq.train fsq/1000_emoji configs/fsq/1000_emoji.py --override .trainer.max_steps:200",
+    )
+    cli.add_run(parser)
+    cli.add_machine(parser)
+    cli.add_weights(parser)
+    parser.add_argument(
+        "--seed", type=int, default=3407, help="decides weights, order, augmentation (default 3407)"
+    )
+    parser.add_argument(
+        "--load-from",
+        metavar="DIR",
+        help="continue from this checkpoint folder, e.g. work_dirs/X/checkpoints/iter_100",
+    )
+    parser.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="continue from the newest valid checkpoint of NAME, if there is one",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build everything, print the plan, train nothing"
+    )
+    parser.add_argument(
+        "--wandb", action="store_true", help="log to Weights & Biases too (WANDB_MODE=offline works)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Runs the command; returns the scores of the last validation."""
+    args = arguments().parse_args(argv)
+    run, config = cli.run_directory(args.name), cli.load_config(args)
+
+    from vq.engine.launch import launched, open_log, write_environment
+    from vq.tokenizers.checkpoint import CheckpointError
+
+    with launched(device=args.device, autocast=args.autocast) as machine:
+        if args.dry_run:
+            open_log(None)
+            return _plan(args, run, config, machine)
+        _refuse_overwriting(args, run)
+        open_log(run / "log.txt")
+        if machine.rank == 0:
+            configs.save(config, run)
+            write_environment(run / "environment.json", machine)
+        try:
+            return _fit(args, run, config, machine)
+        except CheckpointError as error:
+            raise cli.UsageError(str(error)) from error
+
+
+def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machine") -> dict[str, float]:
+    from vq.engine import assemble
+    from vq.tokenizers.checkpoint import find_weights, load_weights
+
+    tree = config.to_dict()
+    tokenizer = assemble.make_tokenizer(tree, seed=args.seed).to(machine.device)
+    if args.load_model_from:
+        files = [find_weights(path) for path in args.load_model_from]
+        load_weights(
+            tokenizer, files, allow_missing=args.allow_missing, allow_unexpected=args.allow_unexpected
+        )
+    train_step = assemble.make_step(tree, tokenizer, autocast=args.autocast)
+    trainer = assemble.make_trainer(tree, run, train_step, machine, seed=args.seed, wandb=args.wandb)
+    step = _resume(args, trainer.checkpointer, train_step)
+    scores = trainer.fit(step)
+    return scores
+
+
+def _resume(args: argparse.Namespace, checkpointer: "Checkpointer", train_step: "TrainStep") -> int:
+    """The step to continue from; 0 for a new run."""
+    from vq.engine.trainer import logger
+
+    checkpoint = checkpointer.newest_valid() if args.auto_resume else None
+    if checkpoint is None and args.load_from:
+        checkpoint = Path(args.load_from)
+    if checkpoint is None:
+        return 0
+    step = checkpointer.restore(train_step, checkpoint)
+    logger.info("continuing from %s: %d steps are done", checkpoint, step)
+    return step
+
+
+def _refuse_overwriting(args: argparse.Namespace, run: Path) -> None:
+    from vq.tokenizers.checkpoint import checkpoints_in
+
+    if not args.auto_resume and not args.load_from and checkpoints_in(run / "checkpoints"):
+        raise cli.UsageError(
+            f"{run} already holds a trained run; continue it with --auto-resume, or choose another NAME"
+        )
+
+
+def _plan(args: argparse.Namespace, run: Path, config: "Config", machine: "Machine") -> dict[str, float]:
+    """Builds all parts, trains nothing, writes nothing."""
+    from vq import distributed
+    from vq.engine import assemble
+    from vq.engine.trainer import logger
+
+    tree = config.to_dict()
+    tokenizer = assemble.make_tokenizer(tree, seed=args.seed)
+    step = assemble.make_step(tree, tokenizer, autocast=args.autocast)
+    assemble.make_evaluator(tree)
+    assemble.make_checkpointer(tree, run)
+    loaders = {name: assemble.make_loader(tree, name) for name in ("train_data", "val_data")}
+    for name, loader in loaders.items():
+        assemble.check_image_size(tokenizer, loader, name)
+    train = loaders["train_data"]
+    local = train.batch_size // distributed.world_size() // step.accumulate
+    max_steps = tree["trainer"]["max_steps"]
+    epochs = max_steps * train.batch_size / train.num_samples
+    logger.info("%s", machine)
+    for line in assemble.describe(tree, image_size=train.image_size, batch=local, autocast=args.autocast):
+        logger.info("%s", line)
+    logger.info(
+        "plan: %d steps of %d images (%d a rank x %d micro-batches), %.1f epochs of %d images; "
+        "%d validation images every %d steps; checkpoints every %d steps in %s",
+        max_steps,
+        train.batch_size,
+        local,
+        step.accumulate,
+        epochs,
+        train.num_samples,
+        loaders["val_data"].num_samples,
+        tree["evaluator"].get("every", 1000),
+        tree["checkpointer"]["every"],
+        run,
+    )
+    logger.info("dry run: nothing was trained or written")
+    return {}
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,132 @@
+"""Validates a run's checkpoints: `python -m vq.val NAME CONFIG [--load-from iter_100 ...]`."""
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vq import cli
+
+if TYPE_CHECKING:
+    from vq.engine.validation import Validation
+
+POLL_SECONDS = 5.0
+logger = logging.getLogger(__name__)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = cli.parser(
+        "val",
+        "Validates the named checkpoints of work_dirs/NAME, or all there are, oldest first, and ends. Writes "
+        "work_dirs/NAME/val/iter_N/metrics.json and pictures, and a TensorBoard row at the checkpoint's step.",
+        "python -m vq.val fsq/1000_emoji configs/fsq/1000_emoji.py --load-from iter_500 iter_1000",
+    )
+    cli.add_run(parser)
+    cli.add_machine(parser)
+    add_visual(parser)
+    parser.add_argument(
+        "--load-from", nargs="+", default=[], metavar="iter_N", help="checkpoints of the run, by name"
+    )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="go on with new checkpoints until the run's last step is validated",
+    )
+    return parser
+
+
+def add_visual(parser: argparse.ArgumentParser) -> None:
+    """`--visual`."""
+    parser.add_argument(
+        "--visual",
+        default="",
+        metavar="REGEX",
+        help="also save a PNG per image of each kind that matches: image, reconstruction, indices",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
+    """Runs the command; returns the scores of each checkpoint by its name."""
+    args = arguments().parse_args(argv)
+    run, config = cli.run_directory(args.name), cli.load_config(args)
+
+    from vq.engine.launch import launched, open_log
+    from vq.engine.validation import Validation
+    from vq.tokenizers.checkpoint import CheckpointError
+
+    tree = config.to_dict()
+    last_step = tree.get("trainer", {}).get("max_steps", 0)
+    with launched(device=args.device, autocast=args.autocast) as machine:
+        open_log(run / "val" / "log.txt" if run.is_dir() else None)
+        try:
+            checkpoints = _wanted(run, args.load_from, follow=args.follow, last_step=last_step)
+            logger.info("%s", machine)
+            validation = Validation.of(
+                tree, device=machine.device, autocast=args.autocast, visual=args.visual
+            )
+            return {checkpoint.name: _validate(validation, run, checkpoint) for checkpoint in checkpoints}
+        except CheckpointError as error:
+            raise cli.UsageError(str(error)) from error
+
+
+def _validate(validation: "Validation", run: Path, checkpoint: Path) -> dict[str, float]:
+    from vq import distributed
+    from vq.engine.checkpointer import verify
+    from vq.tokenizers.checkpoint import CheckpointError, find_weights, step_of
+
+    if problem := verify(checkpoint):
+        raise CheckpointError(f"{checkpoint}: damaged: {problem}")
+    scores = validation.run([find_weights(checkpoint)], run / "val" / checkpoint.name)
+    if distributed.rank() == 0:
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(str(run / "tensorboard")) as writer:
+            for name, value in scores.items():
+                writer.add_scalar(f"val/{name}", value, step_of(checkpoint))
+    return scores
+
+
+def _wanted(run: Path, names: list[str], *, follow: bool, last_step: int) -> Iterator[Path]:
+    """The checkpoints to validate; the first is looked for before anything is built."""
+    from vq.tokenizers.checkpoint import CheckpointError, checkpoints_in
+
+    directory = run / "checkpoints"
+    there = checkpoints_in(directory)
+    known = {path.name for path in there}
+    for name in names:
+        if name not in known and not follow:
+            inside = ", ".join(path.name for path in reversed(there)) or "none"
+            raise CheckpointError(f"{directory}: has no checkpoint {name!r}; there are: {inside}")
+    if not there and not follow:
+        raise CheckpointError(
+            f"{directory}: there is no checkpoint; train first with python -m vq.train {run.name} ..."
+        )
+    return _follow(directory, names, last_step) if follow else iter(_named(there, names))
+
+
+def _named(checkpoints: list[Path], names: list[str]) -> list[Path]:
+    return [path for path in reversed(checkpoints) if not names or path.name in names]
+
+
+def _follow(directory: Path, names: list[str], last_step: int) -> Iterator[Path]:
+    """Each checkpoint as it appears, on every rank the same; ends with the last step or the last name."""
+    from vq import distributed
+    from vq.tokenizers.checkpoint import checkpoints_in, step_of
+
+    done: set[str] = set()
+    while True:
+        found = [p.name for p in _named(checkpoints_in(directory), names) if p.name not in done]
+        for name in json.loads(distributed.broadcast_object(json.dumps(found))):
+            done.add(name)
+            yield directory / name
+            if step_of(directory / name) >= last_step or (names and done.issuperset(names)):
+                return
+        time.sleep(POLL_SECONDS)
+
+
+if __name__ == "__main__":
+    cli.main(main)
