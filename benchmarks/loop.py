@@ -92,7 +92,9 @@ def durations(times: Times) -> Times:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", default="configs/fsq/1000_emoji.py")
     parser.add_argument("--steps", type=int, default=12, help="steps of a stretch")
     parser.add_argument("--stretches", type=int, default=12, help="stretches of each side")
@@ -119,7 +121,9 @@ def main() -> None:
 
     ratio = statistics.median(framework) / statistics.median(bare)
     print(f"bare loop    median {1000 * statistics.median(bare):8.2f} ms a step over {len(bare)} steps")
-    print(f"the trainer  median {1000 * statistics.median(framework):8.2f} ms a step over {len(framework)} steps")
+    print(
+        f"the trainer  median {1000 * statistics.median(framework):8.2f} ms a step over {len(framework)} steps"
+    )
     print(f"ratio {ratio:.4f} (bar: at most {BAR})")
     if args.out:
         record = {

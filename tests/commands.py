@@ -1,5 +1,7 @@
 """Runs the real commands as a user does: in a folder of their own, on one or several processes."""
 
+import importlib
+import io
 import os
 import signal
 import subprocess
@@ -7,7 +9,13 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
+
+import pytest
+
+from vq.cli import UsageError
+from vq.registry import ConfigError
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "tiny_page.py"
@@ -41,8 +49,27 @@ def run(
         timeout=240,
         check=False,
     )
-    assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == expect, (
+        f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    )
     return done
+
+
+def refused(module: str, *arguments: object) -> str:
+    """Runs a command in this process, in the current folder; what it says when it refuses to start."""
+    main = importlib.import_module(f"vq.{module}").main
+    with pytest.raises((ConfigError, UsageError)) as caught:
+        main([str(a) for a in arguments])
+    return str(caught.value)
+
+
+def accepted(module: str, *arguments: object) -> str:
+    """Runs a command in this process, in the current folder; what it logged."""
+    main = importlib.import_module(f"vq.{module}").main
+    said = io.StringIO()
+    with redirect_stderr(said):
+        main([str(a) for a in arguments])
+    return said.getvalue()
 
 
 def run_and_kill(

@@ -64,8 +64,12 @@ def test_nothing_is_evaluated_and_no_pickle_is_trusted() -> None:
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
                 place = f"{path}:{node.lineno}: {name}"
-                assert name not in ("eval", "pickle.load", "pickle.loads", "np.load(allow_pickle=True)"), place
+                assert name not in ("eval", "pickle.load", "pickle.loads", "np.load(allow_pickle=True)"), (
+                    place
+                )
                 if name == "exec":  # a config page is code, and is the only code that is run
                     assert path.name == "config.py", place
                 if name == "torch.load":
-                    assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords), place
+                    assert any(
+                        k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords
+                    ), place

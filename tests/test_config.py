@@ -92,14 +92,30 @@ def test_overrides_are_assigned_afterwards(page: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("batch_size=8", "batch_sise=8", r"page.py:\d+: train_data: .*\n.*'batch_sise'; did you mean 'batch_size'"),
+        (
+            "batch_size=8",
+            "batch_sise=8",
+            r"page.py:\d+: train_data: .*\n.*'batch_sise'; did you mean 'batch_size'",
+        ),
         ("num_images=", "num_image=", r"page.py:\d+: train_data.dataset: .*\n.*did you mean 'num_images'"),
         ("lr=1e-3", "lrr=1e-3", r"page.py:\d+: train_step.optimizer: .*\n.*'lrr'; did you mean 'lr'"),
-        ("train_step = ", "train_stpe = ", r"page.py:\d+: 'train_stpe' is not a section.*did you mean 'train_step'"),
-        ("levels = [8", "spare = 1\nlevels = [8", r"page.py:\d+: 'spare' is not a section, and nothing reads it"),
+        (
+            "train_step = ",
+            "train_stpe = ",
+            r"page.py:\d+: 'train_stpe' is not a section.*did you mean 'train_step'",
+        ),
+        (
+            "levels = [8",
+            "spare = 1\nlevels = [8",
+            r"page.py:\d+: 'spare' is not a section, and nothing reads it",
+        ),
         ("import L1Loss", "import L1Los", r"page.py:\d+: vq.losses has no 'L1Los'; did you mean 'L1Loss'"),
         ("vq.losses", "vq.loses", r"page.py:\d+: there is no module 'vq.loses'"),
-        ("vq.tokenizers.ImageTokenizer", "ImageTokeniser", "no tokenizer is called 'ImageTokeniser'; did you mean 'Ima"),
+        (
+            "vq.tokenizers.ImageTokenizer",
+            "ImageTokeniser",
+            "no tokenizer is called 'ImageTokeniser'; did you mean 'Ima",
+        ),
         ("prod(levels)", "prod(level)", r"page.py:\d+: NameError"),
         ("levels = [8", "levels = [8,,", r"page.py:\d+: not valid Python"),
         ("from math import prod", "import numpy as prod", "write `from numpy import Name`"),
@@ -117,7 +133,10 @@ def test_a_wrong_page_is_refused_with_place_and_cure(page: Path, old: str, new: 
     [
         (".train_data.batch_sise", "train_data has no key 'batch_sise'; did you mean 'batch_size'"),
         (".train_dat.batch_size", "the config has no key 'train_dat'; did you mean 'train_data'"),
-        (".tokenizer.quantizer.levels[4]", r"levels\[4\] does not exist; tokenizer.quantizer.levels is a list of 4"),
+        (
+            ".tokenizer.quantizer.levels[4]",
+            r"levels\[4\] does not exist; tokenizer.quantizer.levels is a list of 4",
+        ),
         (".tokenizer.quantizer.levels.x", "which has no key 'x'"),
         (".train_data.dataset[0]", r"train_data.dataset\[0\] does not exist"),
         ("train_data.batch_size", "leading dot"),
@@ -171,7 +190,9 @@ def test_literals(text: str, value: object) -> None:
     assert config.parse_literal(text) == value
 
 
-@pytest.mark.parametrize("text", ["__import__('os').system('true')", "a", "1 if x else 2", "dict(**{})", "list()", "f'{1}'"])
+@pytest.mark.parametrize(
+    "text", ["__import__('os').system('true')", "a", "1 if x else 2", "dict(**{})", "list()", "f'{1}'"]
+)
 def test_nothing_on_the_command_line_is_evaluated(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a literal"):
         config.parse_literal(text)
@@ -193,7 +214,9 @@ def test_a_typo_ends_the_command_with_code_2_within_2_seconds(page: Path, how: s
     times = []
     for _ in range(2):  # the better of two: the machine may be busy
         start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
+        )
         times.append(time.perf_counter() - start)
         assert done.returncode == 2
         assert "did you mean 'batch_size'" in done.stderr

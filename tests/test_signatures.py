@@ -10,7 +10,9 @@ from vq import signatures
 from vq.registry import registered_classes
 
 
-@pytest.mark.parametrize("target", sorted(registered_classes(), key=lambda c: c.__qualname__), ids=lambda c: c.__name__)
+@pytest.mark.parametrize(
+    "target", sorted(registered_classes(), key=lambda c: c.__qualname__), ids=lambda c: c.__name__
+)
 def test_equals_inspect(target: type) -> None:
     read = signatures.signature(f"{target.__module__}.{target.__qualname__}")
     real = list(inspect.signature(target).parameters.values())

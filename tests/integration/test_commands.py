@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, TINY, environment, run
+from commands import ROOT, TINY, accepted, environment, refused, run
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -18,10 +18,21 @@ KEYS = {"psnr", "codebook_usage", "perplexity"}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     run("train", "a/run", TINY, cwd=folder)
     return folder
+
+
+@pytest.fixture
+def trained(once: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(once)
+    return once
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def test_a_run_leaves_everything_that_is_promised(trained: Path) -> None:
@@ -51,7 +62,7 @@ def test_a_run_leaves_everything_that_is_promised(trained: Path) -> None:
 
 
 def test_val_scores_every_checkpoint_and_ends(trained: Path) -> None:
-    done = run("val", "a/run", TINY, cwd=trained)
+    done = run("val", "a/run", TINY, cwd=trained)  # a process of its own: it must end
     folder = trained / "work_dirs" / "a" / "run"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     during_training = {r["step"]: r["psnr"] for r in rows if r["split"] == "val"}
@@ -67,7 +78,7 @@ def test_val_scores_every_checkpoint_and_ends(trained: Path) -> None:
 
 def test_val_takes_names_and_visuals_on_two_ranks(trained: Path) -> None:
     folder = trained / "work_dirs" / "a" / "run" / "val" / "iter_8"
-    run("val", "a/run", TINY, "--load-from", "iter_8", cwd=trained)
+    accepted("val", "a/run", TINY, "--load-from", "iter_8")
     alone = json.loads((folder / "metrics.json").read_text())["scores"]
     run("val", "a/run", TINY, "--load-from", "iter_8", "--visual", "recon.*|image", cwd=trained, ranks=2)
     record = json.loads((folder / "metrics.json").read_text())
@@ -75,17 +86,17 @@ def test_val_takes_names_and_visuals_on_two_ranks(trained: Path) -> None:
     assert record["scores"] == pytest.approx(alone, rel=1e-6)
     assert len(list((folder / "visual").glob("image_*.png"))) == 13
     assert len(list((folder / "visual").glob("reconstruction_*.png"))) == 13
-    missing = run("val", "a/run", TINY, "--load-from", "iter_9", cwd=trained, expect=2)
-    assert "has no checkpoint 'iter_9'; there are: iter_2, iter_4, iter_6, iter_8" in missing.stderr
+    missing = refused("val", "a/run", TINY, "--load-from", "iter_9")
+    assert "has no checkpoint 'iter_9'; there are: iter_2, iter_4, iter_6, iter_8" in missing
 
 
 def test_follow_ends_with_the_last_step(trained: Path) -> None:
-    run("val", "a/run", TINY, "--follow", cwd=trained)
+    assert "iter_8" in accepted("val", "a/run", TINY, "--follow")
 
 
 def test_test_scores_one_file(trained: Path) -> None:
     weights = "work_dirs/a/run/checkpoints/iter_4/model.pth"  # the name that brief 002's commands give
-    run("test", "b", TINY, "--load-model-from", weights, cwd=trained)
+    accepted("test", "b", TINY, "--load-model-from", weights)
     record = json.loads((trained / "work_dirs" / "b" / "test" / "metrics.json").read_text())
     assert record["weights"] == [weights.replace(".pth", ".safetensors")]
     assert record["averaged_weights"] is False
@@ -101,7 +112,12 @@ def test_load_gives_a_tokenizer_without_executing_a_file(trained: Path) -> None:
     config = trained / "work_dirs" / "a" / "run" / "config.py"
     config.write_text("raise SystemExit('executed')")
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=trained, env=environment(), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=trained,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "ok"
     config.write_text(TINY.read_text())
@@ -114,27 +130,35 @@ def test_inference_writes_pictures_and_indices_that_decode(trained: Path, tmp_pa
     run("inference", model, tmp_path / "a.png", "--out", tmp_path / "out", cwd=trained)
     indices = np.load(tmp_path / "out" / "a_indices.npy")
     assert indices.shape == (18, 25)  # cropped to what the stride of 2 divides
-    assert Image.open(tmp_path / "out" / "a_reconstruction.png").size == (50 + 4 + 50, 36)
-    assert Image.open(tmp_path / "out" / "a_indices.png").size == (50, 36)
-    run("inference", model, tmp_path / "out" / "a_indices.npy", "--out", tmp_path / "out", cwd=trained)
-    decoded = np.asarray(Image.open(tmp_path / "out" / "a_indices_decoded.png"))
-    beside = np.asarray(Image.open(tmp_path / "out" / "a_reconstruction.png"))
-    assert np.array_equal(decoded, beside[:, 54:])
-    run("inference", TINY, tmp_path / "a.png", "--load-model-from", model, "--size", 16, "--out", tmp_path / "two",
-        cwd=trained)  # fmt: skip
+    beside = picture(tmp_path / "out" / "a_reconstruction.png")
+    assert beside.shape == (36, 50 + 4 + 50, 3)
+    assert picture(tmp_path / "out" / "a_indices.png").shape == (36, 50, 3)
+    accepted("inference", model, tmp_path / "out" / "a_indices.npy", "--out", tmp_path / "out")
+    assert np.array_equal(picture(tmp_path / "out" / "a_indices_decoded.png"), beside[:, 54:])
+    other = ["--load-model-from", model, "--size", 16, "--out", tmp_path / "two"]
+    accepted("inference", TINY, tmp_path / "a.png", *other)
     assert np.load(tmp_path / "two" / "a_indices.npy").shape == (8, 8)
 
 
-def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
-    done = run("train", "plan", TINY, "--dry-run", cwd=tmp_path)
-    for words in ("parameters: ", "memory a rank, estimated", "plan: 8 steps of 8 images", "8 x 8 indices out of 16"):
-        assert words in done.stderr
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = accepted("train", "plan", TINY, "--dry-run")
+    for words in (
+        "parameters: ",
+        "memory a rank, estimated",
+        "plan: 8 steps of 8 images",
+        "8 x 8 indices out of 16",
+    ):
+        assert words in said
     assert not list(tmp_path.iterdir())
 
 
-def test_bf16_and_weights_from_another_run(trained: Path, tmp_path: Path) -> None:
+def test_bf16_and_weights_from_another_run(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     weights = trained / "work_dirs" / "a" / "run" / "checkpoints" / "iter_8"
-    run("train", "bf16", TINY, "--autocast", "--load-model-from", weights, cwd=tmp_path)
+    accepted("train", "bf16", TINY, "--autocast", "--load-model-from", weights)
     assert "bfloat16 autocast" in (tmp_path / "work_dirs" / "bf16" / "log.txt").read_text()
     loaded = vq.load(tmp_path / "work_dirs" / "bf16")
     assert loaded.encode(torch.zeros(1, 3, 16, 16)).shape == (1, 8, 8)

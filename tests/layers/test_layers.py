@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vq.layers import Downsample, ResnetBlock, SpatialAttention, Upsample, group_norm
+from vq.layers import Downsample, PlainResidualBlock, ResnetBlock, SpatialAttention, Upsample, group_norm
 
 
 def features(*shape: int) -> torch.Tensor:
@@ -45,6 +45,15 @@ class TestResnetBlock:
         block = ResnetBlock(in_channels=8, out_channels=12)
         assert block(features(2, 8, 5, 6)).shape == (2, 12, 5, 6)
         assert block.shortcut.weight.shape == (12, 8, 1, 1)
+
+
+def test_plain_block_is_the_identity_where_its_second_convolution_is_zero():
+    block = PlainResidualBlock(channels=8)
+    torch.nn.init.zeros_(block.conv2.weight)
+    torch.nn.init.zeros_(block.conv2.bias)
+    x = features(2, 8, 4, 5)
+    assert torch.equal(block(x), x)
+    assert not torch.equal(PlainResidualBlock(channels=8)(x), x)
 
 
 class TestSpatialAttention:
@@ -94,6 +103,7 @@ class TestResample:
     "layer",
     [
         ResnetBlock(in_channels=8, out_channels=16),
+        PlainResidualBlock(channels=8),
         SpatialAttention(channels=8),
         Downsample(channels=8),
         Upsample(channels=8),

@@ -151,7 +151,7 @@ def grouped_batches(
         group = list(islice(batches, accumulate))
         for name in {name for batch in group for name in batch["undecodable"]} - named:
             named.add(name)
-            logger.warning("cannot decode %s; the next image stands in for it (%d so far)", name, len(named))
+            logger.warning("the next image stands in for %s; %d broken so far", name, len(named))
         yield group
 
 

@@ -72,6 +72,7 @@ def launched(*, device: str | None, autocast: bool = False) -> Iterator[Machine]
             autocast=autocast,
         )
     finally:
+        close_log()
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -82,10 +83,8 @@ def _cores() -> int:
 
 def open_log(path: Path | None) -> None:
     """Sends the project's log to the console and, if given, to a file; rank 0 only, others stay quiet."""
+    close_log()
     root = logging.getLogger("vq")
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
     root.propagate = False
     if distributed.rank() > 0:
         root.setLevel(logging.ERROR)
@@ -98,6 +97,14 @@ def open_log(path: Path | None) -> None:
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         root.addHandler(handler)
+
+
+def close_log() -> None:
+    """Ends what `open_log` began."""
+    root = logging.getLogger("vq")
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
 
 
 def write_environment(path: Path, machine: Machine) -> None:

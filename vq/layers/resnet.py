@@ -1,4 +1,4 @@
-"""The residual block of the convolutional networks."""
+"""The residual blocks of the convolutional networks."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -37,4 +37,27 @@ class ResnetBlock(nn.Module):
         y = self.conv1(F.silu(self.norm1(x)))
         y = self.conv2(F.silu(self.norm2(y)))
         out: Tensor = self.shortcut(x) + y
+        return out
+
+
+class PlainResidualBlock(nn.Module):
+    """Adds to the features what two 3x3 convolutions make of them, without any normalization.
+
+    SiLU, conv, SiLU, conv; the size stays.
+
+    Source: van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, section 4.1.
+    Differs from the source: SiLU for ReLU, and a second 3x3 convolution where the source has a 1x1 one.
+
+    Args:
+        channels: Channels of the input and of the output.
+    """
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Features to features of the same shape."""
+        out: Tensor = x + self.conv2(F.silu(self.conv1(F.silu(x))))
         return out

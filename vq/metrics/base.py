@@ -22,7 +22,7 @@ class Metric(nn.Module, ABC):
     `update` once a batch, `sync` once on every rank, `compute` where the scores are wanted. Each rank
     updates with its own images, as many or few as it has (a rank may have none), and the scores are
     those of one process that saw them all. To add one, declare the sums in `__init__` (`add_sum`), and
-    write `accumulate` and `result`.
+    write `accumulate`, and `result` where the scores are more than means over images.
 
     The sums are float64 or int64 buffers outside the state dict; move the metric with `.to(device)`,
     never to another floating-point type.
@@ -116,6 +116,11 @@ class Metric(nn.Module, ABC):
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
         """Adds a batch to the sums; see `update`."""
 
-    @abstractmethod
     def result(self) -> dict[str, float]:
-        """The scores, from sums over at least one image (`images` of them)."""
+        """The scores, from sums over at least one image: each float64 scalar's mean over images, by its name."""
+        sums = {name: self.get_buffer(name) for name in self._sum_names}
+        return {
+            name: (total / self.images).item()
+            for name, total in sums.items()
+            if total.ndim == 0 and total.is_floating_point()
+        }

@@ -1,7 +1,6 @@
 """The score between the features of a frozen network."""
 
 import torch
-from torch import Tensor
 
 from vq.metrics.base import Images, Indices, Metric
 from vq.networks.lpips import LPIPSNetwork, LPIPSTrunk
@@ -28,20 +27,16 @@ class LPIPSMetric(Metric):
     """
 
     higher_is_better = False
-    total: Tensor
 
     def __init__(self, *, network: LPIPSTrunk = "alex") -> None:
         super().__init__()
         self.network = LPIPSNetwork(trunk=network)
-        self.add_sum("total")
+        self.score = f"lpips_{network}"
+        self.add_sum(self.score)
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
         """Adds the images' distances."""
         distances = self.network(to_signed_unit(to_uint8(reconstruction)), to_signed_unit(to_uint8(image)))
         # A byte cannot be NaN, so a broken reconstruction would pass as a black one without this.
         is_finite = torch.isfinite(reconstruction).flatten(1).all(dim=1)
-        self.total += torch.where(is_finite, distances.double(), torch.nan).sum()
-
-    def result(self) -> dict[str, float]:
-        """`lpips_alex` or `lpips_vgg`, 0 for equal images."""
-        return {f"lpips_{self.network.trunk}": (self.total / self.images).item()}
+        self.get_buffer(self.score).add_(torch.where(is_finite, distances.double(), torch.nan).sum())

@@ -97,8 +97,8 @@ def _blur(maps: Float[Tensor, "n b c h w"]) -> Float[Tensor, "n b c bh bw"]:
 
 
 def _window(size: int, *, like: Tensor) -> Float[Tensor, "positions size"]:
-    # Each row weighs the pixels under one position of the window. On CPUs and GPUs alike, float64
-    # matrix products with it are several times faster than float64 convolutions.
+    # Each row weighs the pixels under one position of the window. On a CPU, two float64 matrix products
+    # with such rows took a third of the time of two float64 convolutions.
     offsets = torch.arange(size, dtype=like.dtype, device=like.device)
     distance = offsets - offsets[: size - _WINDOW + 1, None] - _WINDOW // 2
     weight = torch.exp(-0.5 * (distance / _SIGMA).square())
@@ -114,19 +114,15 @@ class L1Metric(Metric):
     """
 
     higher_is_better = False
-    total: Tensor
+    l1_unit: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_sum("total")
+        self.add_sum("l1_unit")
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
         """Adds the images' differences."""
-        self.total += l1(reconstruction, image).sum()
-
-    def result(self) -> dict[str, float]:
-        """`l1_unit`, in 0..1."""
-        return {"l1_unit": (self.total / self.images).item()}
+        self.l1_unit += l1(reconstruction, image).sum()
 
 
 @METRICS.register_module()
@@ -137,19 +133,15 @@ class MSEMetric(Metric):
     """
 
     higher_is_better = False
-    total: Tensor
+    mse_unit: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_sum("total")
+        self.add_sum("mse_unit")
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
         """Adds the images' squared differences."""
-        self.total += mse(reconstruction, image).sum()
-
-    def result(self) -> dict[str, float]:
-        """`mse_unit`, in 0..1."""
-        return {"mse_unit": (self.total / self.images).item()}
+        self.mse_unit += mse(reconstruction, image).sum()
 
 
 @METRICS.register_module()
@@ -161,19 +153,15 @@ class PSNR(Metric):
     """
 
     higher_is_better = True
-    total: Tensor
+    psnr: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_sum("total")
+        self.add_sum("psnr")
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
         """Adds the images' ratios."""
-        self.total += psnr(reconstruction, image).sum()
-
-    def result(self) -> dict[str, float]:
-        """`psnr`, in dB, at most 100."""
-        return {"psnr": (self.total / self.images).item()}
+        self.psnr += psnr(reconstruction, image).sum()
 
 
 @METRICS.register_module()
@@ -181,16 +169,12 @@ class SSIM(Metric):
     """Averages the images' structural similarities, rounded to bytes (key `ssim`); see `ssim`."""
 
     higher_is_better = True
-    total: Tensor
+    ssim: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_sum("total")
+        self.add_sum("ssim")
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
         """Adds the images' similarities."""
-        self.total += ssim(reconstruction, image).sum()
-
-    def result(self) -> dict[str, float]:
-        """`ssim`, at most 1."""
-        return {"ssim": (self.total / self.images).item()}
+        self.ssim += ssim(reconstruction, image).sum()

@@ -8,66 +8,43 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq.layers.norm import group_norm
+from vq.layers.resnet import PlainResidualBlock
 from vq.networks.sizes import check_counts, check_divisible
 from vq.registry import DECODERS, ENCODERS
-
-
-class PlainResidualBlock(nn.Module):
-    """Adds to the features what two 3x3 convolutions make of them, without any normalization.
-
-    SiLU, conv, SiLU, conv; the size stays.
-
-    Source: van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, section 4.1.
-    Differs from the source: SiLU for ReLU, and a second 3x3 convolution where the source has a 1x1 one.
-
-    Args:
-        channels: Channels of the input and of the output.
-    """
-
-    def __init__(self, *, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Features to features of the same shape."""
-        out: Tensor = x + self.conv2(F.silu(self.conv1(F.silu(x))))
-        return out
 
 
 @ENCODERS.register_module()
 class StridedCNNEncoder(nn.Module):
     """Shrinks an image to a grid of features with one strided convolution a halving (VQ-VAE).
 
-    A 4x4 convolution of stride 2 for each width, then residual blocks on the small grid. At 64 px
+    A 4x4 convolution of stride 2 for each width, then residual blocks on the small grid. The features
+    have the last width as their channels. At 64 px
     and factor 8 a training step costs a seventh of a `CNNEncoder` and `CNNDecoder` of as many
     parameters: the choice for a CPU.
 
     Source: van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, section 4.1.
     Differs from the source: a width for each resolution, SiLU for ReLU, 3x3 convolutions throughout the
-        residual blocks, and one group norm before the output.
+        residual blocks, one group norm before the output, and no 1x1 convolution after it: the tokenizer
+        has one.
 
     Args:
         widths: Channels after each halving, the largest resolution first; the factor is 2 ** len(widths).
         num_blocks: Residual blocks at the lowest resolution.
-        out_channels: Channels of the features.
 
     Raises:
         ValueError: If a number is below 1, or there are no widths.
 
     Example:
         >>> import torch
-        >>> encoder = StridedCNNEncoder(widths=(8, 16), num_blocks=1, out_channels=4)
+        >>> encoder = StridedCNNEncoder(widths=(8, 16), num_blocks=1)
         >>> encoder(torch.zeros(1, 3, 32, 48)).shape
-        torch.Size([1, 4, 8, 12])
+        torch.Size([1, 16, 8, 12])
     """
 
-    def __init__(
-        self, *, widths: Sequence[int] = (32, 64, 128), num_blocks: int = 1, out_channels: int = 128
-    ) -> None:
+    def __init__(self, *, widths: Sequence[int] = (32, 64, 128), num_blocks: int = 1) -> None:
         super().__init__()
-        check_counts("StridedCNNEncoder", widths=widths, num_blocks=num_blocks, out_channels=out_channels)
-        self.out_channels = out_channels
+        check_counts("StridedCNNEncoder", widths=widths, num_blocks=num_blocks)
+        self.out_channels = widths[-1]
         self.downsample_factor = 2 ** len(widths)
         self.downsamples = nn.ModuleList(
             nn.Conv2d(channels, width, 4, stride=2, padding=1)
@@ -75,7 +52,6 @@ class StridedCNNEncoder(nn.Module):
         )
         self.blocks = nn.Sequential(*(PlainResidualBlock(channels=widths[-1]) for _ in range(num_blocks)))
         self.norm = group_norm(widths[-1])
-        self.head = nn.Conv2d(widths[-1], out_channels, 1)
 
     def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
         """Images in [-1, 1] to features of 1 / `downsample_factor` the height and width.
@@ -87,8 +63,7 @@ class StridedCNNEncoder(nn.Module):
         x = image
         for number, downsample in enumerate(self.downsamples):
             x = downsample(F.silu(x) if number else x)
-        features: Tensor = self.head(F.silu(self.norm(self.blocks(x))))
-        return features
+        return F.silu(self.norm(self.blocks(x)))
 
 
 @DECODERS.register_module()
@@ -103,26 +78,22 @@ class StridedCNNDecoder(nn.Module):
     Args:
         widths: Channels before each doubling, the largest resolution *first*; the factor is 2 ** len(widths).
         num_blocks: Residual blocks at the lowest resolution.
-        in_channels: Channels of the features.
 
     Raises:
         ValueError: If a number is below 1, or there are no widths.
 
     Example:
         >>> import torch
-        >>> decoder = StridedCNNDecoder(widths=(8, 16), num_blocks=1, in_channels=4)
-        >>> decoder(torch.zeros(1, 4, 8, 12)).shape
+        >>> decoder = StridedCNNDecoder(widths=(8, 16), num_blocks=1)
+        >>> decoder(torch.zeros(1, 16, 8, 12)).shape
         torch.Size([1, 3, 32, 48])
     """
 
-    def __init__(
-        self, *, widths: Sequence[int] = (32, 64, 128), num_blocks: int = 2, in_channels: int = 128
-    ) -> None:
+    def __init__(self, *, widths: Sequence[int] = (32, 64, 128), num_blocks: int = 2) -> None:
         super().__init__()
-        check_counts("StridedCNNDecoder", widths=widths, num_blocks=num_blocks, in_channels=in_channels)
-        self.in_channels = in_channels
+        check_counts("StridedCNNDecoder", widths=widths, num_blocks=num_blocks)
+        self.in_channels = widths[-1]
         self.downsample_factor = 2 ** len(widths)
-        self.stem = nn.Conv2d(in_channels, widths[-1], 3, padding=1)
         self.blocks = nn.Sequential(*(PlainResidualBlock(channels=widths[-1]) for _ in range(num_blocks)))
         self.norm = group_norm(widths[-1])
         channels = list(reversed((3, *widths)))
@@ -139,7 +110,8 @@ class StridedCNNDecoder(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
         """Features to images of `downsample_factor` times their size, about [-1, 1] but not clamped."""
-        x = self.norm(self.blocks(self.stem(features)))
+        x = self.norm(self.blocks(features))
         for upsample in self.upsamples:
             x = upsample(F.silu(x))
-        return x
+        image: Tensor = x
+        return image

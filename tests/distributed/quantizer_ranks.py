@@ -1,0 +1,145 @@
+"""Run by test_quantizers.py: ranks with uneven shards learn what one process learns from all of it.
+
+The ranks are forked from this process after it has computed what one process does.
+"""
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing import get_context
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from vq.distributed import all_gather_cat
+from vq.quantizers import (
+    Codebook,
+    CosineDistance,
+    EMACodebook,
+    KMeansInit,
+    LearnedCodebook,
+    NormalInit,
+    ReplaceDeadCodes,
+    VectorQuantizer,
+    accumulate,
+)
+
+DIM, STEPS = 4, 4
+SHARDS = {2: [70, 30], 4: [50, 0, 49, 1]}
+"""How many of a step's 100 vectors each rank has; one rank may have none."""
+
+BOOKS: dict[str, Callable[[], Codebook]] = {
+    "ema": lambda: EMACodebook(size=16, dim=DIM, decay=0.8, init=NormalInit()),
+    "ema-k-means": lambda: EMACodebook(size=16, dim=DIM, decay=0.8),
+    "ema-k-means-of-some": lambda: EMACodebook(size=16, dim=DIM, init=KMeansInit(max_vectors=60)),
+    "ema-k-means-few-vectors": lambda: EMACodebook(size=120, dim=DIM, decay=0.8),
+    "ema-revival": lambda: EMACodebook(
+        size=64, dim=DIM, decay=0.5, init=NormalInit(std=0.01), revival=ReplaceDeadCodes()
+    ),
+    "learned-k-means": lambda: LearnedCodebook(size=16, dim=DIM, init=KMeansInit()),
+    "learned-revival": lambda: LearnedCodebook(
+        size=64, dim=DIM, usage_decay=0.5, init=NormalInit(std=0.01), revival=ReplaceDeadCodes()
+    ),
+}
+
+
+def batch(step: int) -> Tensor:
+    return torch.randn(100, DIM, generator=torch.Generator().manual_seed(step)) + 1
+
+
+def make(name: str) -> VectorQuantizer:
+    torch.manual_seed(0)
+    distance = CosineDistance() if name == "ema-revival" else None
+    return VectorQuantizer(codebook=BOOKS[name](), distance=distance)
+
+
+def train(name: str, shard: slice, *, seed: int, compiled: bool = False) -> dict[str, Tensor]:
+    quantizer = make(name)
+    forward = torch.compile(quantizer, fullgraph=True, backend="eager") if compiled else quantizer
+    torch.manual_seed(seed)
+    for step in range(STEPS):
+        forward(batch(step)[shard])
+    return quantizer.state_dict()
+
+
+def train_accumulating(shard: slice) -> dict[str, Tensor]:
+    """Each step's shard in three micro-batches, the first of one vector at most."""
+    quantizer = make("ema")
+    for step in range(STEPS):
+        z = batch(step)[shard]
+        with accumulate(quantizer):
+            quantizer(z[:1])
+            quantizer(z[1:11])
+        quantizer(z[11:])
+    return quantizer.state_dict()
+
+
+def train_wrapped(shard: slice) -> dict[str, Tensor]:
+    """With buffers broadcast before each forward, as DistributedDataParallel does by default."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(DIM, DIM), make("ema-revival"))
+    wrapped = nn.parallel.DistributedDataParallel(model) if dist.is_initialized() else model
+    for step in range(2):
+        out = wrapped(batch(step)[shard])
+        (out.loss + out.quantized.sum()).backward()
+    return model[1].state_dict()
+
+
+def compare(name: str, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    for key, value in state.items():
+        where = f"{name}: {key}"
+        assert torch.allclose(value, expected[key], atol=1e-6, rtol=1e-5), f"{where}: not that of one process"
+        everywhere = all_gather_cat(value.flatten()[None])
+        assert (everywhere == everywhere[0]).all(), f"{where} differs between ranks"
+
+
+def run_rank(rank: int, world_size: int, store: str, expected: dict[str, dict[str, Tensor]]) -> None:
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{store}",
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=60),
+    )
+    first = sum(SHARDS[world_size][:rank])
+    shard = slice(first, first + SHARDS[world_size][rank])
+    for name in BOOKS:
+        # Only rank 0's generator is that of the single process; the others must follow its draws.
+        compare(name, train(name, shard, seed=rank), expected[name])
+    compare("accumulate", train_accumulating(shard), expected["ema"])
+    compare("DDP", train_wrapped(shard), expected["DDP"])
+    if world_size == 2:
+        compare("compiled", train("ema-revival", shard, seed=rank, compiled=True), expected["ema-revival"])
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main() -> int:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    whole = slice(0, 100)
+    expected = {name: train(name, whole, seed=0) for name in BOOKS} | {"DDP": train_wrapped(whole)}
+    context = get_context("fork")
+    for world_size in SHARDS:
+        with tempfile.TemporaryDirectory() as folder:
+            ranks = [
+                context.Process(target=run_rank, args=(rank, world_size, f"{folder}/store", expected))
+                for rank in range(world_size)
+            ]
+            for process in ranks:
+                process.start()
+            for process in ranks:
+                process.join()
+            if any(process.exitcode for process in ranks):
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
