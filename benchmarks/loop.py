@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class BareLoop:
 
 def durations(times: Times) -> Times:
     """From one step's start to the next; the first step of a stretch warms up."""
-    return [later - earlier for earlier, later in zip(times[1:-1], times[2:], strict=True)]
+    return [later - earlier for earlier, later in pairwise(times[1:])]
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
     python benchmarks/quantizers.py [--threads 2] [--repeats 5]
 
 All sides of a row are timed in turn, in one run; a number is the median and, in brackets, the range.
-Use `--threads 1` on a machine that others use too. "extra" is how far the peak of resident memory rises above what was resident before the step, the
-gradient of the codebook included. `vector-quantize-pytorch` is measured where it is installed.
+Use `--threads 1` on a machine that others use too. "extra" is how far the peak of resident memory rises
+above what was resident before the step; the copy of `z` (N x D) and its gradient are in it, and the
+gradient of the codebook. `vector-quantize-pytorch` is measured where it is installed.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """Every test draws from a fixed seed and leaves torch's thread count alone."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,6 +10,5 @@ os.environ.pop("WORLD_SIZE", None)
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
+def _seed() -> None:
     torch.manual_seed(0)
-    yield

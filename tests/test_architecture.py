@@ -29,7 +29,7 @@ def room(path: Path) -> str:
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "vq":
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name in LEVEL)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vq."):
             yield node.lineno, str(node.module).split(".")[1]
 

@@ -44,7 +44,7 @@ def test_what_cannot_be_built_says_where_and_why(node: dict[str, object], messag
 def test_a_config_from_a_file_may_name_only_registered_classes() -> None:
     build(FSQ, path="tokenizer.quantizer", registered_only=True)
     for name in ("os.system", "torch.nn.Linear", "vq.config.load", "vq.engine.launch.open_log"):
-        with pytest.raises(ConfigError, match="not a class of vq|not in any registry"):
+        with pytest.raises(ConfigError, match=r"not a class of vq|not in any registry"):
             build({"type": name}, path="tokenizer.encoder", registered_only=True)
 
 

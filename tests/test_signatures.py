@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from vq import signatures
 from vq.registry import registered_classes
@@ -16,6 +17,8 @@ from vq.registry import registered_classes
 def test_equals_inspect(target: type) -> None:
     read = signatures.signature(f"{target.__module__}.{target.__qualname__}")
     real = list(inspect.signature(target).parameters.values())
+    if target.__init__ is torch.nn.Module.__init__:  # *args, **kwargs, all of which it refuses or ignores
+        real = []
     assert read is not None
     assert list(read.names) == [p.name for p in real]
     assert set(read.required) == {p.name for p in real if p.default is p.empty}

@@ -192,6 +192,8 @@ def argument_problems(
 
 def _check_arguments(target: Any, arguments: Mapping[str, Any], path: str) -> None:
     parameters = list(inspect.signature(target).parameters.values())
+    if getattr(target.__init__, "__qualname__", "") == "Module.__init__":
+        parameters = []  # torch's own constructor swallows anything
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
     names = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]

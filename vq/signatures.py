@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 _MAX_HOPS = 12  # re-exports followed before giving up
+_NO_ARGUMENTS = ("ABC", "object", "nn.Module", "torch.nn.Module", "Generic[T]")  # as bases add none
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +71,24 @@ def _signature_of(definition: _Definition | None) -> Signature | None:
         if isinstance(item, ast.FunctionDef) and item.name == "__new__":
             return None
     if any("dataclass" in ast.unparse(decorator) for decorator in definition.node.decorator_list):
-        fields = [
-            n for n in definition.node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
-        ]
-        names = [n.target.id for n in fields if isinstance(n.target, ast.Name)]
-        required = [n.target.id for n in fields if n.value is None and isinstance(n.target, ast.Name)]
-        return Signature(tuple(names), tuple(required))
-    for base in definition.node.bases:  # an inherited constructor
-        found = _signature_of(_find(definition.module, base.id)) if isinstance(base, ast.Name) else None
-        if found is not None:
-            return found
-    return None
+        fields = {
+            item.target.id: item.value
+            for item in definition.node.body
+            if isinstance(item, ast.AnnAssign)
+            and isinstance(item.target, ast.Name)
+            and "ClassVar" not in ast.unparse(item.annotation)
+        }
+        return Signature(tuple(fields), tuple(name for name, default in fields.items() if default is None))
+    return _inherited(definition)
+
+
+def _inherited(definition: _Definition) -> Signature | None:
+    """The constructor of a class that has none of its own."""
+    for base in definition.node.bases if isinstance(definition.node, ast.ClassDef) else []:
+        if ast.unparse(base) in _NO_ARGUMENTS:
+            continue
+        return _signature_of(_find(definition.module, base.id)) if isinstance(base, ast.Name) else None
+    return Signature((), ())
 
 
 def _from_arguments(arguments: ast.arguments, *, skip: int) -> Signature | None:

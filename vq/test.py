@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     args = arguments().parse_args(argv)
     run, config = cli.run_directory(args.name), cli.load_config(args)
 
+    from vq.data import UndecodableSetError
     from vq.engine.launch import launched, open_log
     from vq.engine.validation import Validation
     from vq.tokenizers.checkpoint import CheckpointError, find_weights
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                 allow_missing=args.allow_missing,
                 allow_unexpected=args.allow_unexpected,
             )
-        except CheckpointError as error:
+        except (CheckpointError, UndecodableSetError) as error:
             raise cli.UsageError(str(error)) from error
 
 

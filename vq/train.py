@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     args = arguments().parse_args(argv)
     run, config = cli.run_directory(args.name), cli.load_config(args)
 
+    from vq.data import UndecodableSetError
     from vq.engine.launch import launched, open_log, write_environment
     from vq.tokenizers.checkpoint import CheckpointError
 
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             write_environment(run / "environment.json", machine)
         try:
             return _fit(args, run, config, machine)
-        except CheckpointError as error:
+        except (CheckpointError, UndecodableSetError) as error:
             raise cli.UsageError(str(error)) from error
 
 

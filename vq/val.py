@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     args = arguments().parse_args(argv)
     run, config = cli.run_directory(args.name), cli.load_config(args)
 
+    from vq.data import UndecodableSetError
     from vq.engine.launch import launched, open_log
     from vq.engine.validation import Validation
     from vq.tokenizers.checkpoint import CheckpointError
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
                 tree, device=machine.device, autocast=args.autocast, visual=args.visual
             )
             return {checkpoint.name: _validate(validation, run, checkpoint) for checkpoint in checkpoints}
-        except CheckpointError as error:
+        except (CheckpointError, UndecodableSetError) as error:
             raise cli.UsageError(str(error)) from error
 
 

@@ -88,8 +88,11 @@ def test_a_finished_run_is_not_overwritten(trained: Path) -> None:
 def test_a_checkpoint_of_another_architecture(trained: Path) -> None:
     wider = ["--override", ".tokenizer.encoder.base_width:16", ".tokenizer.decoder.base_width:16"]
     weights = "work_dirs/run/checkpoints/iter_8"
-    for command in (["train", "wide", TINY, "--load-model-from", weights], ["train", "wide2", TINY, "--load-from", weights],
-                    ["test", "wide3", TINY, "--load-model-from", weights]):  # fmt: skip
+    for command in (
+        ["train", "wide", TINY, "--load-model-from", weights],
+        ["train", "wide2", TINY, "--load-from", weights],
+        ["test", "wide3", TINY, "--load-model-from", weights],
+    ):
         said = refused(*command, *wider)
         assert "not the weights of this model" in said
         assert "of another shape" in said

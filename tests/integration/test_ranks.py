@@ -24,7 +24,9 @@ ADAM = [
 NO_KMEANS = [".tokenizer.quantizer.codebook.init:dict(type='vq.quantizers.NormalInit')"]
 
 
-def weights(folder: Path, name: str, overrides: list[str], *, ranks: int, accumulate: int) -> dict[str, torch.Tensor]:
+def weights(
+    folder: Path, name: str, overrides: list[str], *, ranks: int, accumulate: int
+) -> dict[str, torch.Tensor]:
     options = ["--config-options", f"max_steps:{STEPS}", f"accumulate:{accumulate}"]
     run("train", name, TINY, *options, "--override", *COMMON, *overrides, cwd=folder, ranks=ranks)
     return load_file(folder / "work_dirs" / name / "checkpoints" / f"iter_{STEPS}" / "model.safetensors")
@@ -35,9 +37,13 @@ def weights(folder: Path, name: str, overrides: list[str], *, ranks: int, accumu
     [(SGD, 2, 1), (ADAM, 2, 1), ([*SGD, *NO_KMEANS], 2, 2)],
     ids=["2ranks-sgd", "2ranks-adam", "2ranks-2microbatches"],
 )
-def test_same_weights_after_20_steps(overrides: list[str], ranks: int, accumulate: int, tmp_path: Path) -> None:
+def test_same_weights_after_20_steps(
+    overrides: list[str], ranks: int, accumulate: int, tmp_path: Path
+) -> None:
     expected = weights(tmp_path, "one", overrides, ranks=1, accumulate=1)
     found = weights(tmp_path, "many", overrides, ranks=ranks, accumulate=accumulate)
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found[name], tensor, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vq import distributed
-from vq.data import Batch, ImageLoader
+from vq.data import Batch, ImageLoader, UndecodableSetError
 from vq.engine.callbacks import Callback, ConsoleProgress, Guarded, ImageGrid, MetricsFile, TensorBoard, WandB
 from vq.engine.checkpointer import Checkpointer
 from vq.engine.evaluator import Evaluator
@@ -49,7 +49,7 @@ def make_loader(config: Tree, name: str) -> ImageLoader:
     loader: ImageLoader = build(section(config, name), path=name)
     try:
         loader.check()
-    except ValueError as error:
+    except (ValueError, UndecodableSetError) as error:
         raise ConfigError(f"{name}: {error}") from error
     return loader
 
@@ -77,7 +77,9 @@ def make_step(config: Tree, tokenizer: ImageTokenizer, *, autocast: bool = False
     total_steps = section(config, "trainer").get("max_steps")
     optimizer = build(node["optimizer"], path="train_step.optimizer", params=list(tokenizer.parameters()))
     schedule_node = node.get("schedule", {"type": "vq.engine.schedules.Constant"})
-    runtime = {} if schedule_node["type"].endswith("Constant") else {"total_steps": total_steps}
+    runtime: dict[str, Any] = (
+        {} if schedule_node["type"].endswith("Constant") else {"total_steps": total_steps}
+    )
     schedule = build(schedule_node, path="train_step.schedule", **runtime)
     step: TrainStep = build(
         node,
@@ -124,7 +126,7 @@ def make_trainer(
     accumulate = train_step.accumulate
     try:  # the global batch must divide over ranks and micro-batches
         next(iter(train_data.train_batches(seed=seed, micro_batches=accumulate)))
-    except ValueError as error:
+    except (ValueError, UndecodableSetError) as error:
         raise ConfigError(f"train_data: {error}") from error
     trainer: Trainer = build(
         section(config, "trainer"),

@@ -122,7 +122,7 @@ class ReconstructionStep(TrainStep):
         terms = {name: loss(reconstruction, image) for name, loss in self.losses.items()}
         terms["quantizer"] = output.quantize.loss
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-        (total * share).backward()
+        torch.autograd.backward(total * share)
         scalars = {"loss/total": total} | {f"loss/{name}": term for name, term in terms.items()}
         scalars |= {f"quantizer/{name}": value for name, value in output.quantize.metrics.items()}
         return {name: value.detach() for name, value in scalars.items()}

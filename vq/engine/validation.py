@@ -115,18 +115,19 @@ class _Visuals:
         self.kinds = [kind for kind in VISUALS if pattern and re.fullmatch(pattern, kind)]
 
     def __call__(self, batch: Batch, reconstruction: Tensor, indices: Tensor) -> None:
-        for i, key in enumerate(batch["key"] if self.kinds else []):
+        if not self.kinds:
+            return
+        for i, key in enumerate(batch["key"]):
             name = re.sub(r"[^\w.+-]", "-", key)
-            image = batch["image"][i]
-            pictures = {
-                "image": lambda image=image: image,
-                "reconstruction": lambda i=i: reconstruction[i].cpu(),
-                "indices": lambda i=i, size=image.shape[-2:]: index_picture(
-                    indices[i].cpu(), self.codebook_size, height=size[0], width=size[1]
-                ),
-            }
             for kind in self.kinds:
-                save_png(pictures[kind](), self.directory / f"{kind}_{name}.png")
+                picture = self._picture(kind, batch["image"][i], reconstruction[i].cpu(), indices[i].cpu())
+                save_png(picture, self.directory / f"{kind}_{name}.png")
+
+    def _picture(self, kind: str, image: Tensor, reconstruction: Tensor, indices: Tensor) -> Tensor:
+        if kind == "indices":
+            _, height, width = image.shape
+            return index_picture(indices, self.codebook_size, height=height, width=width)
+        return image if kind == "image" else reconstruction
 
 
 def show(evaluation: Evaluation, *, title: str) -> None:

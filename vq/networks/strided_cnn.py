@@ -89,7 +89,7 @@ class StridedCNNDecoder(nn.Module):
         torch.Size([1, 3, 32, 48])
     """
 
-    def __init__(self, *, widths: Sequence[int] = (32, 64, 128), num_blocks: int = 2) -> None:
+    def __init__(self, *, widths: Sequence[int] = (32, 64, 128), num_blocks: int = 1) -> None:
         super().__init__()
         check_counts("StridedCNNDecoder", widths=widths, num_blocks=num_blocks)
         self.in_channels = widths[-1]

@@ -43,7 +43,7 @@ def rotate(
     z_unit, code_unit = z.detach() / z_length, code.detach() / code_length
     middle = torch.nn.functional.normalize(z_unit + code_unit, dim=-1, eps=eps)
     reflected = z - 2 * (z * middle).sum(-1, keepdim=True) * middle
-    rotated: Tensor = code_length / z_length * (
-        reflected + 2 * (z * z_unit).sum(-1, keepdim=True) * code_unit
+    rotated: Tensor = (
+        code_length / z_length * (reflected + 2 * (z * z_unit).sum(-1, keepdim=True) * code_unit)
     )
     return rotated

@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def mean_square(
@@ -18,17 +19,17 @@ def mean_square(
         >>> mean_square(a, torch.zeros(2, 1), torch.tensor([True, False])).item()
         1.0
     """
-    difference = a - b
     if mask is None:
-        return difference.square().sum() / max(difference.numel(), 1)
+        # mse_loss keeps `a` and `b` for the gradient, which are alive anyway, and not their difference.
+        return F.mse_loss(a, b, reduction="sum") / max(a.numel(), 1)
     # The difference is masked, not its square: the square's gradient would be 0 * NaN.
-    difference = torch.where(mask[..., None], difference, 0.0)
+    difference = torch.where(mask[..., None], a - b, 0.0)
     return difference.square().sum() / (mask.sum().clamp_min(1) * difference.shape[-1])
 
 
 def count_and_sum(
     z: Float[Tensor, "n dim"], indices: Int[Tensor, "n"], mask: Bool[Tensor, "n"], size: int
-) -> Float[Tensor, "size_times_1_plus_dim"]:
+) -> Float[Tensor, "flat"]:
     """How many vectors each index has, then their sums, as one flat tensor (see `split_counts`).
 
     One tensor, because it is reduced over all ranks in one message.
@@ -39,15 +40,17 @@ def count_and_sum(
         mask: Which vectors count. What the others hold, NaN included, has no influence.
         size: How many different indices there are.
     """
-    # Masked vectors fall into one more row, which is cut off: cheaper than a masked copy of `z`.
+    # Masked vectors fall into one more row, which nobody reads: cheaper than a masked copy of `z`.
     row = torch.where(mask, indices, size)
-    counts = z.new_zeros(size + 1).index_add_(0, row, z.new_ones(len(z)))
-    sums = z.new_zeros(size + 1, z.shape[1]).index_add_(0, row, z)
-    return torch.cat([counts[:size], sums[:size].flatten()])
+    flat = z.new_zeros((size + 1) * (1 + z.shape[1]))
+    flat[: size + 1].index_add_(0, row, z.new_ones(len(z)))
+    flat[size + 1 :].view(size + 1, z.shape[1]).index_add_(0, row, z)
+    return flat
 
 
 def split_counts(
-    statistics: Float[Tensor, "size_times_1_plus_dim"], size: int
+    flat: Float[Tensor, "flat"], size: int
 ) -> tuple[Float[Tensor, "size"], Float[Tensor, "size dim"]]:
-    """The counts and the sums out of the flat tensor of `count_and_sum`."""
-    return statistics[:size], statistics[size:].view(size, -1)
+    """The counts and the sums, as views into the flat tensor of `count_and_sum`."""
+    dim = len(flat) // (size + 1) - 1
+    return flat[:size], flat[size + 1 :].view(size + 1, dim)[:size]

@@ -106,9 +106,13 @@ class Codebook(nn.Module, ABC):
             return
         if self._pending is not None:
             statistics = statistics + self._pending
-        self._pending = statistics if self.is_accumulating else None
-        if not self.is_accumulating:
-            self._learn(*split_counts(all_reduce_sum(statistics), self.size))
+        if self.is_accumulating:
+            self._pending = statistics
+            return
+        self._pending = None
+        # The name is used again on purpose: with many codes each of these tensors is large.
+        statistics = all_reduce_sum(statistics)
+        self._learn(*split_counts(statistics, self.size))
 
     def _statistics(
         self, z: Float[Tensor, "n dim"], indices: Int[Tensor, "n"], mask: Bool[Tensor, "n"]
@@ -295,7 +299,8 @@ class EMACodebook(Codebook):
         self.sums.lerp_(sums, step)
         total = self.usage.sum()
         smoothed = (self.usage + self.eps) / (total + self.size * self.eps) * total
-        self.weight.copy_(torch.where(step > 0, self.sums / smoothed[:, None], self.weight))
+        # lerp by exactly 1, or by 0 in a step without vectors, which must not even change a rounding.
+        self.weight.lerp_(self.sums / smoothed[:, None], (step > 0).to(self.weight.dtype))
 
     def _usage(self) -> Float[Tensor, "size"]:
         return self.usage

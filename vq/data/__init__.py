@@ -1,0 +1,38 @@
+"""Images from disk or from inside a package, and the loader that makes batches of them."""
+
+from vq.data.base import ImageDataset, UndecodableImage, UndecodableSetError
+from vq.data.decode import read_image
+from vq.data.embedded import EmojiDataset, PhotoDataset, ProceduralDataset
+from vq.data.image_folder import ImageFolder, ImageNet
+from vq.data.loader import ImageLoader
+from vq.data.sample import Batch, Sample, collate
+from vq.data.transforms import (
+    CenterCrop,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+    Transform,
+)
+
+__all__ = [
+    "Batch",
+    "CenterCrop",
+    "EmojiDataset",
+    "ImageDataset",
+    "ImageFolder",
+    "ImageLoader",
+    "ImageNet",
+    "PhotoDataset",
+    "ProceduralDataset",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomResizedCrop",
+    "Resize",
+    "Sample",
+    "Transform",
+    "UndecodableImage",
+    "UndecodableSetError",
+    "collate",
+    "read_image",
+]

@@ -1,0 +1,192 @@
+"""Image files in folders on disk."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import UInt8
+from torch import Tensor
+
+from vq.data.base import ImageDataset
+from vq.data.decode import read_image
+from vq.registry import DATASETS
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+class _Listing(NamedTuple):
+    # Arrays, not lists: a worker that touches a Python string writes its reference count, and a million
+    # of them would be copied into every worker's memory.
+    paths: npt.NDArray[np.bytes_]  # below the root, encoded by the file system's rules
+    labels: npt.NDArray[np.int32]
+    class_names: tuple[str, ...]
+
+
+@DATASETS.register_module()
+class ImageFolder(ImageDataset):
+    """Reads the image files below a folder, in sorted order; each subfolder is a class.
+
+    Two layouts: `root/CLASS/.../picture.png`, whose labels follow the sorted names of the folders directly
+    below `root` (an empty one keeps its number); or all pictures directly in `root`, which is one class.
+    Hidden files and folders are passed over, links to folders are followed. See `decode_image` for what
+    happens to grey, palette, 16-bit, CMYK, transparent and rotated images.
+
+    Args:
+        root: The folder; looked at when first used, not when this object is made.
+        extensions: Endings of the files to take, in any case, such as `(".png", ".jpg")`.
+
+    Raises:
+        ValueError: If an extension has no leading dot; when first used, if `root` is missing, holds no
+            such file, or holds some both directly and in folders.
+    """
+
+    def __init__(self, *, root: str | Path, extensions: Sequence[str] = EXTENSIONS) -> None:
+        if isinstance(extensions, str) or not extensions or not all(e.startswith(".") for e in extensions):
+            raise ValueError(f"ImageFolder: expected extensions such as ('.png', '.jpg'), got {extensions!r}")
+        self.root = Path(root)
+        self.extensions = tuple(extension.lower() for extension in extensions)
+
+    def __len__(self) -> int:
+        """The number of files."""
+        return len(self._listing.paths)
+
+    def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
+        """Decodes file `index` to RGB pixels 0..255, upright, on white."""
+        name = self.key(index)
+        return read_image(self.root / name, name)
+
+    def key(self, index: int) -> str:
+        """The file's path below the root, with forward slashes."""
+        return os.fsdecode(self._listing.paths[index].item())
+
+    def label(self, index: int) -> int:
+        """The number of the file's class folder among the sorted folders."""
+        return int(self._listing.labels[index])
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The sorted names of the class folders; of a flat folder, its own name."""
+        return self._listing.class_names
+
+    def check(self) -> None:
+        """Lists the files; see the class for what it raises."""
+        _ = self._listing
+
+    @cached_property
+    def _listing(self) -> _Listing:
+        if not self.root.is_dir():
+            what = "a file" if self.root.exists() else "nothing"
+            raise ValueError(
+                f"ImageFolder: expected a folder of images at {self.root}, found {what}; "
+                f"put images ({', '.join(self.extensions)}) there, or set `root`"
+            )
+        found = sorted(self._walk(self.root, "", set()))
+        folders = sorted(
+            entry.name for entry in os.scandir(self.root) if entry.is_dir() and not _hidden(entry)
+        )
+        flat = [path for path in found if "/" not in path]
+        if not found:
+            raise ValueError(
+                f"ImageFolder: expected images in {self.root} or its subfolders, found no file that ends in "
+                f"{', '.join(self.extensions)}; set `root` or `extensions`"
+            )
+        if flat and len(flat) < len(found):
+            raise ValueError(
+                f"ImageFolder: expected all images of {self.root} either directly in it or all in subfolders, "
+                f"got both ({flat[0]!r} and {next(path for path in found if '/' in path)!r}); move some of them"
+            )
+        paths = np.array([os.fsencode(path) for path in found])
+        if flat:
+            return _Listing(paths, np.zeros(len(found), dtype=np.int32), (self.root.resolve().name,))
+        number = {name: i for i, name in enumerate(folders)}
+        labels = np.array([number[path.partition("/")[0]] for path in found], dtype=np.int32)
+        return _Listing(paths, labels, tuple(folders))
+
+    def _walk(self, folder: Path, prefix: str, parents: set[str]) -> Iterator[str]:
+        real = os.path.realpath(folder)
+        if real in parents:
+            return  # a link back to a folder that we are in
+        for entry in os.scandir(folder):
+            if _hidden(entry):
+                continue
+            if entry.is_dir():
+                yield from self._walk(folder / entry.name, f"{prefix}{entry.name}/", parents | {real})
+            elif entry.name.lower().endswith(self.extensions):
+                yield f"{prefix}{entry.name}"
+
+
+@DATASETS.register_module()
+class ImageNet(ImageDataset):
+    """Reads ImageNet-1k from its usual layout, `root/{train,val}/WNID/*.JPEG`.
+
+    Labels are the sorted WordNet numbers, 0..999, the order of every published classifier. A folder with
+    fewer classes works too (ImageNet-100); the numbers then count its folders.
+
+    Source: Deng et al. 2009 and Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575; to be obtained
+    from https://image-net.org, for non-commercial research.
+
+    Args:
+        root: The folder that holds `train` and `val`; looked at when first used.
+        split: `"train"` (1,281,167 images) or `"val"` (50,000 images).
+
+    Raises:
+        ValueError: If `split` is another; when first used, if the folder is missing or laid out otherwise.
+    """
+
+    def __init__(self, *, root: str | Path = "data/imagenet", split: str = "train") -> None:
+        if split not in ("train", "val"):
+            raise ValueError(f"ImageNet: expected split 'train' or 'val', got {split!r}")
+        self.root = Path(root)
+        self.split = split
+
+    def __len__(self) -> int:
+        """The number of files."""
+        return len(self._folder)
+
+    def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
+        """Decodes image `index` to RGB pixels 0..255; sizes differ."""
+        return self._folder.read(index)
+
+    def key(self, index: int) -> str:
+        """Such as `n01440764/n01440764_10026.JPEG`."""
+        return self._folder.key(index)
+
+    def label(self, index: int) -> int:
+        """The class number, 0..999."""
+        return self._folder.label(index)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The WordNet numbers, such as `n01440764` (tench)."""
+        return self._folder.class_names
+
+    def check(self) -> None:
+        """Lists the files; see the class for what it raises."""
+        _ = self._folder
+
+    @cached_property
+    def _folder(self) -> ImageFolder:
+        layout = f"{self.root}/{self.split}/n01440764/*.JPEG"
+        if not (self.root / self.split).is_dir():
+            raise ValueError(
+                f"ImageNet: expected {layout} and so on, found no folder {self.root / self.split}; "
+                "get ImageNet from https://image-net.org, unpack it there, or set `root`"
+            )
+        folder = ImageFolder(root=self.root / self.split, extensions=(".jpeg", ".jpg"))
+        # The archive of the validation images unpacks into one flat folder; they have to be sorted first.
+        strange = [name for name in folder.class_names if not re.fullmatch(r"n\d{8}", name)]
+        if strange:
+            raise ValueError(
+                f"ImageNet: expected {layout} and so on, but {strange[0]!r} in {self.root / self.split} is not "
+                "named like n01440764; sort the images into one folder a class, or use ImageFolder"
+            )
+        return folder
+
+
+def _hidden(entry: "os.DirEntry[str]") -> bool:
+    return entry.name.startswith(".")

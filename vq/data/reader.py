@@ -1,0 +1,106 @@
+"""One draw (seed, epoch, item) becomes one sample, in whichever process; the place of all randomness in data."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Dataset
+
+from vq.data.base import ImageDataset, UndecodableImage, UndecodableSetError
+from vq.data.sample import Sample
+from vq.data.transforms import Transform
+from vq.ops.keyed import generator
+
+logger = logging.getLogger(__name__)
+
+_MOST_STAND_INS = 64  # broken images in a row before a reader gives up
+
+
+class Draw(NamedTuple):
+    """All that decides what a sample looks like."""
+
+    seed: int
+    epoch: int
+    item: int  # the image's index in its dataset
+
+
+class SampleReader(Dataset[Sample | UndecodableImage]):
+    """Decodes and transforms the image of a draw.
+
+    Args:
+        dataset: The images.
+        transforms: Applied in order, with a generator keyed by the draw.
+        replace: Whether the next image of the set, as it looks in the same epoch, stands in for one that
+            cannot be decoded; else its error is returned.
+    """
+
+    def __init__(self, *, dataset: ImageDataset, transforms: Sequence[Transform], replace: bool) -> None:
+        self._dataset = dataset
+        self._transforms = transforms
+        self._replace = replace
+        self._reported: set[str] = set()
+
+    def __getitem__(self, draw: Draw) -> Sample | UndecodableImage:
+        """The sample of a draw, or the error of its image.
+
+        Raises:
+            UndecodableSetError: If so many images in a row cannot be decoded that this cannot be a set of images.
+        """
+        failed = ""
+        for distance in range(_MOST_STAND_INS):
+            item = (draw.item + distance) % len(self._dataset)
+            try:
+                sample = self._read(draw._replace(item=item))
+            except UndecodableImage as error:
+                self._report(error)
+                if not self._replace:
+                    return error
+                failed = failed or error.name
+            else:
+                sample["undecodable"] = failed
+                return sample
+        raise UndecodableSetError(
+            f"ImageLoader: {_MOST_STAND_INS} images in a row cannot be decoded, from {failed!r} on; "
+            "check that the set consists of images"
+        )
+
+    def _read(self, draw: Draw) -> Sample:
+        image = self._dataset.read(draw.item)
+        key = self._dataset.key(draw.item)
+        keyed = generator("sample", *draw)
+        for transform in self._transforms:
+            try:
+                image = transform(image, keyed)
+            except ValueError as error:
+                raise ValueError(f"ImageLoader: image {key!r}: {error}") from error
+        return {"image": image, "label": self._dataset.label(draw.item), "key": key, "undecodable": ""}
+
+    def _report(self, error: UndecodableImage) -> None:
+        if error.name not in self._reported:
+            self._reported.add(error.name)
+            logger.warning("cannot decode %s", error)
+
+
+def quiet_worker(_: int) -> None:
+    """Makes a worker process leave cores and signals alone; runs first in each.
+
+    A signal to the whole job is the main process's to answer: it finishes its step and saves, for which it
+    needs its workers. Only the main process may end them with SIGTERM, as Python does at its exit.
+    """
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS; there a SIGTERM to the whole job ends the workers
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_at_the_parents_word, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_at_the_parents_word(parent: int) -> None:
+    # Ignoring SIGTERM altogether would let a failed program wait for its workers for ever.
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -1,0 +1,58 @@
+"""What a sample and a batch are made of, and how samples become a batch."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+
+class Sample(TypedDict):
+    """One image with what is known of it."""
+
+    image: UInt8[Tensor, "3 h w"]  # pixels 0..255
+    label: int
+    key: str  # names the image in its dataset, the same on every machine
+    undecodable: str  # the name of the broken image that this one stands in for; "" if it is itself
+
+
+class Batch(TypedDict):
+    """Images of one size; the engine moves them to the device and to [-1, 1]."""
+
+    image: UInt8[Tensor, "b 3 h w"]  # pixels 0..255
+    label: Int64[Tensor, "b"]
+    key: list[str]
+    undecodable: list[str]  # the names of the images that could not be decoded; mostly empty
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stacks samples into a batch.
+
+    Args:
+        samples: At least one.
+
+    Raises:
+        ValueError: If there is none, or if their images differ in size.
+    """
+    if not samples:
+        raise ValueError("collate: expected at least 1 sample, got none")
+    first = samples[0]
+    for sample in samples:
+        if sample["image"].shape != first["image"].shape:
+            raise ValueError(
+                "collate: expected images of one size in a batch, got "
+                f"{_size(first)} for {first['key']!r} and {_size(sample)} for {sample['key']!r}; "
+                "add Resize and CenterCrop or RandomCrop to the loader's transforms"
+            )
+    return {
+        "image": torch.stack([sample["image"] for sample in samples]),
+        "label": torch.tensor([sample["label"] for sample in samples], dtype=torch.int64, device="cpu"),
+        "key": [sample["key"] for sample in samples],
+        "undecodable": [sample["undecodable"] for sample in samples if sample["undecodable"]],
+    }
+
+
+def _size(sample: Sample) -> str:
+    _, height, width = sample["image"].shape
+    return f"{height}x{width}"
