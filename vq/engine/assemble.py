@@ -76,7 +76,7 @@ def make_step(config: Tree, tokenizer: ImageTokenizer, *, autocast: bool = False
     node = section(config, "train_step")
     total_steps = section(config, "trainer").get("max_steps")
     optimizer = build(node["optimizer"], path="train_step.optimizer", params=list(tokenizer.parameters()))
-    schedule_node = node.get("schedule", {"type": "vq.engine.schedules.Constant"})
+    schedule_node = node.get("schedule") or {"type": "vq.engine.schedules.Constant"}
     runtime: dict[str, Any] = (
         {} if schedule_node["type"].endswith("Constant") else {"total_steps": total_steps}
     )
