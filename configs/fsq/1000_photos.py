@@ -18,7 +18,7 @@ from vq.tokenizers import ImageTokenizer
 options = dict(max_steps=1000)
 levels = [8, 5, 5, 5]
 codebook_size = 1000  # the product of the levels
-network = dict(widths=(32, 64, 128), num_blocks=2)  # three halvings: 64 x 64 pixels become 8 x 8 indices
+network = dict(widths=(32, 64, 128), num_blocks=1)  # three halvings: 64 x 64 pixels become 8 x 8 indices
 
 train_data = dict(
     type=ImageLoader,
@@ -45,8 +45,8 @@ train_step = dict(
     type=ReconstructionStep,
     losses=dict(l1=dict(type=L1Loss), lpips=dict(type=LPIPSLoss, network="alex")),
     weights=dict(l1=1.0, lpips=0.1, quantizer=1.0),
-    optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0),
-    schedule=dict(type=WarmupCosine, warmup_steps=50, final_factor=0.05),
+    optimizer=dict(type=AdamW, lr=3e-3, betas=(0.9, 0.99), weight_decay=0.0),
+    schedule=dict(type=WarmupCosine, warmup_steps=50, final_factor=0.02),
     max_gradient_norm=1.0,
     weight_ema=0.99,
 )

@@ -13,7 +13,7 @@ from vq.engine import ReconstructionStep, assemble
 from vq.registry import ConfigError
 
 Make = Callable[..., ReconstructionStep]
-SGD = {"type": "torch.optim.SGD", "lr": 0.05}
+SGD = {"type": "torch.optim.SGD", "lr": 0.002}  # small: training multiplies rounding, threefold a step at 0.05
 
 
 def batches(micro_batches: int = 1) -> Iterator[Batch]:
@@ -46,8 +46,7 @@ def test_micro_batches_equal_one_large_batch(make_step: Make) -> None:
     for (name, a), b in zip(
         large.tokenizer.state_dict().items(), small.tokenizer.state_dict().values(), strict=True
     ):
-        # Sums of float32 in another order, six steps long.
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_the_tokenizer_runs_forward_once_a_batch(make_step: Make) -> None:

@@ -1,0 +1,78 @@
+"""Every page in configs/ loads, says what it is, builds on the meta device, and takes two steps at smoke size."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from vq import config
+from vq.engine import assemble
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "configs").rglob("*.py"))
+IDS = [str(p.relative_to(ROOT / "configs")) for p in PAGES]
+PICTURES = {"type": "vq.data.ProceduralDataset", "num_images": 16, "image_size": 64}
+
+
+def smoke(page: Path) -> dict:
+    """The page with small pictures, a small batch, and narrow networks; everything else as it is."""
+    tree = config.load(page).to_dict()
+    overrides = {}
+    for loader in ("train_data", "val_data"):
+        overrides |= {f".{loader}.dataset": PICTURES, f".{loader}.batch_size": 4, f".{loader}.num_workers": 0}
+    if "image_size" in page.read_text():
+        return config.load(page, options={"image_size": 64}, overrides=overrides | narrow(tree)).to_dict()
+    return config.load(page, overrides=overrides | narrow(tree)).to_dict()
+
+
+def narrow(tree: dict) -> dict:
+    parts = {"CNNEncoder": "encoder", "CNNDecoder": "decoder"}
+    return {
+        f".tokenizer.{part}.base_width": 8
+        for name, part in parts.items()
+        if tree["tokenizer"][part]["type"].endswith(f".{name}")
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_says_what_it_is(page: Path) -> None:
+    text = page.read_text()
+    name = str(page.relative_to(ROOT / "configs"))
+    assert f"configs/{name}" in text, "the docstring gives the command"
+    assert re.search(r"^Expected: \S", text, re.M), "the docstring gives the expected score and its status"
+    assert re.search(r"Expected: .*(measured|not yet run|from the paper)", text, re.S)
+    assert len(text.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_builds_on_the_meta_device(page: Path) -> None:
+    tree = config.load(page).to_dict()
+    with torch.device("meta"):
+        tokenizer = assemble.make_tokenizer(tree)
+    assert all(p.is_meta for p in tokenizer.parameters())
+    sizes = {m.get("codebook_size") for m in tree["evaluator"]["metrics"]} - {None}
+    assert sizes == {tokenizer.codebook_size}, "the metrics count another number of codes than there are"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_takes_two_steps(page: Path) -> None:
+    tree = smoke(page)
+    step = assemble.make_step(tree, assemble.make_tokenizer(tree).train())
+    batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), 0, step.accumulate, 0)
+    before = [p.detach().clone() for p in step.tokenizer.parameters()]
+    for number in range(2):
+        scalars = step(next(batches), number)
+        assert all(torch.isfinite(value) for value in scalars.values()), scalars
+    assert any(not torch.equal(a, b) for a, b in zip(before, step.tokenizer.parameters(), strict=True))
+
+
+def test_the_reference_setting_has_the_published_sizes() -> None:
+    tree = config.load(ROOT / "configs" / "vqgan" / "1024_imagenet_ddp.py").to_dict()
+    with torch.device("meta"):
+        tokenizer = assemble.make_tokenizer(tree)
+    count = {n: sum(p.numel() for p in m.parameters()) for n, m in tokenizer.named_children()}
+    assert (count["encoder"], count["decoder"]) == (29_298_176, 42_449_795)
+    assert count["pre_quant"] == count["post_quant"] == 256 * 256 + 256
+    lines = assemble.describe(tree, image_size=(256, 256), batch=2, autocast=False)
+    assert "16 x 16 indices out of 1,024" in lines[1]

@@ -1,0 +1,77 @@
+"""What the documents say runs: docstring examples, the README's Python, and the commands' arguments."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vq
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MODULES = [m.name for m in pkgutil.walk_packages(vq.__path__, "vq.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert result.failed == 0
+
+
+def blocks(language: str) -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for text in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S):
+            yield page, text
+
+
+def test_the_two_lines_of_the_readme_run() -> None:
+    text = next(t for p, t in blocks("python") if p.name == "README.md" and "FiniteScalarQuantizer" in t)
+    namespace: dict = {}
+    exec(text, namespace)
+    assert namespace["out"].indices.shape == (2, 16, 16)
+
+
+def command_lines() -> list[tuple[str, list[str]]]:
+    lines = []
+    for page, text in blocks("bash"):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if "-m" in words and words[words.index("-m") + 1].startswith("vq."):
+                lines.append((page.name, words[words.index("-m") + 1 :]))
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), command_lines(), ids=lambda v: " ".join(v) if isinstance(v, list) else v
+)
+def test_commands_in_the_documents_parse_and_name_what_exists(page: str, words: list[str]) -> None:
+    command, *arguments = words
+    args = importlib.import_module(command).arguments().parse_args(arguments)
+    if hasattr(args, "config"):
+        from vq import cli
+
+        assert cli.load_config(args).to_dict()["tokenizer"]
+
+
+def test_make_targets_in_the_documents_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for _, text in blocks("bash"):
+        for target in re.findall(r"^make (\w+)", text, re.M):
+            assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert "make test" in (ROOT / "README.md").read_text()
