@@ -21,8 +21,20 @@ from mmengine.config import Config
 from vq import signatures
 from vq.registry import ConfigError, argument_problems, slot_of, suggest
 
-SECTIONS = ("train_data", "val_data", "tokenizer", "train_step", "trainer", "evaluator", "checkpointer")
+SECTIONS = (
+    "train_data",
+    "val_data",
+    "tokenizer",
+    "train_step",
+    "trainer",
+    "evaluator",
+    "checkpointer",
+    "contestants",
+)
 """The top-level keys of a config, in the order in which a page gives them."""
+
+COLLECTIONS = ("contestants",)
+"""The sections that are named parts, not one part: `contestants = dict(fsq=dict(type=...), ...)`."""
 
 Tree = dict[str, Any]
 
@@ -75,8 +87,9 @@ def check(tree: Mapping[str, Any]) -> None:
     for key, value in tree.items():
         if key not in SECTIONS:
             raise ConfigError(f"unknown section {key!r}{suggest(key, SECTIONS)}")
-        if not isinstance(value, Mapping) or "type" not in value:
-            raise ConfigError(f"{key}: expected dict(type=..., ...), got {value!r}")
+        for place, part in value.items() if key in COLLECTIONS else [(key, value)]:
+            if not isinstance(part, Mapping) or "type" not in part:
+                raise ConfigError(f"{place}: expected dict(type=..., ...), got {part!r}")
         _check_value(value, key)
 
 

@@ -47,6 +47,7 @@ SLOTS: dict[str, Registry] = {
     "encoder": ENCODERS,
     "decoder": DECODERS,
     "tokenizer": TOKENIZERS,
+    "contestants": QUANTIZERS,
     "losses": LOSSES,
     "metrics": METRICS,
     "dataset": DATASETS,
@@ -159,7 +160,7 @@ def slot_of(path: str) -> Registry | None:
     if keys[-1] in SLOTS:
         return SLOTS[keys[-1]]
     # `train_step.losses.lpips`: the entries of a named collection belong to the collection.
-    return SLOTS.get(keys[-2]) if len(keys) > 1 and keys[-2] in ("losses", "metrics") else None
+    return SLOTS.get(keys[-2]) if len(keys) > 1 and keys[-2] in ("losses", "metrics", "contestants") else None
 
 
 def registered_classes() -> set[Any]:

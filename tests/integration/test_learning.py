@@ -29,7 +29,7 @@ def test_the_loss_falls_on_emoji(page: str, tmp_path: Path, monkeypatch: pytest.
         json.loads(line) for line in (tmp_path / "work_dirs/short/metrics.jsonl").read_text().splitlines()
     ]
     losses = [row["loss/l1"] for row in rows if row["split"] == "train"]
-    assert losses[-1] < 0.6 * losses[0], losses
+    assert losses[-1] < 0.7 * losses[0], losses
     scores = [row for row in rows if row["split"] == "val"][-1]
     assert scores["psnr"] > 14  # a single colour for the whole picture gets about 10
     assert scores["perplexity"] > 10  # not collapsed

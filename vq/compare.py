@@ -1,0 +1,83 @@
+"""Trains quantizers against each other: `python -m vq.compare configs/compare/emoji.py`."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from vq import cli
+
+logger = logging.getLogger(__name__)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = cli.parser(
+        "compare",
+        "Trains every quantizer in the page's `contestants` with the page's networks, data, losses, budget and seeds, "
+        "and writes one table (Markdown, CSV, a plot) to work_dirs/compare/PAGE. Results that are there are not "
+        "computed again.",
+        "python -m vq.compare configs/compare/emoji.py --steps 400 --seeds 0 1 2 --only fsq ema",
+    )
+    parser.add_argument("pages", nargs="+", metavar="CONFIG", help="pages with a section contestants = dict(...)")
+    parser.add_argument("--steps", type=int, help="training steps of each (default: the page's)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="some of the contestants")
+    parser.add_argument("--out", type=Path, default=cli.WORK_DIRS / "compare", metavar="DIR")
+    cli.add_config_changes(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> list[Path]:
+    """Runs the command; returns the files it wrote."""
+    args = arguments().parse_args(argv)
+    configs = []
+    for page in args.pages:
+        args.config = page
+        tree = cli.load_config(args).to_dict()
+        names = list(tree.get("contestants", {}))
+        if not names:
+            raise cli.UsageError(f"{page}: has no section contestants = dict(name=dict(type=...), ...)")
+        for name in args.only:
+            if name not in names:
+                raise cli.UsageError(f"{page}: has no contestant {name!r}; there are: {', '.join(names)}")
+        configs.append((Path(page), tree, args.only or names))
+
+    from vq.engine import league
+    from vq.engine.callbacks import progress_bar
+    from vq.engine.launch import launched, open_log
+
+    written = []
+    with launched(device="cpu") as machine:
+        open_log(None)
+        logger.info("%s", machine)
+        for page, tree, names in configs:
+            folder = args.out / page.stem
+            folder.mkdir(parents=True, exist_ok=True)
+            steps = args.steps or tree["trainer"]["max_steps"]
+            rows = []
+            progress = progress_bar()
+            task = progress.add_task(page.stem, total=len(names) * len(args.seeds), note="")
+            with progress:
+                for name in names:
+                    for seed in args.seeds:
+                        progress.update(task, note=name)
+                        row = league.result_of(tree, name, seed, steps, folder)
+                        logger.info("%-14s seed %d: PSNR %.2f, usage %.1f %%", name, seed, row["psnr"],
+                                    100 * row["codebook_usage"])  # fmt: skip
+                        rows.append(row)
+                        progress.advance(task)
+            title = (
+                f"{page.stem}: {steps} steps of {tree['train_data']['batch_size']} images, "
+                f"{len(args.seeds)} seed(s); {league.platform_line()}"
+            )
+            files = league.write_table(league.summarise(rows), title, folder)
+            logger.info("\n%s", files[0].read_text(encoding="utf-8"))
+            written += files
+    for path in written:
+        logger.info("wrote %s", path)
+    return written
+
+
+if __name__ == "__main__":
+    cli.main(main)

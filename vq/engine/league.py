@@ -1,0 +1,199 @@
+"""Trains quantizers against each other: the same networks, data, budget and seeds; one table."""
+
+import csv
+import hashlib
+import json
+import math
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vq.engine import assemble
+from vq.engine.launch import Machine
+from vq.ops.images import save_png
+
+Tree = Mapping[str, Any]
+Row = dict[str, Any]
+COLUMNS = (
+    ("psnr", "PSNR (dB)", "{:.2f}"),
+    ("l1_unit", "L1 [0,1]", "{:.4f}"),
+    ("codebook_usage", "usage", "{:.1%}"),
+    ("perplexity", "perplexity", "{:.0f}"),
+    ("codebook_size", "codes", "{:.0f}"),
+    ("bits_per_token", "bits a token", "{:.1f}"),
+    ("train_eval_mse", "eval / train MSE", "{:.2f}"),
+    ("images_per_second", "images/s", "{:.0f}"),
+    ("peak_mib", "peak MiB", "{:.0f}"),
+)
+
+
+def settings_key(tree: Tree, name: str, seed: int, steps: int) -> str:
+    """Changes with anything that changes a result, so that old results are not taken for new ones."""
+    relevant = {k: v for k, v in tree.items() if k != "contestants"} | {"contestant": tree["contestants"][name]}
+    text = json.dumps([relevant, seed, steps], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def result_of(tree: Tree, name: str, seed: int, steps: int, folder: Path) -> Row:
+    """The row of one contestant and seed: read if it is there, trained in a process of its own if not.
+
+    A process of its own makes the peak memory that of this contestant alone.
+
+    Raises:
+        RuntimeError: If the training failed; its traceback is on the console.
+    """
+    path = folder / f"{name}_seed{seed}_{settings_key(tree, name, seed, steps)}.json"
+    if not path.exists():
+        arguments = (tree, name, seed, steps, path, torch.get_num_threads())
+        process = multiprocessing.get_context("spawn").Process(target=_train_one, args=arguments)
+        process.start()
+        process.join()
+        if process.exitcode != 0 or not path.exists():
+            raise RuntimeError(f"contestant {name!r}, seed {seed}: training ended with code {process.exitcode}")
+    row: Row = json.loads(path.read_text(encoding="utf-8"))
+    return row
+
+
+def _train_one(tree: Tree, name: str, seed: int, steps: int, path: Path, threads: int) -> None:
+    torch.set_num_threads(threads)
+    machine = Machine(device="cpu", rank=0, world_size=1, threads=threads, autocast=False)
+    row = train_contestant(tree, name, seed, steps, machine, picture=path.with_suffix(".png"))
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(row, indent=2), encoding="utf-8")
+    partial.replace(path)
+
+
+def contestant_tree(tree: Tree, name: str) -> dict[str, Any]:
+    """The page with one contestant's quantizer in the tokenizer."""
+    return dict(tree) | {"tokenizer": {**tree["tokenizer"], "quantizer": tree["contestants"][name]}}
+
+
+def train_contestant(
+    tree: Tree, name: str, seed: int, steps: int, machine: Machine, *, picture: Path | None = None
+) -> Row:
+    """Trains one contestant from the page's seed and scores it on the validation set."""
+    own = contestant_tree(tree, name)
+    tokenizer = assemble.make_tokenizer(own, seed=seed).to(machine.device).train()
+    quantizer = tokenizer.quantizer
+    metrics = [
+        node | ({"codebook_size": quantizer.codebook_size} if "codebook_size" in node else {})
+        for node in own["evaluator"]["metrics"]
+    ]
+    own = own | {"evaluator": {**own["evaluator"], "metrics": metrics}, "trainer": {**own["trainer"], "max_steps": steps}}
+    step = assemble.make_step(own, tokenizer)
+    loader, val_loader = assemble.make_loader(own, "train_data"), assemble.make_loader(own, "val_data")
+    evaluator = assemble.make_evaluator(own)
+    batches = assemble.grouped_batches(loader, seed, step.accumulate, 0)
+    seconds: list[float] = []
+    squared: list[float] = []
+    for number in range(steps):
+        group = next(batches)
+        torch.manual_seed(assemble.stable_hash(seed, "step", number))
+        start = time.perf_counter()
+        scalars = step(group, number)
+        seconds.append(time.perf_counter() - start)
+        if number >= steps - 20:
+            squared.append(float(scalars.get("loss/mse", scalars["loss/total"])))
+    scores = evaluator.evaluate(tokenizer, val_loader).scores
+    if picture is not None:
+        save_png(evaluator.picture(tokenizer, val_loader), picture)
+    stack = math.prod(quantizer.index_shape)
+    return {
+        "name": name,
+        "seed": seed,
+        "steps": steps,
+        **scores,
+        "codebook_size": quantizer.codebook_size,
+        "bits_per_token": math.log2(quantizer.codebook_size) * stack,
+        "train_eval_mse": scores["mse_unit"] / statistics.mean(_train_mse(tokenizer, loader, seed)),
+        "images_per_second": loader.batch_size / statistics.median(seconds),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "last_loss": statistics.mean(squared),
+    }
+
+
+@torch.no_grad()
+def _train_mse(tokenizer: Any, loader: Any, seed: int, batches: int = 4) -> list[float]:
+    """The squared error in *training* mode (soft or noisy codes), [0, 1] pixels, with nothing learnt from it."""
+    kept = {n: t.clone() for n, t in tokenizer.state_dict().items()}
+    tokenizer.train()
+    errors = []
+    for _, batch in zip(range(batches), loader.train_batches(seed=seed), strict=False):
+        image = assemble.to_signed_unit(batch["image"])
+        error = (tokenizer(image).reconstruction.clamp(-1, 1) - image).square().mean() / 4
+        errors.append(float(error))
+    tokenizer.load_state_dict(kept)
+    return errors
+
+
+def summarise(rows: Sequence[Row]) -> list[Row]:
+    """Mean and spread over the seeds of each contestant, best PSNR first."""
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    table = []
+    for name in names:
+        own = [row for row in rows if row["name"] == name]
+        summary: Row = {"name": name, "seeds": len(own)}
+        for key, _, _ in COLUMNS:
+            values = [row[key] for row in own]
+            summary[key] = statistics.mean(values)
+            summary[f"{key}_spread"] = max(values) - min(values)
+        table.append(summary)
+    return sorted(table, key=lambda row: -row["psnr"])
+
+
+def write_table(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
+    """Writes `table.md`, `table.csv` and `table.png`."""
+    markdown, comma, plot = (folder / f"table.{end}" for end in ("md", "csv", "png"))
+    header = ["quantizer", *(title for _, title, _ in COLUMNS)]
+    lines = [f"{title}", "", "| " + " | ".join(header) + " |", "|---" + "|---:" * len(COLUMNS) + "|"]
+    for row in table:
+        cells = [row["name"]]
+        for key, _, form in COLUMNS:
+            spread = f" ± {row[key + '_spread'] / 2:.2f}" if key == "psnr" and row["seeds"] > 1 else ""
+            cells.append(form.format(row[key]) + spread)
+        lines.append("| " + " | ".join(cells) + " |")
+    markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with comma.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    _plot(table, title, plot)
+    return [markdown, comma, plot]
+
+
+def _plot(table: Sequence[Row], title: str, path: Path) -> None:
+    """PSNR against bits a token; the colour says how much of the codebook is in use."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
+    points = axes.scatter(
+        [row["bits_per_token"] for row in table],
+        [row["psnr"] for row in table],
+        c=[row["codebook_usage"] for row in table],
+        cmap="viridis",
+        vmin=0,
+        vmax=1,
+        s=60,
+    )
+    for row in table:
+        place = (row["bits_per_token"], row["psnr"])
+        axes.annotate(row["name"], place, xytext=(5, 3), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="bits a token", ylabel="validation PSNR (dB)", title=title)
+    figure.colorbar(points, label="codebook usage")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def platform_line() -> str:
+    """What the figures were measured on."""
+    return f"torch {torch.__version__}, {torch.get_num_threads()} threads, Python {sys.version.split()[0]}"
