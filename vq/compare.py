@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vq import cli
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vq.compare")  # __name__ is __main__ under python -m
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -19,7 +19,9 @@ def arguments() -> argparse.ArgumentParser:
         "computed again.",
         "python -m vq.compare configs/compare/emoji.py --steps 400 --seeds 0 1 2 --only fsq ema",
     )
-    parser.add_argument("pages", nargs="+", metavar="CONFIG", help="pages with a section contestants = dict(...)")
+    parser.add_argument(
+        "pages", nargs="+", metavar="CONFIG", help="pages with a section contestants = dict(...)"
+    )
     parser.add_argument("--steps", type=int, help="training steps of each (default: the page's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="some of the contestants")
@@ -74,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
             files = league.write_table(league.summarise(rows), title, folder)
             logger.info("\n%s", files[0].read_text(encoding="utf-8"))
             written += files
-    for path in written:
-        logger.info("wrote %s", path)
+            for path in files:
+                logger.info("wrote %s", path)
     return written
 
 

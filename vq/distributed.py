@@ -43,6 +43,20 @@ def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     return total
 
 
+def all_reduce_sum_with_gradient(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """The sum of `x` over all ranks, with a gradient.
+
+    Every rank must use the result in the same way, as for a loss that all ranks share: then the gradient
+    of the ranks' summed losses is `world_size` times a rank's own, which needs no communication (and so
+    cannot hang or change order in the backward). DistributedDataParallel, which averages gradients over
+    the ranks, so arrives at the gradient of the shared loss.
+    """
+    if not is_distributed():
+        return x
+    carrier = x * world_size()
+    return all_reduce_sum(x) + (carrier - carrier.detach())
+
+
 def all_gather_cat(x: Shaped[Tensor, "local *rest"]) -> Shaped[Tensor, "all *rest"]:
     """Concatenates the ranks' tensors along the first axis, in rank order; lengths may differ."""
     if not is_distributed() or world_size() == 1:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from vq.tokenizers import ImageTokenizer
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vq.inference")  # __name__ is __main__ under python -m
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
                 written += work(tokenizer, Path(name), Path(args.out) / stem, args)
         except (CheckpointError, UndecodableImage, ValueError) as error:
             raise cli.UsageError(str(error)) from error
-    for path in written:
-        logger.info("wrote %s", path)
+        for path in written:
+            logger.info("wrote %s", path)
     return written
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vq import cli
 from vq.val import add_visual
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vq.test")  # __name__ is __main__ under python -m
 
 
 def arguments() -> argparse.ArgumentParser:

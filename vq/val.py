@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vq.engine.validation import Validation
 
 POLL_SECONDS = 5.0
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vq.val")  # __name__ is __main__ under python -m
 
 
 def arguments() -> argparse.ArgumentParser:

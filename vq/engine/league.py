@@ -17,7 +17,8 @@ import torch
 
 from vq.engine import assemble
 from vq.engine.launch import Machine
-from vq.ops.images import save_png
+from vq.ops.images import save_png, to_signed_unit
+from vq.ops.keyed import stable_hash
 
 Tree = Mapping[str, Any]
 Row = dict[str, Any]
@@ -36,7 +37,9 @@ COLUMNS = (
 
 def settings_key(tree: Tree, name: str, seed: int, steps: int) -> str:
     """Changes with anything that changes a result, so that old results are not taken for new ones."""
-    relevant = {k: v for k, v in tree.items() if k != "contestants"} | {"contestant": tree["contestants"][name]}
+    relevant = {k: v for k, v in tree.items() if k != "contestants"} | {
+        "contestant": tree["contestants"][name]
+    }
     text = json.dumps([relevant, seed, steps], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -52,16 +55,19 @@ def result_of(tree: Tree, name: str, seed: int, steps: int, folder: Path) -> Row
     path = folder / f"{name}_seed{seed}_{settings_key(tree, name, seed, steps)}.json"
     if not path.exists():
         arguments = (tree, name, seed, steps, path, torch.get_num_threads())
-        process = multiprocessing.get_context("spawn").Process(target=_train_one, args=arguments)
+        process = multiprocessing.get_context("spawn").Process(target=_train_one, args=(arguments,))
         process.start()
         process.join()
         if process.exitcode != 0 or not path.exists():
-            raise RuntimeError(f"contestant {name!r}, seed {seed}: training ended with code {process.exitcode}")
+            raise RuntimeError(
+                f"contestant {name!r}, seed {seed}: training ended with code {process.exitcode}"
+            )
     row: Row = json.loads(path.read_text(encoding="utf-8"))
     return row
 
 
-def _train_one(tree: Tree, name: str, seed: int, steps: int, path: Path, threads: int) -> None:
+def _train_one(arguments: tuple[Tree, str, int, int, Path, int]) -> None:
+    tree, name, seed, steps, path, threads = arguments
     torch.set_num_threads(threads)
     machine = Machine(device="cpu", rank=0, world_size=1, threads=threads, autocast=False)
     row = train_contestant(tree, name, seed, steps, machine, picture=path.with_suffix(".png"))
@@ -86,7 +92,8 @@ def train_contestant(
         node | ({"codebook_size": quantizer.codebook_size} if "codebook_size" in node else {})
         for node in own["evaluator"]["metrics"]
     ]
-    own = own | {"evaluator": {**own["evaluator"], "metrics": metrics}, "trainer": {**own["trainer"], "max_steps": steps}}
+    own["evaluator"] = {**own["evaluator"], "metrics": metrics}
+    own["trainer"] = {**own["trainer"], "max_steps": steps}
     step = assemble.make_step(own, tokenizer)
     loader, val_loader = assemble.make_loader(own, "train_data"), assemble.make_loader(own, "val_data")
     evaluator = assemble.make_evaluator(own)
@@ -95,7 +102,7 @@ def train_contestant(
     squared: list[float] = []
     for number in range(steps):
         group = next(batches)
-        torch.manual_seed(assemble.stable_hash(seed, "step", number))
+        torch.manual_seed(stable_hash(seed, "step", number))
         start = time.perf_counter()
         scalars = step(group, number)
         seconds.append(time.perf_counter() - start)
@@ -126,7 +133,7 @@ def _train_mse(tokenizer: Any, loader: Any, seed: int, batches: int = 4) -> list
     tokenizer.train()
     errors = []
     for _, batch in zip(range(batches), loader.train_batches(seed=seed), strict=False):
-        image = assemble.to_signed_unit(batch["image"])
+        image = to_signed_unit(batch["image"])
         error = (tokenizer(image).reconstruction.clamp(-1, 1) - image).square().mean() / 4
         errors.append(float(error))
     tokenizer.load_state_dict(kept)

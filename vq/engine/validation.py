@@ -132,12 +132,14 @@ class _Visuals:
 
 def show(evaluation: Evaluation, *, title: str) -> None:
     """Prints the scores as a table."""
-    table = Table(title=f"{title}: {evaluation.num_images} images")
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
+    console.print(f"{title}: {evaluation.num_images} images", highlight=False, soft_wrap=True)
+    table = Table()
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in evaluation.scores.items():
         table.add_row(name, f"{value:.4f}")
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100).print(table)
+    console.print(table)
     if evaluation.undecodable:
         logger.warning(
             "%d images could not be decoded and are not counted: %s",

@@ -9,6 +9,8 @@ from vq.quantizers.distances import CosineDistance, Distance, EuclideanDistance
 from vq.quantizers.estimators import Estimator, RotationTrick, StraightThrough, Synchronised
 from vq.quantizers.finite_scalar import FiniteScalarQuantizer
 from vq.quantizers.initialization import Initialization, KMeansInit, NormalInit, UniformInit
+from vq.quantizers.lookup_free import LookupFreeQuantizer
+from vq.quantizers.regularisers import EntropyRegulariser, OrthogonalRegulariser, Regulariser
 from vq.quantizers.revival import ReplaceDeadCodes, Revival, Revived
 from vq.quantizers.vector import VectorQuantizer
 
@@ -17,15 +19,19 @@ __all__ = [
     "CosineDistance",
     "Distance",
     "EMACodebook",
+    "EntropyRegulariser",
     "Estimator",
     "EuclideanDistance",
     "FiniteScalarQuantizer",
     "Initialization",
     "KMeansInit",
     "LearnedCodebook",
+    "LookupFreeQuantizer",
     "NormalInit",
+    "OrthogonalRegulariser",
     "QuantizeOutput",
     "Quantizer",
+    "Regulariser",
     "ReplaceDeadCodes",
     "Revival",
     "Revived",
