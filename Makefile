@@ -39,6 +39,7 @@ demo: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/quality.py
 
 clean:
 	rm -rf $(VENV) work_dirs/demo .mypy_cache .ruff_cache .pytest_cache

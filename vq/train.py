@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             write_environment(run / "environment.json", machine)
         try:
             return _fit(args, run, config, machine)
-        except (CheckpointError, UndecodableSetError) as error:
+        except (CheckpointError, UndecodableSetError, ModuleNotFoundError) as error:
             raise cli.UsageError(str(error)) from error
 
 

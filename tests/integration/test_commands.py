@@ -164,7 +164,18 @@ def test_bf16_and_weights_from_another_run(
     assert loaded.encode(torch.zeros(1, 3, 16, 16)).shape == (1, 8, 8)
 
 
-@pytest.mark.parametrize("module", ["train", "val", "test", "inference"])
+def test_wandb_works_offline(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vq.train", "run", str(TINY), "--wandb"],
+        cwd=tmp_path, env=environment(WANDB_MODE="offline", WANDB_SILENT="true"),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "failed in" not in done.stderr
+    assert list((tmp_path / "work_dirs" / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+@pytest.mark.parametrize("module", ["train", "val", "test", "inference", "compare"])
 def test_help_teaches(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"vq.{module}", "--help"],

@@ -1,5 +1,6 @@
 """Callbacks: they get values and show or store them; none can change a number of the run."""
 
+import importlib.util
 import json
 import logging
 import sys
@@ -157,11 +158,15 @@ class WandB(Callback):
     """Sends scalars and grids to Weights & Biases; WANDB_MODE=offline needs no network."""
 
     def __init__(self, *, directory: Path, name: str, config: Mapping[str, Any]) -> None:
-        try:
-            import wandb
-        except ModuleNotFoundError as error:
-            raise ValueError("--wandb needs the package wandb: pip install 'vq[wandb]'") from error
-        self.run = wandb.init(project="vq", name=name, dir=str(directory), config=dict(config))
+        self.arguments = {"project": "vq", "name": name, "dir": str(directory), "config": dict(config)}
+        if importlib.util.find_spec("wandb") is None:
+            raise ModuleNotFoundError("--wandb needs the package wandb: pip install 'vq[wandb]'")
+
+    def on_start(self, step: int, max_steps: int) -> None:
+        """Opens the run; if the network fails here, training goes on without it."""
+        import wandb
+
+        self.run = wandb.init(**self.arguments)
 
     def on_log(self, step: int, scalars: Scalars) -> None:
         """`train/...`."""

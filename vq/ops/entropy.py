@@ -134,11 +134,10 @@ def _(z: Tensor, codes: Tensor, bias: Tensor, weight: Tensor) -> tuple[Tensor, T
 @torch.library.custom_op(
     "vq::softmax_sums_backward",
     mutates_args=(),
-    schema="(Tensor entropy_grad, Tensor distribution_grad, Tensor z, Tensor codes, Tensor bias, "
-    "Tensor weight) -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor grads, Tensor z, Tensor codes, Tensor bias, Tensor weight) -> (Tensor, Tensor, Tensor)",
 )
 def _softmax_sums_backward(
-    entropy_grad: Tensor, distribution_grad: Tensor, z: Tensor, codes: Tensor, bias: Tensor, weight: Tensor
+    grads: Tensor, z: Tensor, codes: Tensor, bias: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     z_grad, codes_grad, bias_grad = torch.empty_like(z), torch.zeros_like(codes), torch.zeros_like(bias)
     step = _rows(z, len(codes))
@@ -146,7 +145,7 @@ def _softmax_sums_backward(
         some = slice(start, start + step)
         scores, probabilities, _ = _probabilities(z[some], codes, bias)
         # dH/ds_k = -p_k (s_k - sum p s), and dp_j/ds_k = p_j ([j = k] - p_k).
-        direction = scores.mul_(-entropy_grad).add_(distribution_grad)
+        direction = scores.mul_(-grads[0]).add_(grads[1:])
         direction -= (probabilities * direction).sum(dim=1, keepdim=True)
         scores_grad = direction.mul_(probabilities).mul_(weight[some, None])
         torch.mm(scores_grad, codes, out=z_grad[some])
@@ -156,9 +155,7 @@ def _softmax_sums_backward(
 
 
 @_softmax_sums_backward.register_fake
-def _(
-    entropy_grad: Tensor, distribution_grad: Tensor, z: Tensor, codes: Tensor, bias: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(grads: Tensor, z: Tensor, codes: Tensor, bias: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(z), torch.empty_like(codes), torch.empty_like(bias)
 
 
@@ -169,7 +166,8 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
 def _softmax_sums_gradient(
     ctx: Any, entropy_grad: Tensor, distribution_grad: Tensor
 ) -> tuple[Tensor | None, ...]:
-    return (*_softmax_sums_backward(entropy_grad, distribution_grad, *ctx.saved_tensors), None)
+    grads = torch.cat([entropy_grad[None], distribution_grad])
+    return (*_softmax_sums_backward(grads, *ctx.saved_tensors), None)
 
 
 _softmax_sums.register_autograd(_softmax_sums_gradient, setup_context=_save_inputs)

@@ -100,7 +100,7 @@ def _entropies(
     if across_ranks:
         flat = all_reduce_sum_with_gradient(flat)
     means = flat / flat[1].detach().clamp_min(1)
-    parts = means[2:].split([len(part) for part in distribution_sums])
+    parts = torch.split(means[2:], [len(part) for part in distribution_sums])
     return Entropies(means[0], torch.stack([entropy(part) for part in parts]).sum())
 
 
