@@ -94,11 +94,24 @@ def check(tree: Mapping[str, Any]) -> None:
 
 
 def save(config: Config, directory: Path) -> None:
-    """Writes the page verbatim (`config.py`) and the resolved config (`config.json`, `config_resolved.py`)."""
+    """Writes the page verbatim (`config.py`) and resolved (`config.json`, `config_resolved.py`).
+
+    A resumed run may come with another config: what was there is kept as `config.json.1` and so on.
+    """
     if str(config.filename).endswith(".py"):
-        (directory / "config.py").write_text(config.text, encoding="utf-8")
-    (directory / "config.json").write_text(to_json(config), encoding="utf-8")
-    (directory / "config_resolved.py").write_text(config.pretty_text, encoding="utf-8")
+        write_and_keep(directory / "config.py", config.text)
+    write_and_keep(directory / "config.json", to_json(config))
+    write_and_keep(directory / "config_resolved.py", config.pretty_text)
+
+
+def write_and_keep(path: Path, text: str) -> None:
+    """Writes a file; one of another content that has the name is renamed, not lost."""
+    if path.exists():
+        if path.read_text(encoding="utf-8") == text:
+            return
+        taken = len(list(path.parent.glob(f"{path.name}.*")))
+        path.rename(path.with_name(f"{path.name}.{taken + 1}"))
+    path.write_text(text, encoding="utf-8")
 
 
 def to_json(config: Config) -> str:

@@ -1,6 +1,7 @@
 """The main job, command by command, on one run that is trained once."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,22 @@ def test_wandb_works_offline(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "failed in" not in done.stderr
     assert list((tmp_path / "work_dirs" / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_a_resumed_run_keeps_what_it_was_started_with(
+    once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(once / "work_dirs" / "a" / "run", tmp_path / "work_dirs" / "run")
+    accepted("train", "run", TINY, "--auto-resume", "--override", ".trainer.max_steps:10")
+    folder = tmp_path / "work_dirs" / "run"
+    steps = [
+        json.loads((folder / name).read_text())["trainer"]["max_steps"]
+        for name in ("config.json", "config.json.1")
+    ]
+    assert steps == [10, 8]
+    assert (folder / "environment.json.1").is_file()
+    assert (folder / "checkpoints" / "iter_10").is_dir()
 
 
 @pytest.mark.parametrize("module", ["train", "val", "test", "inference", "compare"])

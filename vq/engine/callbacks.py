@@ -158,7 +158,12 @@ class WandB(Callback):
     """Sends scalars and grids to Weights & Biases; WANDB_MODE=offline needs no network."""
 
     def __init__(self, *, directory: Path, name: str, config: Mapping[str, Any]) -> None:
-        self.arguments = {"project": "vq", "name": name, "dir": str(directory), "config": dict(config)}
+        self.arguments: dict[str, Any] = {
+            "project": "vq",
+            "name": name,
+            "dir": str(directory),
+            "config": dict(config),
+        }
         if importlib.util.find_spec("wandb") is None:
             raise ModuleNotFoundError("--wandb needs the package wandb: pip install 'vq[wandb]'")
 

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from vq import __version__, distributed
+from vq.config import write_and_keep
 
 logger = logging.getLogger(__name__)
 TIMEOUT = timedelta(minutes=10)
@@ -90,13 +91,20 @@ def open_log(path: Path | None) -> None:
         root.setLevel(logging.ERROR)
         return
     root.setLevel(logging.INFO)
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers: list[logging.Handler] = [_Console()]
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         root.addHandler(handler)
+
+
+class _Console(logging.Handler):
+    """Writes to whatever stderr is at the moment: a progress bar redirects it, to keep lines above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
 
 
 def close_log() -> None:
@@ -120,7 +128,7 @@ def write_environment(path: Path, machine: Machine) -> None:
         "commit": _git("rev-parse", "HEAD"),
         "changed_files": _git("status", "--porcelain"),
     }
-    path.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    write_and_keep(path, json.dumps(record, indent=2))
 
 
 def _git(*arguments: str) -> str | None:

@@ -18,8 +18,8 @@ class LookupFreeQuantizer(Quantizer):
 
     Bit i of the index says whether channel i is positive; 0 counts as negative. The loss is
     `entropy_weight` times $E[H(p)] - \gamma H(E[p])$ with $p = softmax_k(-|z - c_k|^2 / \tau)$ over all
-    codes, plus `commitment_weight` times the mean of $(z - sg(c))^2$. In training the means run over the
-    vectors of all ranks. Without the entropy the codebook collapses to a few codes.
+    codes, plus `commitment_weight` times the mean of $(z - sg(c))^2$. In training the two entropies are
+    those of the vectors of all ranks. Without them the codebook collapses to a few codes.
 
     p factorises into the bits, each 1 with the probability sigmoid(4 z / tau). So E[H(p)] is exact and
     costs nothing, and H(E[p]) needs no tensor of vectors times codes.
