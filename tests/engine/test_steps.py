@@ -13,7 +13,10 @@ from vq.engine import ReconstructionStep, assemble
 from vq.registry import ConfigError
 
 Make = Callable[..., ReconstructionStep]
-SGD = {"type": "torch.optim.SGD", "lr": 0.002}  # small: training multiplies rounding, threefold a step at 0.05
+SGD = {
+    "type": "torch.optim.SGD",
+    "lr": 0.002,
+}  # small: training multiplies rounding, threefold a step at 0.05
 
 
 def batches(micro_batches: int = 1) -> Iterator[Batch]:
