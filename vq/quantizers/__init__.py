@@ -3,11 +3,13 @@
 Each class is usable in plain Python: `VectorQuantizer(codebook=EMACodebook(size=1024, dim=64))(z)`.
 """
 
+from vq.quantizers.annealing import Annealing, CosineAnnealing, GeometricAnnealing, LinearAnnealing
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.codebooks import Codebook, EMACodebook, LearnedCodebook, accumulate
 from vq.quantizers.distances import CosineDistance, Distance, EuclideanDistance
 from vq.quantizers.estimators import Estimator, RotationTrick, StraightThrough, Synchronised
 from vq.quantizers.finite_scalar import FiniteScalarQuantizer
+from vq.quantizers.gumbel import GumbelQuantizer, SoftmaxQuantizer
 from vq.quantizers.initialization import Initialization, KMeansInit, NormalInit, UniformInit
 from vq.quantizers.lookup_free import LookupFreeQuantizer
 from vq.quantizers.regularisers import EntropyRegulariser, OrthogonalRegulariser, Regulariser
@@ -15,7 +17,9 @@ from vq.quantizers.revival import ReplaceDeadCodes, Revival, Revived
 from vq.quantizers.vector import VectorQuantizer
 
 __all__ = [
+    "Annealing",
     "Codebook",
+    "CosineAnnealing",
     "CosineDistance",
     "Distance",
     "EMACodebook",
@@ -23,9 +27,12 @@ __all__ = [
     "Estimator",
     "EuclideanDistance",
     "FiniteScalarQuantizer",
+    "GeometricAnnealing",
+    "GumbelQuantizer",
     "Initialization",
     "KMeansInit",
     "LearnedCodebook",
+    "LinearAnnealing",
     "LookupFreeQuantizer",
     "NormalInit",
     "OrthogonalRegulariser",
@@ -36,6 +43,7 @@ __all__ = [
     "Revival",
     "Revived",
     "RotationTrick",
+    "SoftmaxQuantizer",
     "StraightThrough",
     "Synchronised",
     "UniformInit",

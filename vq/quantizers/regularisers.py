@@ -1,5 +1,6 @@
 """Objectives that keep codes in use: entropy of the choice, orthogonality of the codes."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,21 @@ def softmax_entropies(
     weight = _weights(z, mask)
     entropies, distribution = softmax_sums(z, codes, bias, weight)
     return _entropies(entropies, weight.sum(), [distribution], across_ranks)
+
+
+def divergence_from_uniform(
+    z: Float[Tensor, "n dim"],
+    codes: Float[Tensor, "size dim"],
+    bias: Float[Tensor, "size"],
+    mask: Bool[Tensor, "n"] | None = None,
+) -> Float[Tensor, ""]:
+    r"""The mean over this rank's vectors of $KL(p \| uniform) = \log K + \sum p \log p$, streamed.
+
+    Here $p = softmax(z e_k + b_k)$. Between 0 (p is uniform) and log K (p is certain); 0 without any vector.
+    """
+    weight = _weights(z, mask)
+    count = weight.sum()
+    return (math.log(len(codes)) * count - softmax_sums(z, codes, bias, weight)[0]) / count.clamp_min(1)
 
 
 def bit_entropies(

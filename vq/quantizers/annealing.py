@@ -1,0 +1,126 @@
+"""Values that change with the optimizer step, such as the temperature of a soft choice.
+
+They are pure functions of the step and keep no state. Whoever counts the steps sets the value:
+`quantizer.temperature = annealing.at(step)`.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from vq.registry import QUANTIZER_PARTS
+
+
+class Annealing(ABC):
+    """Maps an optimizer step to a value."""
+
+    @abstractmethod
+    def at(self, step: int) -> float:
+        """The value in optimizer step `step` (0-based)."""
+
+
+@QUANTIZER_PARTS.register_module()
+@dataclass(frozen=True, kw_only=True)
+class LinearAnnealing(Annealing):
+    """Goes straight from one value to another, and stays there.
+
+    Args:
+        first: The value at step 0.
+        last: The value from step `steps` on.
+        steps: How long it takes, at least 1.
+
+    Raises:
+        ValueError: If there is no step.
+
+    Example:
+        >>> LinearAnnealing(first=0.0, last=6.6, steps=5000).at(2500)
+        3.3
+    """
+
+    first: float
+    last: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_steps(type(self).__name__, self.steps)
+
+    def at(self, step: int) -> float:
+        """See `Annealing`."""
+        return self.first + (self.last - self.first) * _progress(step, self.steps)
+
+
+@QUANTIZER_PARTS.register_module()
+@dataclass(frozen=True, kw_only=True)
+class CosineAnnealing(Annealing):
+    """Goes from one value to another along half a cosine, and stays there.
+
+    Source: Ramesh et al. 2021 (DALL-E), https://arxiv.org/abs/2102.12092, appendix A.2: the temperature
+        from 1 to 1/16 over 150,000 steps.
+
+    Args:
+        first: The value at step 0.
+        last: The value from step `steps` on.
+        steps: How long it takes, at least 1.
+
+    Raises:
+        ValueError: If there is no step.
+
+    Example:
+        >>> CosineAnnealing(first=1.0, last=1 / 16, steps=150_000).at(75_000)
+        0.53125
+    """
+
+    first: float
+    last: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_steps(type(self).__name__, self.steps)
+
+    def at(self, step: int) -> float:
+        """See `Annealing`."""
+        remaining = (1 + math.cos(math.pi * _progress(step, self.steps))) / 2
+        return self.last + (self.first - self.last) * remaining
+
+
+@QUANTIZER_PARTS.register_module()
+@dataclass(frozen=True, kw_only=True)
+class GeometricAnnealing(Annealing):
+    """Multiplies a value by the same factor in every step, until it reaches a floor.
+
+    Source: Baevski et al. 2020 (wav2vec 2.0), https://arxiv.org/abs/2006.11477, section 4.2: the
+        temperature from 2 to 0.5 by the factor 0.999995.
+
+    Args:
+        first: The value at step 0.
+        last: The floor.
+        factor: In (0, 1).
+
+    Raises:
+        ValueError: If the factor is not in (0, 1).
+
+    Example:
+        >>> GeometricAnnealing(first=2.0, last=0.5, factor=0.5).at(1)
+        1.0
+    """
+
+    first: float
+    last: float
+    factor: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < 1:
+            raise ValueError(f"GeometricAnnealing: expected a factor in (0, 1), got {self.factor}")
+
+    def at(self, step: int) -> float:
+        """See `Annealing`."""
+        return max(self.last, self.first * self.factor**step)
+
+
+def _progress(step: int, steps: int) -> float:
+    return min(1.0, max(0, step) / steps)
+
+
+def _check_steps(place: str, steps: int) -> None:
+    if steps < 1:
+        raise ValueError(f"{place}: expected at least 1 step, got {steps}")
