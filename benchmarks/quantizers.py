@@ -58,7 +58,8 @@ def memory(field: str) -> float:
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
-def measure(sides: list[Side], repeats: int) -> list[str]:
+def figures(sides: list[Side], repeats: int) -> dict[str, tuple[list[float], float]]:
+    """For each side the seconds of its runs, in increasing order, and the extra MiB of one."""
     extra = {}
     for name, run in sides:
         run()
@@ -74,13 +75,21 @@ def measure(sides: list[Side], repeats: int) -> list[str]:
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
-    first = statistics.median(seconds[sides[0][0]])
+    return {name: (sorted(times), extra[name]) for name, times in seconds.items()}
+
+
+def lines(found: dict[str, tuple[list[float], float]]) -> list[str]:
+    first = statistics.median(next(iter(found.values()))[0])
     return [
         f"  {name:28} {1e3 * statistics.median(times):8.1f} ms "
-        f"({1e3 * min(times):.1f} to {1e3 * max(times):.1f})  x{statistics.median(times) / first:5.2f}  "
-        f"extra {extra[name]:7.1f} MiB"
-        for name, times in seconds.items()
+        f"({1e3 * times[0]:.1f} to {1e3 * times[-1]:.1f})  x{statistics.median(times) / first:5.2f}  "
+        f"extra {extra:7.1f} MiB"
+        for name, (times, extra) in found.items()
     ]
+
+
+def measure(sides: list[Side], repeats: int) -> list[str]:
+    return lines(figures(sides, repeats))
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vq.distributed import all_reduce_sum, world_size
-from vq.quantizers import EntropyRegulariser, LookupFreeQuantizer, Quantizer
+from vq.quantizers import BinarySphericalQuantizer, EntropyRegulariser, LookupFreeQuantizer, Quantizer
 
 BITS = 6
 SHARDS = {2: [70, 30], 4: [50, 0, 49, 1]}
@@ -28,6 +28,7 @@ QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
     "LFQ grouped": lambda: LookupFreeQuantizer(
         bits=BITS, temperature=0.5, commitment_weight=0.0, group_bits=4
     ),
+    "BSQ": lambda: BinarySphericalQuantizer(bits=BITS),
 }
 
 Results = dict[str, Tensor]

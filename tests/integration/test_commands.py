@@ -166,6 +166,7 @@ def test_bf16_and_weights_from_another_run(
 
 
 def test_wandb_works_offline(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
     done = subprocess.run(
         [sys.executable, "-m", "vq.train", "run", str(TINY), "--wandb"],
         cwd=tmp_path, env=environment(WANDB_MODE="offline", WANDB_SILENT="true"),

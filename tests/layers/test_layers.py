@@ -99,6 +99,9 @@ class TestResample:
         assert layer(torch.tensor([[[[1.0, 2.0]]]]))[0, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2]]
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.12", reason="torch 2.11's group norm crashes (SIGSEGV) in a channels_last backward on CPU"
+)
 @pytest.mark.parametrize(
     "layer",
     [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vq.quantizers import FiniteScalarQuantizer
+from vq.quantizers import FiniteScalarQuantizer, SimpleFiniteScalarQuantizer
 
 PAPER_LEVELS = [[8, 6, 5], [8, 5, 5, 5], [7, 5, 5, 5, 5], [8, 8, 8, 6, 5], [8, 8, 8, 5, 5, 5]]
 
@@ -75,12 +75,46 @@ def test_it_has_no_state_and_no_loss():
     assert quantizer(torch.randn(3, 2)).loss == 0
 
 
+@pytest.mark.parametrize("levels", PAPER_LEVELS, ids=str)
+def test_the_simple_form_equals_its_equation(levels):
+    z = torch.randn(5000, len(levels), dtype=torch.float64) * 2
+    last = np.array(levels) - 1
+    n = np.round(last / (1 + np.exp(-z.numpy())))
+    out = SimpleFiniteScalarQuantizer(levels=levels)(z)
+    np.testing.assert_allclose(out.quantized, n / last, atol=1e-12)
+    basis = np.cumprod([1, *levels[:-1]])
+    np.testing.assert_array_equal(out.indices, (n @ basis).astype(np.int64))
+
+
+@pytest.mark.parametrize("levels", PAPER_LEVELS, ids=str)
+def test_the_simple_form_is_fsq_in_other_coordinates(levels):
+    z = torch.randn(100_000, len(levels), dtype=torch.float64) * 2
+    sizes = torch.tensor(levels, dtype=torch.float64)
+    shift = torch.atanh((1 - sizes % 2) / (sizes - 1))
+    same = SimpleFiniteScalarQuantizer(levels=levels).encode(2 * (z + shift))
+    assert torch.equal(same, FiniteScalarQuantizer(levels=levels, eps=0.0).encode(z))
+
+
+def test_every_index_of_the_simple_form_is_the_index_of_some_z():
+    quantizer = SimpleFiniteScalarQuantizer(levels=[8, 6, 5])
+    codes = quantizer.decode(torch.arange(240))
+    assert codes.min() == 0
+    assert codes.max() == 1
+    assert torch.equal(quantizer.encode(codes.clamp(0.01, 0.99).logit()), torch.arange(240))
+    assert quantizer(torch.tensor([[torch.inf, -torch.inf, 0.0]])).indices.tolist() == [7 + 48 * 2]
+
+
+CLASSES = [FiniteScalarQuantizer, SimpleFiniteScalarQuantizer]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("levels", [[], [8, 2, 5]])
-def test_too_few_levels_are_refused(levels):
-    with pytest.raises(ValueError, match="FiniteScalarQuantizer: expected levels of at least 3, got"):
-        FiniteScalarQuantizer(levels=levels)
+def test_too_few_levels_are_refused(cls, levels):
+    with pytest.raises(ValueError, match=f"{cls.__name__}: expected levels of at least 3, got"):
+        cls(levels=levels)
 
 
-def test_more_codes_than_int64_holds_are_refused():
+@pytest.mark.parametrize("cls", CLASSES)
+def test_more_codes_than_int64_holds_are_refused(cls):
     with pytest.raises(ValueError, match=r"expected fewer than 2\^63 codes"):
-        FiniteScalarQuantizer(levels=[8] * 21)
+        cls(levels=[8] * 21)

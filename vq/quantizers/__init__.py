@@ -5,19 +5,22 @@ Each class is usable in plain Python: `VectorQuantizer(codebook=EMACodebook(size
 
 from vq.quantizers.annealing import Annealing, CosineAnnealing, GeometricAnnealing, LinearAnnealing
 from vq.quantizers.base import QuantizeOutput, Quantizer
+from vq.quantizers.binary_spherical import BinarySphericalQuantizer
 from vq.quantizers.codebooks import Codebook, EMACodebook, LearnedCodebook, accumulate
 from vq.quantizers.distances import CosineDistance, Distance, EuclideanDistance
 from vq.quantizers.estimators import Estimator, RotationTrick, StraightThrough, Synchronised
-from vq.quantizers.finite_scalar import FiniteScalarQuantizer
+from vq.quantizers.finite_scalar import FiniteScalarQuantizer, SimpleFiniteScalarQuantizer
 from vq.quantizers.gumbel import GumbelQuantizer, SoftmaxQuantizer
 from vq.quantizers.initialization import Initialization, KMeansInit, NormalInit, UniformInit
 from vq.quantizers.lookup_free import LookupFreeQuantizer
+from vq.quantizers.radial import RadialQuantizer
 from vq.quantizers.regularisers import EntropyRegulariser, OrthogonalRegulariser, Regulariser
 from vq.quantizers.revival import ReplaceDeadCodes, Revival, Revived
 from vq.quantizers.vector import VectorQuantizer
 
 __all__ = [
     "Annealing",
+    "BinarySphericalQuantizer",
     "Codebook",
     "CosineAnnealing",
     "CosineDistance",
@@ -38,11 +41,13 @@ __all__ = [
     "OrthogonalRegulariser",
     "QuantizeOutput",
     "Quantizer",
+    "RadialQuantizer",
     "Regulariser",
     "ReplaceDeadCodes",
     "Revival",
     "Revived",
     "RotationTrick",
+    "SimpleFiniteScalarQuantizer",
     "SoftmaxQuantizer",
     "StraightThrough",
     "Synchronised",

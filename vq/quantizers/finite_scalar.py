@@ -1,4 +1,4 @@
-"""Finite scalar quantization: a grid instead of a codebook (FSQ)."""
+"""Finite scalar quantization: a grid instead of a codebook (FSQ, and SFSQ on [0, 1])."""
 
 import math
 from collections.abc import Sequence
@@ -48,15 +48,7 @@ class FiniteScalarQuantizer(Quantizer):
         self, *, levels: Sequence[int], shift: Literal["atanh", "tan"] = "atanh", eps: float = 1e-3
     ) -> None:
         super().__init__()
-        if not levels or min(levels) < 3:
-            raise ValueError(
-                f"FiniteScalarQuantizer: expected levels of at least 3, got {list(levels)}; for two levels a "
-                f"channel there are lookup-free quantizers"
-            )
-        if math.prod(levels) >= 2**63:
-            raise ValueError(
-                f"FiniteScalarQuantizer: expected fewer than 2^63 codes, got {math.prod(levels)}; an index is int64"
-            )
+        check_levels("FiniteScalarQuantizer", levels)
         self.levels, self.shift, self.eps = tuple(levels), shift, eps
         self.codebook_size, self.codebook_dim = math.prod(levels), len(levels)
         # Integers only: what is derived from them in floating point would lose digits in `module.half()`.
@@ -95,3 +87,84 @@ class FiniteScalarQuantizer(Quantizer):
         # NaN has no integer; the middle keeps the index in range, and the code itself stays NaN.
         digits = rounded.nan_to_num(0.0).long() + self._levels // 2
         return pack_digits(digits, self._levels)
+
+
+@QUANTIZERS.register_module()
+class SimpleFiniteScalarQuantizer(Quantizer):
+    r"""Rounds each channel, squashed by a sigmoid, to L even steps from 0 to 1 (SFSQ).
+
+    With $n = \operatorname{round}((L - 1)\,\sigma(z))$ the code is $n / (L - 1)$; the index is the number
+    with the digits n, the first channel least significant. There is no loss and nothing is learnt.
+
+    It is FSQ in other coordinates: its index of $2 (z + \operatorname{artanh}(o / h))$ is the index that
+    `FiniteScalarQuantizer(eps=0)` gives z, for even and odd L. What differs is the range of the codes, and
+    the scale of z.
+
+    Source: Doraemonzzz/vector-quantize, `sfsq.py`; there is no paper.
+
+    Args:
+        levels: L of each channel, each at least 3; see `FiniteScalarQuantizer`.
+
+    Raises:
+        ValueError: If there is no level, one is below 3, or the codebook has 2^63 codes or more.
+
+    Example:
+        >>> SimpleFiniteScalarQuantizer(levels=[5])(torch.zeros(1, 1)).quantized
+        tensor([[0.5000]])
+    """
+
+    _levels: Tensor
+
+    def __init__(self, *, levels: Sequence[int]) -> None:
+        super().__init__()
+        check_levels("SimpleFiniteScalarQuantizer", levels)
+        self.levels = tuple(levels)
+        self.codebook_size, self.codebook_dim = math.prod(levels), len(levels)
+        self.register_buffer("_levels", torch.tensor(self.levels), persistent=False)
+
+    @classmethod
+    def example(cls) -> "SimpleFiniteScalarQuantizer":
+        """Even and odd levels, 240 codes."""
+        return cls(levels=[8, 6, 5])
+
+    def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
+        bounded = z.sigmoid()
+        rounded = round_unit(bounded, self._levels)
+        return QuantizeOutput(
+            quantized=replace_value(bounded, rounded / (self._levels - 1)),
+            indices=pack_rounded(rounded, self._levels),
+            loss=z.new_zeros(()),
+        )
+
+    def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
+        return pack_rounded(round_unit(z.sigmoid(), self._levels), self._levels)
+
+    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
+        return unpack_digits(indices, self._levels).float() / (self._levels - 1)
+
+
+def round_unit(bounded: Float[Tensor, "*lead dim"], levels: Int[Tensor, "dim"]) -> Float[Tensor, "*lead dim"]:
+    """The nearest of L even steps from 0 to 1, as the whole number in [0, L - 1] that counts the steps."""
+    return (bounded * (levels - 1)).round()
+
+
+def pack_rounded(rounded: Float[Tensor, "*lead dim"], levels: Int[Tensor, "dim"]) -> Int[Tensor, "*lead"]:
+    """The index of whole numbers in [0, L - 1]; NaN, which has no integer, counts as 0."""
+    return pack_digits(rounded.nan_to_num(0.0).long(), levels)
+
+
+def check_levels(place: str, levels: Sequence[int]) -> None:
+    """Refuses what a grid cannot have.
+
+    Raises:
+        ValueError: If there is no level, one is below 3, or the codebook has 2^63 codes or more.
+    """
+    if not levels or min(levels) < 3:
+        raise ValueError(
+            f"{place}: expected levels of at least 3, got {list(levels)}; for two levels a channel there are "
+            f"lookup-free quantizers"
+        )
+    if math.prod(levels) >= 2**63:
+        raise ValueError(
+            f"{place}: expected fewer than 2^63 codes, got {math.prod(levels)}; an index is int64"
+        )

@@ -107,7 +107,7 @@ def _weights(z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"] | None) -> Float
 def _entropies(
     sample_sum: Float[Tensor, ""],
     count: Float[Tensor, ""],
-    distribution_sums: Sequence[Float[Tensor, "some"]],
+    distribution_sums: Sequence[Float[Tensor, "_"]],
     across_ranks: bool,
 ) -> Entropies:
     # One message for all of it. The mean distribution is that of all ranks, and its gradient comes back:
