@@ -26,7 +26,6 @@ from torch import Tensor
 
 from vq.quantizers import BinarySphericalQuantizer, LookupFreeQuantizer, Quantizer
 
-
 PEER = "vector-quantize-pytorch"
 
 

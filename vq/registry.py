@@ -44,6 +44,7 @@ SLOTS: dict[str, Registry] = {
     "revival": QUANTIZER_PARTS,
     "estimator": QUANTIZER_PARTS,
     "distance": QUANTIZER_PARTS,
+    "regularisers": QUANTIZER_PARTS,
     "encoder": ENCODERS,
     "decoder": DECODERS,
     "tokenizer": TOKENIZERS,

@@ -16,6 +16,7 @@ from vq.quantizers import (
     LearnedCodebook,
     NormalInit,
     Quantizer,
+    Regulariser,
     ReplaceDeadCodes,
     Revival,
     RotationTrick,
@@ -55,6 +56,11 @@ def cases() -> Iterator[tuple[str, Callable[[], Quantizer]]]:
         yield (
             f"VectorQuantizer-{cls.__name__}",
             lambda cls=cls: VectorQuantizer(codebook=LearnedCodebook.example(), estimator=cls()),
+        )
+    for cls in found_classes(Regulariser):
+        yield (
+            f"VectorQuantizer-{cls.__name__}",
+            lambda cls=cls: VectorQuantizer(codebook=LearnedCodebook.example(), regularisers=[cls()]),
         )
     for cls in found_classes(Distance):
         yield (

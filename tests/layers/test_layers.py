@@ -100,7 +100,8 @@ class TestResample:
 
 
 @pytest.mark.skipif(
-    torch.__version__ < "2.12", reason="torch 2.11's group norm crashes (SIGSEGV) in a channels_last backward on CPU"
+    torch.__version__ < "2.12",
+    reason="torch 2.11's group norm crashes (SIGSEGV) in a channels_last backward on CPU",
 )
 @pytest.mark.parametrize(
     "layer",

@@ -7,6 +7,7 @@ import torch
 from vq.quantizers import (
     CosineDistance,
     EMACodebook,
+    EntropyRegulariser,
     LearnedCodebook,
     NormalInit,
     RotationTrick,
@@ -92,3 +93,15 @@ def test_codes_are_searched_in_float64_for_float64_input():
     z = torch.randn(100, 4, dtype=torch.float64)
     exact = torch.cdist(z, quantizer.codebook.weight.double()).argmin(1)
     assert torch.equal(quantizer(z).indices, exact)
+
+
+def test_a_regulariser_adds_to_the_loss_and_to_what_is_logged():
+    torch.manual_seed(0)
+    codebook = LearnedCodebook(size=16, dim=4, init=NormalInit())
+    z = torch.randn(32, 4)
+    plain = VectorQuantizer(codebook=codebook).eval()(z)
+    regulariser = EntropyRegulariser(weight=0.3)
+    extended = VectorQuantizer(codebook=codebook, regularisers=[regulariser]).eval()(z)
+    term, _ = regulariser(z, codebook.vectors, plain.indices, across_ranks=False)
+    torch.testing.assert_close(extended.loss, plain.loss + term)
+    assert set(extended.metrics) > set(plain.metrics)

@@ -205,9 +205,10 @@ class OrthogonalRegulariser(Regulariser):
         across_ranks: bool,
     ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
         """See `Regulariser`; the codes are the same on all ranks, so nothing is exchanged."""
+        weights = _weights(z, mask)
         is_used = None
         if self.only_used:
-            hits = codes.new_zeros(len(codes)).index_add_(0, indices, _weights(z, mask))
-            is_used = hits > 0
+            is_used = codes.new_zeros(len(codes)).index_add_(0, indices, weights) > 0
         value = orthogonality(codes, is_used)
-        return self.weight * value, {"orthogonality": value.detach()}
+        # A batch without a vector teaches nothing, this included; asked without waiting for the device.
+        return self.weight * value * (weights.sum() > 0), {"orthogonality": value.detach()}

@@ -1,5 +1,7 @@
 """Vector quantization: the nearest vector of a codebook (VQ-VAE and its kin)."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,6 +11,7 @@ from vq.quantizers.base import QuantizeOutput, Quantizer, learnable
 from vq.quantizers.codebooks import Codebook, LearnedCodebook
 from vq.quantizers.distances import Distance, EuclideanDistance
 from vq.quantizers.estimators import Estimator, StraightThrough
+from vq.quantizers.regularisers import Regulariser
 from vq.registry import QUANTIZERS
 
 
@@ -26,6 +29,7 @@ class VectorQuantizer(Quantizer):
         commitment_weight: beta of eq. 3; the paper uses 0.25.
         estimator: How the gradient of the task reaches `z`.
         distance: What "nearest" means. With `CosineDistance` vectors and codes have length 1 throughout.
+        regularisers: Further objectives on the codes, such as `EntropyRegulariser`; added to the loss.
 
     Example:
         >>> import torch
@@ -41,9 +45,11 @@ class VectorQuantizer(Quantizer):
         commitment_weight: float = 0.25,
         estimator: Estimator | None = None,
         distance: Distance | None = None,
+        regularisers: Sequence[Regulariser] = (),
     ) -> None:
         super().__init__()
         self.codebook = codebook
+        self.regularisers = tuple(regularisers)
         self.commitment_weight = commitment_weight
         self.estimator = estimator or StraightThrough()
         self.distance = distance or EuclideanDistance()
@@ -67,11 +73,16 @@ class VectorQuantizer(Quantizer):
             self.codebook.update(vectors, indices, usable)
         codebook_loss = self.codebook.loss(vectors, code, counted)
         commitment_loss = mean_square(vectors, code.detach(), counted)
+        loss = codebook_loss + self.commitment_weight * commitment_loss
+        metrics = {"codebook_loss": codebook_loss.detach(), "commitment_loss": commitment_loss.detach()}
+        for regulariser in self.regularisers:
+            term, scalars = regulariser(vectors, codes, indices, counted, across_ranks=self.training)
+            loss, metrics = loss + term, metrics | dict(scalars)
         return QuantizeOutput(
             quantized=self.estimator(vectors, code).view(z.shape),
             indices=indices.view(z.shape[:-1]),
-            loss=codebook_loss + self.commitment_weight * commitment_loss,
-            metrics={"codebook_loss": codebook_loss.detach(), "commitment_loss": commitment_loss.detach()},
+            loss=loss,
+            metrics=metrics,
         )
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
