@@ -1,7 +1,8 @@
-"""Trains quantizers against each other: `python -m vq.compare configs/compare/emoji.py`."""
+"""Trains quantizers against each other: `python -m vq.compare configs/compare/league.py`."""
 
 import argparse
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def arguments() -> argparse.ArgumentParser:
         "Trains every quantizer in the page's `contestants` with the page's networks, data, losses, budget and seeds, "
         "and writes one table (Markdown, CSV, a plot) to work_dirs/compare/PAGE. Results that are there are not "
         "computed again.",
-        "python -m vq.compare configs/compare/emoji.py --steps 400 --seeds 0 1 2 --only fsq ema",
+        "python -m vq.compare configs/compare/league.py --steps 400 --seeds 0 1 2 --only fsq ema",
     )
     parser.add_argument(
         "pages", nargs="+", metavar="CONFIG", help="pages with a section contestants = dict(...)"
@@ -54,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
         open_log(None)
         logger.info("%s", machine)
         for page, tree, names in configs:
-            folder = args.out / page.stem
+            changes = [
+                re.sub(r"[^\w.]+", "-", word).strip("-") for word in (*args.config_options, *args.override)
+            ]
+            folder = args.out / "_".join([page.stem, *changes])
             folder.mkdir(parents=True, exist_ok=True)
             steps = args.steps or tree["trainer"]["max_steps"]
             rows = []
@@ -70,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
                         rows.append(row)
                         progress.advance(task)
             title = (
-                f"{page.stem}: {steps} steps of {tree['train_data']['batch_size']} images, "
+                f"{folder.name}: {steps} steps of {tree['train_data']['batch_size']} images, "
                 f"{len(args.seeds)} seed(s); {league.platform_line()}"
             )
             files = league.write_table(league.summarise(rows), title, folder)

@@ -33,7 +33,7 @@ SECTIONS = (
 )
 """The top-level keys of a config, in the order in which a page gives them."""
 
-COLLECTIONS = ("contestants",)
+NAMED_PARTS = ("contestants",)
 """The sections that are named parts, not one part: `contestants = dict(fsq=dict(type=...), ...)`."""
 
 Tree = dict[str, Any]
@@ -87,7 +87,7 @@ def check(tree: Mapping[str, Any]) -> None:
     for key, value in tree.items():
         if key not in SECTIONS:
             raise ConfigError(f"unknown section {key!r}{suggest(key, SECTIONS)}")
-        for place, part in value.items() if key in COLLECTIONS else [(key, value)]:
+        for place, part in value.items() if key in NAMED_PARTS else [(key, value)]:
             if not isinstance(part, Mapping) or "type" not in part:
                 raise ConfigError(f"{place}: expected dict(type=..., ...), got {part!r}")
         _check_value(value, key)

@@ -45,6 +45,7 @@ SLOTS: dict[str, Registry] = {
     "estimator": QUANTIZER_PARTS,
     "distance": QUANTIZER_PARTS,
     "regularisers": QUANTIZER_PARTS,
+    "annealing": QUANTIZER_PARTS,
     "encoder": ENCODERS,
     "decoder": DECODERS,
     "tokenizer": TOKENIZERS,
@@ -61,6 +62,9 @@ SLOTS: dict[str, Registry] = {
     "evaluator": ENGINES,
 }
 """Which registry a config key draws from. Below any other key stands a class by its full name."""
+
+COLLECTIONS = ("losses", "contestants", "annealing")
+"""The keys whose entries are named parts: `losses=dict(l1=dict(type=...), ...)`."""
 
 REGISTRIES: dict[str, Registry] = {registry.name: registry for registry in (*SLOTS.values(), CALLBACKS)}
 """Every registry by its name (`--list quantizer`)."""
@@ -161,7 +165,7 @@ def slot_of(path: str) -> Registry | None:
     if keys[-1] in SLOTS:
         return SLOTS[keys[-1]]
     # `train_step.losses.lpips`: the entries of a named collection belong to the collection.
-    return SLOTS.get(keys[-2]) if len(keys) > 1 and keys[-2] in ("losses", "metrics", "contestants") else None
+    return SLOTS.get(keys[-2]) if len(keys) > 1 and keys[-2] in COLLECTIONS else None
 
 
 def registered_classes() -> set[Any]:

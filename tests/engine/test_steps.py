@@ -76,3 +76,13 @@ def test_a_loss_without_a_weight_is_refused(make_step: Make) -> None:
         ConfigError, match=r"weights: expected one for each of \['l1', 'quantizer'\], got \['l1'\]"
     ):
         make_step(train_step__weights={"l1": 1.0})
+
+
+def test_annealing_sets_the_quantizer_s_numbers_by_step(make_step: Make) -> None:
+    gumbel = {"type": "vq.quantizers.GumbelQuantizer", "size": 16, "dim": 4}
+    line = {"type": "LinearAnnealing", "first": 2.0, "last": 1.0, "steps": 4}
+    step = make_step(tokenizer__quantizer=gumbel, train_step__annealing={"temperature": line})
+    step([next(batches())], 2)
+    assert step.tokenizer.quantizer.temperature == 1.5
+    with pytest.raises(ConfigError, match="annealing: GumbelQuantizer has no number 'tau' to change"):
+        make_step(tokenizer__quantizer=gumbel, train_step__annealing={"tau": line})

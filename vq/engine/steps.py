@@ -15,7 +15,7 @@ from vq.engine.schedules import Schedule
 from vq.engine.weight_ema import WeightEMA
 from vq.losses import Loss
 from vq.ops.images import to_signed_unit
-from vq.quantizers import accumulate
+from vq.quantizers import Annealing, accumulate
 from vq.registry import STEPS
 from vq.tokenizers import ImageTokenizer, TokenizerOutput
 
@@ -60,10 +60,12 @@ class ReconstructionStep(TrainStep):
         max_gradient_norm: The gradient's 2-norm is clipped to this; None to leave it.
         weight_ema: Decay of the averaged weights, which are validated and loaded by default; None for none.
         accumulate: Micro-batches a step; together they equal one large batch, codebooks included.
+        annealing: Attribute of the quantizer -> its value as a function of the step, such as
+            `temperature` of a `GumbelQuantizer`.
         autocast: Run the networks in bfloat16. The quantizer and the losses stay in float32.
 
     Raises:
-        ValueError: If a loss has no weight or a weight no loss.
+        ValueError: If a loss has no weight or a weight no loss, or the quantizer has no such attribute.
     """
 
     def __init__(
@@ -77,12 +79,19 @@ class ReconstructionStep(TrainStep):
         max_gradient_norm: float | None = None,
         weight_ema: float | None = None,
         accumulate: int = 1,
+        annealing: Mapping[str, Annealing] | None = None,
         autocast: bool = False,
     ) -> None:
         if set(weights) != {*losses, "quantizer"}:
             raise ValueError(
                 f"weights: expected one for each of {[*losses, 'quantizer']}, got {list(weights)}"
             )
+        for name in annealing or {}:
+            if not isinstance(getattr(tokenizer.quantizer, name, None), float):
+                raise ValueError(
+                    f"annealing: {type(tokenizer.quantizer).__name__} has no number {name!r} to change"
+                )
+        self.annealing = dict(annealing or {})
         self.tokenizer, self.optimizer, self.schedule = tokenizer, optimizer, schedule
         self.losses, self.weights = nn.ModuleDict(dict(losses)), dict(weights)
         self.max_gradient_norm, self.accumulate, self.autocast = max_gradient_norm, accumulate, autocast
@@ -97,6 +106,8 @@ class ReconstructionStep(TrainStep):
         factor = self.schedule.factor(step)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
+        for name, annealing in self.annealing.items():
+            setattr(self.tokenizer.quantizer, name, annealing.at(step))
 
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}

@@ -1,0 +1,102 @@
+"""The league: every quantizer with the same networks, data, losses, budget and seeds.
+
+Command:  python -m vq.compare configs/compare/league.py [--seeds 0 1 2] [--only NAME ...]
+          python -m vq.compare configs/compare/league.py --config-options data::photos
+Expected: docs/quantizers.md (measured here, with the command)
+"""
+
+from torch.optim import AdamW
+
+from vq.data import EmojiDataset, ImageLoader, PhotoDataset, Resize
+from vq.engine import Checkpointer, Evaluator, ReconstructionStep, Trainer, WarmupCosine
+from vq.losses import MSELoss
+from vq.metrics import PSNR, SSIM, CodebookUsage, L1Metric, MSEMetric, Perplexity
+from vq.networks import StridedCNNDecoder, StridedCNNEncoder
+from vq.quantizers import (
+    BinarySphericalQuantizer,
+    CosineDistance,
+    EMACodebook,
+    EntropyRegulariser,
+    FiniteScalarQuantizer,
+    GumbelQuantizer,
+    KMeansInit,
+    LearnedCodebook,
+    LookupFreeQuantizer,
+    RadialQuantizer,
+    ReplaceDeadCodes,
+    RotationTrick,
+    SimpleFiniteScalarQuantizer,
+    SoftmaxQuantizer,
+    UniformInit,
+    VectorQuantizer,
+)
+from vq.tokenizers import ImageTokenizer
+
+options = dict(data="emoji", max_steps=400)
+sets = dict(
+    emoji=[dict(type=EmojiDataset, split=split) for split in ("train", "val")],
+    photos=[dict(type=PhotoDataset, split=split, crop_size=64) for split in ("train", "val")],
+)
+train_set, val_set = sets[options["data"]]
+network = dict(widths=(32, 64, 128), num_blocks=1)  # f8: 64 x 64 pixels become 8 x 8 tokens
+codes = dict(size=256, dim=16)
+learned = dict(type=LearnedCodebook, init=dict(type=KMeansInit), **codes)
+averaged = dict(type=EMACodebook, **codes)
+revival = dict(type=ReplaceDeadCodes)
+
+contestants = dict(
+    vq_uniform=dict(type=VectorQuantizer, codebook=dict(learned, init=dict(type=UniformInit))),
+    vq_kmeans=dict(type=VectorQuantizer, codebook=learned),
+    vq_revival=dict(type=VectorQuantizer, codebook=dict(learned, revival=revival)),
+    vq_entropy=dict(type=VectorQuantizer, codebook=learned, regularisers=[dict(type=EntropyRegulariser)]),
+    vq_rotation=dict(
+        type=VectorQuantizer, codebook=dict(learned, revival=revival), estimator=dict(type=RotationTrick)
+    ),
+    vq_cosine=dict(type=VectorQuantizer, codebook=learned, distance=dict(type=CosineDistance)),
+    ema=dict(type=VectorQuantizer, codebook=averaged),
+    ema_revival=dict(type=VectorQuantizer, codebook=dict(averaged, revival=revival)),
+    ema_cosine_revival=dict(
+        type=VectorQuantizer, codebook=dict(averaged, revival=revival), distance=dict(type=CosineDistance)
+    ),
+    gumbel=dict(type=GumbelQuantizer, **codes),
+    softmax=dict(type=SoftmaxQuantizer, is_straight_through=False, **codes),  # known not to work
+    softmax_st=dict(type=SoftmaxQuantizer, **codes),
+    fsq=dict(type=FiniteScalarQuantizer, levels=(8, 6, 5)),
+    sfsq=dict(type=SimpleFiniteScalarQuantizer, levels=(8, 6, 5)),
+    radial=dict(type=RadialQuantizer, levels=(4, 4, 4, 4)),
+    lfq=dict(type=LookupFreeQuantizer, bits=8),
+    lfq_no_entropy=dict(type=LookupFreeQuantizer, bits=8, entropy_weight=0.0),
+    bsq=dict(type=BinarySphericalQuantizer, bits=8),
+)
+
+train_data = dict(type=ImageLoader, dataset=train_set, transforms=[dict(type=Resize, size=64)], batch_size=32)
+val_data = dict(
+    type=ImageLoader, dataset=val_set, transforms=[dict(type=Resize, size=64)], batch_size=32, shuffle=False
+)
+tokenizer = dict(
+    type=ImageTokenizer,
+    encoder=dict(type=StridedCNNEncoder, **network),
+    quantizer=contestants["fsq"],  # each contestant takes this place in turn
+    decoder=dict(type=StridedCNNDecoder, **network),
+)
+train_step = dict(
+    type=ReconstructionStep,
+    losses=dict(mse=dict(type=MSELoss)),
+    weights=dict(mse=1.0, quantizer=1.0),
+    optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0),
+    schedule=dict(type=WarmupCosine, warmup_steps=20, final_factor=0.02),
+    max_gradient_norm=1.0,
+)
+trainer = dict(type=Trainer, max_steps=options["max_steps"])
+evaluator = dict(
+    type=Evaluator,
+    metrics=[
+        dict(type=L1Metric),
+        dict(type=MSEMetric),
+        dict(type=PSNR),
+        dict(type=SSIM),
+        dict(type=CodebookUsage, codebook_size=240),  # each contestant's own size is filled in
+        dict(type=Perplexity, codebook_size=240),
+    ],
+)
+checkpointer = dict(type=Checkpointer, every=400)

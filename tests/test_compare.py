@@ -1,0 +1,37 @@
+"""The league's command: one table over contestants and seeds, and nothing is computed twice."""
+
+import csv
+import time
+from pathlib import Path
+
+import pytest
+from commands import ROOT, accepted, refused
+
+PAGE = ROOT / "configs" / "compare" / "league.py"
+PICTURES = "dict(type='vq.data.ProceduralDataset', num_images=64, image_size=64)"
+SHORT = ["--steps", 25, "--only", "fsq", "lfq", "--override", f".val_data.dataset:{PICTURES}"]
+
+
+def test_a_table_of_two_quantizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    accepted("compare", PAGE, *SHORT)
+    (folder,) = (tmp_path / "work_dirs" / "compare").iterdir()
+    with (folder / "table.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"fsq", "lfq"}
+    assert float(rows["fsq"]["codebook_size"]) == 240
+    assert float(rows["lfq"]["bits_per_token"]) == 8
+    assert 0 < float(rows["fsq"]["codebook_usage"]) <= 1
+    assert float(rows["fsq"]["psnr"]) > 8
+    assert "| fsq |" in (folder / "table.md").read_text()
+    assert (folder / "table.png").stat().st_size > 10_000
+    start = time.monotonic()
+    accepted("compare", PAGE, *SHORT)  # the results are there
+    assert time.monotonic() - start < 4
+
+
+def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "has no contestant 'fsk'; there are: vq_uniform" in refused("compare", PAGE, "--only", "fsk")
+    page = ROOT / "configs" / "fsq" / "1000_emoji.py"
+    assert "has no section contestants" in refused("compare", page)
