@@ -94,6 +94,16 @@ def add_weights(parser: argparse.ArgumentParser, *, required: bool = False) -> N
     )
 
 
+def add_visual(parser: argparse.ArgumentParser) -> None:
+    """`--visual`."""
+    parser.add_argument(
+        "--visual",
+        default="",
+        metavar="REGEX",
+        help="also save a PNG per image of each kind that matches: image, reconstruction, indices",
+    )
+
+
 def load_config(args: argparse.Namespace) -> "Config":
     """The config of a command, with its options and overrides."""
     return config.load(

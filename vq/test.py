@@ -5,7 +5,6 @@ import logging
 from collections.abc import Sequence
 
 from vq import cli
-from vq.val import add_visual
 
 logger = logging.getLogger("vq.test")  # __name__ is __main__ under python -m
 
@@ -21,7 +20,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_run(parser)
     cli.add_machine(parser)
     cli.add_weights(parser, required=True)
-    add_visual(parser)
+    cli.add_visual(parser)
     return parser
 
 

@@ -27,7 +27,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     cli.add_run(parser)
     cli.add_machine(parser)
-    add_visual(parser)
+    cli.add_visual(parser)
     parser.add_argument(
         "--load-from", nargs="+", default=[], metavar="iter_N", help="checkpoints of the run, by name"
     )
@@ -37,16 +37,6 @@ def arguments() -> argparse.ArgumentParser:
         help="go on with new checkpoints until the run's last step is validated",
     )
     return parser
-
-
-def add_visual(parser: argparse.ArgumentParser) -> None:
-    """`--visual`."""
-    parser.add_argument(
-        "--visual",
-        default="",
-        metavar="REGEX",
-        help="also save a PNG per image of each kind that matches: image, reconstruction, indices",
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
@@ -69,7 +59,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
             validation = Validation.of(
                 tree, device=machine.device, autocast=args.autocast, visual=args.visual
             )
-            return {checkpoint.name: _validate(validation, run, checkpoint) for checkpoint in checkpoints}
+            scores = {}
+            for checkpoint in checkpoints:
+                if args.follow and not checkpoint.exists():
+                    logger.warning("%s is gone: the run keeps only its newest checkpoints", checkpoint)
+                    continue
+                scores[checkpoint.name] = _validate(validation, run, checkpoint)
+            return scores
         except (CheckpointError, UndecodableSetError) as error:
             raise cli.UsageError(str(error)) from error
 
