@@ -22,8 +22,10 @@ from vq.quantizers import (
     KMeansInit,
     LearnedCodebook,
     LookupFreeQuantizer,
+    ProductQuantizer,
     RadialQuantizer,
     ReplaceDeadCodes,
+    ResidualQuantizer,
     RotationTrick,
     SimpleFiniteScalarQuantizer,
     SoftmaxQuantizer,
@@ -67,6 +69,16 @@ contestants = dict(
     lfq=dict(type=LookupFreeQuantizer, bits=8),
     lfq_no_entropy=dict(type=LookupFreeQuantizer, bits=8, entropy_weight=0.0),
     bsq=dict(type=BinarySphericalQuantizer, bits=8),
+    rvq4=dict(
+        type=ResidualQuantizer,
+        quantizers=[dict(type=VectorQuantizer, codebook=dict(averaged, revival=revival))],
+        depth=4,  # one codebook, shared by the stages
+    ),
+    gvq4=dict(
+        type=ProductQuantizer,
+        quantizers=[dict(type=VectorQuantizer, codebook=dict(averaged, dim=4, revival=revival))],
+        groups=4,
+    ),
 )
 
 train_data = dict(type=ImageLoader, dataset=train_set, transforms=[dict(type=Resize, size=64)], batch_size=32)

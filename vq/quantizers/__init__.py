@@ -13,8 +13,10 @@ from vq.quantizers.finite_scalar import FiniteScalarQuantizer, SimpleFiniteScala
 from vq.quantizers.gumbel import GumbelQuantizer, SoftmaxQuantizer
 from vq.quantizers.initialization import Initialization, KMeansInit, NormalInit, UniformInit
 from vq.quantizers.lookup_free import LookupFreeQuantizer
+from vq.quantizers.product import ProductQuantizer
 from vq.quantizers.radial import RadialQuantizer
 from vq.quantizers.regularisers import EntropyRegulariser, OrthogonalRegulariser, Regulariser
+from vq.quantizers.residual import ResidualQuantizer
 from vq.quantizers.revival import ReplaceDeadCodes, Revival, Revived
 from vq.quantizers.vector import VectorQuantizer
 
@@ -39,11 +41,13 @@ __all__ = [
     "LookupFreeQuantizer",
     "NormalInit",
     "OrthogonalRegulariser",
+    "ProductQuantizer",
     "QuantizeOutput",
     "Quantizer",
     "RadialQuantizer",
     "Regulariser",
     "ReplaceDeadCodes",
+    "ResidualQuantizer",
     "Revival",
     "Revived",
     "RotationTrick",

@@ -1,0 +1,120 @@
+"""Residual quantization: each stage quantizes what the stages before left over (RVQ)."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vq.ops.gradients import replace_value
+from vq.quantizers.base import QuantizeOutput, Quantizer
+from vq.quantizers.codebooks import EMACodebook, accumulate
+from vq.quantizers.vector import VectorQuantizer
+from vq.registry import QUANTIZERS
+
+
+@QUANTIZERS.register_module()
+class ResidualQuantizer(Quantizer):
+    r"""Quantizes `z`, then what is left of it, and so on; the code is the sum of the stages' codes (RVQ).
+
+    With $q_k$ the code of stage k, stage k sees $z - sg(\sum_{j<k} q_j)$. So a `VectorQuantizer`'s
+    commitment is $|z - sg(\sum_{j \le k} q_j)|^2$, against the running sum, and the loss is the stages' mean.
+
+    The same quantizer given several times is shared: it is one set of parameters, its codebook learns once
+    a step, from the vectors of all its stages. The gradient of the task goes straight through to `z`,
+    around all stages; only what is learnt by a stage's own loss or statistics moves its codes.
+
+    Source: Lee et al. 2022 (RQ-VAE), https://arxiv.org/abs/2203.01941, eq. 3 to 8.
+    Differs from the source: the squared differences are means; any quantizer may stand in a stage.
+
+    Args:
+        quantizers: The stages in order, all with the same `codebook_size`, `codebook_dim` and one index a
+            vector.
+        depth: With a single quantizer, how many stages share it.
+
+    Raises:
+        ValueError: If there are no stages, or they do not agree.
+
+    Example:
+        >>> quantizer = ResidualQuantizer(quantizers=[VectorQuantizer.example()], depth=3)
+        >>> quantizer(torch.randn(5, 4)).indices.shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(self, *, quantizers: Sequence[Quantizer], depth: int | None = None) -> None:
+        super().__init__()
+        stages = list(quantizers) * (depth or 1) if len(quantizers) == 1 else list(quantizers)
+        if not stages or (depth is not None and depth != len(stages)):
+            raise ValueError(
+                f"ResidualQuantizer: expected one quantizer to share over depth >= 1 stages, or one for each "
+                f"stage, got {len(quantizers)} and depth={depth}"
+            )
+        kinds = {(stage.codebook_size, stage.codebook_dim, stage.index_shape) for stage in stages}
+        if len(kinds) > 1 or stages[0].index_shape:
+            raise ValueError(
+                f"ResidualQuantizer: expected stages of one codebook_size and codebook_dim with one index a "
+                f"vector, got (size, dim, index_shape) {sorted(kinds)}"
+            )
+        self.stages = nn.ModuleList(stages)
+        self.codebook_size, self.codebook_dim = stages[0].codebook_size, stages[0].codebook_dim
+        self.index_shape = (len(stages),)
+
+    @classmethod
+    def example(cls) -> "ResidualQuantizer":
+        """Three stages over one averaged codebook."""
+        shared = VectorQuantizer(codebook=EMACodebook.example())
+        return cls(quantizers=[shared], depth=3)
+
+    def decode_prefix(
+        self, indices: Int[Tensor, "*lead_and_stages"], depth: int
+    ) -> Float[Tensor, "*lead dim"]:
+        """The sum of the first `depth` stages' codes: a coarser version of the same vectors.
+
+        Raises:
+            ValueError: If the depth is not in [1, number of stages].
+        """
+        if not 1 <= depth <= len(self.stages):
+            raise ValueError(f"ResidualQuantizer: expected a depth in [1, {len(self.stages)}], got {depth}")
+        return self._sum_codes(indices[..., :depth])
+
+    def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
+        total = torch.zeros_like(z)
+        outputs: list[QuantizeOutput] = []
+        for number, stage in enumerate(self.stages):
+            # A shared codebook learns at its last stage, from all of them.
+            is_shared_later = any(later is stage for later in list(self.stages)[number + 1 :])
+            with accumulate(stage) if is_shared_later else nullcontext():
+                outputs.append(stage(z - total, mask))
+            total = total + outputs[-1].quantized.detach()
+        metrics = {
+            f"stage{number}/{name}": value
+            for number, output in enumerate(outputs)
+            for name, value in output.metrics.items()
+        }
+        return QuantizeOutput(
+            quantized=replace_value(z, total),
+            indices=torch.stack([output.indices for output in outputs], dim=-1),
+            loss=torch.stack([output.loss for output in outputs]).mean(),
+            metrics=metrics,
+        )
+
+    def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead_and_stages"]:
+        total, indices = torch.zeros_like(z), []
+        for stage in self._stages():
+            indices.append(stage.encode(z - total))
+            total = total + stage.decode(indices[-1]).to(z.dtype)
+        return torch.stack(indices, dim=-1)
+
+    def _decode(self, indices: Int[Tensor, "*lead_and_stages"]) -> Float[Tensor, "*lead dim"]:
+        return self._sum_codes(indices)
+
+    def _sum_codes(self, indices: Int[Tensor, "*lead_and_stages"]) -> Float[Tensor, "*lead dim"]:
+        codes = [stage.decode(indices[..., i]) for i, stage in enumerate(self._stages()[: indices.shape[-1]])]
+        total = torch.zeros_like(codes[0])
+        for code in codes:  # in the order of `forward`, so that the sum is the same to the bit
+            total = total + code
+        return total
+
+    def _stages(self) -> list[Quantizer]:
+        return [stage for stage in self.stages if isinstance(stage, Quantizer)]
