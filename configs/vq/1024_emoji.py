@@ -2,7 +2,8 @@
 
 Paper:    van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, eq. 3
 Command:  python -m vq.train vq/1024_emoji configs/vq/1024_emoji.py
-Expected: not yet run
+Expected: PSNR 21.29 dB, SSIM 0.745, LPIPS-vgg 0.302, codebook usage 99 %
+          (measured here: 1,000 steps, seed 3407, benchmarks/results/2026-11-21_2cores_quality.json)
 """
 
 from torch.optim import AdamW

@@ -97,6 +97,6 @@ def test_what_is_refused():
         ResidualQuantizer(quantizers=[])
     with pytest.raises(ValueError, match="expected stages of one codebook_size"):
         ResidualQuantizer(quantizers=[learned(16), learned(8)])
+    quantizer = ResidualQuantizer(quantizers=[FiniteScalarQuantizer(levels=[5, 5])], depth=2)
     with pytest.raises(ValueError, match="expected a depth in"):
-        quantizer = ResidualQuantizer(quantizers=[FiniteScalarQuantizer(levels=[5, 5])], depth=2)
         quantizer.decode_prefix(torch.zeros(1, 2, dtype=torch.int64), 3)
