@@ -176,27 +176,22 @@ def write_table(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
 
 
 def _plot(table: Sequence[Row], title: str, path: Path) -> None:
-    """PSNR against bits a token; the colour says how much of the codebook is in use."""
+    """A bar of PSNR for each contestant, best on top; the colour says how much of the codebook is in use."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
-    points = axes.scatter(
-        [row["bits_per_token"] for row in table],
-        [row["psnr"] for row in table],
-        c=[row["codebook_usage"] for row in table],
-        cmap="viridis",
-        vmin=0,
-        vmax=1,
-        s=60,
-    )
-    for row in table:
-        place = (row["bits_per_token"], row["psnr"])
-        axes.annotate(row["name"], place, xytext=(5, 3), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="bits a token", ylabel="validation PSNR (dB)", title=title)
-    figure.colorbar(points, label="codebook usage")
+    figure, axes = plt.subplots(figsize=(9, 0.32 * len(table) + 1.5), layout="constrained")
+    colours = mpl.colormaps["viridis"]([row["codebook_usage"] for row in table])
+    bars = axes.barh([row["name"] for row in table], [row["psnr"] for row in table], color=colours)
+    labels = [f"{row['psnr']:.2f} dB, {row['bits_per_token']:.0f} bits a token" for row in table]
+    axes.bar_label(bars, labels, padding=3, fontsize=8)
+    axes.invert_yaxis()
+    lowest, highest = min(row["psnr"] for row in table), max(row["psnr"] for row in table)
+    span = max(highest - lowest, 1.0)
+    axes.set(xlim=(lowest - 0.3 * span, highest + 0.4 * span), xlabel="validation PSNR (dB)", title=title)
+    figure.colorbar(mpl.cm.ScalarMappable(cmap="viridis"), ax=axes, label="codebook usage")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
