@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import vq.quantizers
 from vq.quantizers import (
+    ClusteredCodebook,
     Codebook,
     CosineDistance,
     Distance,
@@ -14,10 +15,13 @@ from vq.quantizers import (
     Estimator,
     KMeansInit,
     LearnedCodebook,
+    LookupFreeQuantizer,
     NormalInit,
+    ProductQuantizer,
     Quantizer,
     Regulariser,
     ReplaceDeadCodes,
+    ResidualQuantizer,
     Revival,
     RotationTrick,
     VectorQuantizer,
@@ -78,6 +82,39 @@ def cases() -> Iterator[tuple[str, Callable[[], Quantizer]]]:
             f"VectorQuantizer-ema-{cls.__name__}",
             lambda cls=cls: VectorQuantizer(codebook=EMACodebook(**SMALL, init=NormalInit(), revival=cls())),
         )
+    yield (
+        "residual-k-means-prefixes",
+        lambda: ResidualQuantizer(
+            quantizers=[VectorQuantizer(codebook=EMACodebook(**SMALL)) for _ in range(2)], prefix_rate=0.5
+        ),
+    )
+    yield (
+        "residual-lfq",
+        lambda: ResidualQuantizer(quantizers=[LookupFreeQuantizer(bits=4)], depth=3, scales=[1.0, 0.5, 0.25]),
+    )
+    yield (
+        "product-unequal-packed",
+        lambda: ProductQuantizer(
+            quantizers=[
+                VectorQuantizer(codebook=LearnedCodebook(size=size, dim=3, init=KMeansInit()))
+                for size in (8, 4)
+            ],
+            dim=5,
+            is_packed=True,
+        ),
+    )
+    yield (
+        "clustered-cosine",
+        lambda: VectorQuantizer(
+            codebook=ClusteredCodebook(**SMALL, init=KMeansInit()), distance=CosineDistance()
+        ),
+    )
+    yield (
+        "residual-clustered-shared",
+        lambda: ResidualQuantizer(
+            quantizers=[VectorQuantizer(codebook=ClusteredCodebook.example())], depth=2
+        ),
+    )
     yield "vq-vae-k-means", lambda: VectorQuantizer(codebook=LearnedCodebook(**SMALL, init=KMeansInit()))
     yield (
         "ema-k-means-revival",

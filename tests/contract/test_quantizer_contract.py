@@ -93,6 +93,8 @@ def test_decode_of_encode_is_the_quantized_vector_bit_for_bit(quantizer: Quantiz
 def test_the_codes_are_all_different(quantizer: Quantizer) -> None:
     if any(isinstance(part, Codebook) for part in quantizer.modules()):
         pytest.skip("a codebook may hold equal codes")
+    if quantizer.index_shape:
+        pytest.skip("stages and parts repeat digits; those of a grid have their own test")
     codes = quantizer.decode(torch.arange(quantizer.codebook_size))
     assert len(codes.unique(dim=0)) == quantizer.codebook_size
 

@@ -7,6 +7,7 @@ from vq.quantizers import (
     EMACodebook,
     FiniteScalarQuantizer,
     LearnedCodebook,
+    LookupFreeQuantizer,
     NormalInit,
     ResidualQuantizer,
     VectorQuantizer,
@@ -92,7 +93,49 @@ def test_more_stages_leave_less_over():
     assert errors[3] < 0.25 * errors[0]
 
 
+def test_scales_make_residual_lfq_a_binary_expansion():
+    depth = 6
+    stage = LookupFreeQuantizer(bits=3, entropy_weight=0.0, commitment_weight=1.0)
+    quantizer = ResidualQuantizer(quantizers=[stage], depth=depth, scales=[2.0**-k for k in range(depth)])
+    z = torch.rand(200, 3) * 4 - 2
+    out = quantizer.eval()(z)
+    assert (out.quantized - z).abs().max() <= 2.0 ** (1 - depth)
+    errors = [(z - quantizer.decode_prefix(out.indices, d)).abs().max() for d in range(1, depth + 1)]
+    assert all(error <= 2.0 ** (1 - d) + 1e-6 for d, error in enumerate(errors, start=1))
+    # Each stage's loss is the squared difference of z and the running sum, in the units of z.
+    expected = sum((z - quantizer.decode_prefix(out.indices, d)).square().mean() for d in range(1, depth + 1))
+    torch.testing.assert_close(out.loss, expected / depth)
+    assert torch.equal(quantizer.decode(quantizer.encode(z)), out.quantized)
+
+
+def test_prefixes_in_training_are_whole_examples_and_evenly_drawn():
+    stages = [learned(), learned(), learned()]
+    quantizer = ResidualQuantizer(quantizers=stages, prefix_rate=1.0).train()
+    z = torch.randn(600, 5, 4)
+    out = quantizer(z)
+    prefixes = torch.stack([quantizer.decode_prefix(out.indices, d) for d in (1, 2, 3)])
+    is_prefix = (prefixes == out.quantized).flatten(2).all(dim=2)
+    assert (is_prefix.sum(0) == 1).all(), "an example is not one prefix in all its positions"
+    assert ((is_prefix.float().mean(1) - 1 / 3).abs() < 0.07).all()
+    # What is learnt from, and the indices, are those of all stages.
+    quantizer.prefix_rate = 0.0
+    uncut = quantizer(z)
+    assert torch.equal(uncut.indices, out.indices)
+    assert torch.equal(uncut.loss, out.loss)
+    quantizer.prefix_rate = 0.4
+    share_cut = (quantizer(z).quantized != uncut.quantized).flatten(1).any(1).float().mean()
+    assert share_cut == pytest.approx(0.4 * 2 / 3, abs=0.07)
+    quantizer.eval()
+    assert torch.equal(quantizer(z).quantized, quantizer.decode(quantizer.encode(z)))
+    assert quantizer.train()(torch.randn(4)).quantized.shape == (4,)
+
+
 def test_what_is_refused():
+    for scales in ([1.0], [1.0, 0.0]):
+        with pytest.raises(ValueError, match="expected a positive scale for each of 2 stages"):
+            ResidualQuantizer(quantizers=[learned()], depth=2, scales=scales)
+    with pytest.raises(ValueError, match=r"expected a prefix_rate in \[0, 1\], got 1.5"):
+        ResidualQuantizer(quantizers=[learned()], prefix_rate=1.5)
     with pytest.raises(ValueError, match="expected one quantizer to share over depth"):
         ResidualQuantizer(quantizers=[])
     with pytest.raises(ValueError, match="expected stages of one codebook_size"):

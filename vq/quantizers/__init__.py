@@ -6,7 +6,10 @@ Each class is usable in plain Python: `VectorQuantizer(codebook=EMACodebook(size
 from vq.quantizers.annealing import Annealing, CosineAnnealing, GeometricAnnealing, LinearAnnealing
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.binary_spherical import BinarySphericalQuantizer
+from vq.quantizers.carry import CarryQuantizer
+from vq.quantizers.clustered import ClusteredCodebook
 from vq.quantizers.codebooks import Codebook, EMACodebook, LearnedCodebook, accumulate
+from vq.quantizers.contrastive import ContrastiveRegulariser
 from vq.quantizers.distances import CosineDistance, Distance, EuclideanDistance
 from vq.quantizers.estimators import Estimator, RotationTrick, StraightThrough, Synchronised
 from vq.quantizers.finite_scalar import FiniteScalarQuantizer, SimpleFiniteScalarQuantizer
@@ -17,13 +20,17 @@ from vq.quantizers.product import ProductQuantizer
 from vq.quantizers.radial import RadialQuantizer
 from vq.quantizers.regularisers import EntropyRegulariser, OrthogonalRegulariser, Regulariser
 from vq.quantizers.residual import ResidualQuantizer
+from vq.quantizers.residual_finite_scalar import ResidualFiniteScalarQuantizer
 from vq.quantizers.revival import ReplaceDeadCodes, Revival, Revived
 from vq.quantizers.vector import VectorQuantizer
 
 __all__ = [
     "Annealing",
     "BinarySphericalQuantizer",
+    "CarryQuantizer",
+    "ClusteredCodebook",
     "Codebook",
+    "ContrastiveRegulariser",
     "CosineAnnealing",
     "CosineDistance",
     "Distance",
@@ -47,6 +54,7 @@ __all__ = [
     "RadialQuantizer",
     "Regulariser",
     "ReplaceDeadCodes",
+    "ResidualFiniteScalarQuantizer",
     "ResidualQuantizer",
     "Revival",
     "Revived",

@@ -23,18 +23,30 @@ class ResidualQuantizer(Quantizer):
 
     The same quantizer given several times is shared: it is one set of parameters, its codebook learns once
     a step, from the vectors of all its stages. The gradient of the task goes straight through to `z`,
-    around all stages; only what is learnt by a stage's own loss or statistics moves its codes.
+    around all stages; only what is learnt by a stage's own loss or statistics moves its codes. (So the codes
+    of `GumbelQuantizer`, which have the task's gradient alone, would not learn here.)
 
-    Source: Lee et al. 2022 (RQ-VAE), https://arxiv.org/abs/2203.01941, eq. 3 to 8.
-    Differs from the source: the squared differences are means; any quantizer may stand in a stage.
+    With scales $s_k$, stage k sees what is left over $s_k$, its code counts $s_k$ times, and its loss
+    $s_k^2$ times, which is the same squared difference in the units of z. Lookup-free stages need them:
+    `scales=[1, 1/2, 1/4]` over one `LookupFreeQuantizer` (residual LFQ) halves the steps from stage to
+    stage. For FSQ there is `ResidualFiniteScalarQuantizer`.
+
+    Source: Lee et al. 2022 (RQ-VAE), https://arxiv.org/abs/2203.01941, eq. 3 to 8; prefixes in training:
+        Zeghidour et al. 2021 (SoundStream), https://arxiv.org/abs/2107.03312, section III-C.
+    Differs from the source: the squared differences are means; any quantizer may stand in a stage. The
+        stages beyond a prefix still learn and have indices; only what is handed on is cut.
 
     Args:
         quantizers: The stages in order, all with the same `codebook_size`, `codebook_dim` and one index a
             vector.
         depth: With a single quantizer, how many stages share it.
+        scales: One positive number for each stage; None is 1 for all.
+        prefix_rate: In training, the fraction of examples (entries of the first axis of `z`) whose code is
+            the sum of a random number of stages, each number from 1 to all equally likely (quantizer
+            dropout). With more than 0, `decode_prefix` gives what a decoder has learnt to read.
 
     Raises:
-        ValueError: If there are no stages, or they do not agree.
+        ValueError: If there are no stages, they do not agree, or a scale or rate is out of its range.
 
     Example:
         >>> quantizer = ResidualQuantizer(quantizers=[VectorQuantizer.example()], depth=3)
@@ -42,7 +54,14 @@ class ResidualQuantizer(Quantizer):
         torch.Size([5, 3])
     """
 
-    def __init__(self, *, quantizers: Sequence[Quantizer], depth: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        quantizers: Sequence[Quantizer],
+        depth: int | None = None,
+        scales: Sequence[float] | None = None,
+        prefix_rate: float = 0.0,
+    ) -> None:
         super().__init__()
         stages = list(quantizers) * (depth or 1) if len(quantizers) == 1 else list(quantizers)
         if not stages or (depth is not None and depth != len(stages)):
@@ -56,6 +75,13 @@ class ResidualQuantizer(Quantizer):
                 f"ResidualQuantizer: expected stages of one codebook_size and codebook_dim with one index a "
                 f"vector, got (size, dim, index_shape) {sorted(kinds)}"
             )
+        if scales is not None and (len(scales) != len(stages) or min(scales) <= 0):
+            raise ValueError(
+                f"ResidualQuantizer: expected a positive scale for each of {len(stages)} stages, got {scales}"
+            )
+        if not 0 <= prefix_rate <= 1:
+            raise ValueError(f"ResidualQuantizer: expected a prefix_rate in [0, 1], got {prefix_rate}")
+        self.scales, self.prefix_rate = None if scales is None else tuple(scales), prefix_rate
         self.stages = nn.ModuleList(stages)
         self.codebook_size, self.codebook_dim = stages[0].codebook_size, stages[0].codebook_dim
         self.index_shape = (len(stages),)
@@ -80,41 +106,68 @@ class ResidualQuantizer(Quantizer):
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         total = torch.zeros_like(z)
+        partial_sums: list[Tensor] = []
         outputs: list[QuantizeOutput] = []
         for number, stage in enumerate(self.stages):
             # A shared codebook learns at its last stage, from all of them.
             is_shared_later = any(later is stage for later in list(self.stages)[number + 1 :])
             with accumulate(stage) if is_shared_later else nullcontext():
-                outputs.append(stage(z - total, mask))
-            total = total + outputs[-1].quantized.detach()
+                outputs.append(stage(self._divided(z - total, number), mask))
+            total = total + self._multiplied(outputs[-1].quantized.detach(), number)
+            partial_sums.append(total)
+        if self.training and self.prefix_rate:
+            total = self._cut_some(partial_sums)
         metrics = {
             f"stage{number}/{name}": value
             for number, output in enumerate(outputs)
             for name, value in output.metrics.items()
         }
+        scales = self.scales or (1.0,) * len(outputs)
+        losses = [output.loss * scale**2 for output, scale in zip(outputs, scales, strict=True)]
         return QuantizeOutput(
             quantized=replace_value(z, total),
             indices=torch.stack([output.indices for output in outputs], dim=-1),
-            loss=torch.stack([output.loss for output in outputs]).mean(),
+            loss=torch.stack(losses).mean(),
             metrics=metrics,
         )
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead_and_stages"]:
         total, indices = torch.zeros_like(z), []
-        for stage in self._stages():
-            indices.append(stage.encode(z - total))
-            total = total + stage.decode(indices[-1]).to(z.dtype)
+        for number, stage in enumerate(self._stages()):
+            indices.append(stage.encode(self._divided(z - total, number)))
+            total = total + self._multiplied(stage.decode(indices[-1]).to(z.dtype), number)
         return torch.stack(indices, dim=-1)
 
     def _decode(self, indices: Int[Tensor, "*lead_and_stages"]) -> Float[Tensor, "*lead dim"]:
         return self._sum_codes(indices)
 
     def _sum_codes(self, indices: Int[Tensor, "*lead_and_stages"]) -> Float[Tensor, "*lead dim"]:
-        codes = [stage.decode(indices[..., i]) for i, stage in enumerate(self._stages()[: indices.shape[-1]])]
+        codes = [
+            self._multiplied(stage.decode(indices[..., i]), i)
+            for i, stage in enumerate(self._stages()[: indices.shape[-1]])
+        ]
         total = torch.zeros_like(codes[0])
         for code in codes:  # in the order of `forward`, so that the sum is the same to the bit
             total = total + code
         return total
+
+    def _cut_some(self, partial_sums: Sequence[Float[Tensor, "*lead dim"]]) -> Float[Tensor, "*lead dim"]:
+        """For each example the sum of some of the stages, or of all of them."""
+        last, count = partial_sums[-1], len(partial_sums)
+        examples = last.shape[:1] if last.ndim > 1 else ()
+        is_cut = torch.rand(examples, device=last.device) < self.prefix_rate
+        drawn = torch.randint(count, examples, device=last.device)
+        chosen = torch.where(is_cut, drawn, count - 1).view(*examples, *[1] * (last.ndim - len(examples)))
+        cut = last
+        for number, partial_sum in enumerate(partial_sums[:-1]):
+            cut = torch.where(chosen == number, partial_sum, cut)
+        return cut
+
+    def _divided(self, rest: Float[Tensor, "*lead dim"], number: int) -> Float[Tensor, "*lead dim"]:
+        return rest if self.scales is None else rest / self.scales[number]
+
+    def _multiplied(self, code: Float[Tensor, "*lead dim"], number: int) -> Float[Tensor, "*lead dim"]:
+        return code if self.scales is None else code * self.scales[number]
 
     def _stages(self) -> list[Quantizer]:
         return [stage for stage in self.stages if isinstance(stage, Quantizer)]
