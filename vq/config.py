@@ -25,6 +25,7 @@ SECTIONS = (
     "train_data",
     "val_data",
     "tokenizer",
+    "generator",
     "train_step",
     "trainer",
     "evaluator",

@@ -27,6 +27,7 @@ QUANTIZER_PARTS = _registry("quantizer part", "vq.quantizers")
 ENCODERS = _registry("encoder", "vq.networks")
 DECODERS = _registry("decoder", "vq.networks")
 TOKENIZERS = _registry("tokenizer", "vq.tokenizers")
+GENERATORS = _registry("generator", "vq.generators")
 LOSSES = _registry("loss", "vq.losses")
 METRICS = _registry("metric", "vq.metrics")
 DATASETS = _registry("dataset", "vq.data")
@@ -49,6 +50,7 @@ SLOTS: dict[str, Registry] = {
     "encoder": ENCODERS,
     "decoder": DECODERS,
     "tokenizer": TOKENIZERS,
+    "generator": GENERATORS,
     "contestants": QUANTIZERS,
     "losses": LOSSES,
     "metrics": METRICS,
@@ -57,6 +59,7 @@ SLOTS: dict[str, Registry] = {
     "train_data": LOADERS,
     "val_data": LOADERS,
     "train_step": STEPS,
+    "step": STEPS,
     "schedule": SCHEDULES,
     "trainer": ENGINES,
     "evaluator": ENGINES,

@@ -11,6 +11,7 @@ import torch
 
 from vq import distributed
 from vq.data import Batch, ImageLoader, UndecodableSetError
+from vq.engine.alternating import codebook_parameters
 from vq.engine.callbacks import Callback, ConsoleProgress, Guarded, ImageGrid, MetricsFile, TensorBoard, WandB
 from vq.engine.checkpointer import Checkpointer
 from vq.engine.evaluator import Evaluator
@@ -54,10 +55,10 @@ def make_loader(config: Tree, name: str) -> ImageLoader:
     return loader
 
 
-def check_image_size(tokenizer: ImageTokenizer, loader: ImageLoader, name: str) -> None:
+def check_image_size(tokenizer: torch.nn.Module, loader: ImageLoader, name: str) -> None:
     """Refuses images whose sides the tokenizer's stride does not divide, before any training."""
     height, width = loader.image_size
-    factor = tokenizer.downsample_factor
+    factor = int(tokenizer.downsample_factor)  # type: ignore[arg-type]
     if height % factor or width % factor:
         raise ConfigError(
             f"{name}: its images are {height} x {width}, but the tokenizer scales down by {factor}, which does not "
@@ -72,23 +73,28 @@ def make_evaluator(config: Tree) -> Evaluator:
 
 
 def make_step(config: Tree, tokenizer: ImageTokenizer, *, autocast: bool = False) -> TrainStep:
-    """The training step: its optimizer gets the parameters, its schedule the length of the run."""
-    node = section(config, "train_step")
-    total_steps = section(config, "trainer").get("max_steps")
-    optimizer = build(node["optimizer"], path="train_step.optimizer", params=list(tokenizer.parameters()))
-    schedule_node = node.get("schedule") or {"type": "vq.engine.schedules.Constant"}
-    runtime: dict[str, Any] = (
-        {} if schedule_node["type"].endswith("Constant") else {"total_steps": total_steps}
-    )
-    schedule = build(schedule_node, path="train_step.schedule", **runtime)
-    step: TrainStep = build(
-        node,
-        path="train_step",
-        tokenizer=tokenizer,
-        optimizer=optimizer,
-        schedule=schedule,
-        autocast=autocast,
-    )
+    """The training step: its optimizers get their parameters, its schedule the length of the run."""
+    node, runtime = section(config, "train_step"), {"tokenizer": tokenizer, "autocast": autocast}
+    if "step" not in node:
+        return _build_step(config, node, "train_step", list(tokenizer.parameters()), **runtime)
+    # A step around another one has the codes, and the inner one everything else.
+    codes = codebook_parameters(tokenizer)
+    others = [p for p in tokenizer.parameters() if all(p is not code for code in codes)]
+    inner = _build_step(config, node["step"], "train_step.step", others, **runtime)
+    return _build_step(config, node, "train_step", codes, step=inner)
+
+
+def _build_step(
+    config: Tree, node: Tree, path: str, parameters: list[torch.nn.Parameter], **runtime: Any
+) -> TrainStep:
+    """A step whose `optimizer` moves `parameters` by its `schedule`."""
+    runtime["optimizer"] = build(node["optimizer"], path=f"{path}.optimizer", params=parameters)
+    if "step" not in node:
+        schedule = node.get("schedule") or {"type": "vq.engine.schedules.Constant"}
+        total_steps = {"total_steps": section(config, "trainer").get("max_steps")}
+        length: dict[str, Any] = {} if schedule["type"].endswith("Constant") else total_steps
+        runtime["schedule"] = build(schedule, path=f"{path}.schedule", **length)
+    step: TrainStep = build(node, path=path, **runtime)
     return step
 
 
@@ -122,7 +128,7 @@ def make_trainer(
     """Everything of a run, ready to `fit`; wrong sizes and missing data are refused here."""
     train_data, val_data = make_loader(config, "train_data"), make_loader(config, "val_data")
     for name, loader in (("train_data", train_data), ("val_data", val_data)):
-        check_image_size(train_step.tokenizer, loader, name)
+        check_image_size(train_step.model, loader, name)
     accumulate = train_step.accumulate
     try:  # the global batch must divide over ranks and micro-batches
         next(iter(train_data.train_batches(seed=seed, micro_batches=accumulate)))

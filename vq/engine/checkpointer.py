@@ -69,7 +69,7 @@ class Checkpointer:
         self._sweep()
         partial = self.directory / f"iter_{step}.partial"
         partial.mkdir()
-        save_weights(train_step.tokenizer.state_dict(), partial / WEIGHTS, self.config)
+        save_weights(train_step.model.state_dict(), partial / WEIGHTS, self.config)
         if train_step.weight_ema is not None:
             save_weights(train_step.weight_ema.average, partial / EMA_WEIGHTS, self.config)
         torch.save({"step": step, "train_step": train_step.state_dict()}, partial / TRAIN_STATE)
@@ -107,7 +107,7 @@ class Checkpointer:
         """
         if problem := verify(checkpoint):
             raise CheckpointError(f"{checkpoint}: damaged: {problem}")
-        load_weights(train_step.tokenizer, [checkpoint / WEIGHTS])
+        load_weights(train_step.model, [checkpoint / WEIGHTS])
         state = torch.load(checkpoint / TRAIN_STATE, map_location="cpu", weights_only=True)
         try:
             train_step.load_state_dict(state["train_step"])

@@ -51,7 +51,7 @@ class Evaluator:
     @torch.no_grad()
     def evaluate(
         self,
-        tokenizer: ImageTokenizer,
+        model: ImageTokenizer,
         loader: ImageLoader,
         *,
         on_batch: Callable[[Batch, Tensor, Tensor], None] | None = None,
@@ -60,14 +60,14 @@ class Evaluator:
         """Reconstructs every image once, in eval mode.
 
         Args:
-            tokenizer: Its mode is restored afterwards; its state is not changed.
+            model: Its mode is restored afterwards; its state is not changed.
             loader: Gives this rank's share.
             on_batch: Gets each batch, its uint8 reconstructions and its indices.
             on_progress: Gets the number of images that this rank has just done.
         """
-        device = next(tokenizer.parameters()).device
-        was_training = tokenizer.training
-        tokenizer.eval()
+        device = next(model.parameters()).device
+        was_training = model.training
+        model.eval()
         for metric in self.metrics:
             metric.to(device).reset()
         undecodable: list[str] = []
@@ -77,7 +77,7 @@ class Evaluator:
             if not batch["key"]:
                 continue
             image = to_signed_unit(batch["image"].to(device))
-            output = tokenizer(image)
+            output = model(image)
             reconstruction = output.reconstruction.float().clamp(-1, 1)
             for metric in self.metrics:
                 metric.update(image=image, reconstruction=reconstruction, indices=output.quantize.indices)
@@ -86,7 +86,7 @@ class Evaluator:
             if on_progress is not None:
                 on_progress(len(image))
             num_images += len(image)
-        tokenizer.train(was_training)
+        model.train(was_training)
         scores: dict[str, float] = {}
         for metric in self.metrics:
             metric.sync()
@@ -98,9 +98,9 @@ class Evaluator:
             undecodable=sorted({name for _, names in everywhere for name in names}),
         )
 
-    def picture(self, tokenizer: ImageTokenizer, loader: ImageLoader) -> UInt8[Tensor, "3 height width"]:
+    def picture(self, model: ImageTokenizer, loader: ImageLoader) -> UInt8[Tensor, "3 height width"]:
         """A few fixed images of the set above their reconstructions, the same ones each time."""
-        return draw_reconstructions(tokenizer, loader.fixed_batch(self.num_grid_images)["image"])
+        return draw_reconstructions(model, loader.fixed_batch(self.num_grid_images)["image"])
 
 
 @torch.no_grad()

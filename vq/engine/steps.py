@@ -23,9 +23,16 @@ State = dict[str, object]
 
 
 class TrainStep(ABC):
-    """One optimizer step; owns the modules and optimizers that it moves."""
+    """One optimizer step; owns the modules and optimizers that it moves.
 
-    tokenizer: ImageTokenizer
+    Attributes:
+        model: What is trained, saved and validated: a tokenizer or a generator.
+        weight_ema: The average of its weights, if one is kept.
+        accumulate: Micro-batches a step.
+        device: Where the model is.
+    """
+
+    model: nn.Module
     weight_ema: WeightEMA | None
     accumulate: int
     device: torch.device
@@ -40,7 +47,7 @@ class TrainStep(ABC):
 
     @abstractmethod
     def state_dict(self) -> State:
-        """Everything but the tokenizer's weights that the next step depends on."""
+        """Everything but the model's weights that the next step depends on."""
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
@@ -92,7 +99,8 @@ class ReconstructionStep(TrainStep):
                     f"annealing: {type(tokenizer.quantizer).__name__} has no number {name!r} to change"
                 )
         self.annealing = dict(annealing or {})
-        self.tokenizer, self.optimizer, self.schedule = tokenizer, optimizer, schedule
+        self.model, self.tokenizer = tokenizer, tokenizer
+        self.optimizer, self.schedule = optimizer, schedule
         self.losses, self.weights = nn.ModuleDict(dict(losses)), dict(weights)
         self.max_gradient_norm, self.accumulate, self.autocast = max_gradient_norm, accumulate, autocast
         self.weight_ema = None if weight_ema is None else WeightEMA(tokenizer, weight_ema)
@@ -117,7 +125,7 @@ class ReconstructionStep(TrainStep):
             for name, value in scalars.items():
                 sums[name] = sums.get(name, 0) + value / len(batches)
 
-        norm = nn.utils.clip_grad_norm_(self.tokenizer.parameters(), self.max_gradient_norm or float("inf"))
+        norm = nn.utils.clip_grad_norm_(self._moved(), self.max_gradient_norm or float("inf"))
         self.optimizer.step()
         if self.weight_ema is not None:
             self.weight_ema.update()
@@ -137,6 +145,9 @@ class ReconstructionStep(TrainStep):
         scalars = {"loss/total": total} | {f"loss/{name}": term for name, term in terms.items()}
         scalars |= {f"quantizer/{name}": value for name, value in output.quantize.metrics.items()}
         return {name: value.detach() for name, value in scalars.items()}
+
+    def _moved(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _not_last(self) -> AbstractContextManager[object]:
         """A micro-batch before the last: gradients stay on their rank, codebooks only count."""

@@ -5,19 +5,38 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from vq import distributed
 from vq.data import Batch, ImageLoader
 from vq.engine.callbacks import Callback
 from vq.engine.checkpointer import Checkpointer
-from vq.engine.evaluator import Evaluator
+from vq.engine.evaluator import Evaluation
 from vq.engine.steps import TrainStep
 from vq.ops.keyed import stable_hash
 from vq.registry import ENGINES
 
 logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Validator(Protocol):
+    """What validates a model during training: `Evaluator` for tokenizers.
+
+    Attributes:
+        every: Steps between validations.
+    """
+
+    every: int
+
+    def evaluate(self, model: Any, loader: Any) -> Evaluation:
+        """The model's scores on a set."""
+
+    def picture(self, model: Any, loader: Any) -> Tensor:
+        """uint8 (3, h, w): what the model makes of a few fixed samples."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -50,7 +69,7 @@ class Trainer:
         train_step: TrainStep,
         batches: Callable[[int], Iterator[Sequence[Batch]]],
         checkpointer: Checkpointer,
-        evaluator: Evaluator,
+        evaluator: Validator,
         val_data: ImageLoader,
         callback: Callback,
         seed: int,
@@ -76,7 +95,7 @@ class Trainer:
         """
         step, scores, self.last_step = start_step, dict[str, float](), self.max_steps
         deadline = None if self.max_minutes is None else time.monotonic() + 60 * self.max_minutes
-        self.train_step.tokenizer.train()
+        self.train_step.model.train()
         self.callback.on_start(step, self.max_steps)
         try:
             batches, loaded_at = self.batches(step), time.perf_counter()
@@ -112,10 +131,10 @@ class Trainer:
         return distributed.broadcast_object(time.monotonic() > deadline)
 
     def _evaluate(self, step: int) -> dict[str, float]:
-        tokenizer, ema = self.train_step.tokenizer, self.train_step.weight_ema
+        model, ema = self.train_step.model, self.train_step.weight_ema
         with ema.applied() if ema is not None else nullcontext():
-            scores = self.evaluator.evaluate(tokenizer, self.val_data).scores
-            picture = self.evaluator.picture(tokenizer, self.val_data)
+            scores = self.evaluator.evaluate(model, self.val_data).scores
+            picture = self.evaluator.picture(model, self.val_data)
         self.callback.on_evaluation_end(step, scores, picture)
         return scores
 
