@@ -14,6 +14,8 @@ from vq.metrics import PSNR, SSIM, CodebookUsage, L1Metric, MSEMetric, Perplexit
 from vq.networks import StridedCNNDecoder, StridedCNNEncoder
 from vq.quantizers import (
     BinarySphericalQuantizer,
+    CarryQuantizer,
+    ClusteredCodebook,
     CosineDistance,
     EMACodebook,
     EntropyRegulariser,
@@ -25,6 +27,7 @@ from vq.quantizers import (
     ProductQuantizer,
     RadialQuantizer,
     ReplaceDeadCodes,
+    ResidualFiniteScalarQuantizer,
     ResidualQuantizer,
     RotationTrick,
     SimpleFiniteScalarQuantizer,
@@ -60,6 +63,11 @@ contestants = dict(
     ema_cosine_revival=dict(
         type=VectorQuantizer, codebook=dict(averaged, revival=revival), distance=dict(type=CosineDistance)
     ),
+    cvq_closest=dict(type=VectorQuantizer, codebook=dict(type=ClusteredCodebook, anchor="closest", **codes)),
+    cvq_probrandom=dict(
+        type=VectorQuantizer, codebook=dict(type=ClusteredCodebook, anchor="probrandom", **codes)
+    ),
+    cvq_random=dict(type=VectorQuantizer, codebook=dict(type=ClusteredCodebook, anchor="random", **codes)),
     gumbel=dict(type=GumbelQuantizer, **codes),
     softmax=dict(type=SoftmaxQuantizer, is_straight_through=False, **codes),  # known not to work
     softmax_st=dict(type=SoftmaxQuantizer, **codes),
@@ -74,10 +82,38 @@ contestants = dict(
         quantizers=[dict(type=VectorQuantizer, codebook=dict(averaged, revival=revival))],
         depth=4,  # one codebook, shared by the stages
     ),
+    rvq4_separate=dict(
+        type=ResidualQuantizer,
+        quantizers=[dict(type=VectorQuantizer, codebook=dict(averaged, revival=revival))] * 4,
+    ),
+    rfsq4=dict(type=ResidualFiniteScalarQuantizer, levels=(8, 6, 5), depth=4),
+    rlfq4=dict(
+        type=ResidualQuantizer,
+        quantizers=[dict(type=LookupFreeQuantizer, bits=8)],
+        depth=4,
+        scales=(1.0, 0.5, 0.25, 0.125),
+    ),
     gvq4=dict(
         type=ProductQuantizer,
         quantizers=[dict(type=VectorQuantizer, codebook=dict(averaged, dim=4, revival=revival))],
         groups=4,
+    ),
+    gsvq4=dict(
+        type=ProductQuantizer,
+        quantizers=[dict(type=VectorQuantizer, codebook=dict(averaged, dim=4, revival=revival))] * 4,
+    ),
+    hvq=dict(  # the same 8 bits as the single codebooks
+        type=ProductQuantizer,
+        quantizers=[
+            dict(type=VectorQuantizer, codebook=dict(averaged, size=size, dim=8, revival=revival))
+            for size in (32, 8)
+        ],
+        is_packed=True,
+    ),
+    carry=dict(
+        type=CarryQuantizer,
+        quantizer=dict(type=VectorQuantizer, codebook=dict(averaged, size=4, dim=4, revival=revival)),
+        digits=4,
     ),
 )
 
