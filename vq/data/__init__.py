@@ -2,6 +2,7 @@
 
 from vq.data.base import ImageDataset, UndecodableImage, UndecodableSetError
 from vq.data.decode import read_image
+from vq.data.digits import DigitsDataset
 from vq.data.embedded import EmojiDataset, PhotoDataset, ProceduralDataset
 from vq.data.image_folder import ImageFolder, ImageNet
 from vq.data.loader import ImageLoader
@@ -18,6 +19,7 @@ from vq.data.transforms import (
 __all__ = [
     "Batch",
     "CenterCrop",
+    "DigitsDataset",
     "EmojiDataset",
     "ImageDataset",
     "ImageFolder",

