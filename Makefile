@@ -1,7 +1,8 @@
 # make test   every check (ruff, mypy, tests), as CI runs it
+# make league  trains a dozen quantizers against each other at a toy budget and checks the bars (3 minutes)
 # make demo   trains, validates and uses a tokenizer on real pictures, without a GPU or a download
 # make bench  the benchmarks that hold on any machine
-.PHONY: env test lint types demo bench clean
+.PHONY: env test league lint types demo bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -36,6 +37,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+league: $(READY)
+	$(BIN)/python -m pytest -m league tests/league
 
 demo: $(READY)
 	$(BIN)/python -m tools.demo

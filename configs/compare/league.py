@@ -37,13 +37,15 @@ from vq.quantizers import (
 )
 from vq.tokenizers import ImageTokenizer
 
-options = dict(data="emoji", max_steps=400)
+# The toy budget, 15 s a contestant: image_size::32 widths::"[24,48]" max_steps::600 (make league)
+options = dict(data="emoji", image_size=64, widths=(32, 64, 128), max_steps=400)
 sets = dict(
     emoji=[dict(type=EmojiDataset, split=split) for split in ("train", "val")],
-    photos=[dict(type=PhotoDataset, split=split, crop_size=64) for split in ("train", "val")],
+    photos=[dict(type=PhotoDataset, split=split, crop_size=options["image_size"]) for split in ("train", "val")],
 )
 train_set, val_set = sets[options["data"]]
-network = dict(widths=(32, 64, 128), num_blocks=1)  # f8: 64 x 64 pixels become 8 x 8 tokens
+network = dict(widths=options["widths"], num_blocks=1)  # f8: 64 x 64 pixels become 8 x 8 tokens
+resize = dict(type=Resize, size=options["image_size"])
 codes = dict(size=256, dim=16)
 learned = dict(type=LearnedCodebook, init=dict(type=KMeansInit), **codes)
 averaged = dict(type=EMACodebook, **codes)
@@ -117,9 +119,9 @@ contestants = dict(
     ),
 )
 
-train_data = dict(type=ImageLoader, dataset=train_set, transforms=[dict(type=Resize, size=64)], batch_size=32)
+train_data = dict(type=ImageLoader, dataset=train_set, transforms=[resize], batch_size=32)
 val_data = dict(
-    type=ImageLoader, dataset=val_set, transforms=[dict(type=Resize, size=64)], batch_size=32, shuffle=False
+    type=ImageLoader, dataset=val_set, transforms=[resize], batch_size=32, shuffle=False
 )
 tokenizer = dict(
     type=ImageTokenizer,

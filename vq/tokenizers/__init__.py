@@ -2,5 +2,6 @@
 
 from vq.tokenizers.image import ImageTokenizer
 from vq.tokenizers.output import TokenizerOutput
+from vq.tokenizers.pretrained import pretrained_tokenizer
 
-__all__ = ["ImageTokenizer", "TokenizerOutput"]
+__all__ = ["ImageTokenizer", "TokenizerOutput", "pretrained_tokenizer"]
