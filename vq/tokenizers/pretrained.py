@@ -11,7 +11,7 @@ from vq.registry import TOKENIZERS, build
 from vq.tokenizers.checkpoint import CheckpointError, find_weights, load_weights, read_weights
 
 
-@TOKENIZERS.register_module()
+@TOKENIZERS.register_module()  # type: ignore[untyped-decorator]
 def pretrained_tokenizer(*, weights: Sequence[str], config: str | None = None) -> nn.Module:
     """Builds the tokenizer that weight files belong to, loads them, and freezes it (eval mode, no gradient).
 
