@@ -15,13 +15,17 @@ def arguments() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = cli.parser(
         "compare",
-        "Trains every quantizer in the page's `contestants` with the page's networks, data, losses, budget and seeds, "
+        "Trains every quantizer in the page's `contestants` (or every tokenizer in its `tokenizers`) with the page's "
+        "networks, data, losses, budget and seeds, "
         "and writes one table (Markdown, CSV, a plot) to work_dirs/compare/PAGE. Results that are there are not "
         "computed again.",
         "python -m vq.compare configs/compare/league.py --steps 400 --seeds 0 1 2 --only fsq ema",
     )
     parser.add_argument(
-        "pages", nargs="+", metavar="CONFIG", help="pages with a section contestants = dict(...)"
+        "pages",
+        nargs="+",
+        metavar="CONFIG",
+        help="pages with a section contestants = dict(...) or tokenizers = dict(...)",
     )
     parser.add_argument("--steps", type=int, help="training steps of each (default: the page's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
@@ -38,9 +42,11 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     for page in args.pages:
         args.config = page
         tree = cli.load_config(args).to_dict()
-        names = list(tree.get("contestants", {}))
+        names = [*tree.get("contestants", {}), *tree.get("tokenizers", {})]
         if not names:
-            raise cli.UsageError(f"{page}: has no section contestants = dict(name=dict(type=...), ...)")
+            raise cli.UsageError(
+                f"{page}: has no section contestants = dict(name=dict(type=...), ...), and no tokenizers"
+            )
         for name in args.only:
             if name not in names:
                 raise cli.UsageError(f"{page}: has no contestant {name!r}; there are: {', '.join(names)}")

@@ -31,10 +31,11 @@ SECTIONS = (
     "evaluator",
     "checkpointer",
     "contestants",
+    "tokenizers",
 )
 """The top-level keys of a config, in the order in which a page gives them."""
 
-NAMED_PARTS = ("contestants",)
+NAMED_PARTS = ("contestants", "tokenizers")
 """The sections that are named parts, not one part: `contestants = dict(fsq=dict(type=...), ...)`."""
 
 Tree = dict[str, Any]

@@ -124,10 +124,12 @@ def _decode(tokenizer: "ImageTokenizer", source: Path, target: Path, args: argpa
     from vq.ops.images import save_png, to_uint8
 
     indices = np.load(source, allow_pickle=False)
-    axes = 2 + len(tokenizer.quantizer.index_shape)
+    quantizer = tokenizer.quantizer
+    axes = 2 - len(quantizer.grid) + len(quantizer.index_shape)
     if indices.ndim != axes or not np.issubdtype(indices.dtype, np.integer):
         raise ValueError(
-            f"{source}: expected integers with {axes} axes (h, w, ...), got {indices.dtype} {indices.shape}"
+            f"{source}: expected integers with {axes} axes (h, w, ...; one is a sequence), got "
+            f"{indices.dtype} {indices.shape}"
         )
     device = next(tokenizer.parameters()).device
     image = tokenizer.decode(torch.from_numpy(indices.astype(np.int64))[None].to(device))

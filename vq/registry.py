@@ -52,6 +52,7 @@ SLOTS: dict[str, Registry] = {
     "tokenizer": TOKENIZERS,
     "generator": GENERATORS,
     "contestants": QUANTIZERS,
+    "tokenizers": TOKENIZERS,
     "losses": LOSSES,
     "metrics": METRICS,
     "dataset": DATASETS,
@@ -66,7 +67,7 @@ SLOTS: dict[str, Registry] = {
 }
 """Which registry a config key draws from. Below any other key stands a class by its full name."""
 
-COLLECTIONS = ("losses", "contestants", "annealing")
+COLLECTIONS = ("losses", "contestants", "tokenizers", "annealing")
 """The keys whose entries are named parts: `losses=dict(l1=dict(type=...), ...)`."""
 
 REGISTRIES: dict[str, Registry] = {registry.name: registry for registry in (*SLOTS.values(), CALLBACKS)}

@@ -41,7 +41,9 @@ from vq.tokenizers import ImageTokenizer
 options = dict(data="emoji", image_size=64, widths=(32, 64, 128), max_steps=400)
 sets = dict(
     emoji=[dict(type=EmojiDataset, split=split) for split in ("train", "val")],
-    photos=[dict(type=PhotoDataset, split=split, crop_size=options["image_size"]) for split in ("train", "val")],
+    photos=[
+        dict(type=PhotoDataset, split=split, crop_size=options["image_size"]) for split in ("train", "val")
+    ],
 )
 train_set, val_set = sets[options["data"]]
 network = dict(widths=options["widths"], num_blocks=1)  # f8: 64 x 64 pixels become 8 x 8 tokens
@@ -120,9 +122,7 @@ contestants = dict(
 )
 
 train_data = dict(type=ImageLoader, dataset=train_set, transforms=[resize], batch_size=32)
-val_data = dict(
-    type=ImageLoader, dataset=val_set, transforms=[resize], batch_size=32, shuffle=False
-)
+val_data = dict(type=ImageLoader, dataset=val_set, transforms=[resize], batch_size=32, shuffle=False)
 tokenizer = dict(
     type=ImageTokenizer,
     encoder=dict(type=StridedCNNEncoder, **network),

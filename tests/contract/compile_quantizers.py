@@ -5,7 +5,7 @@ import sys
 import warnings
 
 import torch
-from quantizer_cases import CASES
+from quantizer_cases import CASES, vectors
 
 from vq.quantizers import Quantizer
 
@@ -15,7 +15,7 @@ def check(quantizer: Quantizer) -> None:
     forward = torch.compile(compiled, fullgraph=True, backend="aot_eager")
     # The first step initialises from data, and the second is what a training runs.
     for step in range(2):
-        z = torch.randn(3, 8, plain.codebook_dim)
+        z = vectors(plain, 3, 8)
         grads = []
         for run in (plain, forward):
             torch.manual_seed(step)
@@ -27,7 +27,7 @@ def check(quantizer: Quantizer) -> None:
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[name], value, msg=name)
     plain.eval(), compiled.eval()
-    z = torch.randn(3, 8, plain.codebook_dim)
+    z = vectors(plain, 3, 8)
     torch.testing.assert_close(forward(z).quantized, plain(z).quantized)
     indices = torch.compile(compiled.encode, fullgraph=True, backend="aot_eager")(z)
     assert torch.equal(indices, plain.encode(z))

@@ -5,11 +5,17 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 
+import torch
+from torch import Tensor
+
 import vq.quantizers
 from vq.quantizers import (
+    AffineCodebook,
     ClusteredCodebook,
     Codebook,
     CosineDistance,
+    DataMomentsInit,
+    DirectionDistance,
     Distance,
     EMACodebook,
     Estimator,
@@ -18,9 +24,11 @@ from vq.quantizers import (
     LookupFreeQuantizer,
     NormalInit,
     ProductQuantizer,
+    ProjectedCodebook,
     Quantizer,
     Regulariser,
     ReplaceDeadCodes,
+    ReplaceUnusedCodes,
     ResidualQuantizer,
     Revival,
     RotationTrick,
@@ -28,6 +36,11 @@ from vq.quantizers import (
 )
 
 SMALL = {"size": 16, "dim": 4}
+
+
+def vectors(quantizer: Quantizer, *lead: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Random vectors, or whole grids of them where the quantizer takes those."""
+    return torch.randn(*lead, *quantizer.grid, quantizer.codebook_dim, dtype=dtype)
 
 
 def found_classes(base: type) -> list[type]:
@@ -113,6 +126,24 @@ def cases() -> Iterator[tuple[str, Callable[[], Quantizer]]]:
         "residual-clustered-shared",
         lambda: ResidualQuantizer(
             quantizers=[VectorQuantizer(codebook=ClusteredCodebook.example())], depth=2
+        ),
+    )
+    yield (
+        "affine-ema-k-means-revival",
+        lambda: VectorQuantizer(
+            codebook=AffineCodebook(codebook=EMACodebook(**SMALL, revival=ReplaceUnusedCodes()))
+        ),
+    )
+    yield (
+        "projected-moments-residual",
+        lambda: ResidualQuantizer(
+            quantizers=[VectorQuantizer(codebook=ProjectedCodebook(**SMALL, init=DataMomentsInit()))], depth=2
+        ),
+    )
+    yield (
+        "ema-direction",
+        lambda: VectorQuantizer(
+            codebook=EMACodebook(**SMALL, init=NormalInit()), distance=DirectionDistance()
         ),
     )
     yield "vq-vae-k-means", lambda: VectorQuantizer(codebook=LearnedCodebook(**SMALL, init=KMeansInit()))

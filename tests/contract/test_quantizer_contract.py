@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from quantizer_cases import CASES, example_of, found_classes
+from quantizer_cases import CASES, example_of, found_classes, vectors
 from torch import Tensor
 
 from vq.quantizers import Codebook, Quantizer, accumulate
@@ -22,7 +22,7 @@ def quantizer(request: pytest.FixtureRequest) -> Quantizer:
     """In eval mode, after one training forward: k-means has happened, averages have moved."""
     torch.manual_seed(0)
     made = CASES[request.param]()
-    made(torch.randn(64, made.codebook_dim))
+    made(vectors(made, 64))
     return made.eval()
 
 
@@ -53,8 +53,8 @@ def test_every_class_has_an_example_and_is_registered(base: type) -> None:
 
 @pytest.mark.parametrize("lead", [(6,), (2, 5), (2, 3, 4), ()])
 def test_shapes_types_and_ranges(quantizer: Quantizer, lead: tuple[int, ...]) -> None:
-    out = quantizer(torch.randn(*lead, quantizer.codebook_dim))
-    assert out.quantized.shape == (*lead, quantizer.codebook_dim)
+    out = quantizer(vectors(quantizer, *lead))
+    assert out.quantized.shape == (*lead, *quantizer.grid, quantizer.codebook_dim)
     assert out.indices.shape == (*lead, *quantizer.index_shape)
     assert out.indices.dtype == torch.int64
     assert out.indices.min() >= 0
@@ -65,23 +65,23 @@ def test_shapes_types_and_ranges(quantizer: Quantizer, lead: tuple[int, ...]) ->
 
 
 def test_leading_axes_do_not_matter(quantizer: Quantizer) -> None:
-    z = torch.randn(2, 3, quantizer.codebook_dim)
+    z = vectors(quantizer, 2, 3)
     assert torch.equal(quantizer(z).indices.flatten(0, 1), quantizer(z.flatten(0, 1)).indices)
 
 
 def test_a_permuted_batch_gives_permuted_indices(quantizer: Quantizer) -> None:
-    z, order = torch.randn(50, quantizer.codebook_dim), torch.randperm(50)
+    z, order = vectors(quantizer, 50), torch.randperm(50)
     assert torch.equal(quantizer(z[order]).indices, quantizer(z).indices[order])
 
 
 def test_a_strided_z_is_read_as_its_values(quantizer: Quantizer) -> None:
-    z = torch.randn(quantizer.codebook_dim, 3, 2).permute(2, 1, 0)
+    z = vectors(quantizer, 3, 2).mT.contiguous().mT.transpose(0, 1)
     assert torch.equal(quantizer(z).quantized, quantizer(z.contiguous()).quantized)
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_decode_of_encode_is_the_quantized_vector_bit_for_bit(quantizer: Quantizer, training: bool) -> None:
-    z = torch.randn(7, 9, quantizer.codebook_dim)
+    z = vectors(quantizer, 7, 9)
     decoded = quantizer.decode(quantizer.encode(z))
     assert torch.equal(decoded, quantizer(z).quantized)
     assert torch.equal(quantizer.encode(z), quantizer(z).indices)
@@ -100,16 +100,16 @@ def test_the_codes_are_all_different(quantizer: Quantizer) -> None:
 
 
 def test_a_finite_gradient_reaches_z(untrained: Quantizer) -> None:
-    z = torch.randn(32, untrained.codebook_dim, requires_grad=True)
+    z = vectors(untrained, 32).requires_grad_()
     out = untrained(z)
     (out.quantized * torch.randn_like(out.quantized)).sum().backward()
     assert z.grad is not None
     assert z.grad.isfinite().all()
-    assert (z.grad.abs().sum(dim=-1) > 0).all()
+    assert (z.grad.flatten(1).abs().sum(dim=-1) > 0).all()
 
 
 def test_a_gradient_reaches_every_parameter(untrained: Quantizer) -> None:
-    out = untrained(torch.randn(32, untrained.codebook_dim, requires_grad=True))
+    out = untrained(vectors(untrained, 32).requires_grad_())
     (out.loss + out.quantized.square().sum()).backward()
     for name, parameter in untrained.named_parameters():
         assert parameter.grad is not None, name
@@ -118,7 +118,7 @@ def test_a_gradient_reaches_every_parameter(untrained: Quantizer) -> None:
 
 
 def test_only_a_training_forward_changes_state(untrained: Quantizer) -> None:
-    z = torch.randn(16, untrained.codebook_dim)
+    z = vectors(untrained, 16)
     before = state_of(untrained)
     untrained.decode(untrained.encode(z))
     assert_same_state(before, state_of(untrained))
@@ -129,19 +129,19 @@ def test_only_a_training_forward_changes_state(untrained: Quantizer) -> None:
 
 
 def test_eval_twice_is_the_same(quantizer: Quantizer) -> None:
-    z = torch.randn(16, quantizer.codebook_dim)
+    z = vectors(quantizer, 16)
     assert torch.equal(quantizer(z).quantized, quantizer(z).quantized)
 
 
 def test_encode_has_no_gradient(quantizer: Quantizer) -> None:
-    assert not quantizer.encode(torch.randn(3, quantizer.codebook_dim, requires_grad=True)).requires_grad
+    assert not quantizer.encode(vectors(quantizer, 3).requires_grad_()).requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_the_indices_of_the_same_values_in_float32(
     quantizer: Quantizer, dtype: torch.dtype
 ) -> None:
-    z = torch.randn(64, quantizer.codebook_dim).to(dtype)
+    z = vectors(quantizer, 64).to(dtype)
     exact = quantizer(z.float())
     with torch.autocast("cpu", torch.bfloat16):
         out, indices = quantizer(z), quantizer.encode(z)
@@ -153,7 +153,7 @@ def test_half_precision_gives_the_indices_of_the_same_values_in_float32(
 
 
 def test_float64_stays_float64(quantizer: Quantizer) -> None:
-    z = torch.randn(64, quantizer.codebook_dim, dtype=torch.float64)
+    z = vectors(quantizer, 64, dtype=torch.float64)
     out = quantizer(z)
     assert out.quantized.dtype == torch.float64
     torch.testing.assert_close(out.quantized.float(), quantizer.decode(out.indices))
@@ -161,7 +161,7 @@ def test_float64_stays_float64(quantizer: Quantizer) -> None:
 
 
 def test_a_module_in_half_precision_still_runs(quantizer: Quantizer) -> None:
-    out = quantizer.bfloat16().train()(torch.randn(64, quantizer.codebook_dim).bfloat16())
+    out = quantizer.bfloat16().train()(vectors(quantizer, 64).bfloat16())
     assert out.quantized.dtype == torch.bfloat16
     assert out.quantized.isfinite().all()
 
@@ -173,7 +173,7 @@ def test_state_dict_round_trip(quantizer: Quantizer, request: pytest.FixtureRequ
     case = request.node.callspec.params["quantizer"]
     fresh = CASES[case]()
     fresh.load_state_dict(torch.load(file, weights_only=True))
-    z = torch.randn(20, quantizer.codebook_dim)
+    z = vectors(quantizer, 20)
     assert torch.equal(fresh.eval()(z).quantized, quantizer(z).quantized)
     # One more training step of both is the same: nothing is missing, k-means does not run again.
     results = []
@@ -185,7 +185,7 @@ def test_state_dict_round_trip(quantizer: Quantizer, request: pytest.FixtureRequ
 
 
 def test_copy_and_pickle(untrained: Quantizer) -> None:
-    z = torch.randn(20, untrained.codebook_dim)
+    z = vectors(untrained, 20)
     copies = [copy.deepcopy(untrained), pickle.loads(pickle.dumps(untrained))]
     torch.manual_seed(1)
     expected = untrained(z).quantized
@@ -198,7 +198,7 @@ def test_copy_and_pickle(untrained: Quantizer) -> None:
 def test_accumulated_micro_batches_learn_as_one_large_batch(quantizer: Quantizer) -> None:
     quantizer.train()
     one_batch = copy.deepcopy(quantizer)
-    batch = torch.randn(24, quantizer.codebook_dim)
+    batch = vectors(quantizer, 24)
     torch.manual_seed(1)
     one_batch(batch)
     before = state_of(quantizer)
@@ -215,13 +215,13 @@ def test_accumulated_micro_batches_learn_as_one_large_batch(quantizer: Quantizer
 
 def test_masked_positions_are_neither_counted_nor_learnt_from(untrained: Quantizer) -> None:
     unpadded = copy.deepcopy(untrained)
-    z = torch.randn(30, untrained.codebook_dim)
-    padding = torch.full((10, untrained.codebook_dim), torch.nan)
+    z = vectors(untrained, 30)
+    padding = torch.full_like(z[:10], torch.nan)
     padded = torch.cat([z[:12], padding, z[12:]]).requires_grad_()
     mask = torch.ones(40, dtype=torch.bool)
     mask[12:22] = False
     torch.manual_seed(1)
-    out = untrained(padded.view(4, 10, -1), mask.view(4, 10))
+    out = untrained(padded.unflatten(0, (4, 10)), mask.view(4, 10))
     torch.manual_seed(1)
     expected = unpadded(z)
     torch.testing.assert_close(out.loss, expected.loss)
@@ -237,26 +237,26 @@ def test_masked_positions_are_neither_counted_nor_learnt_from(untrained: Quantiz
 
 def test_a_fully_masked_batch_changes_nothing(quantizer: Quantizer) -> None:
     before = state_of(quantizer)
-    out = quantizer.train()(torch.randn(5, quantizer.codebook_dim), torch.zeros(5, dtype=torch.bool))
+    out = quantizer.train()(vectors(quantizer, 5), torch.zeros(5, dtype=torch.bool))
     assert out.loss.item() == 0
     assert_same_state(before, state_of(quantizer))
 
 
 def test_an_empty_batch_gives_empty_results(quantizer: Quantizer) -> None:
     before = state_of(quantizer)
-    out = quantizer.train()(torch.zeros(0, 3, quantizer.codebook_dim))
-    assert out.quantized.shape == (0, 3, quantizer.codebook_dim)
+    out = quantizer.train()(vectors(quantizer, 0, 3))
+    assert out.quantized.shape == (0, 3, *quantizer.grid, quantizer.codebook_dim)
     assert out.indices.shape == (0, 3, *quantizer.index_shape)
     assert out.loss.item() == 0
     assert_same_state(before, state_of(quantizer))
-    assert quantizer.decode(quantizer.encode(torch.zeros(0, quantizer.codebook_dim))).shape[0] == 0
+    assert quantizer.decode(quantizer.encode(vectors(quantizer, 0))).shape[0] == 0
 
 
 def test_nan_shows_in_the_output_and_harms_no_state(quantizer: Quantizer) -> None:
     quantizer.train()
     clean = copy.deepcopy(quantizer)
-    z = torch.randn(20, quantizer.codebook_dim)
-    broken = torch.cat([z, torch.full((1, quantizer.codebook_dim), torch.nan)])
+    z = vectors(quantizer, 20)
+    broken = torch.cat([z, torch.full_like(z[:1], torch.nan)])
     torch.manual_seed(1)
     out = quantizer(broken)
     assert not (out.loss.isfinite() and out.quantized.isfinite().all())
@@ -270,7 +270,7 @@ def test_nan_shows_in_the_output_and_harms_no_state(quantizer: Quantizer) -> Non
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, 1e4, -1e4, 1e30])
 def test_huge_and_infinite_values_keep_indices_and_state_in_order(quantizer: Quantizer, value: float) -> None:
-    out = quantizer.train()(torch.full((3, quantizer.codebook_dim), value))
+    out = quantizer.train()(torch.full_like(vectors(quantizer, 3), value))
     assert out.indices.min() >= 0
     assert out.indices.max() < quantizer.codebook_size
     if abs(value) < 1e30:
@@ -280,14 +280,14 @@ def test_huge_and_infinite_values_keep_indices_and_state_in_order(quantizer: Qua
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_encode_refuses_values_that_are_not_finite(quantizer: Quantizer, value: float) -> None:
-    z = torch.zeros(2, quantizer.codebook_dim)
-    z[1, 0] = value
+    z = vectors(quantizer, 2)
+    z.view(-1)[-1] = value
     with pytest.raises(ValueError, match=r"encode: expected finite z, got 1 values that are NaN or infinite"):
         quantizer.encode(z)
 
 
 def test_a_wrong_last_axis_is_refused(quantizer: Quantizer) -> None:
-    wrong = torch.randn(3, quantizer.codebook_dim + 1)
+    wrong = torch.randn(3, *quantizer.grid, quantizer.codebook_dim + 1)
     with pytest.raises(
         ValueError, match=r"expected z with the last axis \d+ \(codebook_dim\), got the shape"
     ):
@@ -298,7 +298,7 @@ def test_a_wrong_last_axis_is_refused(quantizer: Quantizer) -> None:
 
 def test_a_wrong_mask_is_refused(quantizer: Quantizer) -> None:
     with pytest.raises(ValueError, match=r"expected a mask of the shape \(3,\), the leading axes of z"):
-        quantizer(torch.randn(3, quantizer.codebook_dim), torch.ones(4, dtype=torch.bool))
+        quantizer(vectors(quantizer, 3), torch.ones(4, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("wrong", [-1, "size"])

@@ -17,15 +17,20 @@ from torch import Tensor, nn
 
 from vq.distributed import all_gather_cat
 from vq.quantizers import (
+    AffineCodebook,
     Codebook,
     CosineDistance,
+    DataMomentsInit,
     EMACodebook,
+    FrozenCodebook,
     KMeansInit,
     LearnedCodebook,
     NormalInit,
     ReplaceDeadCodes,
+    ReplaceUnusedCodes,
     VectorQuantizer,
     accumulate,
+    codebook_warmup,
 )
 
 DIM, STEPS = 4, 4
@@ -40,6 +45,12 @@ BOOKS: dict[str, Callable[[], Codebook]] = {
     "ema-revival": lambda: EMACodebook(
         size=64, dim=DIM, decay=0.5, init=NormalInit(std=0.01), revival=ReplaceDeadCodes()
     ),
+    "affine-ema-patience": lambda: AffineCodebook(
+        codebook=EMACodebook(
+            size=64, dim=DIM, decay=0.5, init=NormalInit(std=0.01), revival=ReplaceUnusedCodes(patience=2)
+        )
+    ),
+    "frozen-moments": lambda: FrozenCodebook(size=16, dim=DIM, init=DataMomentsInit()),
     "learned-k-means": lambda: LearnedCodebook(size=16, dim=DIM, init=KMeansInit()),
     "learned-revival": lambda: LearnedCodebook(
         size=64, dim=DIM, usage_decay=0.5, init=NormalInit(std=0.01), revival=ReplaceDeadCodes()
@@ -89,10 +100,20 @@ def train_wrapped(shard: slice) -> dict[str, Tensor]:
     return model[1].state_dict()
 
 
-def compare(name: str, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def warm_up(shards: list[slice], *, seed: int) -> dict[str, Tensor]:
+    """Collects from one batch or more before a training."""
+    quantizer = make("ema-k-means")
+    torch.manual_seed(seed)
+    codebook_warmup(quantizer, [batch(step)[shard] for step, shard in enumerate(shards)])
+    return quantizer.state_dict()
+
+
+def compare(name: str, state: dict[str, Tensor], expected: dict[str, Tensor] | None) -> None:
     for key, value in state.items():
         where = f"{name}: {key}"
-        assert torch.allclose(value, expected[key], atol=1e-6, rtol=1e-5), f"{where}: not that of one process"
+        if expected is not None:
+            same = torch.allclose(value, expected[key], atol=1e-6, rtol=1e-5)
+            assert same, f"{where}: not that of one process"
         everywhere = all_gather_cat(value.flatten()[None])
         assert (everywhere == everywhere[0]).all(), f"{where} differs between ranks"
 
@@ -114,6 +135,9 @@ def run_rank(rank: int, world_size: int, store: str, expected: dict[str, dict[st
         compare(name, train(name, shard, seed=rank), expected[name])
     compare("accumulate", train_accumulating(shard), expected["ema"])
     compare("DDP", train_wrapped(shard), expected["DDP"])
+    compare("warm-up", warm_up([shard], seed=rank), expected["warm-up"])
+    # Batches come in another order than in one process, so k-means draws other seeds from the same vectors.
+    compare("warm-up of two batches", warm_up([shard] * 2, seed=rank), None)
     if world_size == 2:
         compare("compiled", train("ema-revival", shard, seed=rank, compiled=True), expected["ema-revival"])
     dist.barrier()
@@ -124,7 +148,8 @@ def main() -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     whole = slice(0, 100)
-    expected = {name: train(name, whole, seed=0) for name in BOOKS} | {"DDP": train_wrapped(whole)}
+    expected = {name: train(name, whole, seed=0) for name in BOOKS}
+    expected |= {"DDP": train_wrapped(whole), "warm-up": warm_up([whole], seed=0)}
     context = get_context("fork")
     for world_size in SHARDS:
         with tempfile.TemporaryDirectory() as folder:

@@ -22,6 +22,7 @@ from vq.ops.keyed import stable_hash
 
 Tree = Mapping[str, Any]
 Row = dict[str, Any]
+PAGES_OF_MANY = ("contestants", "tokenizers")
 COLUMNS = (
     ("psnr", "PSNR (dB)", "{:.2f}"),
     ("l1_unit", "L1 [0,1]", "{:.4f}"),
@@ -29,6 +30,8 @@ COLUMNS = (
     ("perplexity", "perplexity", "{:.0f}"),
     ("codebook_size", "codes", "{:.0f}"),
     ("bits_per_token", "bits a token", "{:.1f}"),
+    ("tokens_per_image", "tokens an image", "{:.0f}"),
+    ("bits_per_image", "bits an image", "{:.0f}"),
     ("train_eval_mse", "eval / train MSE", "{:.2f}"),
     ("images_per_second", "images/s", "{:.0f}"),
     ("peak_mib", "peak MiB", "{:.0f}"),
@@ -37,9 +40,11 @@ COLUMNS = (
 
 def settings_key(tree: Tree, name: str, seed: int, steps: int) -> str:
     """Changes with anything that changes a result, so that old results are not taken for new ones."""
-    relevant = {k: v for k, v in tree.items() if k != "contestants"} | {
-        "contestant": tree["contestants"][name]
-    }
+    if name in tree.get("tokenizers", {}):
+        relevant = {k: v for k, v in contestant_tree(tree, name).items() if k not in PAGES_OF_MANY}
+    else:
+        relevant = {k: v for k, v in tree.items() if k not in PAGES_OF_MANY}
+        relevant["contestant"] = tree["contestants"][name]
     text = json.dumps([relevant, seed, steps], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -77,7 +82,9 @@ def _train_one(arguments: tuple[Tree, str, int, int, Path, int]) -> None:
 
 
 def contestant_tree(tree: Tree, name: str) -> dict[str, Any]:
-    """The page with one contestant's quantizer in the tokenizer."""
+    """The page with one contestant's quantizer in the tokenizer, or with a whole tokenizer of its own."""
+    if name in tree.get("tokenizers", {}):
+        return dict(tree) | {"tokenizer": tree["tokenizers"][name]}
     return dict(tree) | {"tokenizer": {**tree["tokenizer"], "quantizer": tree["contestants"][name]}}
 
 
@@ -111,7 +118,10 @@ def train_contestant(
     scores = evaluator.evaluate(tokenizer, val_loader).scores
     if picture is not None:
         save_png(evaluator.picture(tokenizer, val_loader), picture)
-    stack = math.prod(quantizer.index_shape)
+    # Indices for each position of the grid, also where a whole grid shares a sequence of them.
+    stack = math.prod(quantizer.index_shape) / math.prod(quantizer.grid)
+    height, width = val_loader.image_size
+    tokens = height * width // tokenizer.downsample_factor**2
     return {
         "name": name,
         "seed": seed,
@@ -119,6 +129,8 @@ def train_contestant(
         **scores,
         "codebook_size": quantizer.codebook_size,
         "bits_per_token": math.log2(quantizer.codebook_size) * stack,
+        "tokens_per_image": tokens,
+        "bits_per_image": math.log2(quantizer.codebook_size) * stack * tokens,
         "train_eval_mse": scores["mse_unit"] / statistics.mean(_train_mse(tokenizer, loader, seed)),
         "images_per_second": loader.batch_size / statistics.median(seconds),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -147,7 +159,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     for name in names:
         own = [row for row in rows if row["name"] == name]
         summary: Row = {"name": name, "seeds": len(own)}
-        for key, _, _ in COLUMNS:
+        for key, _, _ in columns(rows):
             values = [row[key] for row in own]
             summary[key] = statistics.mean(values)
             summary[f"{key}_spread"] = max(values) - min(values)
@@ -155,14 +167,23 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     return sorted(table, key=lambda row: -row["psnr"])
 
 
+def columns(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """The columns that say something: those that every row has, the size of an image only where it differs."""
+    shown = [column for column in COLUMNS if all(column[0] in row for row in rows)]
+    if len({row.get("tokens_per_image") for row in rows}) == 1:
+        shown = [column for column in shown if not column[0].endswith("_per_image")]
+    return shown
+
+
 def write_table(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
     """Writes `table.md`, `table.csv` and `table.png`."""
     markdown, comma, plot = (folder / f"table.{end}" for end in ("md", "csv", "png"))
-    header = ["quantizer", *(title for _, title, _ in COLUMNS)]
-    lines = [f"{title}", "", "| " + " | ".join(header) + " |", "|---" + "|---:" * len(COLUMNS) + "|"]
+    shown = columns(table)
+    header = ["name", *(title for _, title, _ in shown)]
+    lines = [f"{title}", "", "| " + " | ".join(header) + " |", "|---" + "|---:" * len(shown) + "|"]
     for row in table:
         cells = [row["name"]]
-        for key, _, form in COLUMNS:
+        for key, _, form in shown:
             spread = f" ± {row[key + '_spread'] / 2:.2f}" if key == "psnr" and row["seeds"] > 1 else ""
             cells.append(form.format(row[key]) + spread)
         lines.append("| " + " | ".join(cells) + " |")

@@ -11,16 +11,18 @@ GOLDEN = 0.618033988749895
 
 
 def index_picture(
-    indices: Int[Tensor, "h w *stack"], codebook_size: int, *, height: int, width: int
+    indices: Int[Tensor, "*axes"], codebook_size: int, *, height: int, width: int
 ) -> UInt8[Tensor, "3 height width_in_all"]:
     """Draws an index map: every index has a colour of its own, the same in every picture.
 
     Args:
-        indices: One image's indices; the maps of stacked quantizers stand side by side.
+        indices: One image's indices, (h, w) or (h, w, stack...): the maps of stacked quantizers stand side by
+            side. A sequence without a place in the image becomes one row.
         codebook_size: How many indices there are.
         height: Of the picture, in pixels.
         width: Of one map, in pixels.
     """
+    indices = indices[None] if indices.ndim == 1 else indices
     maps = indices.reshape(*indices.shape[:2], -1).movedim(-1, 0)
     used = torch.unique(maps)
     # The colour of an index, computed only for those in the picture: codebooks may be huge.

@@ -32,19 +32,32 @@ def nearest_code(z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim"])
         >>> nearest_code(torch.tensor([[0.9], [0.1]]), torch.tensor([[0.0], [1.0], [1.0]]))
         tensor([1, 0])
     """
-    found: Tensor = _nearest_code(z.detach(), codebook.detach())
+    found: Tensor = _nearest_code(z.detach(), codebook.detach(), True)
     return found
 
 
-@torch.library.custom_op("vq::nearest_code", mutates_args=(), schema="(Tensor z, Tensor codebook) -> Tensor")
-def _nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
+def largest_product(z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim"]) -> Int[Tensor, "n"]:
+    """For each vector the index of the code with the largest inner product; otherwise as `nearest_code`.
+
+    Example:
+        >>> largest_product(torch.tensor([[0.9], [-0.1]]), torch.tensor([[-1.0], [1.0], [5.0]]))
+        tensor([2, 0])
+    """
+    found: Tensor = _nearest_code(z.detach(), codebook.detach(), False)
+    return found
+
+
+@torch.library.custom_op(
+    "vq::nearest_code", mutates_args=(), schema="(Tensor z, Tensor codebook, bool by_distance=True) -> Tensor"
+)
+def _nearest_code(z: Tensor, codebook: Tensor, by_distance: bool = True) -> Tensor:
     rows, columns = CPU_TILE if z.device.type == "cpu" else GPU_TILE
     best = torch.full((len(z),), torch.inf, dtype=z.dtype, device=z.device)
     indices = torch.zeros(len(z), dtype=torch.int64, device=z.device)
     tile = torch.empty(min(rows, len(z)) * min(columns, len(codebook)), dtype=z.dtype, device=z.device)
     for first in range(0, len(codebook), columns):
         codes = codebook[first : first + columns]
-        half_norm = torch.linalg.vecdot(codes, codes) / 2
+        half_norm = torch.linalg.vecdot(codes, codes) / 2 if by_distance else codes.new_zeros(len(codes))
         for start in range(0, len(z), rows):
             some = z[start : start + rows]
             out = tile[: len(some) * len(codes)].view(len(some), len(codes))
@@ -60,7 +73,7 @@ def _nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
 
 
 @_nearest_code.register_fake
-def _(z: Tensor, codebook: Tensor) -> Tensor:
+def _(z: Tensor, codebook: Tensor, by_distance: bool = True) -> Tensor:
     return z.new_empty((z.shape[0],), dtype=torch.int64)
 
 

@@ -94,12 +94,13 @@ def bit_distribution_sum(
     return total
 
 
-def _rows(x: Tensor, columns: int) -> int:
+def tile_rows(x: Tensor, columns: int) -> int:
+    """How many rows of so many columns are worked on at a time."""
     tile = CPU_TILE if x.device.type == "cpu" else GPU_TILE
     return max(MIN_ROWS, tile // max(columns, 1))
 
 
-def _probabilities(z: Tensor, codes: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def softmax_tile(z: Tensor, codes: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of some vectors: the scores minus their maximum, the probabilities, the log of the normaliser."""
     scores = torch.addmm(bias, z, codes.T)
     scores -= scores.amax(dim=1, keepdim=True)
@@ -116,10 +117,10 @@ def _probabilities(z: Tensor, codes: Tensor, bias: Tensor) -> tuple[Tensor, Tens
 )
 def _softmax_sums(z: Tensor, codes: Tensor, bias: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     entropies, distribution = z.new_zeros(()), z.new_zeros(len(codes))
-    step = _rows(z, len(codes))
+    step = tile_rows(z, len(codes))
     for start in range(0, len(z), step):
         some = slice(start, start + step)
-        scores, probabilities, log_normaliser = _probabilities(z[some], codes, bias)
+        scores, probabilities, log_normaliser = softmax_tile(z[some], codes, bias)
         distribution.addmv_(probabilities.T, weight[some])
         expected = scores.mul_(probabilities).sum(dim=1)
         entropies += weight[some] @ (log_normaliser - expected)
@@ -140,10 +141,10 @@ def _softmax_sums_backward(
     grads: Tensor, z: Tensor, codes: Tensor, bias: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     z_grad, codes_grad, bias_grad = torch.empty_like(z), torch.zeros_like(codes), torch.zeros_like(bias)
-    step = _rows(z, len(codes))
+    step = tile_rows(z, len(codes))
     for start in range(0, len(z), step):
         some = slice(start, start + step)
-        scores, probabilities, _ = _probabilities(z[some], codes, bias)
+        scores, probabilities, _ = softmax_tile(z[some], codes, bias)
         # dH/ds_k = -p_k (s_k - sum p s), and dp_j/ds_k = p_j ([j = k] - p_k).
         direction = scores.mul_(-grads[0]).add_(grads[1:])
         direction -= (probabilities * direction).sum(dim=1, keepdim=True)
@@ -189,7 +190,7 @@ def _bit_distribution_sum(logits: Tensor, weight: Tensor) -> Tensor:
     low = logits.shape[1] // 2
     high = logits.shape[1] - low
     total = logits.new_zeros(2**high, 2**low)
-    step = _rows(logits, 2**high)
+    step = tile_rows(logits, 2**high)
     for start in range(0, len(logits), step):
         sigmoid = logits[start : start + step].sigmoid()
         lower = _patterns(sigmoid[:, :low]) * weight[start : start + step, None]
@@ -212,7 +213,7 @@ def _bit_distribution_sum_backward(grad: Tensor, logits: Tensor, weight: Tensor)
     high = logits.shape[1] - low
     square = grad.reshape(2**high, 2**low)
     out = torch.empty_like(logits)
-    step = _rows(logits, 2**high)
+    step = tile_rows(logits, 2**high)
     for start in range(0, len(logits), step):
         some = slice(start, start + step)
         sigmoid = logits[some].sigmoid()

@@ -49,11 +49,15 @@ class Quantizer(nn.Module, ABC):
         codebook_size: The number of different values of one index.
         codebook_dim: The last axis of `z`.
         index_shape: The axes that `indices` has after the leading axes of `z`; empty for one index a vector.
+        grid: The axes before the code axis that are quantized as one, such as the height and width of an
+            image's features; empty where each vector is quantized by itself. They are not among the leading
+            axes, neither of `indices` nor of a mask.
     """
 
     codebook_size: int
     codebook_dim: int
     index_shape: tuple[int, ...] = ()
+    grid: tuple[int, ...] = ()
 
     def forward(
         self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*mask"] | None = None
@@ -62,17 +66,19 @@ class Quantizer(nn.Module, ABC):
 
         Args:
             z: Any leading shape, the code axis last.
-            mask: The leading shape of `z`, False at padded positions. What stands there is read as 0 and
-                gets no gradient; it is neither counted, nor learnt from, nor part of the loss.
+            mask: The leading shape of `z` (without a `grid`), False at padded positions. What stands there is
+                read as 0 and gets no gradient; it is neither counted, nor learnt from, nor part of the loss.
 
         Raises:
-            ValueError: If the last axis or the mask has the wrong shape.
+            ValueError: If the last axis, the grid or the mask has the wrong shape.
         """
         self._check_shapes(z, mask)
         with _without_autocast(z):
             exact = _at_least_float32(z)
             # At the door, for all quantizers: NaN in the padding would reach gradients as 0 * NaN.
-            output = self._forward(exact if mask is None else torch.where(mask[..., None], exact, 0.0), mask)
+            if mask is not None:
+                exact = torch.where(mask.view(*mask.shape, *[1] * (len(self.grid) + 1)), exact, 0.0)
+            output = self._forward(exact, mask)
         if output.quantized.dtype == z.dtype:
             return output
         return QuantizeOutput(
@@ -140,9 +146,15 @@ class Quantizer(nn.Module, ABC):
                 f"{type(self).__name__}: expected z with the last axis {self.codebook_dim} (codebook_dim), "
                 f"got the shape {tuple(z.shape)}; the code axis must come last"
             )
-        if mask is not None and mask.shape != z.shape[:-1]:
+        lead = z.ndim - 1 - len(self.grid)
+        if lead < 0 or tuple(z.shape[lead:-1]) != self.grid:
             raise ValueError(
-                f"{type(self).__name__}: expected a mask of the shape {tuple(z.shape[:-1])}, the leading axes "
+                f"{type(self).__name__}: expected z with the axes {self.grid} (grid) before the code axis, got "
+                f"the shape {tuple(z.shape)}; it is made for features of one size"
+            )
+        if mask is not None and mask.shape != z.shape[:lead]:
+            raise ValueError(
+                f"{type(self).__name__}: expected a mask of the shape {tuple(z.shape[:lead])}, the leading axes "
                 f"of z, got {tuple(mask.shape)}"
             )
 

@@ -34,6 +34,7 @@ class Codebook(nn.Module, ABC):
     """
 
     initialised: Tensor
+    idle: Tensor
 
     def __init__(self, *, size: int, dim: int, init: Initialization, revival: Revival | None) -> None:
         super().__init__()
@@ -45,6 +46,8 @@ class Codebook(nn.Module, ABC):
         # device. uint8, because not every back end reduces or broadcasts bool.
         self.register_buffer("initialised", torch.tensor(not init.needs_data, dtype=torch.uint8))
         self._awaits_data = init.needs_data
+        if revival is not None and revival.needs_idle:
+            self.register_buffer("idle", torch.zeros(size, dtype=torch.int64))
         self.is_accumulating = False
         self._pending: Tensor | None = None
 
@@ -80,15 +83,25 @@ class Codebook(nn.Module, ABC):
         Inside a window of accumulated micro-batches only the first one revives: codes that moved would
         make the micro-batches differ from one large batch.
         """
-        z = z.detach().to(self.vectors.dtype)
         if self._awaits_data:
-            vectors, counts = self.init.fit(z, mask, self.size)
-            # A code nobody is near to still needs a weight: vectors are sums divided by usage.
-            self._place(vectors, counts.clamp_min(1), torch.ones_like(counts, dtype=torch.bool))
-            self.initialised.fill_(1)
-            self._awaits_data = False
+            self.begin(*self.init.fit(z.detach().to(self.vectors.dtype), mask, self.size))
         elif self.revival is not None and self._pending is None:
-            self._place(*self.revival.revive(self.vectors.detach(), self._usage(), z, mask))
+            self._revive(self.revival, z.detach(), mask)
+
+    @torch.no_grad()
+    def begin(self, vectors: Float[Tensor, "size dim"], usage: Float[Tensor, "size"]) -> None:
+        """Starts from these codes, instead of where `init` would have put them.
+
+        Args:
+            vectors: The codes, the same on every rank.
+            usage: How many vectors of all ranks choose each in a step.
+        """
+        # A code nobody is near to still needs a weight: vectors are sums divided by usage.
+        self._place(vectors, usage.clamp_min(1), torch.ones_like(usage, dtype=torch.bool))
+        if self.revival is not None and self.revival.needs_idle:
+            self.idle.zero_()
+        self.initialised.fill_(1)
+        self._awaits_data = False
 
     @torch.no_grad()
     def update(self, z: Float[Tensor, "n dim"], indices: Int[Tensor, "n"], mask: Bool[Tensor, "n"]) -> None:
@@ -112,7 +125,19 @@ class Codebook(nn.Module, ABC):
         self._pending = None
         # The name is used again on purpose: with many codes each of these tensors is large.
         statistics = all_reduce_sum(statistics)
-        self._learn(*split_counts(statistics, self.size))
+        counts, sums = split_counts(statistics, self.size)
+        if self.revival is not None and self.revival.needs_idle:
+            # A step without any vector is none.
+            self.idle.copy_(torch.where(counts > 0, 0, self.idle + (counts.sum() > 0)))
+        self._learn(counts, sums)
+
+    def _revive(self, revival: Revival, z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"]) -> None:
+        vectors, usage = self.vectors.detach(), self._usage()
+        idle = self.idle if revival.needs_idle else torch.zeros_like(usage, dtype=torch.int64)
+        revived = revival.revive(vectors, usage, z.to(vectors.dtype), mask, idle)
+        if revival.needs_idle:
+            self.idle.masked_fill_(revived.is_moved, 0)
+        self._place(*revived)
 
     def _statistics(
         self, z: Float[Tensor, "n dim"], indices: Int[Tensor, "n"], mask: Bool[Tensor, "n"]

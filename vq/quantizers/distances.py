@@ -57,3 +57,34 @@ class CosineDistance(Distance):
     def nearest(self, z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"]) -> Int[Tensor, "n"]:
         """The index of the code with the largest cosine: on the sphere that is the nearest one."""
         return nearest_code(z, codes)
+
+
+@QUANTIZER_PARTS.register_module()
+@dataclass(frozen=True, kw_only=True)
+class DirectionDistance(Distance):
+    """Chooses codes by their direction alone; vectors and codes keep their lengths.
+
+    The losses compare `z` with the whole code, so a code learns the mean length of the vectors that chose
+    it too, and `decode` gives that length back.
+
+    Source: Zheng and Vedaldi 2023 (CVQ-VAE), https://arxiv.org/abs/2307.15139, whose published
+        implementation searches by cosine among codes of any length.
+    Differs from the norm-preserving cosine search of vqtorch (arXiv 2305.08842): that hands on |z| times the
+        unit code, which indices alone cannot give back. Here the length is the code's, and
+        `decode(encode(z))` is the quantized vector.
+
+    Args:
+        eps: The smallest length that is divided by.
+    """
+
+    eps: float = 1e-12
+
+    def place(self, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """The same tensor."""
+        return x
+
+    def nearest(self, z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"]) -> Int[Tensor, "n"]:
+        """The index of the code with the largest cosine."""
+        directions = F.normalize(codes.detach(), dim=-1, eps=self.eps)
+        # The length of z does not change which code wins, but a huge one would overflow.
+        return nearest_code(F.normalize(z.detach(), dim=-1, eps=self.eps), directions)

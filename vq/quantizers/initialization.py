@@ -1,14 +1,18 @@
-"""Where the code vectors begin: drawn when the codebook is made, or found in the first training batch."""
+"""Where the code vectors begin: drawn or read when the codebook is made, or found in the first training batch."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from vq.distributed import all_gather_cat, broadcast, rank, world_size
+from vq.distributed import all_gather_cat, all_reduce_sum, broadcast, rank, world_size
 from vq.ops.kmeans import Seeding, k_means
 from vq.registry import QUANTIZER_PARTS
 
@@ -117,6 +121,90 @@ class KMeansInit(Initialization):
         return fitted[:, 1:], fitted[:, 0]
 
 
+@QUANTIZER_PARTS.register_module()
+@dataclass(frozen=True, kw_only=True)
+class DataMomentsInit(Initialization):
+    """Draws Gaussian vectors, and again with the mean and deviation of the first training batch.
+
+    Each channel has the mean and the standard deviation of that channel over the vectors of all ranks:
+    cheap for any number of codes, but codes may lie where no vector is. It happens once, before the first
+    training forward quantizes, and is the same on every rank.
+
+    """
+
+    needs_data: ClassVar[bool] = True
+
+    def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
+        """Gaussian vectors of about length 1."""
+        return NormalInit().draw(size, dim)
+
+    def fit(
+        self, z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"], size: int
+    ) -> tuple[Float[Tensor, "size dim"], Float[Tensor, "size"]]:
+        """Gaussian vectors with the moments of the batch, each as if it were chosen equally often.
+
+        Raises:
+            ValueError: If no rank has a vector.
+        """
+        fitted: Tensor = _fit_moments(z.detach(), mask, size=size)
+        return fitted[:, 1:], fitted[:, 0]
+
+
+@QUANTIZER_PARTS.register_module()
+@dataclass(frozen=True, kw_only=True)
+class FileInit(Initialization):
+    """Reads the vectors from a file when the codebook is made: `.safetensors`, or `.npy` without pickles.
+
+    The file is needed whenever the codebook is made, so also before a checkpoint is loaded into it.
+
+    Args:
+        path: The file. It holds floating-point numbers of the shape (size, dim).
+        key: The name of the tensor in a `.safetensors` file; None if it has only one.
+    """
+
+    path: str
+    key: str | None = None
+
+    def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
+        """The vectors of the file, in float32.
+
+        Raises:
+            ValueError: If there is no such file, it cannot be read, or what it holds is not (size, dim)
+                finite numbers.
+        """
+        found = _read_array(Path(self.path), self.key)
+        if found.shape != (size, dim) or not found.is_floating_point():
+            raise ValueError(
+                f"FileInit: expected floating-point numbers of the shape {(size, dim)}, size and dim of the "
+                f"codebook, in {self.path}, got {found.dtype} of the shape {tuple(found.shape)}"
+            )
+        if not bool(found.isfinite().all()):
+            raise ValueError(
+                f"FileInit: expected finite numbers in {self.path}, got {int((~found.isfinite()).sum())} "
+                f"that are NaN or infinite"
+            )
+        return found.float()
+
+
+def _read_array(path: Path, key: str | None) -> Tensor:
+    if path.suffix not in (".safetensors", ".npy") or (path.suffix == ".npy" and key is not None):
+        raise ValueError(
+            f"FileInit: expected a .safetensors file, or a .npy file without a key, got {path} and key={key!r}"
+        )
+    try:
+        if path.suffix == ".npy":
+            tensors = {"": torch.from_numpy(np.load(path, allow_pickle=False))}
+        else:
+            tensors = load_file(path)
+    except (OSError, SafetensorError, EOFError, TypeError, ValueError) as error:
+        raise ValueError(f"FileInit: expected a readable array in {path}, got: {error}") from error
+    if key is None and len(tensors) == 1:
+        return next(iter(tensors.values()))
+    if key is None or key not in tensors:
+        raise ValueError(f"FileInit: expected a key of {', '.join(sorted(tensors))} in {path}, got {key!r}")
+    return tensors[key]
+
+
 # An operator of its own, because gathering a varying number of vectors and drawing seeds cannot be
 # traced: `torch.compile` keeps the training forward in one graph around it. It runs once in a training.
 @torch.library.custom_op(
@@ -145,6 +233,33 @@ def _fit_k_means(
 
 @_fit_k_means.register_fake
 def _(z: Tensor, mask: Tensor, *, size: int, steps: int, seeding: Seeding, max_vectors: int) -> Tensor:
+    return z.new_empty((size, z.shape[1] + 1))
+
+
+# An operator of its own, because asking whether there are vectors cannot be traced.
+@torch.library.custom_op(
+    "vq::fit_moments",
+    mutates_args=(),
+    schema="(Tensor z, Tensor mask, *, int size) -> Tensor",
+)
+def _fit_moments(z: Tensor, mask: Tensor, *, size: int) -> Tensor:
+    drawn = torch.randn(size, z.shape[1]).to(z)
+    # The mean first, then what is around it: E[z^2] - E[z]^2 would lose the digits of a small deviation.
+    vectors = z[mask].double()
+    sums = all_reduce_sum(torch.cat([vectors.new_tensor([len(vectors)]), vectors.sum(0)]))
+    total = sums[0]
+    if total == 0:
+        raise ValueError(
+            "DataMomentsInit: expected at least one finite, unmasked vector in the first training batch, got none"
+        )
+    mean = sums[1:] / total
+    deviation = (all_reduce_sum((vectors - mean).square().sum(0)) / total).sqrt()
+    codes = mean + deviation * drawn.double()
+    return broadcast(torch.cat([(total / size).expand(size, 1), codes], dim=1).to(z.dtype))
+
+
+@_fit_moments.register_fake
+def _(z: Tensor, mask: Tensor, *, size: int) -> Tensor:
     return z.new_empty((size, z.shape[1] + 1))
 
 

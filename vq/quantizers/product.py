@@ -154,6 +154,11 @@ def _check_parts(parts: Sequence[Quantizer], given: int, groups: int | None, is_
             "ProductQuantizer: expected a different quantizer for each part, got one twice; to share one over "
             "all parts, give it once, with groups"
         )
+    if any(part.grid for part in parts):
+        raise ValueError(
+            f"ProductQuantizer: expected parts that quantize each vector by itself, got one for whole grids "
+            f"{parts[0].grid}"
+        )
     sizes = [part.codebook_size for part in parts]
     shapes = [part.index_shape for part in parts]
     if len(set(shapes)) > 1 or (is_packed and shapes[0]):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -90,9 +91,10 @@ class VectorQuantizer(Quantizer):
         return self.distance.nearest(vectors, self._codes(z)).view(z.shape[:-1])
 
     def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
-        return F.embedding(indices, self._codes(self.codebook.vectors))
+        return F.embedding(indices, self._codes())
 
-    def _codes(self, like: Float[Tensor, "*shape"]) -> Float[Tensor, "size dim"]:
-        """The codes where they are compared, in at least float32 and in float64 if `like` is."""
-        dtype = like.dtype if like.dtype.itemsize > 4 else self.codebook.vectors.float().dtype
-        return self.distance.place(self.codebook.vectors.to(dtype))
+    def _codes(self, like: Float[Tensor, "*shape"] | None = None) -> Float[Tensor, "size dim"]:
+        """The codes where they are compared: in float64 if `like` is (None: if they are), else in float32."""
+        vectors = self.codebook.vectors  # asked once, because some codebooks compute them
+        is_double = (vectors if like is None else like).dtype == torch.float64
+        return self.distance.place(vectors.to(torch.float64 if is_double else torch.float32))

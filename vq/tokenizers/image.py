@@ -49,12 +49,16 @@ class ImageTokenizer(nn.Module):
         return TokenizerOutput(reconstruction=self._decode(quantize.quantized), quantize=quantize)
 
     @torch.no_grad()
-    def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch h w *stack"]:
-        """Image in [-1, 1] -> int64 indices; changes no state, whatever the mode."""
+    def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
+        """Image in [-1, 1] -> int64 indices; changes no state, whatever the mode.
+
+        They are (batch, h, w) and then the quantizer's `index_shape`, or without h and w where it quantizes
+        whole grids.
+        """
         return self.quantizer.encode(self._latent(image))
 
     @torch.no_grad()
-    def decode(self, indices: Int[Tensor, "batch h w *stack"]) -> Float[Tensor, "batch 3 height width"]:
+    def decode(self, indices: Int[Tensor, "batch *index"]) -> Float[Tensor, "batch 3 height width"]:
         """Indices -> image, clamped to [-1, 1].
 
         Raises:

@@ -14,7 +14,8 @@ class TokenizerOutput:
 
     Attributes:
         reconstruction: The decoded image, aimed at [-1, 1], not clamped.
-        quantize: The quantizer's result; `quantize.indices` is (batch, h, w) or (batch, h, w, depth).
+        quantize: The quantizer's result; `quantize.indices` is (batch, h, w) or (batch, h, w, depth), or
+            (batch, number) where a whole image is quantized as one.
     """
 
     reconstruction: Float[Tensor, "batch 3 height width"]

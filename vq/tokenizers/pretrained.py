@@ -49,6 +49,8 @@ def _node(files: Sequence[Path], config: str | None) -> Mapping[str, Any]:
             )
         page = found[-1]
     if "tokenizer" not in page:
-        raise CheckpointError(f"{config or files[-1]}: expected a config with a section 'tokenizer', got none")
+        raise CheckpointError(
+            f"{config or files[-1]}: expected a config with a section 'tokenizer', got none"
+        )
     node: Mapping[str, Any] = page["tokenizer"]
     return node

@@ -1,0 +1,69 @@
+"""Tokens against bits: one network family at f4, f8, f16 and f32, at equal bits an image and at equal bits a token.
+
+All quantizers are FSQ, which uses its codes whatever their number, so that only the division of the bits
+differs: 2.6 bits in each of 256 tokens, 10 in 64, 40 in 16, or 160 in 4; and 10 bits in each of them.
+
+Command:  python -m vq.compare configs/compare/tradeoff.py [--seeds 0 1 2]
+          python -m vq.compare configs/compare/tradeoff.py --config-options data::emoji
+Expected: docs/tradeoff.md (measured here, with the command)
+"""
+
+from torch.optim import AdamW
+
+from vq.data import EmojiDataset, ImageLoader, PhotoDataset, Resize
+from vq.engine import Checkpointer, Evaluator, ReconstructionStep, Trainer, WarmupCosine
+from vq.losses import MSELoss
+from vq.metrics import PSNR, SSIM, CodebookUsage, L1Metric, MSEMetric, Perplexity
+from vq.networks import StridedCNNDecoder, StridedCNNEncoder
+from vq.quantizers import FiniteScalarQuantizer, ProductQuantizer
+from vq.tokenizers import ImageTokenizer
+
+options = dict(data="photos", max_steps=600)
+sets = dict(
+    emoji=[dict(type=EmojiDataset, split=split) for split in ("train", "val")],
+    photos=[dict(type=PhotoDataset, split=split, crop_size=64) for split in ("train", "val")],
+)
+train_set, val_set = sets[options["data"]]
+resize = dict(type=Resize, size=64)
+widths = dict(f4=(64, 128), f8=(32, 64, 128), f16=(32, 64, 128, 128), f32=(32, 64, 128, 128, 128))
+encoders = {f: dict(type=StridedCNNEncoder, widths=w, num_blocks=1) for f, w in widths.items()}
+decoders = {f: dict(type=StridedCNNDecoder, widths=w, num_blocks=1) for f, w in widths.items()}
+ten_bits = dict(type=FiniteScalarQuantizer, levels=(8, 5, 5, 5))
+quantizers = dict(
+    f4_661_bits=("f4", dict(type=FiniteScalarQuantizer, levels=(6,))),
+    f8_638_bits=("f8", ten_bits),
+    f16_638_bits=("f16", dict(type=ProductQuantizer, quantizers=[ten_bits] * 4)),
+    f32_638_bits=("f32", dict(type=ProductQuantizer, quantizers=[ten_bits] * 16)),
+    f4_2551_bits=("f4", ten_bits),
+    f16_159_bits=("f16", ten_bits),
+    f32_40_bits=("f32", ten_bits),
+)
+tokenizers = {
+    name: dict(type=ImageTokenizer, encoder=encoders[f], quantizer=quantizer, decoder=decoders[f])
+    for name, (f, quantizer) in quantizers.items()
+}
+
+train_data = dict(type=ImageLoader, dataset=train_set, transforms=[resize], batch_size=32)
+val_data = dict(type=ImageLoader, dataset=val_set, transforms=[resize], batch_size=32, shuffle=False)
+tokenizer = tokenizers["f8_638_bits"]  # each tokenizer takes this place in turn
+train_step = dict(
+    type=ReconstructionStep,
+    losses=dict(mse=dict(type=MSELoss)),
+    weights=dict(mse=1.0, quantizer=1.0),
+    optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0),
+    schedule=dict(type=WarmupCosine, warmup_steps=20, final_factor=0.02),
+    max_gradient_norm=1.0,
+)
+trainer = dict(type=Trainer, max_steps=options["max_steps"])
+evaluator = dict(
+    type=Evaluator,
+    metrics=[
+        dict(type=L1Metric),
+        dict(type=MSEMetric),
+        dict(type=PSNR),
+        dict(type=SSIM),
+        dict(type=CodebookUsage, codebook_size=1000),  # each tokenizer's own size is filled in
+        dict(type=Perplexity, codebook_size=1000),
+    ],
+)
+checkpointer = dict(type=Checkpointer, every=600)

@@ -1,0 +1,58 @@
+"""No quantization, for ablations: what a tokenizer reaches if its codes cost nothing."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vq.quantizers.base import QuantizeOutput, Quantizer
+from vq.registry import QUANTIZERS
+
+
+@QUANTIZERS.register_module()
+class IdentityQuantizer(Quantizer):
+    """Hands `z` on as it is, with its gradient; the indices are the bytes of its float32 values.
+
+    The upper bound of every league. It keeps the contract: each channel is stored in four bytes, the least
+    significant first, so `decode(encode(z))` is `z` to the bit, and the bits a token counts are what it
+    really takes, 32 a channel. (Indices that no `z` has may decode to NaN or infinity.) Usage and
+    perplexity are those of the bytes and say little.
+
+    Args:
+        dim: The last axis of `z`.
+
+    Raises:
+        ValueError: If `dim` is not positive.
+
+    Example:
+        >>> quantizer = IdentityQuantizer(dim=2)
+        >>> quantizer.encode(torch.tensor([1.0, -2.0]))
+        tensor([[  0,   0, 128,  63],
+                [  0,   0,   0, 192]])
+    """
+
+    _shifts: Tensor
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"IdentityQuantizer: expected a positive dim, got {dim}")
+        self.codebook_size, self.codebook_dim, self.index_shape = 256, dim, (dim, 4)
+        self.register_buffer("_shifts", torch.tensor([0, 8, 16, 24]), persistent=False)
+
+    @classmethod
+    def example(cls) -> "IdentityQuantizer":
+        """For vectors of length 4."""
+        return cls(dim=4)
+
+    def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
+        return QuantizeOutput(quantized=z, indices=self._encode(z.detach()), loss=z.new_zeros(()))
+
+    def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead dim bytes"]:
+        pattern = z.float().contiguous().view(torch.int32).long()
+        # An arithmetic shift of a negative pattern brings in ones from the left; the mask cuts them off.
+        return pattern[..., None] >> self._shifts & 255
+
+    def _decode(self, indices: Int[Tensor, "*lead dim bytes"]) -> Float[Tensor, "*lead dim"]:
+        pattern = (indices << self._shifts).sum(dim=-1)
+        signed = torch.where(pattern >= 2**31, pattern - 2**32, pattern)
+        return signed.to(torch.int32).view(torch.float32)

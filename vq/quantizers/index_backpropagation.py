@@ -1,0 +1,118 @@
+"""Index backpropagation: a hard choice whose gradient reaches every code (IBQ)."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vq.ops.backpropagation import choose_with_soft_gradient
+from vq.ops.distance import largest_product
+from vq.ops.reductions import mean_square
+from vq.quantizers.base import QuantizeOutput, Quantizer
+from vq.quantizers.initialization import Initialization, NormalInit, UniformInit
+from vq.quantizers.regularisers import softmax_entropies
+from vq.registry import QUANTIZERS
+
+
+@QUANTIZERS.register_module()
+class IndexBackpropagationQuantizer(Quantizer):
+    r"""Takes the code with the largest product with z; the gradient is that of a softmax over all codes (IBQ).
+
+    With $p = softmax_k(z e_k)$ and $A = onehot(argmax p) + p - sg(p)$ the code is $q = \sum_k A_k e_k$: in
+    value the chosen one, $\hat q$; in gradient every code and z, through p, so that unused codes move along
+    (there is no straight-through copy of the gradient to z). The loss is
+
+    $|q - z|^2 + |sg(\hat q) - z|^2 + \beta |\hat q - sg(z)|^2 + w (E[H(p_\tau)] - H(E[p_\tau]))$
+
+    with $p_\tau = softmax_k(z e_k / \tau)$, H(E[p]) over the vectors of all ranks. Search, gradient and entropies
+    are streamed: no tensor of vectors times codes is alive, also not between forward and backward.
+
+    Source: Shi et al. 2024, https://arxiv.org/abs/2412.02692, section 3.2; the three terms' weights and the
+        entropy's temperature are those of its published implementation.
+    Differs from the source: the loss is computed in eval too.
+
+    Args:
+        size: The number of codes.
+        dim: The last axis of `z`, and the length of the codes.
+        commitment_weight: beta, which here stands at the term that moves the code.
+        entropy_weight: w.
+        temperature: tau, of the entropies only.
+        init: Where the codes begin; None is uniform in +-1/size. Not one that needs data.
+
+    Raises:
+        ValueError: If size, dim or temperature are not positive, a weight is negative, or `init` needs data.
+
+    Example:
+        >>> quantizer = IndexBackpropagationQuantizer(size=512, dim=64)
+        >>> quantizer(torch.randn(2, 8, 8, 64)).indices.shape
+        torch.Size([2, 8, 8])
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        dim: int,
+        commitment_weight: float = 0.25,
+        entropy_weight: float = 0.05,
+        temperature: float = 0.01,
+        init: Initialization | None = None,
+    ) -> None:
+        super().__init__()
+        place = "IndexBackpropagationQuantizer"
+        if size < 1 or dim < 1 or temperature <= 0:
+            raise ValueError(
+                f"{place}: expected positive size, dim and temperature, got {size}, {dim} and {temperature}"
+            )
+        if commitment_weight < 0 or entropy_weight < 0:
+            raise ValueError(
+                f"{place}: expected weights of at least 0, got commitment_weight={commitment_weight} and "
+                f"entropy_weight={entropy_weight}"
+            )
+        init = init or UniformInit()
+        if init.needs_data:
+            raise ValueError(
+                f"{place}: expected an init that draws codes, got {type(init).__name__}, which needs data"
+            )
+        self.codebook_size, self.codebook_dim = size, dim
+        self.commitment_weight, self.entropy_weight = commitment_weight, entropy_weight
+        self.temperature = temperature
+        self.codes = nn.Parameter(init.draw(size, dim))
+
+    @classmethod
+    def example(cls) -> "IndexBackpropagationQuantizer":
+        """Sixteen codes of length 4."""
+        return cls(size=16, dim=4, init=NormalInit(std=1.0))
+
+    def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
+        vectors, codes = z.reshape(-1, self.codebook_dim), self.codes.to(z.dtype)
+        counted = None if mask is None else mask.reshape(-1)
+        indices = largest_product(vectors, codes)
+        soft = choose_with_soft_gradient(vectors, codes, indices)
+        hard = F.embedding(indices, codes)
+        soft_loss = mean_square(soft, vectors, counted)
+        pull_loss = mean_square(hard.detach(), vectors, counted)
+        code_loss = mean_square(hard, vectors.detach(), counted)
+        loss = soft_loss + pull_loss + self.commitment_weight * code_loss
+        metrics = {"quantization_loss": loss.detach()}
+        if self.entropy_weight:
+            sample, codebook = softmax_entropies(
+                vectors / self.temperature,
+                codes,
+                codes.new_zeros(self.codebook_size),
+                counted,
+                across_ranks=self.training,
+            )
+            loss = loss + self.entropy_weight * (sample - codebook)
+            metrics |= {"sample_entropy": sample.detach(), "codebook_entropy": codebook.detach()}
+        return QuantizeOutput(
+            quantized=soft.view(z.shape), indices=indices.view(z.shape[:-1]), loss=loss, metrics=metrics
+        )
+
+    def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
+        vectors = z.reshape(-1, self.codebook_dim)
+        return largest_product(vectors, self.codes.to(z.dtype)).view(z.shape[:-1])
+
+    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
+        codes = self.codes if self.codes.dtype == torch.float64 else self.codes.float()
+        return F.embedding(indices, codes)

@@ -1,0 +1,193 @@
+"""Codebooks that begin where the vectors of a model are, before its training begins."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vq.distributed import all_reduce_sum
+from vq.quantizers.base import Quantizer, learnable
+from vq.quantizers.codebooks import Codebook
+from vq.quantizers.initialization import DataMomentsInit, Initialization, KMeansInit
+from vq.quantizers.vector import VectorQuantizer
+
+
+@torch.no_grad()
+def codebook_warmup(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    method: str = "k_means",
+    num_batches: int = 16,
+    max_vectors: int = 100_000,
+    run: Callable[[Any], object] | None = None,
+) -> None:
+    """Runs the model over some batches and puts the codes where the vectors before its codebooks are.
+
+    Every `VectorQuantizer` below `model` takes part. What a stage of a `ResidualQuantizer` sees depends on
+    the codebooks before it, so the codebooks are fitted one after the other, in the order in which the model
+    calls them, each from `num_batches` batches of its own. One that is called several times for a batch,
+    such as a shared stage, is fitted to its first call and then, from as many batches again, to all calls.
+
+    Nothing but the codebooks changes: the model runs in training mode without gradients, and its other
+    buffers, such as the averages of batch norms, are put back. A codebook does not initialise itself again
+    afterwards. With a process group every rank calls this with at least a batch of its own, and all get the
+    same codes.
+
+    Args:
+        model: A model in training mode, for which the vectors have the distribution that training sees.
+        loader: Gives batches; it is iterated once or twice for each codebook.
+        method: `"k_means"` clusters the vectors, `"random"` takes some of them, `"moments"` draws from a
+            Gaussian with their mean and standard deviation.
+        num_batches: How many batches to look at for each codebook, or all that there are.
+        max_vectors: About so many random vectors of all (for k-means exactly) are used.
+        run: What to do with a batch; None is `model(batch)`.
+
+    Raises:
+        ValueError: If the model or a quantizer in it is in eval mode, there is no codebook or none is called,
+            there is no batch, the method is unknown, or a number is not positive.
+
+    Example:
+        >>> from vq.quantizers import LearnedCodebook
+        >>> model = nn.Sequential(nn.Linear(3, 2), VectorQuantizer(codebook=LearnedCodebook(size=8, dim=2)))
+        >>> codebook_warmup(model, [torch.randn(100, 3) for _ in range(4)], num_batches=2)
+    """
+    init = _initialization(method, num_batches, max_vectors)
+    quantizers = _quantizers_to_warm(model)
+    collector = _Collector(-(-max_vectors // num_batches))
+    with _only_looking(model), collector.hooked(quantizers):
+        while len(collector.done) < len({quantizer.codebook for quantizer in quantizers}):
+            collector.restart()
+            _run_some(run or model, loader, num_batches, collector)
+            if (book := collector.current) is None:
+                break
+            _fit(book, init, collector)
+            if collector.num_calls > collector.num_batches:
+                collector.restart(takes_all=True)
+                _run_some(run or model, loader, num_batches, collector)
+                _fit(book, init, collector)
+            collector.done.add(book)
+    if not collector.done:
+        raise ValueError(
+            "codebook_warmup: expected a model that calls its quantizers, got one that called none; see `run`"
+        )
+
+
+def _run_some(
+    run: Callable[[Any], object], loader: Iterable[Any], num_batches: int, collector: "_Collector"
+) -> None:
+    has_batches = False
+    for batch in islice(loader, num_batches):
+        has_batches, collector.is_taken = True, False
+        run(batch)
+    if not has_batches:
+        raise ValueError(
+            "codebook_warmup: expected a loader that gives batches each time it is iterated, got none; a "
+            "generator gives them only once"
+        )
+
+
+def _quantizers_to_warm(model: nn.Module) -> list[VectorQuantizer]:
+    quantizers = [module for module in model.modules() if isinstance(module, VectorQuantizer)]
+    if not quantizers:
+        raise ValueError(
+            f"codebook_warmup: expected a model with a VectorQuantizer in it, got {type(model).__name__}"
+        )
+    if not model.training or not all(quantizer.training for quantizer in quantizers):
+        raise ValueError(
+            "codebook_warmup: expected a model in training mode, got one in eval mode; call model.train() first"
+        )
+    return quantizers
+
+
+def _initialization(method: str, num_batches: int, max_vectors: int) -> Initialization:
+    if num_batches < 1 or max_vectors < 1:
+        raise ValueError(
+            f"codebook_warmup: expected positive num_batches and max_vectors, got {num_batches} and {max_vectors}"
+        )
+    if method == "k_means":
+        return KMeansInit(max_vectors=max_vectors)
+    if method == "random":
+        return KMeansInit(steps=0, seeding="random", max_vectors=max_vectors)
+    if method == "moments":
+        return DataMomentsInit()
+    raise ValueError(f"codebook_warmup: expected a method of k_means, random, moments, got {method!r}")
+
+
+class _Collector:
+    """Keeps some of the vectors that one codebook is given: the first called that is not done."""
+
+    def __init__(self, per_batch: int) -> None:
+        self.per_batch = per_batch
+        self.done: set[Codebook] = set()
+        self.restart()
+
+    def restart(self, *, takes_all: bool = False) -> None:
+        self.takes_all = takes_all
+        self.num_calls = 0
+        self.current: Codebook | None = None
+        self.kept: list[Tensor] = []
+        self.num_seen = 0
+        self.num_batches = 0
+        self.is_taken = False
+
+    @contextmanager
+    def hooked(self, quantizers: Iterable[VectorQuantizer]) -> Iterator[None]:
+        handles = [q.register_forward_pre_hook(self._look, with_kwargs=True) for q in quantizers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _look(self, quantizer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not isinstance(quantizer, VectorQuantizer) or quantizer.codebook in self.done:
+            return
+        if self.current is None:
+            self.current = quantizer.codebook
+        if quantizer.codebook is not self.current:
+            return
+        self.num_calls += 1
+        if self.is_taken and not self.takes_all:
+            return
+        z = args[0] if args else kwargs["z"]
+        mask = args[1] if len(args) > 1 else kwargs.get("mask")
+        flat = z.detach().reshape(-1, quantizer.codebook_dim)
+        vectors = quantizer.distance.place(flat if flat.dtype == torch.float64 else flat.float())
+        vectors = vectors[learnable(vectors, mask)]
+        self.num_batches += not self.is_taken
+        self.is_taken = True
+        self.num_seen += len(vectors)
+        if len(vectors) > self.per_batch:
+            vectors = vectors[torch.randperm(len(vectors))[: self.per_batch].to(vectors.device)]
+        self.kept.append(vectors)
+
+
+def _fit(book: Codebook, init: Initialization, collector: _Collector) -> None:
+    vectors = torch.cat(collector.kept).to(book.vectors.dtype)
+    codes, counts = init.fit(vectors, vectors.new_ones(len(vectors), dtype=torch.bool), book.size)
+    message = vectors.new_tensor([collector.num_seen, len(vectors)], dtype=torch.float64)
+    num_seen, num_kept = all_reduce_sum(message)
+    # What a training step will count, of which the collected vectors are a sample.
+    book.begin(codes, (counts * (num_seen / num_kept / collector.num_batches)).to(counts.dtype))
+
+
+@contextmanager
+def _only_looking(model: nn.Module) -> Iterator[None]:
+    """Inside, quantizers do not learn; afterwards modes and the buffers outside of quantizers are as before."""
+    modes = {module: module.training for module in model.modules()}
+    quantizers = [module for module in modes if isinstance(module, Quantizer)]
+    own = {buffer for quantizer in quantizers for buffer in quantizer.buffers()}
+    before = {buffer: buffer.clone() for buffer in model.buffers() if buffer not in own}
+    try:
+        for quantizer in quantizers:
+            quantizer.eval()
+        yield
+    finally:
+        for module, was_training in modes.items():
+            module.training = was_training
+        for buffer, value in before.items():
+            buffer.copy_(value)
