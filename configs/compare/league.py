@@ -13,25 +13,38 @@ from vq.losses import MSELoss
 from vq.metrics import PSNR, SSIM, CodebookUsage, L1Metric, MSEMetric, Perplexity
 from vq.networks import StridedCNNDecoder, StridedCNNEncoder
 from vq.quantizers import (
+    AffineCodebook,
     BinarySphericalQuantizer,
+    BottleneckQuantizer,
     CarryQuantizer,
     ClusteredCodebook,
     CosineDistance,
+    DataMomentsInit,
+    DirectionDistance,
     EMACodebook,
     EntropyRegulariser,
     FiniteScalarQuantizer,
+    FrozenCodebook,
     GumbelQuantizer,
+    IdentityQuantizer,
+    IndexBackpropagationQuantizer,
     KMeansInit,
     LearnedCodebook,
     LookupFreeQuantizer,
+    MultiScaleResidualQuantizer,
+    NormalInit,
     ProductQuantizer,
+    ProjectedCodebook,
     RadialQuantizer,
     ReplaceDeadCodes,
+    ReplaceUnusedCodes,
+    ResidualCoefficientQuantizer,
     ResidualFiniteScalarQuantizer,
     ResidualQuantizer,
     RotationTrick,
     SimpleFiniteScalarQuantizer,
     SoftmaxQuantizer,
+    Synchronised,
     UniformInit,
     VectorQuantizer,
 )
@@ -55,12 +68,31 @@ revival = dict(type=ReplaceDeadCodes)
 
 contestants = dict(
     vq_uniform=dict(type=VectorQuantizer, codebook=dict(learned, init=dict(type=UniformInit))),
+    vq_moments=dict(type=VectorQuantizer, codebook=dict(learned, init=dict(type=DataMomentsInit))),
     vq_kmeans=dict(type=VectorQuantizer, codebook=learned),
     vq_revival=dict(type=VectorQuantizer, codebook=dict(learned, revival=revival)),
     vq_entropy=dict(type=VectorQuantizer, codebook=learned, regularisers=[dict(type=EntropyRegulariser)]),
     vq_rotation=dict(
         type=VectorQuantizer, codebook=dict(learned, revival=revival), estimator=dict(type=RotationTrick)
     ),
+    vq_countdown=dict(type=VectorQuantizer, codebook=dict(learned, revival=dict(type=ReplaceUnusedCodes))),
+    vq_sync=dict(
+        type=VectorQuantizer, codebook=dict(learned, revival=revival), estimator=dict(type=Synchronised)
+    ),
+    vq_affine=dict(type=VectorQuantizer, codebook=dict(type=AffineCodebook, codebook=learned)),
+    vq_frozen=dict(
+        type=VectorQuantizer,
+        codebook=dict(type=FrozenCodebook, init=dict(type=KMeansInit), **codes),
+    ),
+    simvq=dict(type=VectorQuantizer, codebook=dict(type=ProjectedCodebook, **codes)),
+    vq_bottleneck=dict(
+        type=BottleneckQuantizer,
+        quantizer=dict(
+            type=VectorQuantizer, codebook=dict(learned, dim=8), distance=dict(type=CosineDistance)
+        ),
+        dim=16,
+    ),
+    vq_direction=dict(type=VectorQuantizer, codebook=learned, distance=dict(type=DirectionDistance)),
     vq_cosine=dict(type=VectorQuantizer, codebook=learned, distance=dict(type=CosineDistance)),
     ema=dict(type=VectorQuantizer, codebook=averaged),
     ema_revival=dict(type=VectorQuantizer, codebook=dict(averaged, revival=revival)),
@@ -72,6 +104,7 @@ contestants = dict(
         type=VectorQuantizer, codebook=dict(type=ClusteredCodebook, anchor="probrandom", **codes)
     ),
     cvq_random=dict(type=VectorQuantizer, codebook=dict(type=ClusteredCodebook, anchor="random", **codes)),
+    ibq=dict(type=IndexBackpropagationQuantizer, init=dict(type=NormalInit), **codes),
     gumbel=dict(type=GumbelQuantizer, **codes),
     softmax=dict(type=SoftmaxQuantizer, is_straight_through=False, **codes),  # known not to work
     softmax_st=dict(type=SoftmaxQuantizer, **codes),
@@ -114,6 +147,18 @@ contestants = dict(
         ],
         is_packed=True,
     ),
+    multi_scale=dict(
+        type=MultiScaleResidualQuantizer,
+        quantizer=dict(type=VectorQuantizer, codebook=dict(averaged, revival=revival)),
+        scales=(1, 2, 4, 8),
+    ),
+    rcq=dict(
+        type=ResidualCoefficientQuantizer,
+        quantizer=dict(type=VectorQuantizer, codebook=dict(averaged, revival=revival)),
+        grid=(8, 8),
+        depth=16,
+    ),
+    identity=dict(type=IdentityQuantizer, dim=16),
     carry=dict(
         type=CarryQuantizer,
         quantizer=dict(type=VectorQuantizer, codebook=dict(averaged, size=4, dim=4, revival=revival)),
