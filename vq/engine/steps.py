@@ -106,7 +106,7 @@ class ReconstructionStep(TrainStep):
         self.weight_ema = None if weight_ema is None else WeightEMA(tokenizer, weight_ema)
         self.device = next(tokenizer.parameters()).device
         self.losses.to(self.device)
-        self.forward = _parallel(tokenizer)
+        self.forward = parallel(tokenizer)
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
@@ -167,7 +167,7 @@ class ReconstructionStep(TrainStep):
         self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
 
 
-def _parallel(module: nn.Module) -> nn.Module:
+def parallel(module: nn.Module) -> nn.Module:
     """The module, or with several ranks a wrapper that averages its gradients over them.
 
     Buffers are not broadcast: codebooks update themselves equally on every rank.

@@ -14,6 +14,7 @@ from vq import distributed
 from vq.data import Batch, ImageLoader
 from vq.engine.callbacks import Callback
 from vq.engine.checkpointer import Checkpointer
+from vq.engine.ending import Ending
 from vq.engine.evaluator import Evaluation
 from vq.engine.steps import TrainStep
 from vq.ops.keyed import stable_hash
@@ -93,42 +94,42 @@ class Trainer:
         Raises:
             NonFiniteLossError: Before anything is overwritten.
         """
+        self.step = start_step
+        with Ending(self.max_minutes) as ending:
+            try:
+                return self._fit(start_step, ending)
+            finally:
+                self.callback.on_end(self.step)
+
+    def _fit(self, start_step: int, ending: Ending) -> dict[str, float]:
         step, scores, self.last_step = start_step, dict[str, float](), self.max_steps
-        deadline = None if self.max_minutes is None else time.monotonic() + 60 * self.max_minutes
         self.train_step.model.train()
         self.callback.on_start(step, self.max_steps)
-        try:
-            batches, loaded_at = self.batches(step), time.perf_counter()
-            while step < self.last_step:
-                micro_batches = next(batches)
-                waited = time.perf_counter() - loaded_at
-                torch.manual_seed(stable_hash(self.seed, "step", step, distributed.rank()))
-                scalars = self.train_step(micro_batches, step)
-                step += 1
+        batches, loaded_at = self.batches(step), time.perf_counter()
+        while step < self.last_step:
+            micro_batches = next(batches)
+            waited = time.perf_counter() - loaded_at
+            torch.manual_seed(stable_hash(self.seed, "step", step, distributed.rank()))
+            scalars = self.train_step(micro_batches, step)
+            step += 1
 
-                if deadline is not None and step % self.log_every == 0 and self._is_past(deadline):
-                    logger.info("stopping at step %d: %s minutes are over", step, self.max_minutes)
-                    self.last_step = step
-                if self._is_time(self.log_every, step) or self._is_time(self.checkpointer.every, step):
-                    values = self._checked(scalars, step)
-                    seconds = time.perf_counter() - loaded_at
-                    self.callback.on_log(step, values | {"time/step": seconds, "time/data": waited})
-                if self._is_time(self.evaluator.every, step):
-                    scores = self._evaluate(step)
-                if self._is_time(self.checkpointer.every, step):
-                    self.checkpointer.save(self.train_step, step)
-                self.callback.on_step_end(step)
-                loaded_at = time.perf_counter()
-        finally:
-            self.callback.on_end(step)
+            if reason := ending.reason(is_agreed=step % self.log_every == 0):
+                logger.info("stopping at step %d: %s", step, reason)
+                self.last_step = step
+            if self._is_time(self.log_every, step) or self._is_time(self.checkpointer.every, step):
+                values = self._checked(scalars, step)
+                seconds = time.perf_counter() - loaded_at
+                self.callback.on_log(step, values | {"time/step": seconds, "time/data": waited})
+            if self._is_time(self.evaluator.every, step):
+                scores = self._evaluate(step)
+            if self._is_time(self.checkpointer.every, step):
+                self.checkpointer.save(self.train_step, step)
+            self.callback.on_step_end(step)
+            self.step, loaded_at = step, time.perf_counter()
         return scores
 
     def _is_time(self, every: int, step: int) -> bool:
         return step % every == 0 or step == self.last_step
-
-    def _is_past(self, deadline: float) -> bool:
-        """Rank 0's clock decides, so that all ranks stop at the same step."""
-        return distributed.broadcast_object(time.monotonic() > deadline)
 
     def _evaluate(self, step: int) -> dict[str, float]:
         model, ema = self.train_step.model, self.train_step.weight_ema
