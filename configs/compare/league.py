@@ -84,7 +84,10 @@ contestants = dict(
         type=VectorQuantizer,
         codebook=dict(type=FrozenCodebook, init=dict(type=KMeansInit), **codes),
     ),
-    simvq=dict(type=VectorQuantizer, codebook=dict(type=ProjectedCodebook, **codes)),
+    simvq=dict(
+        type=VectorQuantizer,
+        codebook=dict(type=ProjectedCodebook, init=dict(type=KMeansInit), **codes),
+    ),
     vq_bottleneck=dict(
         type=BottleneckQuantizer,
         quantizer=dict(
