@@ -1,0 +1,81 @@
+r"""Class to image with a gated PixelCNN over the 16 x 16 indices of a tokenizer.
+
+Paper:    van den Oord et al. 2016, https://arxiv.org/abs/1606.05328; as a prior: https://arxiv.org/abs/1711.00937
+Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
+              pixelcnn/c2i_imagenet_ddp configs/pixelcnn/c2i_imagenet_ddp.py --config-options \
+              ir_config::configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py \
+              it_state_dict::work_dirs/vqgan/8192_dd2_aglwg075_imagenet_ddp
+          (a tokenizer and a decoder trained for it: it_state_dict::TOKENIZER ir_state_dict::DECODER)
+Expected: not yet run
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; a trained tokenizer; python tools/prepare_checkpoints.py inception;
+          python -m vq.fid imagenet (the gFID's reference)
+"""
+
+from torch.optim import AdamW
+
+from vq.data import CenterCrop, ImageLoader, ImageNet, RandomHorizontalFlip, Resize
+from vq.engine import Checkpointer, ProposalEvaluator, ProposalStep, Trainer, WarmupCosine
+from vq.generators import PixelCNNGenerator
+from vq.metrics import FIDMetric
+from vq.networks import InceptionNetwork
+from vq.tokenizers import pretrained_tokenizer
+
+options = dict(
+    image_size=256,
+    max_steps=260_000,
+    ir_config=None,  # the page of the tokenizer; None takes that inside its weight file
+    it_state_dict="work_dirs/vqgan/8192_dd2_aglwg075_imagenet_ddp",
+    ir_state_dict=None,  # weights over the first ones, such as a decoder's
+)
+image_size = options["image_size"]
+
+train_data = dict(
+    type=ImageLoader,
+    dataset=dict(type=ImageNet, split="train"),
+    transforms=[
+        dict(type=Resize, size=image_size),
+        dict(type=CenterCrop, size=image_size),
+        dict(type=RandomHorizontalFlip),
+    ],
+    batch_size=96,  # over all GPUs
+    num_workers=5,
+)
+val_data = dict(
+    type=ImageLoader,
+    dataset=dict(type=ImageNet, split="val"),
+    transforms=[dict(type=Resize, size=image_size), dict(type=CenterCrop, size=image_size)],
+    batch_size=96,
+    num_workers=5,
+    shuffle=False,
+)
+
+tokenizer = dict(
+    type=pretrained_tokenizer,
+    weights=[path for path in (options["it_state_dict"], options["ir_state_dict"]) if path],
+    config=options["ir_config"],
+)
+generator = dict(
+    type=PixelCNNGenerator,
+    vocabulary_size=8192,
+    num_classes=1000,
+    grid=(image_size // 16, image_size // 16),
+    width=256,
+    depth=20,
+)
+
+train_step = dict(
+    type=ProposalStep,
+    optimizer=dict(type=AdamW, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.0),
+    schedule=dict(type=WarmupCosine, warmup_steps=0),
+    max_gradient_norm=1.0,
+)
+trainer = dict(type=Trainer, max_steps=options["max_steps"], log_every=50)
+
+evaluator = dict(
+    type=ProposalEvaluator,
+    every=20_000,
+    sampling=dict(temperature=1.0),
+    metrics=[dict(type=FIDMetric, network=dict(type=InceptionNetwork), reference="imagenet_val")],
+    num_generated=5000,
+)
+checkpointer = dict(type=Checkpointer, every=10_000)
