@@ -19,7 +19,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vq.quantizers import CosineDistance, EMACodebook, LearnedCodebook, NormalInit, VectorQuantizer
+from vq.quantizers import (
+    CosineDistance,
+    EMACodebook,
+    IndexBackpropagationQuantizer,
+    LearnedCodebook,
+    NormalInit,
+    Quantizer,
+    ResidualQuantizer,
+    VectorQuantizer,
+)
 
 Side = tuple[str, Callable[[], object]]
 
@@ -33,10 +42,35 @@ def step(module: torch.nn.Module, z: Tensor, loss_of: Callable[[object], Tensor]
     return run
 
 
+def trained(quantizer: Quantizer, z: Tensor) -> Callable[[], object]:
+    return step(quantizer, z, lambda out: out.quantized.sum() + out.loss)
+
+
 def ours(z: Tensor, size: int, *, ema: bool, cosine: bool) -> Callable[[], object]:
     book = (EMACodebook if ema else LearnedCodebook)(size=size, dim=z.shape[-1], init=NormalInit())
     quantizer = VectorQuantizer(codebook=book, distance=CosineDistance() if cosine else None)
-    return step(quantizer, z, lambda out: out.quantized.sum() + out.loss)
+    return trained(quantizer, z)
+
+
+def residual(z: Tensor, size: int, depth: int, *, ema: bool) -> Callable[[], object]:
+    """`depth` stages over one shared codebook."""
+    book = (EMACodebook if ema else LearnedCodebook)(size=size, dim=z.shape[-1], init=NormalInit())
+    return trained(ResidualQuantizer(quantizers=[VectorQuantizer(codebook=book)], depth=depth), z)
+
+
+class FullTables(torch.nn.Module):
+    """IBQ without its entropy, as it is usually written: with every table of vectors times codes."""
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.codes = torch.nn.Parameter(torch.randn(size, dim) / size)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        soft = (z @ self.codes.T).softmax(dim=1)
+        hard = torch.zeros_like(soft).scatter_(1, soft.argmax(dim=1, keepdim=True), 1.0)
+        quantized, code = (hard - soft.detach() + soft) @ self.codes, hard @ self.codes
+        pull, move = (code.detach() - z).square().mean(), (code - z.detach()).square().mean()
+        return quantized, (quantized - z).square().mean() + pull + 0.25 * move
 
 
 def peer(z: Tensor, size: int, *, ema: bool, cosine: bool) -> Callable[[], object]:
@@ -118,6 +152,16 @@ def main() -> None:
             sides.append(("vector-quantize-pytorch", peer(z, size, **kind)))
         print(f"{title}: N {vectors}, D {dim}, K {size}")
         print("\n".join(measure(sides, arguments.repeats)), flush=True)
+    for title, ema in (("VQ", False), ("VQ, EMA", True)):
+        z = torch.randn(8192, 64)
+        print(f"Residual {title}, one shared codebook: N 8192, D 64, K 1024")
+        stacked = [(f"depth {depth}", residual(z, 1024, depth, ema=ema)) for depth in (1, 4)]
+        print("\n".join(measure(stacked, arguments.repeats)), flush=True)
+    z = torch.randn(2048, 8)
+    print("IBQ without entropy: N 2048, D 8, K 16384")
+    plain = IndexBackpropagationQuantizer(size=16384, dim=8, entropy_weight=0.0)
+    tables = step(FullTables(16384, 8), z, lambda out: out[0].sum() + out[1])
+    print("\n".join(measure([("vq", trained(plain, z)), ("full tables", tables)], arguments.repeats)))
 
 
 if __name__ == "__main__":

@@ -27,12 +27,20 @@ def smoke(page: Path) -> dict:
 
 
 def narrow(tree: dict) -> dict:
-    parts = {"CNNEncoder": "encoder", "CNNDecoder": "decoder"}
-    return {
-        f".tokenizer.{part}.base_width": 8
-        for name, part in parts.items()
-        if tree["tokenizer"][part]["type"].endswith(f".{name}")
-    }
+    """Overrides that make wide networks cheap, and leave their kind and depth."""
+    changes: dict[str, object] = {}
+    for part in ("encoder", "decoder"):
+        kind = tree["tokenizer"].get(part, {"type": ""})["type"].rpartition(".")[2]
+        if kind in ("CNNEncoder", "CNNDecoder"):
+            changes[f".tokenizer.{part}.base_width"] = 8
+        if kind in ("VQVAEEncoder", "VQVAEDecoder"):
+            changes[f".tokenizer.{part}.width"] = 16
+    if "lpips" in tree["train_step"].get("losses", {}):
+        changes[".train_step.losses.lpips.network"] = "alex"
+    discriminator = tree["train_step"].get("adversary", {}).get("discriminator", {"type": ""})
+    if discriminator["type"].endswith(".PatchDiscriminator"):
+        changes[".train_step.adversary.discriminator.base_width"] = 8
+    return changes
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
@@ -49,22 +57,61 @@ def test_says_what_it_is(page: Path) -> None:
 def test_builds_on_the_meta_device(page: Path) -> None:
     tree = config.load(page).to_dict()
     with torch.device("meta"):
-        tokenizer = assemble.make_tokenizer(tree)
-    assert all(p.is_meta for p in tokenizer.parameters())
-    sizes = {m.get("codebook_size") for m in tree["evaluator"]["metrics"]} - {None}
-    assert sizes == {tokenizer.codebook_size}, "the metrics count another number of codes than there are"
+        model = assemble.make_model(tree)
+    assert all(p.is_meta for p in model.parameters())
+    if "generator" not in tree:
+        sizes = {m.get("codebook_size") for m in tree["evaluator"]["metrics"]} - {None}
+        assert sizes == {model.codebook_size}, "the metrics count another number of codes than there are"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if "generator = dict(" not in p.read_text()],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_takes_two_steps(page: Path) -> None:
     tree = smoke(page)
+    if "adversary" in tree["train_step"]:
+        tree["train_step"]["adversary"]["start_step"] = 0
     step = assemble.make_step(tree, assemble.make_tokenizer(tree).train())
     batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), 0, step.accumulate, 0)
-    before = [p.detach().clone() for p in step.tokenizer.parameters()]
+    before = [p.detach().clone() for p in step.model.parameters()]
     for number in range(2):
         scalars = step(next(batches), number)
         assert all(torch.isfinite(value) for value in scalars.values()), scalars
-    assert any(not torch.equal(a, b) for a, b in zip(before, step.tokenizer.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(before, step.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if "generator = dict(" in p.read_text()], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_a_generator_takes_two_steps(page: Path) -> None:
+    tree = config.load(page).to_dict()
+    node = tree["generator"]
+    for name in ("transformer", "depth_transformer"):
+        if shape := node.get(name):
+            shape.update(
+                width=16 * shape["num_heads"], depth=2, **({"hidden": 32} if "hidden" in shape else {})
+            )
+    if "width" in node:
+        node |= {"width": 16, "depth": 2}
+    model = assemble.make_model(tree).train()
+    step = assemble.make_step(tree, model)
+    stack = (model.num_indices,) if model.num_indices > 1 else ()
+    batch = {
+        "indices": torch.randint(model.vocabulary_size, (2, *model.grid, *stack)),
+        "label": torch.randint(model.num_classes, (2,)),
+        "key": ["a", "b"],
+    }
+    before = [p.detach().clone() for p in model.parameters()]
+    for number in range(2):
+        scalars = step([batch], number)
+        assert all(torch.isfinite(value) for value in scalars.values()), scalars
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    groups = step.optimizer.param_groups
+    assert groups[1]["weight_decay"] == 0
+    assert all(p.ndim >= 2 for p in groups[0]["params"])
+    assert all(p.ndim < 2 for p in groups[1]["params"])
 
 
 def test_the_reference_setting_has_the_published_sizes() -> None:

@@ -124,8 +124,7 @@ def _decode(tokenizer: "ImageTokenizer", source: Path, target: Path, args: argpa
     from vq.ops.images import save_png, to_uint8
 
     indices = np.load(source, allow_pickle=False)
-    quantizer = tokenizer.quantizer
-    axes = 2 - len(quantizer.grid) + len(quantizer.index_shape)
+    axes = len(tokenizer.indices_shape(tokenizer.downsample_factor, tokenizer.downsample_factor))
     if indices.ndim != axes or not np.issubdtype(indices.dtype, np.integer):
         raise ValueError(
             f"{source}: expected integers with {axes} axes (h, w, ...; one is a sequence), got "

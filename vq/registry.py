@@ -26,9 +26,12 @@ CODEBOOKS = _registry("codebook", "vq.quantizers")
 QUANTIZER_PARTS = _registry("quantizer part", "vq.quantizers")
 ENCODERS = _registry("encoder", "vq.networks")
 DECODERS = _registry("decoder", "vq.networks")
+LAYERS = _registry("layer", "vq.layers")
+DISCRIMINATORS = _registry("discriminator", "vq.networks")
 TOKENIZERS = _registry("tokenizer", "vq.tokenizers")
 GENERATORS = _registry("generator", "vq.generators")
 LOSSES = _registry("loss", "vq.losses")
+ADVERSARIAL_PARTS = _registry("adversarial part", "vq.losses")
 METRICS = _registry("metric", "vq.metrics")
 DATASETS = _registry("dataset", "vq.data")
 TRANSFORMS = _registry("transform", "vq.data")
@@ -49,11 +52,23 @@ SLOTS: dict[str, Registry] = {
     "annealing": QUANTIZER_PARTS,
     "encoder": ENCODERS,
     "decoder": DECODERS,
+    "bottom_encoder": ENCODERS,
+    "top_encoder": ENCODERS,
+    "top_quantizer": QUANTIZERS,
+    "bottom_quantizer": QUANTIZERS,
+    "top_decoder": DECODERS,
+    "patches": LAYERS,
+    "transformer": LAYERS,
+    "positions": LAYERS,
+    "attention": LAYERS,
     "tokenizer": TOKENIZERS,
     "generator": GENERATORS,
     "contestants": QUANTIZERS,
     "tokenizers": TOKENIZERS,
     "losses": LOSSES,
+    "discriminator": DISCRIMINATORS,
+    "objective": ADVERSARIAL_PARTS,
+    "penalties": ADVERSARIAL_PARTS,
     "metrics": METRICS,
     "dataset": DATASETS,
     "transforms": TRANSFORMS,
@@ -61,13 +76,14 @@ SLOTS: dict[str, Registry] = {
     "val_data": LOADERS,
     "train_step": STEPS,
     "step": STEPS,
+    "adversary": ENGINES,
     "schedule": SCHEDULES,
     "trainer": ENGINES,
     "evaluator": ENGINES,
 }
 """Which registry a config key draws from. Below any other key stands a class by its full name."""
 
-COLLECTIONS = ("losses", "contestants", "tokenizers", "annealing")
+COLLECTIONS = ("losses", "penalties", "contestants", "tokenizers", "annealing")
 """The keys whose entries are named parts: `losses=dict(l1=dict(type=...), ...)`."""
 
 REGISTRIES: dict[str, Registry] = {registry.name: registry for registry in (*SLOTS.values(), CALLBACKS)}

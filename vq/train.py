@@ -1,4 +1,4 @@
-"""Trains a tokenizer: `python -m vq.train NAME CONFIG`, or `torchrun ... -m vq.train NAME CONFIG`."""
+"""Trains a tokenizer or a generator: `python -m vq.train NAME CONFIG`, or `torchrun ... -m vq.train NAME CONFIG`."""
 
 import argparse
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def arguments() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = cli.parser(
         "train",
-        "Trains the tokenizer of CONFIG and writes everything to work_dirs/NAME. "
+        "Trains the tokenizer (or the generator) of CONFIG and writes everything to work_dirs/NAME. "
         "Several processes: torchrun --standalone --nproc-per-node=auto -m vq.train NAME CONFIG",
         "python -m vq.train fsq/1000_emoji configs/fsq/1000_emoji.py --override .trainer.max_steps:200",
     )
@@ -78,14 +78,15 @@ def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machin
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
     tree = config.to_dict()
-    tokenizer = assemble.make_tokenizer(tree, seed=args.seed).to(machine.device)
+    model = assemble.make_model(tree, seed=args.seed).to(machine.device)
+    frozen = assemble.make_frozen_tokenizer(tree).to(machine.device) if "generator" in tree else None
     if args.load_model_from:
         files = [find_weights(path) for path in args.load_model_from]
-        load_weights(
-            tokenizer, files, allow_missing=args.allow_missing, allow_unexpected=args.allow_unexpected
-        )
-    train_step = assemble.make_step(tree, tokenizer, autocast=args.autocast)
-    trainer = assemble.make_trainer(tree, run, train_step, machine, seed=args.seed, wandb=args.wandb)
+        load_weights(model, files, allow_missing=args.allow_missing, allow_unexpected=args.allow_unexpected)
+    train_step = assemble.make_step(tree, model, autocast=args.autocast, frozen_tokenizer=frozen)
+    trainer = assemble.make_trainer(
+        tree, run, train_step, machine, seed=args.seed, wandb=args.wandb, frozen_tokenizer=frozen
+    )
     step = _resume(args, trainer.checkpointer, train_step)
     scores = trainer.fit(step)
     return scores
@@ -121,19 +122,24 @@ def _plan(args: argparse.Namespace, run: Path, config: "Config", machine: "Machi
     from vq.engine.trainer import logger
 
     tree = config.to_dict()
-    tokenizer = assemble.make_tokenizer(tree, seed=args.seed)
-    step = assemble.make_step(tree, tokenizer, autocast=args.autocast)
-    assemble.make_evaluator(tree)
+    model = assemble.make_model(tree, seed=args.seed)
+    frozen = assemble.make_frozen_tokenizer(tree) if "generator" in tree else None
+    step = assemble.make_step(tree, model, autocast=args.autocast, frozen_tokenizer=frozen)
+    assemble.make_evaluator(tree, frozen_tokenizer=frozen)
     assemble.make_checkpointer(tree, run)
     loaders = {name: assemble.make_loader(tree, name) for name in ("train_data", "val_data")}
     for name, loader in loaders.items():
-        assemble.check_image_size(tokenizer, loader, name)
+        assemble.check_data(model, frozen, loader, name)
     train = loaders["train_data"]
     local = train.batch_size // distributed.world_size() // step.accumulate
     max_steps = tree["trainer"]["max_steps"]
     epochs = max_steps * train.batch_size / train.num_samples
     logger.info("%s", machine)
-    for line in assemble.describe(tree, image_size=train.image_size, batch=local, autocast=args.autocast):
+    if frozen is None:
+        lines = assemble.describe(tree, image_size=train.image_size, batch=local, autocast=args.autocast)
+    else:
+        lines = [f"parameters: {sum(p.numel() for p in model.parameters()):,} (generator)"]
+    for line in lines:
         logger.info("%s", line)
     logger.info(
         "plan: %d steps of %d images (%d a rank x %d micro-batches), %.1f epochs of %d images; "

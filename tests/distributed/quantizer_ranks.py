@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vq.distributed import all_gather_cat
 from vq.quantizers import (
     AffineCodebook,
+    CarryQuantizer,
     Codebook,
     CosineDistance,
     DataMomentsInit,
@@ -25,9 +26,13 @@ from vq.quantizers import (
     FrozenCodebook,
     KMeansInit,
     LearnedCodebook,
+    MultiScaleResidualQuantizer,
     NormalInit,
+    ProductQuantizer,
+    Quantizer,
     ReplaceDeadCodes,
     ReplaceUnusedCodes,
+    ResidualQuantizer,
     VectorQuantizer,
     accumulate,
     codebook_warmup,
@@ -58,12 +63,28 @@ BOOKS: dict[str, Callable[[], Codebook]] = {
 }
 
 
-def batch(step: int) -> Tensor:
-    return torch.randn(100, DIM, generator=torch.Generator().manual_seed(step)) + 1
+def averaged(dim: int = DIM) -> VectorQuantizer:
+    return VectorQuantizer(codebook=EMACodebook(size=16, dim=dim, decay=0.5, revival=ReplaceDeadCodes()))
 
 
-def make(name: str) -> VectorQuantizer:
+COMPOSITES: dict[str, Callable[[], Quantizer]] = {
+    "residual-shared": lambda: ResidualQuantizer(quantizers=[averaged()], depth=3),
+    "residual-separate": lambda: ResidualQuantizer(quantizers=[averaged(), averaged()]),
+    "product-shared": lambda: ProductQuantizer(quantizers=[averaged(2)], groups=2),
+    "product-packed": lambda: ProductQuantizer(quantizers=[averaged(3), averaged(1)], is_packed=True),
+    "carry": lambda: CarryQuantizer(quantizer=averaged(2), digits=2, dim=4),
+    "multi-scale": lambda: MultiScaleResidualQuantizer(quantizer=averaged(), scales=[1, (1, 2), (2, 3)]),
+}
+
+
+def batch(step: int, grid: tuple[int, ...] = ()) -> Tensor:
+    return torch.randn(100, *grid, DIM, generator=torch.Generator().manual_seed(step)) + 1
+
+
+def make(name: str) -> Quantizer:
     torch.manual_seed(0)
+    if name in COMPOSITES:
+        return COMPOSITES[name]()
     distance = CosineDistance() if name == "ema-revival" else None
     return VectorQuantizer(codebook=BOOKS[name](), distance=distance)
 
@@ -73,7 +94,7 @@ def train(name: str, shard: slice, *, seed: int, compiled: bool = False) -> dict
     forward = torch.compile(quantizer, fullgraph=True, backend="eager") if compiled else quantizer
     torch.manual_seed(seed)
     for step in range(STEPS):
-        forward(batch(step)[shard])
+        forward(batch(step, quantizer.grid)[shard])
     return quantizer.state_dict()
 
 
@@ -130,7 +151,7 @@ def run_rank(rank: int, world_size: int, store: str, expected: dict[str, dict[st
     )
     first = sum(SHARDS[world_size][:rank])
     shard = slice(first, first + SHARDS[world_size][rank])
-    for name in BOOKS:
+    for name in (*BOOKS, *COMPOSITES):
         # Only rank 0's generator is that of the single process; the others must follow its draws.
         compare(name, train(name, shard, seed=rank), expected[name])
     compare("accumulate", train_accumulating(shard), expected["ema"])
@@ -148,7 +169,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     whole = slice(0, 100)
-    expected = {name: train(name, whole, seed=0) for name in BOOKS}
+    expected = {name: train(name, whole, seed=0) for name in (*BOOKS, *COMPOSITES)}
     expected |= {"DDP": train_wrapped(whole), "warm-up": warm_up([whole], seed=0)}
     context = get_context("fork")
     for world_size in SHARDS:

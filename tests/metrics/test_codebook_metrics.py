@@ -32,7 +32,21 @@ def test_equal_numpy(shape):
     assert score(Perplexity(codebook_size=100), indices) == {
         "perplexity": pytest.approx(np.exp(nats), rel=1e-12),
         "entropy_bits": pytest.approx(nats / np.log(2), rel=1e-12),
+        "bits_per_pixel": pytest.approx(nats / np.log(2) * indices[0].numel() / 16, rel=1e-12),
     }
+
+
+def test_levels_have_their_own_numbers():
+    """Of two levels one uses two codes evenly, the other one code; pooled there are three."""
+    indices = torch.stack([torch.arange(8) % 2, torch.full((8,), 5)], dim=1).reshape(4, 2, 2)
+    assert score(CodebookUsage(codebook_size=8, levels=2), indices) == {
+        "codebook_usage": 3 / 8, "codebook_usage_0": 2 / 8, "codebook_usage_1": 1 / 8,
+    }  # fmt: skip
+    found = score(Perplexity(codebook_size=8, levels=2), indices)
+    assert found == pytest.approx({
+        "perplexity": 2 ** 1.5, "entropy_bits": 1.5, "bits_per_pixel": 8 / 64,
+        "perplexity_0": 2, "entropy_bits_0": 1, "perplexity_1": 1, "entropy_bits_1": 0,
+    })  # fmt: skip
 
 
 def test_over_the_set_not_over_batches():
@@ -45,7 +59,9 @@ def test_over_the_set_not_over_batches():
 def test_one_code(code, usage):
     indices = torch.full((2, 3), code)
     assert score(CodebookUsage(codebook_size=16), indices) == {"codebook_usage": usage}
-    assert score(Perplexity(codebook_size=16), indices) == {"perplexity": 1, "entropy_bits": 0}
+    assert score(Perplexity(codebook_size=16), indices) == {
+        "perplexity": 1, "entropy_bits": 0, "bits_per_pixel": 0,
+    }  # fmt: skip
 
 
 def test_counts_are_exact_integers():
@@ -73,3 +89,12 @@ class TestErrors:
             ValueError, match=f"{metric.__name__}: expected a codebook_size of at least 1, got 0"
         ):
             metric(codebook_size=0)
+
+    def test_levels(self, metric):
+        with pytest.raises(ValueError, match=f"{metric.__name__}: expected at least 1 level, got 0"):
+            metric(codebook_size=4, levels=0)
+
+    def test_levels_of_the_indices(self, metric):
+        message = rf"{metric.__name__}: expected indices whose last axis is 3 levels, got \(2, 4\)"
+        with pytest.raises(ValueError, match=message):
+            score(metric(codebook_size=4, levels=3), torch.zeros(2, 4, dtype=torch.int64))

@@ -54,6 +54,7 @@ def whole() -> dict[str, float]:
 
 def test_names_and_types(whole):
     names = {"l1_unit", "mse_unit", "psnr", "ssim", "codebook_usage", "perplexity", "entropy_bits"}
+    names |= {"bits_per_pixel"}
     assert set(whole) == names | ({"lpips_alex"} if HAS_LPIPS else set())
     assert all(type(value) is float for value in whole.values())
 

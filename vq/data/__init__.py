@@ -7,6 +7,8 @@ from vq.data.embedded import EmojiDataset, PhotoDataset, ProceduralDataset
 from vq.data.image_folder import ImageFolder, ImageNet
 from vq.data.loader import ImageLoader
 from vq.data.sample import Batch, Sample, collate
+from vq.data.token_store import TokenStore, TokenStoreError
+from vq.data.tokens import TokenBatch, TokenDataset, TokenLoader
 from vq.data.transforms import (
     CenterCrop,
     RandomCrop,
@@ -32,6 +34,11 @@ __all__ = [
     "RandomResizedCrop",
     "Resize",
     "Sample",
+    "TokenBatch",
+    "TokenDataset",
+    "TokenLoader",
+    "TokenStore",
+    "TokenStoreError",
     "Transform",
     "UndecodableImage",
     "UndecodableSetError",

@@ -145,6 +145,20 @@ class ImageLoader:
         draws = ([Draw(0, 0, i) for i in share[s : s + local]] for s in range(0, len(share), local))
         return _without_gaps(self._load(draws, _Budget(self.max_undecodable, len(share)), replace=False))
 
+    def chosen_batches(self, groups: Iterable[Sequence[int]]) -> Iterator[Batch]:
+        """Yields a batch for each group of indices, in order, without the images that cannot be decoded.
+
+        Random transforms see the same generator in every pass. A batch may be empty.
+
+        Args:
+            groups: Indices of the set; whatever the ranks share is up to the caller.
+
+        Raises:
+            UndecodableSetError: While reading, if more than `max_undecodable` of the images are broken.
+        """
+        budget = _Budget(self.max_undecodable, min(len(self.dataset), _SHARE_OF_AT_LEAST))
+        return self._load(([Draw(0, 0, i) for i in group] for group in groups), budget, replace=False)
+
     def fixed_batch(self, num: int) -> Batch:
         """Reads `num` images spread evenly over the set (or all, if it has fewer), the same ones each time.
 

@@ -1,6 +1,7 @@
 """The one place where configs and objects meet: sections become the parts of a run."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -10,17 +11,23 @@ from typing import Any
 import torch
 
 from vq import distributed
-from vq.data import Batch, ImageLoader, UndecodableSetError
+from vq.data import Batch, ImageLoader, TokenLoader, UndecodableSetError
+from vq.engine.adversary import Adversary
 from vq.engine.alternating import codebook_parameters
 from vq.engine.callbacks import Callback, ConsoleProgress, Guarded, ImageGrid, MetricsFile, TensorBoard, WandB
 from vq.engine.checkpointer import Checkpointer
 from vq.engine.evaluator import Evaluator
 from vq.engine.launch import Machine
+from vq.engine.proposal import decay_groups, tokens_of
+from vq.engine.schedules import Schedule
 from vq.engine.steps import TrainStep
+from vq.engine.tokenization import fingerprint
 from vq.engine.trainer import Trainer
+from vq.generators import Generator
 from vq.ops.keyed import stable_hash
-from vq.registry import ConfigError, build
+from vq.registry import ConfigError, build, build_value
 from vq.tokenizers import ImageTokenizer
+from vq.tokenizers.checkpoint import CheckpointError
 
 Tree = Mapping[str, Any]
 logger = logging.getLogger(__name__)
@@ -45,6 +52,24 @@ def make_tokenizer(config: Tree, *, seed: int = 0) -> ImageTokenizer:
     return tokenizer
 
 
+def make_frozen_tokenizer(config: Tree) -> torch.nn.Module:
+    """The trained tokenizer of a page that trains a generator: eval mode, no gradient."""
+    try:
+        tokenizer: torch.nn.Module = build(section(config, "tokenizer"), path="tokenizer")
+    except CheckpointError as error:
+        raise ConfigError(f"tokenizer: {error}") from error
+    return tokenizer.eval().requires_grad_(requires_grad=False)
+
+
+def make_model(config: Tree, *, seed: int = 0) -> torch.nn.Module:
+    """What the page trains: its generator if it has one, else its tokenizer."""
+    if "generator" not in config:
+        return make_tokenizer(config, seed=seed)
+    torch.manual_seed(stable_hash(seed, "weights"))
+    generator: Generator = build(section(config, "generator"), path="generator")
+    return generator
+
+
 def make_loader(config: Tree, name: str) -> ImageLoader:
     """The loader of section `name` (`train_data` or `val_data`), checked: there, decodable, of one size."""
     loader: ImageLoader = build(section(config, name), path=name)
@@ -64,17 +89,91 @@ def check_image_size(tokenizer: torch.nn.Module, loader: ImageLoader, name: str)
             f"{name}: its images are {height} x {width}, but the tokenizer scales down by {factor}, which does not "
             f"divide them; crop to {max(1, height // factor) * factor} x {max(1, width // factor) * factor}"
         )
+    # Networks that make a sequence of an image are made for one size.
+    wanted = getattr(tokenizer, "image_size", None) or (height, width)
+    if wanted != (height, width):
+        raise ConfigError(
+            f"{name}: its images are {height} x {width}, but tokenizer.decoder is made for {wanted[0]} x {wanted[1]}; "
+            f"resize them, or set tokenizer.decoder.image_size"
+        )
 
 
-def make_evaluator(config: Tree) -> Evaluator:
-    """The config's evaluator."""
-    evaluator: Evaluator = build(section(config, "evaluator"), path="evaluator")
+def check_data(
+    model: torch.nn.Module, frozen_tokenizer: torch.nn.Module | None, loader: ImageLoader, name: str
+) -> None:
+    """Refuses data that do not fit what is trained or validated, before any work.
+
+    Raises:
+        ConfigError: With the section's name, what was expected and what came.
+    """
+    if not isinstance(model, Generator):
+        check_image_size(model, loader, name)
+        return
+    num_classes = len(loader.dataset.class_names)
+    if num_classes > model.num_classes:
+        raise ConfigError(
+            f"{name}: has {num_classes} classes, the generator {model.num_classes}; set generator.num_classes"
+        )
+    if isinstance(loader, TokenLoader):
+        _check_store(model, frozen_tokenizer, loader, name)
+    elif frozen_tokenizer is not None:
+        check_image_size(frozen_tokenizer, loader, name)
+    batch = loader.fixed_batch(1)
+    indices, _ = tokens_of(batch, frozen_tokenizer, next(model.parameters()).device)
+    if indices[0].numel() != math.prod((*model.grid, model.num_indices)):
+        raise ConfigError(
+            f"{name}: a sample has indices of the shape {tuple(indices.shape[1:])}, the generator is made for "
+            f"a grid of {tuple(model.grid)} with {model.num_indices} each; set generator.grid and generator.num_indices"
+        )
+
+
+def _check_store(
+    model: Generator, frozen_tokenizer: torch.nn.Module | None, loader: TokenLoader, name: str
+) -> None:
+    """Refuses indices that the page's tokenizer did not make."""
+    manifest, root = loader.dataset.store.manifest, loader.dataset.root
+    if manifest["vocabulary_size"] != model.vocabulary_size:
+        raise ConfigError(
+            f"{name}: {root} has indices below {manifest['vocabulary_size']}, the generator is made for "
+            f"{model.vocabulary_size}; set generator.vocabulary_size"
+        )
+    if frozen_tokenizer is not None:
+        mine, theirs = fingerprint(frozen_tokenizer), manifest["tokenizer_sha256"]
+        if mine != theirs:
+            raise ConfigError(
+                f"{name}: {root} was made by a tokenizer with the checksum {theirs[:16]}..., the page's has "
+                f"{mine[:16]}...; tokenize again with its weights, or name the weights of the store"
+            )
+
+
+def make_sampling(config: Tree, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How the page's evaluator samples, with some values changed; None changes nothing."""
+    node = section(config, "evaluator").get("sampling") or {}
+    given = {name: value for name, value in changes.items() if value is not None}
+    sampling: dict[str, Any] = build_value({**node, **given}, path="evaluator.sampling")
+    return sampling
+
+
+def make_evaluator(config: Tree, *, frozen_tokenizer: torch.nn.Module | None = None) -> Evaluator:
+    """The config's evaluator; that of a generator gets the tokenizer which decodes."""
+    runtime: dict[str, Any] = {} if frozen_tokenizer is None else {"tokenizer": frozen_tokenizer}
+    evaluator: Evaluator = build(section(config, "evaluator"), path="evaluator", **runtime)
     return evaluator
 
 
-def make_step(config: Tree, tokenizer: ImageTokenizer, *, autocast: bool = False) -> TrainStep:
+def make_step(
+    config: Tree,
+    model: torch.nn.Module,
+    *,
+    autocast: bool = False,
+    frozen_tokenizer: torch.nn.Module | None = None,
+) -> TrainStep:
     """The training step: its optimizers get their parameters, its schedule the length of the run."""
-    node, runtime = section(config, "train_step"), {"tokenizer": tokenizer, "autocast": autocast}
+    node, runtime = section(config, "train_step"), {"tokenizer": model, "autocast": autocast}
+    if isinstance(model, Generator):
+        runtime |= {"generator": model, "tokenizer": frozen_tokenizer}
+        return _build_step(config, node, "train_step", decay_groups(model), **runtime)
+    tokenizer = model
     if "step" not in node:
         return _build_step(config, node, "train_step", list(tokenizer.parameters()), **runtime)
     # A step around another one has the codes, and the inner one everything else.
@@ -84,18 +183,47 @@ def make_step(config: Tree, tokenizer: ImageTokenizer, *, autocast: bool = False
     return _build_step(config, node, "train_step", codes, step=inner)
 
 
-def _build_step(
-    config: Tree, node: Tree, path: str, parameters: list[torch.nn.Parameter], **runtime: Any
-) -> TrainStep:
+def _build_step(config: Tree, node: Tree, path: str, parameters: Sequence[Any], **runtime: Any) -> TrainStep:
     """A step whose `optimizer` moves `parameters` by its `schedule`."""
     runtime["optimizer"] = build(node["optimizer"], path=f"{path}.optimizer", params=parameters)
     if "step" not in node:
-        schedule = node.get("schedule") or {"type": "vq.engine.schedules.Constant"}
-        total_steps = {"total_steps": section(config, "trainer").get("max_steps")}
-        length: dict[str, Any] = {} if schedule["type"].endswith("Constant") else total_steps
-        runtime["schedule"] = build(schedule, path=f"{path}.schedule", **length)
+        runtime["schedule"] = _build_schedule(node, path, section(config, "trainer").get("max_steps"))
+    if "adversary" in node:
+        device = runtime["tokenizer"].pre_quant.weight.device
+        runtime["adversary"] = _build_adversary(config, node["adversary"], f"{path}.adversary", device)
     step: TrainStep = build(node, path=path, **runtime)
     return step
+
+
+def _build_adversary(config: Tree, node: Tree, path: str, device: torch.device) -> Adversary:
+    """The discriminator's side; its first weights are a function of the seed that the tokenizer's came from."""
+    if "discriminator" not in node or "optimizer" not in node:
+        raise ConfigError(f"{path}: expected a discriminator and an optimizer, got {', '.join(node)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stable_hash(torch.initial_seed(), "discriminator"))
+        discriminator = build(node["discriminator"], path=f"{path}.discriminator").to(device)
+    parameters = [p for p in discriminator.parameters() if p.requires_grad]
+    start, end = node.get("start_step", 0), section(config, "trainer").get("max_steps")
+    if end is not None and start >= end:
+        logger.warning(
+            "%s.start_step: the run ends at step %d, before step %d: no discriminator", path, end, start
+        )
+        end = start + 1
+    return build(  # type: ignore[no-any-return]
+        node,
+        path=path,
+        discriminator=discriminator,
+        optimizer=build(node["optimizer"], path=f"{path}.optimizer", params=parameters),
+        schedule=_build_schedule(node, path, None if end is None else end - start),
+    )
+
+
+def _build_schedule(node: Tree, path: str, total_steps: int | None) -> Schedule:
+    """The node's schedule, by default a constant rate; one that ends gets the number of steps."""
+    schedule = node.get("schedule") or {"type": "vq.engine.schedules.Constant"}
+    length: dict[str, Any] = {} if schedule["type"].endswith("Constant") else {"total_steps": total_steps}
+    built: Schedule = build(schedule, path=f"{path}.schedule", **length)
+    return built
 
 
 def make_checkpointer(config: Tree, run: Path) -> Checkpointer:
@@ -123,12 +251,19 @@ def make_callback(config: Tree, run: Path, *, wandb: bool) -> Callback:
 
 
 def make_trainer(
-    config: Tree, run: Path, train_step: TrainStep, machine: Machine, *, seed: int, wandb: bool = False
+    config: Tree,
+    run: Path,
+    train_step: TrainStep,
+    machine: Machine,
+    *,
+    seed: int,
+    wandb: bool = False,
+    frozen_tokenizer: torch.nn.Module | None = None,
 ) -> Trainer:
     """Everything of a run, ready to `fit`; wrong sizes and missing data are refused here."""
     train_data, val_data = make_loader(config, "train_data"), make_loader(config, "val_data")
     for name, loader in (("train_data", train_data), ("val_data", val_data)):
-        check_image_size(train_step.model, loader, name)
+        check_data(train_step.model, frozen_tokenizer, loader, name)
     accumulate = train_step.accumulate
     try:  # the global batch must divide over ranks and micro-batches
         next(iter(train_data.train_batches(seed=seed, micro_batches=accumulate)))
@@ -140,7 +275,7 @@ def make_trainer(
         train_step=train_step,
         batches=partial(grouped_batches, train_data, seed, accumulate),
         checkpointer=make_checkpointer(config, run),
-        evaluator=make_evaluator(config),
+        evaluator=make_evaluator(config, frozen_tokenizer=frozen_tokenizer),
         val_data=val_data,
         callback=make_callback(config, run, wandb=wandb),
         seed=seed,
@@ -182,24 +317,12 @@ def describe(config: Tree, *, image_size: tuple[int, int], batch: int, autocast:
             if not list(module.children()) and isinstance(output, torch.Tensor):
                 activations += output.numel() * (2 if autocast else 4)
 
-        hooks = [
-            m.register_forward_hook(count)
-            for m in (*tokenizer.encoder.modules(), *tokenizer.decoder.modules())
-        ]
-        latent = tokenizer.encoder(image)
-        factor = tokenizer.downsample_factor
-        grid = (image_size[0] // factor, image_size[1] // factor)
-        tokenizer.decoder(torch.empty(batch, tokenizer.post_quant.out_channels, *grid))
+        hooks = [m.register_forward_hook(count) for m in tokenizer.modules()]
+        tokenizer.bypass(image)
         for hook in hooks:
             hook.remove()
-    parts = {
-        name: sum(p.numel() for p in module.parameters())
-        for name, module in (
-            ("encoder", tokenizer.encoder),
-            ("quantizer", tokenizer.quantizer),
-            ("decoder", tokenizer.decoder),
-        )
-    }
+    indices = " x ".join(map(str, tokenizer.indices_shape(*image_size)))
+    parts = {name: sum(p.numel() for p in module.parameters()) for name, module in tokenizer.named_children()}
     total = sum(p.numel() for p in tokenizer.parameters())
     buffers = sum(b.numel() * b.element_size() for b in tokenizer.buffers())
     copies = 4 + (
@@ -208,8 +331,7 @@ def describe(config: Tree, *, image_size: tuple[int, int], batch: int, autocast:
     state = copies * 4 * total + buffers
     return [
         f"parameters: {total:,} ({', '.join(f'{name} {n:,}' for name, n in parts.items())})",
-        f"an image of {image_size[0]} x {image_size[1]} becomes {grid[0]} x {grid[1]} indices "
-        f"out of {tokenizer.codebook_size:,}; features {tuple(latent.shape)}",
+        f"an image of {image_size[0]} x {image_size[1]} becomes {indices} indices out of {tokenizer.codebook_size:,}",
         f"memory a rank, estimated: {(state + activations) / 2**20:,.0f} MiB "
         f"(weights, gradients, optimizer, average {state / 2**20:,.0f}; activations of {batch} images "
         f"{activations / 2**20:,.0f}; losses and workspace come on top)",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vq import distributed
 from vq.data import Batch, ImageLoader
-from vq.metrics import Metric
+from vq.metrics import Metric, share_features
 from vq.ops.images import grid, to_signed_unit, to_uint8
 from vq.registry import ENGINES
 from vq.tokenizers import ImageTokenizer
@@ -35,7 +35,8 @@ class Evaluator:
     """Scores a tokenizer's reconstructions of a set; the same numbers on 1 and N ranks.
 
     Args:
-        metrics: Updated with every batch, summed over ranks at the end.
+        metrics: Updated with every batch, summed over ranks at the end. Those with equal feature networks
+            share one, so that each batch passes through it once.
         every: Steps between validations during training; the last step is always validated.
         num_grid_images: How many fixed images the reconstruction grid shows.
 
@@ -47,6 +48,7 @@ class Evaluator:
         if every < 1:
             raise ValueError(f"every: expected at least 1 step, got {every}")
         self.metrics, self.every, self.num_grid_images = list(metrics), every, num_grid_images
+        share_features(self.metrics)
 
     @torch.no_grad()
     def evaluate(

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,12 @@ from torch.optim import Optimizer
 
 from vq import distributed
 from vq.data import Batch
+from vq.engine.moving import add_share, check_annealing, check_weights, collecting
 from vq.engine.schedules import Schedule
 from vq.engine.weight_ema import WeightEMA
 from vq.losses import Loss
 from vq.ops.images import to_signed_unit
-from vq.quantizers import Annealing, accumulate
+from vq.quantizers import Annealing
 from vq.registry import STEPS
 from vq.tokenizers import ImageTokenizer, TokenizerOutput
 
@@ -89,15 +90,8 @@ class ReconstructionStep(TrainStep):
         annealing: Mapping[str, Annealing] | None = None,
         autocast: bool = False,
     ) -> None:
-        if set(weights) != {*losses, "quantizer"}:
-            raise ValueError(
-                f"weights: expected one for each of {[*losses, 'quantizer']}, got {list(weights)}"
-            )
-        for name in annealing or {}:
-            if not isinstance(getattr(tokenizer.quantizer, name, None), float):
-                raise ValueError(
-                    f"annealing: {type(tokenizer.quantizer).__name__} has no number {name!r} to change"
-                )
+        check_weights(weights, [*losses, "quantizer"])
+        check_annealing(tokenizer.quantizer, annealing or {})
         self.annealing = dict(annealing or {})
         self.model, self.tokenizer = tokenizer, tokenizer
         self.optimizer, self.schedule = optimizer, schedule
@@ -120,10 +114,9 @@ class ReconstructionStep(TrainStep):
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for i, batch in enumerate(batches):
-            with self._not_last() if i < len(batches) - 1 else nullcontext():
+            with collecting(self.tokenizer, self.forward) if i < len(batches) - 1 else nullcontext():
                 scalars = self._backward(batch, share=1 / len(batches))
-            for name, value in scalars.items():
-                sums[name] = sums.get(name, 0) + value / len(batches)
+            add_share(sums, scalars, 1 / len(batches))
 
         norm = nn.utils.clip_grad_norm_(self._moved(), self.max_gradient_norm or float("inf"))
         self.optimizer.step()
@@ -148,14 +141,6 @@ class ReconstructionStep(TrainStep):
 
     def _moved(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-    def _not_last(self) -> AbstractContextManager[object]:
-        """A micro-batch before the last: gradients stay on their rank, codebooks only count."""
-        stack = ExitStack()
-        stack.enter_context(accumulate(self.tokenizer))
-        if isinstance(self.forward, DistributedDataParallel):
-            stack.enter_context(self.forward.no_sync())
-        return stack
 
     def state_dict(self) -> State:
         """See `TrainStep`."""

@@ -33,8 +33,15 @@ class Validator(Protocol):
 
     every: int
 
-    def evaluate(self, model: Any, loader: Any) -> Evaluation:
-        """The model's scores on a set."""
+    def evaluate(
+        self,
+        model: Any,
+        loader: Any,
+        *,
+        on_batch: Callable[[Any, Tensor, Tensor], None] | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Evaluation:
+        """The model's scores on a set; the callables get each batch, and how many samples it had."""
 
     def picture(self, model: Any, loader: Any) -> Tensor:
         """uint8 (3, h, w): what the model makes of a few fixed samples."""

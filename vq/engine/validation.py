@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from vq import distributed
 from vq.data import Batch, ImageLoader
-from vq.engine.assemble import check_image_size, make_evaluator, make_loader, make_tokenizer
+from vq.engine.assemble import check_data, make_evaluator, make_frozen_tokenizer, make_loader, make_model
 from vq.engine.callbacks import progress_bar
-from vq.engine.evaluator import Evaluation, Evaluator
+from vq.engine.evaluator import Evaluation
 from vq.engine.pictures import index_picture
+from vq.engine.trainer import Validator
 from vq.ops.images import save_png
-from vq.tokenizers import ImageTokenizer
 from vq.tokenizers.checkpoint import EMA_WEIGHTS, load_weights
 
 logger = logging.getLogger(__name__)
@@ -33,16 +33,16 @@ class Validation:
     """The parts that validating any number of checkpoints of one config needs, built once.
 
     Attributes:
-        tokenizer: Gets each checkpoint's weights.
+        model: Gets each checkpoint's weights: a tokenizer, or a generator.
         loader: Gives this rank's share of the validation set.
         evaluator: Scores.
         autocast: Run the networks in bfloat16.
         visual: Pattern of the pictures to save an image: any of `image`, `reconstruction`, `indices`.
     """
 
-    tokenizer: ImageTokenizer
+    model: nn.Module
     loader: ImageLoader
-    evaluator: Evaluator
+    evaluator: Validator
     autocast: bool
     visual: str
 
@@ -53,10 +53,11 @@ class Validation:
         Raises:
             ConfigError: If a part cannot be built, or the images do not fit the tokenizer.
         """
-        tokenizer = make_tokenizer(config).to(device)
-        loader, evaluator = make_loader(config, "val_data"), make_evaluator(config)
-        check_image_size(tokenizer, loader, "val_data")
-        return cls(tokenizer=tokenizer, loader=loader, evaluator=evaluator, autocast=autocast, visual=visual)
+        model, loader = make_model(config).to(device), make_loader(config, "val_data")
+        frozen = make_frozen_tokenizer(config).to(device) if "generator" in config else None
+        evaluator = make_evaluator(config, frozen_tokenizer=frozen)
+        check_data(model, frozen, loader, "val_data")
+        return cls(model=model, loader=loader, evaluator=evaluator, autocast=autocast, visual=visual)
 
     def run(
         self, weights: list[Path], directory: Path, *, allow_missing: str = "", allow_unexpected: str = ""
@@ -72,19 +73,19 @@ class Validation:
         Returns:
             Metric name -> value.
         """
-        load_weights(self.tokenizer, weights, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
-        saver = _Visuals(directory / "visual", self.visual, self.tokenizer.codebook_size)
-        device = next(self.tokenizer.parameters()).device.type
+        load_weights(self.model, weights, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
+        saver = _Visuals(directory / "visual", self.visual, getattr(self.model, "codebook_size", 0))
+        device = next(self.model.parameters()).device.type
         progress = progress_bar()
         task = progress.add_task("validate", total=self.loader.num_samples, note="")
         with progress, torch.autocast(device, torch.bfloat16, enabled=self.autocast):
             evaluation = self.evaluator.evaluate(
-                self.tokenizer,
+                self.model,
                 self.loader,
                 on_batch=saver,
                 on_progress=lambda n: progress.advance(task, n * distributed.world_size()),
             )
-            picture = self.evaluator.picture(self.tokenizer, self.loader)
+            picture = self.evaluator.picture(self.model, self.loader)
         if distributed.rank() == 0:
             save_png(picture, directory / "reconstructions.png")
             self._write(evaluation, weights, directory)

@@ -1,1 +1,23 @@
 """Generators: networks that propose the next indices, given a class and the indices so far."""
+
+from vq.generators.base import Generator, GeneratorOutput, generator_output
+from vq.generators.decoder import LLAMA_SIZES, DecoderStyle, DecoderTransformer, GPT2Style, LlamaStyle
+from vq.generators.sampling import ConstantGuidance, CosineGuidance, Guidance, LinearGuidance, Sampler
+from vq.generators.transformer import TransformerGenerator
+
+__all__ = [
+    "LLAMA_SIZES",
+    "ConstantGuidance",
+    "CosineGuidance",
+    "DecoderStyle",
+    "DecoderTransformer",
+    "GPT2Style",
+    "Generator",
+    "GeneratorOutput",
+    "Guidance",
+    "LinearGuidance",
+    "LlamaStyle",
+    "Sampler",
+    "TransformerGenerator",
+    "generator_output",
+]

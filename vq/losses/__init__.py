@@ -1,7 +1,27 @@
-"""Losses: two batches of images to one scalar."""
+"""Losses: two batches of images to one scalar; and what adversarial training wants of logits."""
 
+from vq.losses.adversarial import (
+    AdversarialObjective,
+    HingeObjective,
+    NonSaturatingObjective,
+    VanillaObjective,
+)
 from vq.losses.base import Loss
+from vq.losses.discriminator_penalty import DiscriminatorPenalty, GradientPenalty, LeCAMPenalty, R1Penalty
 from vq.losses.perceptual import LPIPSLoss
 from vq.losses.pixel import L1Loss, MSELoss
 
-__all__ = ["L1Loss", "LPIPSLoss", "Loss", "MSELoss"]
+__all__ = [
+    "AdversarialObjective",
+    "DiscriminatorPenalty",
+    "GradientPenalty",
+    "HingeObjective",
+    "L1Loss",
+    "LPIPSLoss",
+    "LeCAMPenalty",
+    "Loss",
+    "MSELoss",
+    "NonSaturatingObjective",
+    "R1Penalty",
+    "VanillaObjective",
+]

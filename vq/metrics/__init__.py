@@ -2,7 +2,35 @@
 
 from vq.metrics.base import Metric
 from vq.metrics.codebook import CodebookUsage, Perplexity
+from vq.metrics.features import BatchFeatures, share_features
+from vq.metrics.frechet import FIDMetric, SpatialFIDMetric
+from vq.metrics.levels import LevelUsage
 from vq.metrics.lpips import LPIPSMetric
 from vq.metrics.pixel import PSNR, SSIM, L1Metric, MSEMetric
+from vq.metrics.samples import KID, FeatureCosine, InceptionScore, PrecisionRecall
+from vq.metrics.statistics import ReferenceStatistics, Stamp, StatisticsCollector
+from vq.metrics.tokens import TokenScores
 
-__all__ = ["PSNR", "SSIM", "CodebookUsage", "L1Metric", "LPIPSMetric", "MSEMetric", "Metric", "Perplexity"]
+__all__ = [
+    "KID",
+    "PSNR",
+    "SSIM",
+    "BatchFeatures",
+    "CodebookUsage",
+    "FIDMetric",
+    "FeatureCosine",
+    "InceptionScore",
+    "L1Metric",
+    "LPIPSMetric",
+    "LevelUsage",
+    "MSEMetric",
+    "Metric",
+    "Perplexity",
+    "PrecisionRecall",
+    "ReferenceStatistics",
+    "SpatialFIDMetric",
+    "Stamp",
+    "StatisticsCollector",
+    "TokenScores",
+    "share_features",
+]

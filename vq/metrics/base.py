@@ -58,6 +58,11 @@ class Metric(nn.Module, ABC):
         self.register_buffer(name, torch.zeros(shape, dtype=dtype), persistent=False)
         self._sum_names.append(name)
 
+    @property
+    def is_synced(self) -> bool:
+        """Whether the sums are those of all ranks already."""
+        return self._is_synced
+
     def reset(self) -> None:
         """Forgets all images."""
         for name in self._sum_names:
@@ -111,6 +116,10 @@ class Metric(nn.Module, ABC):
                 f"{type(self).__name__}.compute: expected at least one image, got none; call update() first"
             )
         return self.result()
+
+    def stamp(self) -> dict[str, str | int | None]:
+        """What must be equal for two of its scores to be comparable (protocol, weights, ...); {} if nothing."""
+        return {}
 
     @abstractmethod
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:

@@ -94,6 +94,9 @@ class MultiScaleResidualQuantizer(Quantizer):
                 self.register_buffer(f"_up{number}_{axis}", up, persistent=False)
         dim = self.codebook_dim
         self.convs = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in used if mix)
+        for conv in self.convs:  # phi begins as the identity
+            nn.init.dirac_(conv.weight)
+            nn.init.zeros_(conv.bias)
 
     @classmethod
     def example(cls) -> "MultiScaleResidualQuantizer":
@@ -248,7 +251,8 @@ def _shared_convs(num_scales: int, num_convs: int) -> list[int]:
 
 
 def _images(z: Float[Tensor, "*lead h w dim"]) -> Float[Tensor, "n h w dim"]:
-    return z.reshape(math.prod(z.shape[:-3]), *z.shape[-3:])
+    # Contiguous, as in `decode`: a convolution may round differently for another layout.
+    return z.reshape(math.prod(z.shape[:-3]), *z.shape[-3:]).contiguous()
 
 
 def _matrix(mode: str, before: int, after: int) -> Float[Tensor, "{after} {before}"]:

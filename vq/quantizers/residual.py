@@ -106,27 +106,27 @@ class ResidualQuantizer(Quantizer):
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         total = torch.zeros_like(z)
+        is_cut = self.training and self.prefix_rate > 0
         partial_sums: list[Tensor] = []
-        outputs: list[QuantizeOutput] = []
+        indices, losses = [], []
+        metrics: dict[str, Tensor] = {}
         for number, stage in enumerate(self.stages):
             # A shared codebook learns at its last stage, from all of them.
             is_shared_later = any(later is stage for later in list(self.stages)[number + 1 :])
             with accumulate(stage) if is_shared_later else nullcontext():
-                outputs.append(stage(self._divided(z - total, number), mask))
-            total = total + self._multiplied(outputs[-1].quantized.detach(), number)
-            partial_sums.append(total)
-        if self.training and self.prefix_rate:
+                output = stage(self._divided(z - total, number), mask)
+            total = total + self._multiplied(output.quantized.detach(), number)
+            if is_cut:  # only then: kept tensors cost memory, and new memory time
+                partial_sums.append(total)
+            indices.append(output.indices)
+            losses.append(output.loss if self.scales is None else output.loss * self.scales[number] ** 2)
+            metrics |= {f"stage{number}/{name}": value for name, value in output.metrics.items()}
+            del output  # or its vectors would stay alive during the next stage
+        if is_cut:
             total = self._cut_some(partial_sums)
-        metrics = {
-            f"stage{number}/{name}": value
-            for number, output in enumerate(outputs)
-            for name, value in output.metrics.items()
-        }
-        scales = self.scales or (1.0,) * len(outputs)
-        losses = [output.loss * scale**2 for output, scale in zip(outputs, scales, strict=True)]
         return QuantizeOutput(
             quantized=replace_value(z, total),
-            indices=torch.stack([output.indices for output in outputs], dim=-1),
+            indices=torch.stack(indices, dim=-1),
             loss=torch.stack(losses).mean(),
             metrics=metrics,
         )

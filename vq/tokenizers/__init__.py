@@ -1,7 +1,8 @@
 """Image tokenizers, and the files that hold them."""
 
+from vq.tokenizers.hierarchy import TwoLevelTokenizer
 from vq.tokenizers.image import ImageTokenizer
 from vq.tokenizers.output import TokenizerOutput
 from vq.tokenizers.pretrained import pretrained_tokenizer
 
-__all__ = ["ImageTokenizer", "TokenizerOutput", "pretrained_tokenizer"]
+__all__ = ["ImageTokenizer", "TokenizerOutput", "TwoLevelTokenizer", "pretrained_tokenizer"]

@@ -11,10 +11,11 @@ from vq.tokenizers.output import TokenizerOutput
 
 @TOKENIZERS.register_module()
 class ImageTokenizer(nn.Module):
-    """Turns an image into a grid of indices and back.
+    """Turns an image into a grid of indices and back, or into a sequence of them.
 
     Between the networks and the quantizer stand two 1x1 convolutions (the field's `quant_conv` and
-    `post_quant_conv`), so that any encoder meets any quantizer.
+    `post_quant_conv`), so that any encoder meets any quantizer. Networks with `num_latents` (TiTok) make a
+    sequence of that many vectors of an image instead of a grid: read `h, w` below as `num_latents`.
 
     Args:
         encoder: image -> (batch, encoder.out_channels, h, w).
@@ -22,7 +23,8 @@ class ImageTokenizer(nn.Module):
         decoder: (batch, decoder.in_channels, h, w) -> image.
 
     Raises:
-        ValueError: If the encoder and the decoder scale by different factors.
+        ValueError: If the encoder and the decoder scale by different factors, or one makes a grid and the other
+            wants a sequence, or the quantizer wants a grid and gets a sequence.
     """
 
     def __init__(self, *, encoder: nn.Module, quantizer: Quantizer, decoder: nn.Module) -> None:
@@ -34,17 +36,31 @@ class ImageTokenizer(nn.Module):
             )
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
         self.downsample_factor = int(encoder.downsample_factor)  # type: ignore[arg-type]
+        self.num_latents: int | None = _num_latents(encoder, quantizer, decoder)
+        # A decoder of a sequence is made for one size of images; one of a grid takes any.
+        self.image_size: tuple[int, int] | None = getattr(decoder, "image_size", None)
+        convolution = nn.Conv2d if self.num_latents is None else nn.Conv1d
         dim = quantizer.codebook_dim
-        self.pre_quant = nn.Conv2d(int(encoder.out_channels), dim, 1)  # type: ignore[arg-type]
-        self.post_quant = nn.Conv2d(dim, int(decoder.in_channels), 1)  # type: ignore[arg-type]
+        self.pre_quant = convolution(int(encoder.out_channels), dim, 1)  # type: ignore[arg-type]
+        self.post_quant = convolution(dim, int(decoder.in_channels), 1)  # type: ignore[arg-type]
 
     @property
     def codebook_size(self) -> int:
         """The number of different indices."""
         return self.quantizer.codebook_size
 
+    def indices_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """The axes of one image's indices, for an image of this size in pixels."""
+        factor = self.downsample_factor
+        places = (height // factor, width // factor) if self.num_latents is None else (self.num_latents,)
+        return places[: len(places) - len(self.quantizer.grid)] + self.quantizer.index_shape
+
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> TokenizerOutput:
-        """Image in [-1, 1] -> reconstruction, indices, the quantizer's loss."""
+        """Image in [-1, 1] -> reconstruction, indices, the quantizer's loss.
+
+        Raises:
+            ValueError: If the decoder is made for images of another size, or the stride does not divide it.
+        """
         quantize = self.quantizer(self._latent(image))
         return TokenizerOutput(reconstruction=self._decode(quantize.quantized), quantize=quantize)
 
@@ -66,10 +82,34 @@ class ImageTokenizer(nn.Module):
         """
         return self._decode(self.quantizer.decode(indices)).clamp(-1, 1)
 
+    def bypass(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+        """Image in [-1, 1] -> what the networks alone make of it, with nothing quantized between them."""
+        return self._decode(self._latent(image))
+
     def _latent(self, image: Tensor) -> Tensor:
+        if self.image_size is not None and image.shape[2:] != self.image_size:
+            raise ValueError(
+                f"ImageTokenizer: expected images of {self.image_size[0]}x{self.image_size[1]}, for which its decoder "
+                f"is made, got {image.shape[2]}x{image.shape[3]}; resize them, or change the decoder's image_size"
+            )
         latent: Tensor = self.pre_quant(self.encoder(image)).movedim(1, -1)
         return latent
 
     def _decode(self, quantized: Tensor) -> Tensor:
         reconstruction: Tensor = self.decoder(self.post_quant(quantized.movedim(-1, 1)))
         return reconstruction
+
+
+def _num_latents(encoder: nn.Module, quantizer: Quantizer, decoder: nn.Module) -> int | None:
+    ours, theirs = getattr(encoder, "num_latents", None), getattr(decoder, "num_latents", None)
+    if ours != theirs:
+        words = ["a grid" if n is None else f"a sequence of {n}" for n in (ours, theirs)]
+        raise ValueError(
+            f"tokenizer: the encoder makes {words[0]}, but the decoder takes {words[1]}; give them the same kind"
+        )
+    if ours is not None and len(quantizer.grid) > 1:
+        raise ValueError(
+            f"tokenizer: {type(quantizer).__name__} quantizes whole grids, but the encoder makes a sequence; take "
+            "an encoder of grids"
+        )
+    return ours

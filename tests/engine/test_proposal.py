@@ -1,0 +1,131 @@
+"""Generators in training, in validation and at work: from indices and from images, on any number of batches."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import TINY
+
+from vq import config
+from vq.engine import ProposalEvaluator, ProposalStep, assemble
+from vq.engine.generation import Wanted, plan, write_images
+from vq.engine.proposal import decay_groups, tokens_of
+from vq.engine.schedules import Constant
+from vq.generators import DecoderTransformer, LlamaStyle, TransformerGenerator
+
+Make = Callable[..., TransformerGenerator]
+
+
+@pytest.fixture
+def tokenizer() -> torch.nn.Module:
+    return assemble.make_tokenizer(
+        config.load(TINY).to_dict(), seed=1
+    ).eval()  # 16 px become 8 x 8 of 16 codes
+
+
+@pytest.fixture
+def make() -> Make:
+    def make_one(**changes: Any) -> TransformerGenerator:
+        torch.manual_seed(0)
+        arguments: dict[str, Any] = {
+            "vocabulary_size": 16,
+            "num_classes": 4,
+            "grid": (8, 8),
+            "class_dropout": 0.0,
+        }
+        transformer = DecoderTransformer(width=32, depth=2, num_heads=2, style=LlamaStyle(), dropout=0.0)
+        return TransformerGenerator(transformer=transformer, **(arguments | changes))
+
+    return make_one
+
+
+def step_of(
+    generator: torch.nn.Module, tokenizer: torch.nn.Module | None = None, lr: float = 1e-2
+) -> ProposalStep:
+    return ProposalStep(
+        generator=generator,
+        tokenizer=tokenizer,
+        optimizer=torch.optim.AdamW(decay_groups(generator), lr=lr),
+        schedule=Constant(),
+    )
+
+
+def batch_of(count: int = 8) -> dict[str, Any]:
+    indices = torch.randint(16, (count, 8, 8), generator=torch.Generator().manual_seed(3))
+    return {"indices": indices, "label": torch.arange(count) % 4, "key": [str(i) for i in range(count)]}
+
+
+def test_it_learns_a_batch_by_heart(make: Make) -> None:
+    step = step_of(make().train())
+    losses = [float(step([batch_of(4)], i)["loss/total"]) for i in range(80)]
+    assert losses[0] == pytest.approx(torch.log(torch.tensor(16.0)).item(), abs=0.3)
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_micro_batches_equal_one_large_batch(make: Make) -> None:
+    whole, pieces, batch = step_of(make().train()), step_of(make().train()), batch_of(8)
+    halves = [{k: v[s] for k, v in batch.items()} for s in (slice(0, 4), slice(4, 8))]
+    for i in range(3):
+        one, many = whole([batch], i), pieces(halves, i)
+        torch.testing.assert_close(one["loss/total"], many["loss/total"], atol=1e-6, rtol=1e-6)
+    for a, b in zip(whole.model.parameters(), pieces.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=0)  # Adam divides rounding by its size
+
+
+def test_images_are_tokenized_on_the_spot(make: Make, tokenizer: torch.nn.Module) -> None:
+    loader = assemble.make_loader(config.load(TINY).to_dict(), "train_data")
+    batch = next(iter(loader.train_batches(seed=0)))
+    indices, label = tokens_of(batch, tokenizer, torch.device("cpu"))
+    stored = {"indices": indices, "label": label, "key": batch["key"]}
+    online, offline = step_of(make().train(), tokenizer), step_of(make().train())
+    assert torch.equal(online([batch], 0)["loss/total"], offline([stored], 0)["loss/total"])
+    with pytest.raises(ValueError, match="the data are images; give a tokenizer"):
+        step_of(make())([batch], 0)
+
+
+def test_validation_counts_every_index_once(make: Make, tokenizer: torch.nn.Module) -> None:
+    loader = assemble.make_loader(config.load(TINY).to_dict(), "val_data")  # 13 images in batches of 4
+    generator = make()
+    scores = ProposalEvaluator(tokenizer=tokenizer).evaluate(generator.train(), loader)
+    assert generator.training
+    assert scores.num_images == 13
+    total = []
+    with torch.no_grad():
+        for batch in loader.pass_batches():
+            indices, label = tokens_of(batch, tokenizer, torch.device("cpu"))
+            total.append(generator.eval()(indices, label).loss * len(label))
+    assert scores.scores["loss"] == pytest.approx(float(torch.stack(total).sum()) / 13, abs=1e-5)
+    perplexity = torch.tensor(scores.scores["loss"]).exp().item()
+    assert scores.scores["token_perplexity"] == pytest.approx(perplexity, rel=1e-4)
+    picture = ProposalEvaluator(tokenizer=tokenizer, num_grid_images=3).picture(generator, loader)
+    assert picture.shape[1] > 3 * 16
+    assert picture.shape[2] >= 3 * 16
+
+
+def test_pictures_are_the_same_whatever_is_made_with_them_and_none_is_made_twice(
+    make: Make, tokenizer: torch.nn.Module, tmp_path: Path
+) -> None:
+    generator = make().eval()
+    given: dict[str, Any] = {"seed": 5, "sampling": {"guidance": 1.5}, "settings": {"weights_sha256": "x"}}
+    wanted = plan([0, 2], num=None, num_per_class=3)
+    write_images(generator, tokenizer, wanted, tmp_path / "all", batch_size=6, **given)
+    write_images(generator, tokenizer, wanted[::2], tmp_path / "some", batch_size=2, **given)
+    for w in wanted[::2]:
+        assert (tmp_path / "all" / w.file).read_bytes() == (tmp_path / "some" / w.file).read_bytes()
+    kept = (tmp_path / "some" / wanted[0].file).stat().st_mtime_ns
+    write_images(generator, tokenizer, wanted, tmp_path / "some", batch_size=4, **given)
+    assert (tmp_path / "some" / wanted[0].file).stat().st_mtime_ns == kept
+    assert (tmp_path / "some" / "grid.png").read_bytes() == (tmp_path / "all" / "grid.png").read_bytes()
+    samples = json.loads((tmp_path / "some" / "samples.json").read_text())["samples"]
+    assert [s["class"] for s in samples] == [0, 2] * 3
+    with pytest.raises(ValueError, match=r"holds pictures made otherwise \(seed: 5 there, 6 now\)"):
+        write_images(generator, tokenizer, wanted, tmp_path / "all", batch_size=6, **(given | {"seed": 6}))
+
+
+def test_the_plan_goes_round_the_classes() -> None:
+    assert [(w.label, w.number) for w in plan([7, 3], num=3, num_per_class=None)] == [(7, 0), (3, 0), (7, 1)]
+    assert len(plan([7, 3], num=None, num_per_class=5)) == 10
+    assert Wanted(label=7, number=12).file == "class0007_00012.png"

@@ -1,0 +1,51 @@
+"""Records what test_adversarial_run.py compares with: `python tests/golden/record_adversarial_run.py`."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+LOSSES = HERE / "adversarial_run_losses.json"
+TINY = HERE.parent / "tiny_page.py"
+ADVERSARY = {
+    "type": "Adversary",
+    "discriminator": {"type": "PatchDiscriminator", "base_width": 8, "depth": 1},
+    "objective": {"type": "HingeObjective"},
+    "optimizer": {"type": "torch.optim.Adam", "lr": 1e-3, "betas": [0.5, 0.9]},
+    "penalties": {"r1": {"type": "R1Penalty", "every": 2}, "lecam": {"type": "LeCAMPenalty"}},
+    "weights": {"objective": 1.0, "r1": 0.1, "lecam": 0.01},
+    "start_step": 1,
+}
+
+
+def losses_of_five_steps() -> list[dict[str, float]]:
+    from vq import config
+    from vq.engine import assemble
+    from vq.ops.keyed import stable_hash
+
+    tree = config.load(TINY).to_dict()
+    tree["train_step"] |= {
+        "type": "AdversarialStep",
+        "adversary": ADVERSARY,
+        "weights": {"l1": 1.0, "quantizer": 1.0, "adversarial": 0.8},
+    }
+    step = assemble.make_step(tree, assemble.make_tokenizer(tree, seed=7).train())
+    batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), 7, step.accumulate, 0)
+    rows = []
+    for number in range(5):
+        torch.manual_seed(stable_hash(7, "step", number, 0))
+        scalars = step(next(batches), number)
+        kept = ("loss/", "discriminator/", "adversarial_weight")
+        rows.append({name: float(value) for name, value in scalars.items() if name.startswith(kept)})
+    return rows
+
+
+def main() -> None:
+    sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
+    LOSSES.write_text(json.dumps(losses_of_five_steps(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

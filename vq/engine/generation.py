@@ -1,0 +1,148 @@
+"""Pictures from a generator: planned, sampled on all ranks, written one by one, and never twice."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor, nn
+
+from vq import distributed
+from vq.data import read_image
+from vq.generators import Generator
+from vq.ops.images import grid, save_png, to_uint8
+from vq.ops.keyed import stable_hash
+
+MOST_IN_A_GRID = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One picture.
+
+    Attributes:
+        label: Its class.
+        number: Which of its class, from 0.
+    """
+
+    label: int
+    number: int
+
+    @property
+    def file(self) -> str:
+        """Its file name."""
+        return f"class{self.label:04d}_{self.number:05d}.png"
+
+
+def plan(classes: Sequence[int], *, num: int | None, num_per_class: int | None) -> list[Wanted]:
+    """The pictures to make: `num` in all, going round the classes, or `num_per_class` of each."""
+    if num_per_class is None:
+        num_per_class = -(-(num or len(classes)) // len(classes))
+    wanted = [Wanted(label=c, number=i) for i in range(num_per_class) for c in classes]
+    return wanted if num is None else wanted[:num]
+
+
+@torch.no_grad()
+def generate_images(
+    generator: Generator,
+    tokenizer: nn.Module,
+    label: Int64[Tensor, "b"],
+    seeds: Int64[Tensor, "b"],
+    *,
+    sampling: Mapping[str, Any],
+    prefix: Int64[Tensor, "b *prefix"] | None = None,
+) -> UInt8[Tensor, "b 3 h w"]:
+    """Samples indices of each class, each picture from its own seed, and decodes them."""
+    device = next(generator.parameters()).device
+    given = {} if prefix is None else {"prefix": prefix.to(device)}
+    indices = generator.generate(label.to(device), seeds=seeds, **sampling, **given)
+    return to_uint8(tokenizer.decode(indices).float()).cpu()  # type: ignore[operator]
+
+
+def write_images(
+    generator: Generator,
+    tokenizer: nn.Module,
+    wanted: Sequence[Wanted],
+    folder: Path,
+    *,
+    seed: int,
+    sampling: Mapping[str, Any],
+    batch_size: int,
+    settings: Mapping[str, Any],
+    on_progress: Callable[[int], None] = lambda n: None,
+) -> Path:
+    """Writes the pictures that are not there yet, `samples.json`, and `grid.png` of the first hundred.
+
+    A picture is a function of the seed, its class and its number: neither ranks nor batches nor a run that
+    was killed and started again change it.
+
+    Args:
+        generator: In eval mode.
+        tokenizer: Decodes its indices.
+        wanted: What to make; the ranks share it.
+        folder: Made if it is missing.
+        seed: Of all pictures.
+        sampling: Arguments of `Generator.generate`.
+        batch_size: Pictures at a time and rank.
+        settings: What the pictures depend on besides; a folder made with others is refused.
+        on_progress: Gets the number of pictures that this rank has just done.
+
+    Returns:
+        The grid's file.
+
+    Raises:
+        ValueError: If the folder holds pictures of other settings.
+    """
+    record = {"seed": seed, **settings, "sampling": {k: repr(v) for k, v in sampling.items()}}
+    if distributed.rank() == 0:
+        _claim(folder, record)
+    distributed.barrier()
+    mine = wanted[distributed.rank() :: distributed.world_size()]
+    missing = [w for w in mine if not (folder / w.file).is_file()]
+    on_progress(len(mine) - len(missing))
+    for start in range(0, len(missing), batch_size):
+        some = missing[start : start + batch_size]
+        label = torch.tensor([w.label for w in some])
+        seeds = torch.tensor([stable_hash(seed, "sample", w.label, w.number) % 2**62 for w in some])
+        made = generate_images(generator, tokenizer, label, seeds, sampling=sampling)
+        for w, image in zip(some, made, strict=True):
+            save_png(image, folder / w.file)
+        on_progress(len(some))
+    distributed.barrier()
+    if distributed.rank() == 0:
+        samples = [{"file": w.file, "class": w.label, "number": w.number} for w in wanted]
+        _write_json(folder / "samples.json", {**record, "samples": samples})
+        shown = sorted(wanted, key=lambda w: (w.label, w.number))[:MOST_IN_A_GRID]
+        images = torch.stack([read_image(folder / w.file, w.file) for w in shown])
+        save_png(grid(images, columns=_columns(shown)), folder / "grid.png")
+    distributed.barrier()
+    return folder / "grid.png"
+
+
+def _columns(shown: Sequence[Wanted]) -> int:
+    """A row for each class, if they have equally many; else about a square."""
+    counts = {w.label: sum(v.label == w.label for v in shown) for w in shown}
+    equal = len(set(counts.values())) == 1 and len(counts) > 1
+    return next(iter(counts.values())) if equal else max(1, round(len(shown) ** 0.5))
+
+
+def _claim(folder: Path, record: Mapping[str, Any]) -> None:
+    file = folder / "settings.json"
+    if file.is_file():
+        there = json.loads(file.read_text(encoding="utf-8"))
+        different = [k for k in sorted({*there, *record}) if there.get(k) != record.get(k)]
+        if different:
+            changes = ", ".join(f"{k}: {there.get(k)} there, {record.get(k)} now" for k in different)
+            raise ValueError(f"{folder}: holds pictures made otherwise ({changes}); choose another --out")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(file, record)
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    partial.replace(file)

@@ -1,0 +1,242 @@
+"""A set of images becomes a token store: shard by shard, on all ranks, restartable at any moment."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional
+
+from vq import distributed
+from vq.data import Batch, CenterCrop, ImageLoader, Resize
+from vq.data.token_store import (
+    ShardFiles,
+    TokenStoreError,
+    bytes_per_index,
+    is_whole,
+    write_manifest,
+    write_shard,
+)
+from vq.ops.images import to_signed_unit
+
+logger = logging.getLogger(__name__)
+SETTINGS = "settings.json"
+TEN_CROP_SCALE = 1.1
+VIEWS = {
+    1: "the image",
+    2: "the image, and its mirror image",
+    10: "the four corners and the centre of the image at 1.1 times the size, then their mirror images",
+}
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A checksum of a module's weights, whatever file they came from: names, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def views_of(loader: ImageLoader, crops: int, size: tuple[int, int]) -> ImageLoader:
+    """The loader whose batches `cut_views` cuts.
+
+    Args:
+        loader: Of single images.
+        crops: Views an image: 1, 2 or 10.
+        size: Height and width of a view.
+
+    Raises:
+        ValueError: If there is no such number of views, or ten of images that are not square.
+    """
+    if crops not in VIEWS:
+        raise ValueError(f"--crops: expected one of {', '.join(map(str, VIEWS))}, got {crops}")
+    if crops < 10:
+        return loader
+    if size[0] != size[1]:
+        raise ValueError(f"--crops 10: expected square images, got {size[0]} x {size[1]}")
+    larger = round(TEN_CROP_SCALE * size[0])
+    return ImageLoader(
+        dataset=loader.dataset,
+        transforms=[Resize(size=larger), CenterCrop(size=larger)],
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        shuffle=False,
+        max_undecodable=loader.max_undecodable,
+    )
+
+
+def cut_views(image: Tensor, crops: int, size: tuple[int, int]) -> list[Tensor]:
+    """(b, 3, h, w) pixels to the views in the order of `VIEWS`."""
+    if crops == 1:
+        return [image]
+    if crops == 2:
+        return [image, image.flip(-1)]
+    corners = list(functional.five_crop(image, list(size)))
+    return corners + [corner.flip(-1) for corner in corners]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokenization:
+    """What a run of `vq.tokenize` found.
+
+    Attributes:
+        num_images: Images in the store.
+        undecodable: The names of those that were left out.
+        num_bytes: Size of the packed indices.
+    """
+
+    num_images: int
+    undecodable: list[str]
+    num_bytes: int
+
+
+@torch.no_grad()
+def tokenize(
+    tokenizer: nn.Module,
+    loader: ImageLoader,
+    directory: Path,
+    *,
+    crops: int = 1,
+    images_per_shard: int = 4096,
+    settings: Mapping[str, Any],
+    on_progress: Callable[[int], None] = lambda n: None,
+) -> Tokenization:
+    """Writes the store; shards that are whole already are kept.
+
+    A shard holds a fixed part of the set and is encoded in fixed batches, so neither ranks nor a run that
+    was killed change a byte. The ranks share the shards; nothing is exchanged until the end.
+
+    Args:
+        tokenizer: In eval mode, on its device.
+        loader: Reads the images as they are to be tokenized.
+        directory: Made if it is missing.
+        crops: Views an image, see `VIEWS`.
+        images_per_shard: How many images of the set a shard covers.
+        settings: What the indices depend on: written to the manifest; a folder made with others is refused.
+        on_progress: Gets the number of images that this rank has just done.
+
+    Raises:
+        TokenStoreError: If the folder holds tokens of another tokenizer or set.
+    """
+    vocabulary = int(tokenizer.codebook_size)  # type: ignore[arg-type]
+    width = bytes_per_index(vocabulary)
+    size = loader.image_size
+    source = views_of(loader, crops, size)
+    device = next(tokenizer.parameters()).device
+    axes = list(tokenizer.encode(torch.zeros(1, 3, *size, device=device)).shape[1:])  # type: ignore[operator]
+    manifest = {
+        **settings,
+        "vocabulary_size": vocabulary,
+        "bytes_per_index": width,
+        "axes": axes,
+        "views": crops,
+        "view_order": VIEWS[crops],
+        "images_per_shard": images_per_shard,
+        "batch_size": source.batch_size,
+        "num_source_images": source.num_samples,
+        "class_names": list(source.dataset.class_names),
+    }
+    _claim(directory, manifest)
+    num_shards = max(1, -(-source.num_samples // images_per_shard))
+    mine = range(distributed.rank(), num_shards, distributed.world_size())
+    todo = []
+    for number in mine:
+        if is_whole(ShardFiles(directory=directory, number=number)):
+            on_progress(len(_items(number, images_per_shard, source.num_samples)))
+        else:
+            todo.append(number)
+    _write_shards(
+        tokenizer,
+        source,
+        [
+            (ShardFiles(directory=directory, number=n), _items(n, images_per_shard, source.num_samples))
+            for n in todo
+        ],
+        crops=crops,
+        size=size,
+        width=width,
+        on_progress=on_progress,
+    )
+    distributed.barrier()
+    found: dict[str, Any] = {}
+    if distributed.rank() == 0:
+        found = write_manifest(directory, manifest, num_shards)
+    text = distributed.broadcast_object(json.dumps(found))
+    whole = json.loads(text)
+    return Tokenization(
+        num_images=whole["num_images"],
+        undecodable=[name for shard in whole["shards"] for name in shard["undecodable"]],
+        num_bytes=whole["num_images"] * crops * int(torch.tensor(axes).prod()) * width,
+    )
+
+
+def _items(number: int, images_per_shard: int, total: int) -> range:
+    return range(number * images_per_shard, min((number + 1) * images_per_shard, total))
+
+
+def _write_shards(
+    tokenizer: nn.Module,
+    loader: ImageLoader,
+    shards: Sequence[tuple[ShardFiles, range]],
+    *,
+    crops: int,
+    size: tuple[int, int],
+    width: int,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Encodes the images of the shards in one stream, so that the reading never waits for a shard's end."""
+    local = loader.batch_size
+    groups = [items[i : i + local] for _, items in shards for i in range(0, len(items), local)]
+    batches = loader.chosen_batches(groups)
+    for files, items in shards:
+        parts: list[Tensor] = []
+        labels: list[int] = []
+        keys: list[str] = []
+        undecodable: list[str] = []
+        for start in range(0, len(items), local):
+            batch = next(batches)
+            undecodable += batch["undecodable"]
+            if batch["key"]:
+                parts.append(encode_views(tokenizer, batch, crops, size).cpu())
+                labels += batch["label"].tolist()
+                keys += batch["key"]
+            on_progress(min(local, len(items) - start))
+        indices = torch.cat(parts) if parts else torch.zeros(0, crops, dtype=torch.int64)
+        write_shard(files, indices, labels=labels, keys=keys, undecodable=undecodable, width=width)
+
+
+def encode_views(
+    tokenizer: nn.Module, batch: Batch, crops: int, size: tuple[int, int]
+) -> Int64[Tensor, "b views *axes"]:
+    """The indices of each view of a batch of images."""
+    device = next(tokenizer.parameters()).device
+    image = batch["image"].to(device, non_blocking=True)
+    views = [tokenizer.encode(to_signed_unit(view)) for view in cut_views(image, crops, size)]  # type: ignore[operator]
+    return torch.stack(views, dim=1)
+
+
+def _claim(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """On rank 0 writes what the folder is for, or refuses one that is for something else; all ranks wait."""
+    problem = ""
+    if distributed.rank() == 0:
+        file = directory / SETTINGS
+        if file.is_file():
+            there = json.loads(file.read_text(encoding="utf-8"))
+            different = [k for k in sorted({*there, *manifest}) if there.get(k) != manifest.get(k)]
+            problem = "; ".join(f"{k}: {there.get(k)} there, {manifest.get(k)} now" for k in different)
+        else:
+            directory.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f"{SETTINGS}.partial")
+            partial.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            partial.replace(file)
+    problem = json.loads(distributed.broadcast_object(json.dumps(problem)))
+    if problem:
+        raise TokenStoreError(f"{directory}: holds tokens made otherwise ({problem}); choose another --out")

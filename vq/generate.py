@@ -1,0 +1,108 @@
+"""Generates pictures: `python -m vq.generate NAME CONFIG --load-from iter_N --classes 207 360 --num 16`."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vq import cli
+
+logger = logging.getLogger("vq.generate")  # __name__ is __main__ under python -m
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = cli.parser(
+        "generate",
+        "Samples pictures of the given classes from the generator of a run, and writes a PNG of each, a grid, and "
+        "samples.json to work_dirs/NAME/generated/CHECKPOINT. A picture depends on the seed, its class and its number "
+        "alone. Started again, it makes what is missing; under torchrun the ranks share the work.",
+        "python -m vq.generate ar/llama_digits configs/ar/llama_digits.py --classes 3 7 --num 16 --cfg 2 --seed 0",
+    )
+    cli.add_run(parser)
+    cli.add_machine(parser)
+    parser.add_argument("--load-from", metavar="iter_N", help="the checkpoint (default: the newest)")
+    parser.add_argument("--classes", type=int, nargs="+", help="class numbers (default: all)")
+    parser.add_argument("--num", type=int, help="pictures in all, going round the classes")
+    parser.add_argument("--num-per-class", type=int, help="pictures of each class, as for a gFID")
+    parser.add_argument("--cfg", type=float, help="scale of the guidance; 1 is none (default: the page's)")
+    parser.add_argument("--temperature", type=float, help="default: the page's")
+    parser.add_argument("--top-k", type=int, help="only the k likeliest indices")
+    parser.add_argument("--top-p", type=float, help="only the likeliest indices that make up p")
+    parser.add_argument("--seed", type=int, default=0, help="default 0")
+    parser.add_argument("--batch-size", type=int, default=32, help="pictures at a time and rank (default 32)")
+    parser.add_argument("--out", type=Path, metavar="DIR")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Runs the command; returns the grid's file."""
+    args = arguments().parse_args(argv)
+    run, config = cli.run_directory(args.name), cli.load_config(args).to_dict()
+    if "generator" not in config:
+        raise cli.UsageError(
+            f"{args.config}: has no section generator; vq.generate needs a page of a generator"
+        )
+    if args.num is not None and args.num_per_class is not None:
+        raise cli.UsageError("--num and --num-per-class say different things; give one of them")
+    for name in ("num", "num_per_class", "batch_size"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise cli.UsageError(
+                f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}"
+            )
+
+    from vq.engine.launch import launched, open_log
+    from vq.tokenizers.checkpoint import CheckpointError
+
+    with launched(device=args.device, autocast=args.autocast) as machine:
+        open_log(None)
+        logger.info("%s", machine)
+        try:
+            return _generate(args, run, config, machine.device)
+        except (CheckpointError, ValueError) as error:
+            raise cli.UsageError(str(error)) from error
+
+
+def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], device: str) -> Path:
+    import torch
+
+    from vq import distributed
+    from vq.engine import assemble, generation
+    from vq.engine.callbacks import progress_bar
+    from vq.engine.checkpointer import sha256
+    from vq.tokenizers.checkpoint import find_weights, load_weights
+
+    weights = find_weights(run / "checkpoints" / args.load_from if args.load_from else run)
+    model: Any = assemble.make_model(config).to(device).eval()
+    tokenizer = assemble.make_frozen_tokenizer(config).to(device)
+    load_weights(model, [weights])
+    classes = args.classes if args.classes is not None else list(range(model.num_classes))
+    if wrong := [c for c in classes if not 0 <= c < model.num_classes]:
+        raise cli.UsageError(f"--classes: expected numbers in [0, {model.num_classes}), got {wrong}")
+    sampling = assemble.make_sampling(
+        config,
+        {"guidance": args.cfg, "temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p},
+    )
+    wanted = generation.plan(classes, num=args.num, num_per_class=args.num_per_class)
+    folder = args.out or run / "generated" / weights.parent.name
+    progress = progress_bar()
+    task = progress.add_task("generate", total=len(wanted), note="")
+    with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
+        picture = generation.write_images(
+            model,
+            tokenizer,
+            wanted,
+            folder,
+            seed=args.seed,
+            sampling=sampling,
+            batch_size=args.batch_size,
+            settings={"weights": str(weights), "weights_sha256": sha256(weights)},
+            on_progress=lambda n: progress.advance(task, n * distributed.world_size()),
+        )
+    logger.info("wrote %d pictures and %s", len(wanted), picture)
+    return picture
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,244 @@
+"""How an index is drawn from logits: guidance, temperature, top-k, top-p, and one uniform number a draw.
+
+The number is a function of the picture's seed and of the draw's position alone, so a picture is the same in every
+batch, on every rank, and with or without a cache, up to the rounding of the logits.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+FIRST_CANDIDATES = 1024
+"""How many of the likeliest indices top-p looks at first; it doubles them until their mass is enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance(ABC):
+    """How far a draw moves from the unconditional logits past the conditional ones, as sampling goes on.
+
+    logits = unconditional + scale * (conditional - unconditional); 1 is the plain conditional model.
+
+    Source: Ho and Salimans 2022, https://arxiv.org/abs/2207.12598, eq. 6 (their w is scale - 1), here between
+        logits; an interval as in Kynkaanniemi et al. 2024, https://arxiv.org/abs/2404.07724.
+    Differs from the source: logits of a discrete distribution, not scores.
+
+    Attributes:
+        scale: The largest scale.
+        start: The share of the picture, in [0, 1], from which guidance acts; the scale is 1 before it.
+        end: The share until which it acts.
+
+    Raises:
+        ValueError: If the scale is negative or not finite, or not 0 <= start < end <= 1.
+    """
+
+    scale: float
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if not (math.isfinite(self.scale) and self.scale >= 0):
+            raise ValueError(f"{name}: expected a finite scale of at least 0, got {self.scale}")
+        if not 0 <= self.start < self.end <= 1:
+            raise ValueError(f"{name}: expected 0 <= start < end <= 1, got {self.start} and {self.end}")
+
+    def at(self, progress: float) -> float:
+        """The scale when a share `progress` in [0, 1) of the picture is there."""
+        if not self.start <= progress < self.end:
+            return 1.0
+        return 1 + (self.scale - 1) * self.rise((progress - self.start) / (self.end - self.start))
+
+    @abstractmethod
+    def rise(self, progress: float) -> float:
+        """The share of the way from 1 to the scale, at a share of the interval."""
+
+
+class ConstantGuidance(Guidance):
+    """The same scale from `start` to `end`.
+
+    Example:
+        >>> ConstantGuidance(2.0, end=0.5).at(0.25), ConstantGuidance(2.0, end=0.5).at(0.5)
+        (2.0, 1.0)
+    """
+
+    __slots__ = ()
+
+    def rise(self, progress: float) -> float:
+        """See `Guidance`."""
+        return 1.0
+
+
+class LinearGuidance(Guidance):
+    """A scale that grows in a straight line from 1 at `start` to `scale` at `end`.
+
+    Example:
+        >>> LinearGuidance(3.0).at(0.5)
+        2.0
+    """
+
+    __slots__ = ()
+
+    def rise(self, progress: float) -> float:
+        """See `Guidance`."""
+        return progress
+
+
+class CosineGuidance(Guidance):
+    """A scale that grows along half a cosine, slowly at first: 1 + (scale - 1) (1 - cos(pi progress)) / 2.
+
+    Source: Gao et al. 2023, https://arxiv.org/abs/2303.14389, eq. 2, with power 1.
+    Differs from the source: over the places of a picture.
+
+    Example:
+        >>> CosineGuidance(3.0).at(0.5)
+        2.0
+    """
+
+    __slots__ = ()
+
+    def rise(self, progress: float) -> float:
+        """See `Guidance`."""
+        return (1 - math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """Picks indices from logits.
+
+    Attributes:
+        guidance: See `Guidance`. Unless it is a `ConstantGuidance` of 1, every picture is computed twice, with
+            its class and with none.
+        temperature: Divides the logits; 0 takes the likeliest index.
+        top_k: Only this many of the likeliest indices may be drawn; None for all.
+        top_p: Of those, only the fewest whose probabilities sum to at least this; None for all.
+
+    Raises:
+        ValueError: If a value is outside its range.
+    """
+
+    guidance: Guidance
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature: expected a finite number of at least 0, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k: expected at least 1, got {self.top_k}; None allows every index")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: expected a number in (0, 1], got {self.top_p}; None allows every index")
+
+    @property
+    def copies(self) -> int:
+        """How many rows of the network a picture takes: 2 with guidance, else 1."""
+        return 1 if isinstance(self.guidance, ConstantGuidance) and self.guidance.scale == 1 else 2
+
+    def rows(self, x: Int64[Tensor, "b *rest"]) -> Int64[Tensor, "rows *rest"]:
+        """One row a picture to the rows of the network."""
+        return x if self.copies == 1 else torch.cat([x, x])
+
+    def guided(self, logits: Float[Tensor, "rows *v"], progress: float) -> Float[Tensor, "b *v"]:
+        """The rows of the network, those with a class first, to the float32 logits of the pictures."""
+        logits = logits.float()
+        if self.copies == 1:
+            return logits
+        conditional, unconditional = logits.chunk(2)
+        scale = self.guidance.at(progress)
+        return conditional if scale == 1 else torch.lerp(unconditional, conditional, scale)
+
+    def pick(
+        self, logits: Float[Tensor, "*b v"], uniform: Float[Tensor, "*b"]
+    ) -> tuple[Int64[Tensor, "*b"], Float[Tensor, "*b"]]:
+        """Logits to an index each, by the inverse of the distribution function, and its log-probability.
+
+        The vocabulary is never sorted: top-k selects before the softmax.
+
+        Args:
+            logits: Guided.
+            uniform: Numbers in [0, 1).
+
+        Returns:
+            The indices, and the logarithm of the probability, among those allowed, with which each was drawn.
+        """
+        if self.temperature == 0:
+            index = logits.argmax(-1)
+            return index, torch.zeros_like(uniform, dtype=torch.float32)
+        logits = logits / self.temperature
+        candidates = None
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            logits, candidates = logits.topk(self.top_k)
+            mass = logits.double().softmax(-1)
+        elif self.top_p is not None and self.top_p < 1:
+            mass, candidates = _likeliest(logits, self.top_p)
+        else:
+            mass = logits.double().softmax(-1)
+        if self.top_p is not None and self.top_p < 1 and candidates is not None:
+            # An index stays if those before it do not reach top_p; the first always stays.
+            mass = mass.where(mass.cumsum(-1) - mass < self.top_p, 0)
+        position = _invert(mass, uniform)
+        probability = mass.gather(-1, position[..., None])[..., 0] / mass.sum(-1)
+        if candidates is not None:
+            position = candidates.gather(-1, position[..., None])[..., 0]
+        return position, probability.log().float()
+
+
+def uniform_numbers(seeds: Int64[Tensor, "b"], count: int, stream: int = 0) -> Float[Tensor, "b {count}"]:
+    """Numbers in [0, 1), each a function of its seed, the stream and its position alone (float64).
+
+    Source: Steele et al. 2014, https://doi.org/10.1145/2714064.2660195 (SplitMix64, its 53 highest bits).
+    Differs from the source: the seed is mixed once, so that neighbouring seeds give unrelated numbers.
+
+    Args:
+        seeds: Any 64-bit numbers.
+        count: Numbers a seed.
+        stream: Another stream, other numbers.
+
+    Example:
+        >>> a = uniform_numbers(torch.tensor([3, 4]), 2)
+        >>> torch.equal(a[1:], uniform_numbers(torch.tensor([4]), 2))
+        True
+    """
+    start = _mix(_mix(seeds) + stream * _signed(0xD1B54A32D192ED03))
+    step = torch.arange(1, count + 1, device=seeds.device) * _signed(0x9E3779B97F4A7C15)
+    return _shifted(_mix(start[:, None] + step), 11).double() * 2.0**-53
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """To the right, with zeros from the left: int64 has no such shift."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(x: int) -> int:
+    return x - (1 << 64) if x >= 1 << 63 else x
+
+
+def _invert(mass: Tensor, uniform: Tensor) -> Tensor:
+    total = mass.cumsum(-1)
+    wanted = uniform.double()[..., None] * total[..., -1:]
+    position = torch.searchsorted(total, wanted, right=True)
+    # Rounding may leave `wanted` at the very end: the last index of any mass is meant.
+    last = (total < total[..., -1:]).sum(-1, keepdim=True)
+    return torch.minimum(position, last)[..., 0]
+
+
+def _likeliest(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The probabilities of the likeliest indices, at least as many as sum to `top_p` in every row."""
+    normalizer = logits.double().logsumexp(-1, keepdim=True)
+    count = min(FIRST_CANDIDATES, logits.shape[-1])
+    while True:
+        values, candidates = logits.topk(count)
+        mass = (values.double() - normalizer).exp()
+        if count == logits.shape[-1] or bool((mass.sum(-1) >= top_p).all()):
+            return mass, candidates
+        count = min(2 * count, logits.shape[-1])

@@ -1,0 +1,136 @@
+"""Generation place after place with a transformer."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from vq.generators.base import Generator, GeneratorOutput, generator_output
+from vq.generators.decoder import DecoderTransformer, KeyValueCache
+from vq.generators.heads import DepthHead, Head, LinearHead
+from vq.generators.sampling import Sampler, uniform_numbers
+from vq.generators.stem import TokenStem, order_of
+from vq.registry import GENERATORS
+
+
+@GENERATORS.register_module()
+class TransformerGenerator(Generator):
+    """Proposes each place from the class and the places before it, with a causal transformer.
+
+    p(indices | class) = prod_t p(indices at place order[t] | class, indices at order[0], ..., order[t - 1])
+
+    Training sees a whole sequence at once; sampling one token a step, with a static cache.
+
+    Source: Sun et al. 2024, https://arxiv.org/abs/2406.06525, section 3.2 (LlamaGen); the stack of indices: Lee
+        et al. 2022, https://arxiv.org/abs/2203.01941.
+    Differs from the source: any grid; the class token turns by no angle, where the source makes its queries
+        and keys zero; the map to logits starts from a normal distribution, not from zero.
+
+    Args:
+        transformer: Along the places.
+        vocabulary_size: Number of codes.
+        num_classes: Number of classes.
+        grid: (rows, columns) or (length,).
+        order: "raster", "zigzag" (low frequencies first, for tokens that are frequencies), or all places in
+            the order in which they are proposed.
+        num_indices: Indices a place.
+        depth_transformer: Along the indices of a place; needed for more than one.
+        class_dropout: See `Generator`.
+
+    Raises:
+        ValueError: See `Generator`; or if there are stacked indices without a `depth_transformer` or the other
+            way round.
+
+    Example:
+        >>> generator = TransformerGenerator(
+        ...     transformer=DecoderTransformer(width=16, depth=1, num_heads=2),
+        ...     vocabulary_size=8, num_classes=3, grid=(2, 3),
+        ... )
+        >>> generator.generate(torch.tensor([0, 2]), seeds=torch.tensor([0, 1]), guidance=2.0, top_k=4).shape
+        torch.Size([2, 2, 3])
+    """
+
+    order: Tensor
+
+    def __init__(
+        self,
+        *,
+        transformer: DecoderTransformer,
+        vocabulary_size: int,
+        num_classes: int,
+        grid: Sequence[int],
+        order: str | Sequence[int] = "raster",
+        num_indices: int = 1,
+        depth_transformer: DecoderTransformer | None = None,
+        class_dropout: float = 0.1,
+    ) -> None:
+        super().__init__(
+            vocabulary_size=vocabulary_size,
+            num_classes=num_classes,
+            grid=grid,
+            num_indices=num_indices,
+            class_dropout=class_dropout,
+        )
+        if (num_indices > 1) != (depth_transformer is not None):
+            raise ValueError(
+                f"TransformerGenerator: expected a depth_transformer for num_indices above 1 and only then, got "
+                f"num_indices {num_indices} and {'none' if depth_transformer is None else 'one'}"
+            )
+        width = transformer.width
+        self.stem = TokenStem(
+            width=width,
+            vocabulary_size=vocabulary_size,
+            num_classes=num_classes,
+            num_indices=num_indices,
+            grid=grid,
+            head_width=transformer.head_width if transformer.is_rotary else None,
+        )
+        self.transformer = transformer
+        self.head: Head = (
+            LinearHead(width=width, vocabulary_size=vocabulary_size)
+            if depth_transformer is None
+            else DepthHead(
+                transformer=depth_transformer,
+                width=width,
+                vocabulary_size=vocabulary_size,
+                num_indices=num_indices,
+            )
+        )
+        self.register_buffer("order", order_of(order, grid), persistent=False)
+
+    def propose(self, indices: Int64[Tensor, "b l q"], label: Int64[Tensor, "b"]) -> GeneratorOutput:
+        """See `Generator`."""
+        ordered, before = indices[:, self.order], self.order[:-1]
+        x = self.stem(label, ordered[:, :-1], before)
+        hidden = self.transformer(x, rotation=self.stem.rotation(before))
+        logits = self.head(hidden, ordered)
+        return generator_output(logits[:, self.order.argsort()], indices)
+
+    def draw(
+        self,
+        label: Int64[Tensor, "rows"],
+        sampler: Sampler,
+        seeds: Int64[Tensor, "b"],
+        given: Int64[Tensor, "b l q"],
+    ) -> Int64[Tensor, "b l q"]:
+        """See `Generator`."""
+        length = self.num_places
+        # A number belongs to a place and a depth, wherever in the order it stands.
+        uniform = uniform_numbers(seeds, length * self.num_indices).unflatten(1, (length, -1))
+        indices = given[:, self.order].clone()
+        uniform, rotation = uniform[:, self.order], self.stem.rotation(self.order)
+        cache = KeyValueCache(self.transformer, rows=len(label), length=length)
+        # What the caller gives goes through the network at once.
+        known = (indices >= 0).all(2).all(0).long().cumprod(0).sum().item()
+        first = min(int(known), length - 1)
+        x = self.stem(label, sampler.rows(indices[:, :first]), self.order[:first])
+        for t in range(first, length):
+            start = cache.length
+            turn = None if rotation is None else rotation[:, start : t + 1]
+            hidden = self.transformer(x, rotation=turn, cache=cache)[:, -1]
+            drawn = self.head.draw(hidden, sampler, t / length, uniform[:, t], indices[:, t])
+            indices[:, t] = drawn
+            if t + 1 < length:
+                x = self.stem.of_indices(sampler.rows(drawn[:, None]), self.order[t : t + 1])
+        return indices[:, self.order.argsort()]

@@ -1,0 +1,177 @@
+"""The transformer: tokens to tokens, through blocks of attention and of a small network a token."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vq.layers.positions import Places, Positions
+from vq.layers.token_attention import SoftmaxAttention, TokenAttention
+from vq.registry import LAYERS
+
+
+class TransformerBlock(nn.Module):
+    """Adds to each token what it finds at the others, then what a two-layer network makes of the sum.
+
+    Layer norm, attention, sum; layer norm, linear, GELU, linear, sum.
+
+    Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, eq. 2 and 3.
+    Differs from the source: keys have no bias, which no softmax would see.
+
+    Args:
+        width: Channels of the tokens.
+        num_heads: Heads of the attention.
+        hidden: Channels inside the two-layer network.
+    """
+
+    def __init__(self, *, width: int, num_heads: int, hidden: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b m c"],
+        places: Places,
+        attention: TokenAttention,
+        positions: Positions | None,
+    ) -> Float[Tensor, "b m c"]:
+        """Tokens to tokens.
+
+        Args:
+            tokens: Those without a place first, then those with one.
+            places: Row and column of the last of them.
+            attention: How they look at each other.
+            positions: Turns queries and keys; None for no positions.
+        """
+        normed = self.norm1(tokens)
+        query, key, value = (
+            rearrange(layer(normed), "b n (heads dim) -> b heads n dim", heads=self.num_heads)
+            for layer in (self.query, self.key, self.value)
+        )
+        query, key = attention.features(query), attention.features(key)
+        if positions is not None:
+            query, key = _turn(query, places, positions), _turn(key, places, positions)
+        found = attention(query, key, value)
+        tokens = tokens + self.out(rearrange(found, "b heads n dim -> b n (heads dim)"))
+        out: Tensor = tokens + self.down(F.gelu(self.up(self.norm2(tokens))))
+        return out
+
+
+@LAYERS.register_module()
+class Transformer(nn.Module):
+    """Sends tokens through blocks in which they look at each other.
+
+    Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, eq. 1 to 4.
+    Differs from the source: positions and attention are parts to choose; linear layers start from a truncated
+        normal distribution of deviation 0.02, those that add to the tokens smaller by sqrt(2 * their depth),
+        as in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254).
+
+    Args:
+        width: Channels of the tokens.
+        depth: Number of blocks.
+        num_heads: Heads of the attention; a divisor of `width`.
+        mlp_ratio: Channels inside the network a token, in units of `width`.
+        attention: How tokens look at each other; `SoftmaxAttention()` if None.
+        positions: How tokens know their places; None for no positions: then their order means nothing.
+
+    Raises:
+        ValueError: If a number is below 1, or `num_heads` does not divide `width`.
+
+    Example:
+        >>> transformer = Transformer(width=8, depth=1, num_heads=2)
+        >>> transformer(torch.zeros(1, 6, 8), places=grid_places((2, 3)), grid=(2, 3)).shape
+        torch.Size([1, 6, 8])
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        attention: TokenAttention | None = None,
+        positions: Positions | None = None,
+    ) -> None:
+        super().__init__()
+        if min(width, depth, num_heads) < 1 or width % num_heads or mlp_ratio <= 0:
+            raise ValueError(
+                f"Transformer: expected width, depth and num_heads of at least 1, num_heads a divisor of width, "
+                f"and a positive mlp_ratio, got {width}, {depth}, {num_heads} and {mlp_ratio}"
+            )
+        self.width = width
+        self.attention = SoftmaxAttention() if attention is None else attention
+        self.positions = positions
+        hidden = round(width * mlp_ratio)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width=width, num_heads=num_heads, hidden=hidden) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        start_linear_layers(self)
+        with torch.no_grad():
+            for number, block in enumerate(self.blocks, start=1):
+                for layer in (block.get_submodule("out"), block.get_submodule("down")):
+                    layer.get_parameter("weight").div_(math.sqrt(2 * number))
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b n c"],
+        *,
+        places: Places,
+        grid: tuple[int, int],
+        extra: Float[Tensor, "b m c"] | None = None,
+    ) -> Float[Tensor, "b m_and_n c"]:
+        """Tokens to normalized tokens, those without a place first.
+
+        Args:
+            tokens: Tokens that stand in a grid.
+            places: Row and column of each.
+            grid: Number of rows and columns.
+            extra: Tokens without a place; they stand before the others.
+        """
+        x = tokens if self.positions is None else self.positions.add(tokens, places, grid)
+        if extra is not None:
+            x = torch.cat([extra.to(x.dtype), x], dim=1)
+        for block in self.blocks:
+            x = block(x, places, self.attention, self.positions)
+        normed: Tensor = self.norm(x)
+        return normed
+
+
+def grid_places(grid: tuple[int, int], device: torch.device | str | None = None) -> Places:
+    """The row and column of each place of a grid, row after row.
+
+    Example:
+        >>> grid_places((2, 2)).tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    rows, columns = (torch.arange(count, device=device) for count in grid)
+    return torch.cartesian_prod(rows, columns)
+
+
+def start_linear_layers(network: nn.Module) -> None:
+    """Draws the weights of all linear layers from a truncated normal distribution of deviation 0.02; biases are 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _turn(x: Tensor, places: Tensor, positions: Positions) -> Tensor:
+    count = len(places)
+    if count == x.shape[2]:
+        return positions.rotate(x, places)
+    extra = x[:, :, :-count]
+    return torch.cat([extra, positions.rotate(x[:, :, -count:], places)], dim=2)

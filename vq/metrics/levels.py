@@ -1,0 +1,58 @@
+"""Scores of the codebooks of a tokenizer with several levels, each by itself."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vq.metrics.base import Images, Indices, Metric
+from vq.metrics.codebook import count_codes, entropy
+from vq.registry import METRICS
+
+
+@METRICS.register_module()
+class LevelUsage(Metric):
+    """Counts which codes of each level occur in the set (keys `codebook_usage[LEVEL]`, `perplexity[LEVEL]`).
+
+    The levels share one range of indices, one level after the other, as a `TwoLevelTokenizer` packs them.
+
+    Args:
+        codebook_sizes: Level -> the number of its codes, in the order of the indices.
+
+    Raises:
+        ValueError: If there is no level, or a number is below 1.
+    """
+
+    higher_is_better = True
+    counts: Tensor
+
+    def __init__(self, *, codebook_sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        if not codebook_sizes or min(codebook_sizes.values()) < 1:
+            raise ValueError(
+                f"LevelUsage: expected codebook_sizes of at least 1, one a level, got {dict(codebook_sizes)}"
+            )
+        self.codebook_sizes = dict(codebook_sizes)
+        self.add_sum("counts", shape=(sum(codebook_sizes.values()) + 1,), dtype=torch.int64)
+
+    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+        """Adds the indices' counts."""
+        self.counts += count_codes(indices, len(self.counts) - 1)
+
+    def result(self) -> dict[str, float]:
+        """`codebook_usage[LEVEL]` in 0..1 and `perplexity[LEVEL]` in 1..its codes.
+
+        Raises:
+            ValueError: If some indices were out of range.
+        """
+        if strangers := int(self.counts[-1]):
+            raise ValueError(
+                f"LevelUsage: expected indices in [0, {len(self.counts) - 1}), got {strangers} outside of it; give "
+                "the sizes of the codebooks that made them"
+            )
+        scores = {}
+        parts = torch.split(self.counts[:-1], list(self.codebook_sizes.values()))
+        for level, counts in zip(self.codebook_sizes, parts, strict=True):
+            scores[f"codebook_usage[{level}]"] = (counts > 0).double().mean().item()
+            scores[f"perplexity[{level}]"] = entropy(counts).exp().item()
+        return scores

@@ -1,0 +1,76 @@
+"""What every frozen feature network is: bytes of images in, named feature vectors out, and a stamp."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor, nn
+
+
+class FeatureNetwork(nn.Module, ABC):
+    """Turns images, as bytes, into feature vectors; frozen, in float32 inside any autocast.
+
+    All weights are buffers outside the state dict: `.to(device)` moves them, while no optimizer,
+    checkpoint or `.train()` ever touches them. The images are resized inside, so what a feature is
+    depends on the class's arguments and the weights alone, which the attributes name.
+
+    Attributes:
+        name: Of the network and its weights; scores carry it.
+        protocol: Whose rules of resizing and normalising it follows.
+        resize: Those rules in words.
+        sha256: Of the weights, in hex.
+        sizes: The length of each kind of feature; there is always a `pool`.
+        is_official: Whether these are the network and the weights that "FID" means.
+    """
+
+    name: str
+    protocol: str
+    resize: str
+    sha256: str
+    sizes: ClassVar[Mapping[str, int]]
+    is_official: bool = False
+
+    @torch.no_grad()
+    def forward(self, image: UInt8[Tensor, "b 3 h w"]) -> dict[str, Float32[Tensor, "b size"]]:
+        """Images to features by kind; see `sizes`. No gradient flows, and an empty batch is fine."""
+        if len(image) == 0:
+            return {kind: image.new_zeros((0, n), dtype=torch.float32) for kind, n in self.sizes.items()}
+        with torch.autocast(device_type=image.device.type, enabled=False), _full_precision(image):
+            return self.features(image)
+
+    @abstractmethod
+    def features(self, image: UInt8[Tensor, "b 3 h w"]) -> dict[str, Float32[Tensor, "b size"]]:
+        """At least one image to features by kind."""
+
+    def stamp(self) -> dict[str, str | int | None]:
+        """What makes two features comparable: protocol, extractor, its sha256 and the resize rule."""
+        return {
+            "protocol": self.protocol,
+            "extractor": self.name,
+            "extractor_sha256": self.sha256,
+            "resize": self.resize,
+        }
+
+    def freeze(self, name: str, tensor: Tensor) -> None:
+        """Keeps a float32 tensor as a buffer outside the state dict."""
+        self.register_buffer(name.replace(".", "_"), tensor.float().contiguous(), persistent=False)
+
+
+@contextmanager
+def _full_precision(image: Tensor) -> Iterator[None]:
+    """Without TensorFloat-32, whose ten bits move features in the third digit."""
+    if not image.is_cuda:
+        yield
+        return
+    places: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision

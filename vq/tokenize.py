@@ -1,0 +1,116 @@
+"""Turns a set of images into a token store: `python -m vq.tokenize NAME CONFIG [--train]`."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vq import cli
+
+if TYPE_CHECKING:
+    from vq.engine.tokenization import Tokenization
+
+logger = logging.getLogger("vq.tokenize")  # __name__ is __main__ under python -m
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = cli.parser(
+        "tokenize",
+        "Writes the indices of every image of the page's validation set (or training set, without its random "
+        "transforms) to work_dirs/NAME/tokens/{val,train}: a few bytes an index, read by vq.data.TokenDataset. "
+        "Killed and started again it goes on, to the same bytes; under torchrun the ranks share the work.",
+        "python -m vq.tokenize fsq/240_digits configs/fsq/240_digits.py --train",
+    )
+    cli.add_run(parser)
+    cli.add_machine(parser)
+    cli.add_weights(parser)
+    parser.add_argument(
+        "--train", action="store_true", help="the images of train_data, seen as val_data's are"
+    )
+    parser.add_argument(
+        "--crops",
+        type=int,
+        default=1,
+        choices=(1, 2, 10),
+        help="views an image: itself, + mirrored, or ten crops",
+    )
+    parser.add_argument("--images-per-shard", type=int, default=4096, help="default 4096")
+    parser.add_argument("--out", type=Path, metavar="DIR")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> "Tokenization":
+    """Runs the command."""
+    args = arguments().parse_args(argv)
+    run, config = cli.run_directory(args.name), cli.load_config(args).to_dict()
+    if args.images_per_shard < 1:
+        raise cli.UsageError(f"--images-per-shard: expected at least 1, got {args.images_per_shard}")
+
+    from vq.data import UndecodableSetError
+    from vq.data.token_store import TokenStoreError
+    from vq.engine.launch import launched, open_log
+    from vq.tokenizers.checkpoint import CheckpointError
+
+    with launched(device=args.device, autocast=args.autocast) as machine:
+        open_log(None)
+        logger.info("%s", machine)
+        try:
+            return _tokenize(args, run, config, machine.device)
+        except (CheckpointError, TokenStoreError, UndecodableSetError, ValueError) as error:
+            raise cli.UsageError(str(error)) from error
+
+
+def _tokenize(args: argparse.Namespace, run: Path, config: dict[str, Any], device: str) -> "Tokenization":
+    import torch
+
+    from vq import distributed
+    from vq.engine import assemble
+    from vq.engine.callbacks import progress_bar
+    from vq.engine.tokenization import fingerprint, tokenize
+    from vq.tokenizers.checkpoint import find_weights, load_weights
+
+    tokenizer = assemble.make_tokenizer(config).to(device).eval()
+    files = [find_weights(path) for path in args.load_model_from or [run]]
+    load_weights(tokenizer, files, allow_missing=args.allow_missing, allow_unexpected=args.allow_unexpected)
+    split = "train" if args.train else "val"
+    if args.train:  # the images of one section, the transforms of the other: nothing random
+        config["val_data"] = {**config["val_data"], "dataset": config["train_data"]["dataset"]}
+    loader = assemble.make_loader(config, "val_data")
+    assemble.check_image_size(tokenizer, loader, "val_data")
+    directory = args.out or run / "tokens" / split
+    settings = {
+        "tokenizer": config["tokenizer"],
+        "tokenizer_sha256": fingerprint(tokenizer),
+        "dataset": config["val_data"]["dataset"],
+        "transforms": config["val_data"].get("transforms", []),
+        "split": split,
+        "autocast": args.autocast,
+    }
+    progress = progress_bar()
+    task = progress.add_task("tokenize", total=loader.num_samples, note="")
+    with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
+        found = tokenize(
+            tokenizer,
+            loader,
+            directory,
+            crops=args.crops,
+            images_per_shard=args.images_per_shard,
+            settings=settings,
+            on_progress=lambda n: progress.advance(task, n * distributed.world_size()),
+        )
+    logger.info(
+        "wrote %d images, %.2f MB of indices, to %s", found.num_images, found.num_bytes / 1e6, directory
+    )
+    if found.undecodable:
+        logger.warning(
+            "%d images could not be decoded and are left out: %s (all are in manifest.json)",
+            len(found.undecodable),
+            ", ".join(found.undecodable[:10]),
+        )
+    return found
+
+
+if __name__ == "__main__":
+    cli.main(main)
