@@ -63,13 +63,13 @@ def by_scipy(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> fl
 def distance(count: int, repeats: int) -> dict[str, float]:
     x, y = features(count, 0), features(count, 1) * 1.1
     gaussians = [part for z in (x, y) for part in moments(z.sum(dim=0), z.T @ z, len(z))]
-    ours, theirs = [], []
+    ours, theirs, values = [], [], []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # SciPy's, that the product is singular
         for _ in range(repeats):
             ours.append(seconds(lambda: frechet_distance(*gaussians)))
-            theirs.append(seconds(lambda: by_scipy(*gaussians)))
-        sqrtm = by_scipy(*gaussians)
+            theirs.append(seconds(lambda: values.append(by_scipy(*gaussians))))
+    sqrtm = values[-1]
     found, exact = frechet_distance(*gaussians).item(), frechet_distance_of_features(x, y).item()
     itself = frechet_distance(*gaussians[:2], *gaussians[:2]).item()
     return {

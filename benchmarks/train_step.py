@@ -108,7 +108,9 @@ def main() -> None:
     ours, usual = make_step(args.base_width), UsualStep(make_step(args.base_width))
     torch.manual_seed(1)
     size = (args.batch, 3, IMAGE_SIZE, IMAGE_SIZE)
-    images = torch.nn.functional.interpolate(torch.rand(args.batch, 3, 8, 8) * 255, size=size[2:], mode="bicubic")
+    images = torch.nn.functional.interpolate(
+        torch.rand(args.batch, 3, 8, 8) * 255, size=size[2:], mode="bicubic"
+    )
     pixels = images.clamp(0, 255).to(torch.uint8)
     batch = {"image": pixels}
     first, second = ours([batch], 0)["loss/total"], usual(to_signed_unit(pixels))  # both warm up

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vq.tokenizers import ImageTokenizer
+    from vq.tokenizers import Tokenizer
 
 __version__ = "0.1.0"
 __all__ = ["load"]
 
 
-def load(run_or_checkpoint: str | Path, device: str = "cpu") -> "ImageTokenizer":
+def load(run_or_checkpoint: str | Path, device: str = "cpu") -> "Tokenizer":
     """Loads a trained tokenizer: `encode(images) -> indices`, `decode(indices) -> images`.
 
     Args:

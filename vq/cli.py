@@ -104,6 +104,13 @@ def add_visual(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_wandb(parser: argparse.ArgumentParser) -> None:
+    """`--wandb`."""
+    parser.add_argument(
+        "--wandb", action="store_true", help="also log to Weights & Biases (WANDB_MODE=offline: no network)"
+    )
+
+
 def load_config(args: argparse.Namespace) -> "Config":
     """The config of a command, with its options and overrides."""
     return config.load(

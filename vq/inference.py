@@ -11,7 +11,7 @@ from vq import cli
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vq.tokenizers import ImageTokenizer
+    from vq.tokenizers import Tokenizer
 
 logger = logging.getLogger("vq.inference")  # __name__ is __main__ under python -m
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     return written
 
 
-def _tokenizer(args: argparse.Namespace) -> "ImageTokenizer":
+def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
     import vq
     from vq.engine.assemble import make_tokenizer
     from vq.tokenizers.checkpoint import find_weights, load_weights
@@ -93,7 +93,7 @@ def _tokenizer(args: argparse.Namespace) -> "ImageTokenizer":
 
 
 def _reconstruct(
-    tokenizer: "ImageTokenizer", source: Path, target: Path, args: argparse.Namespace
+    tokenizer: "Tokenizer", source: Path, target: Path, args: argparse.Namespace
 ) -> list[Path]:
     import numpy as np
     import torch
@@ -117,7 +117,7 @@ def _reconstruct(
     return files
 
 
-def _decode(tokenizer: "ImageTokenizer", source: Path, target: Path, args: argparse.Namespace) -> list[Path]:
+def _decode(tokenizer: "Tokenizer", source: Path, target: Path, args: argparse.Namespace) -> list[Path]:
     import numpy as np
     import torch
 

@@ -121,6 +121,8 @@ def build(node: Mapping[str, Any], *, path: str, registered_only: bool = False, 
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {target.__name__} refuses its arguments: {error}") from error
+    except FileNotFoundError as error:  # weights or statistics; the message says what brings them
+        raise ConfigError(f"{path}: {target.__name__} lacks a file: {error}") from error
 
 
 def build_value(value: Any, *, path: str, registered_only: bool = False) -> Any:

@@ -2,7 +2,9 @@
 
 import argparse
 import logging
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from vq import cli
 
@@ -21,6 +23,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_machine(parser)
     cli.add_weights(parser, required=True)
     cli.add_visual(parser)
+    cli.add_wandb(parser)
     return parser
 
 
@@ -30,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     run, config = cli.run_directory(args.name), cli.load_config(args)
 
     from vq.data import UndecodableSetError
+    from vq.engine.assemble import make_score_callback
     from vq.engine.launch import launched, open_log
     from vq.engine.validation import Validation
     from vq.tokenizers.checkpoint import CheckpointError, find_weights
@@ -39,17 +43,31 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             weights = [find_weights(path) for path in args.load_model_from]
             open_log(run / "test" / "log.txt")
             logger.info("%s", machine)
+            tree = config.to_dict()
             validation = Validation.of(
-                config.to_dict(), device=machine.device, autocast=args.autocast, visual=args.visual
+                tree, device=machine.device, autocast=args.autocast, visual=args.visual
             )
-            return validation.run(
+            callback = make_score_callback(tree, run / "test", name=f"{run.name}-test", wandb=args.wandb)
+            callback.on_start(0, 0)
+            scores = validation.run(
                 weights,
                 run / "test",
                 allow_missing=args.allow_missing,
                 allow_unexpected=args.allow_unexpected,
+                callback=callback,
+                step=_step(weights[-1]),
             )
+            callback.on_end(0)
+            return scores
         except (CheckpointError, UndecodableSetError) as error:
             raise cli.UsageError(str(error)) from error
+
+
+def _step(weights: Path) -> int:
+    """The step in the name of a weight file's folder, 0 if it is not that of a checkpoint."""
+    from vq.tokenizers.checkpoint import step_of
+
+    return step_of(weights.parent) if re.fullmatch(r"iter_\d+", weights.parent.name) else 0
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vq import cli
 
 if TYPE_CHECKING:
+    from vq.engine.callbacks import Callback
     from vq.engine.validation import Validation
 
 POLL_SECONDS = 5.0
@@ -28,6 +29,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_run(parser)
     cli.add_machine(parser)
     cli.add_visual(parser)
+    cli.add_wandb(parser)
     parser.add_argument(
         "--load-from", nargs="+", default=[], metavar="iter_N", help="checkpoints of the run, by name"
     )
@@ -45,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     run, config = cli.run_directory(args.name), cli.load_config(args)
 
     from vq.data import UndecodableSetError
+    from vq.engine.assemble import make_score_callback
     from vq.engine.launch import launched, open_log
     from vq.engine.validation import Validation
     from vq.tokenizers.checkpoint import CheckpointError
@@ -59,32 +62,30 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
             validation = Validation.of(
                 tree, device=machine.device, autocast=args.autocast, visual=args.visual
             )
+            callback = make_score_callback(tree, run, name=f"{run.name}-val", wandb=args.wandb)
+            callback.on_start(0, last_step)
             scores = {}
             for checkpoint in checkpoints:
                 if args.follow and not checkpoint.exists():
                     logger.warning("%s is gone: the run keeps only its newest checkpoints", checkpoint)
                     continue
-                scores[checkpoint.name] = _validate(validation, run, checkpoint)
+                scores[checkpoint.name] = _validate(validation, run, checkpoint, callback)
+            callback.on_end(last_step)
             return scores
         except (CheckpointError, UndecodableSetError) as error:
             raise cli.UsageError(str(error)) from error
 
 
-def _validate(validation: "Validation", run: Path, checkpoint: Path) -> dict[str, float]:
-    from vq import distributed
+def _validate(
+    validation: "Validation", run: Path, checkpoint: Path, callback: "Callback"
+) -> dict[str, float]:
     from vq.engine.checkpointer import verify
     from vq.tokenizers.checkpoint import CheckpointError, find_weights, step_of
 
     if problem := verify(checkpoint):
         raise CheckpointError(f"{checkpoint}: damaged: {problem}")
-    scores = validation.run([find_weights(checkpoint)], run / "val" / checkpoint.name)
-    if distributed.rank() == 0:
-        from torch.utils.tensorboard import SummaryWriter
-
-        with SummaryWriter(str(run / "tensorboard")) as writer:
-            for name, value in scores.items():
-                writer.add_scalar(f"val/{name}", value, step_of(checkpoint))
-    return scores
+    directory = run / "val" / checkpoint.name
+    return validation.run([find_weights(checkpoint)], directory, callback=callback, step=step_of(checkpoint))
 
 
 def _wanted(run: Path, names: list[str], *, follow: bool, last_step: int) -> Iterator[Path]:

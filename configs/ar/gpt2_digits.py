@@ -2,6 +2,8 @@
 
 Paper:    Radford et al. 2019 (GPT-2)
 Command:  python -m vq.train fsq/240_digits configs/fsq/240_digits.py
+          python -m vq.tokenize fsq/240_digits configs/fsq/240_digits.py --train
+          python -m vq.tokenize fsq/240_digits configs/fsq/240_digits.py
           python -m vq.train ar/gpt2_digits configs/ar/gpt2_digits.py
           python -m vq.generate ar/gpt2_digits configs/ar/gpt2_digits.py --num-per-class 10
 Expected: not yet run
@@ -9,23 +11,21 @@ Expected: not yet run
 
 from torch.optim import AdamW
 
-from vq.data import DigitsDataset, ImageLoader
+from vq.data import TokenDataset, TokenLoader
 from vq.engine import Checkpointer, ProposalEvaluator, ProposalStep, Trainer, WarmupCosine
 from vq.generators import DecoderTransformer, GPT2Style, TransformerGenerator
 from vq.tokenizers import pretrained_tokenizer
 
 options = dict(max_steps=1500, it_state_dict="work_dirs/fsq/240_digits")
+tokens = options["it_state_dict"] + "/tokens"
 
 train_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=DigitsDataset, split="train"),
+    type=TokenLoader,
+    dataset=dict(type=TokenDataset, root=tokens + "/train"),
     batch_size=64,
 )
 val_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=DigitsDataset, split="val"),
-    batch_size=64,
-    shuffle=False,
+    type=TokenLoader, dataset=dict(type=TokenDataset, root=tokens + "/val"), batch_size=64, shuffle=False
 )
 
 tokenizer = dict(type=pretrained_tokenizer, weights=[options["it_state_dict"]])

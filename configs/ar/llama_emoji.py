@@ -2,6 +2,8 @@
 
 Paper:    Touvron et al. 2023, https://arxiv.org/abs/2302.13971; sizes and guidance as in https://arxiv.org/abs/2406.06525
 Command:  python -m vq.train fsq/1000_emoji configs/fsq/1000_emoji.py
+          python -m vq.tokenize fsq/1000_emoji configs/fsq/1000_emoji.py --train
+          python -m vq.tokenize fsq/1000_emoji configs/fsq/1000_emoji.py
           python -m vq.train ar/llama_emoji configs/ar/llama_emoji.py
           python -m vq.generate ar/llama_emoji configs/ar/llama_emoji.py --num-per-class 10
 Expected: not yet run
@@ -9,26 +11,22 @@ Expected: not yet run
 
 from torch.optim import AdamW
 
-from vq.data import EmojiDataset, ImageLoader, Resize
+from vq.data import TokenDataset, TokenLoader
 from vq.engine import Checkpointer, ProposalEvaluator, ProposalStep, Trainer, WarmupCosine
 from vq.generators import DecoderTransformer, LlamaStyle, TransformerGenerator
 from vq.tokenizers import pretrained_tokenizer
 
 options = dict(max_steps=3000, it_state_dict="work_dirs/fsq/1000_emoji")
+tokens = options["it_state_dict"] + "/tokens"
 
 train_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=EmojiDataset, split="train"),
-    transforms=[dict(type=Resize, size=64)],
+    type=TokenLoader,
+    dataset=dict(type=TokenDataset, root=tokens + "/train"),
     batch_size=64,
     balance_classes=True,
 )
 val_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=EmojiDataset, split="val"),
-    transforms=[dict(type=Resize, size=64)],
-    batch_size=64,
-    shuffle=False,
+    type=TokenLoader, dataset=dict(type=TokenDataset, root=tokens + "/val"), batch_size=64, shuffle=False
 )
 
 tokenizer = dict(type=pretrained_tokenizer, weights=[options["it_state_dict"]])

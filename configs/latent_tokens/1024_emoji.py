@@ -16,7 +16,7 @@ from vq.networks import LatentTokensDecoder, LatentTokensEncoder
 from vq.quantizers import EMACodebook, KMeansInit, ReplaceDeadCodes, VectorQuantizer
 from vq.tokenizers import ImageTokenizer
 
-options = dict(max_steps=1000)
+options = dict(max_steps=1000, image_size=64)
 codebook_size, codebook_dim = 1024, 12
 num_latents = 32  # an image becomes 32 indices
 patches = dict(type=PixelPatches, size=8)
@@ -25,13 +25,13 @@ transformer = dict(type=Transformer, width=128, depth=4, num_heads=4, positions=
 train_data = dict(
     type=ImageLoader,
     dataset=dict(type=EmojiDataset, split="train"),
-    transforms=[dict(type=Resize, size=64)],
+    transforms=[dict(type=Resize, size=options["image_size"])],
     batch_size=32,
 )
 val_data = dict(
     type=ImageLoader,
     dataset=dict(type=EmojiDataset, split="val"),
-    transforms=[dict(type=Resize, size=64)],
+    transforms=[dict(type=Resize, size=options["image_size"])],
     batch_size=32,
     shuffle=False,
 )
@@ -55,7 +55,7 @@ tokenizer = dict(
         patches=patches,
         transformer=transformer,
         num_latents=num_latents,
-        image_size=64,
+        image_size=options["image_size"],  # the decoder is made for one size
     ),
 )
 

@@ -2,6 +2,8 @@
 
 Paper:    van den Oord et al. 2016, https://arxiv.org/abs/1606.05328
 Command:  python -m vq.train fsq/240_digits configs/fsq/240_digits.py
+          python -m vq.tokenize fsq/240_digits configs/fsq/240_digits.py --train
+          python -m vq.tokenize fsq/240_digits configs/fsq/240_digits.py
           python -m vq.train pixelcnn/digits configs/pixelcnn/digits.py
           python -m vq.generate pixelcnn/digits configs/pixelcnn/digits.py --num-per-class 10
 Expected: not yet run
@@ -9,23 +11,21 @@ Expected: not yet run
 
 from torch.optim import AdamW
 
-from vq.data import DigitsDataset, ImageLoader
+from vq.data import TokenDataset, TokenLoader
 from vq.engine import Checkpointer, ProposalEvaluator, ProposalStep, Trainer, WarmupCosine
 from vq.generators import PixelCNNGenerator
 from vq.tokenizers import pretrained_tokenizer
 
 options = dict(max_steps=1000, it_state_dict="work_dirs/fsq/240_digits")
+tokens = options["it_state_dict"] + "/tokens"
 
 train_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=DigitsDataset, split="train"),
+    type=TokenLoader,
+    dataset=dict(type=TokenDataset, root=tokens + "/train"),
     batch_size=64,
 )
 val_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=DigitsDataset, split="val"),
-    batch_size=64,
-    shuffle=False,
+    type=TokenLoader, dataset=dict(type=TokenDataset, root=tokens + "/val"), batch_size=64, shuffle=False
 )
 
 tokenizer = dict(type=pretrained_tokenizer, weights=[options["it_state_dict"]])

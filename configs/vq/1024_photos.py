@@ -11,8 +11,8 @@ from torch.optim import AdamW
 from vq.data import ImageLoader, PhotoDataset, RandomHorizontalFlip
 from vq.engine import Checkpointer, Evaluator, ReconstructionStep, Trainer, WarmupCosine
 from vq.losses import L1Loss, LPIPSLoss
-from vq.metrics import PSNR, SSIM, CodebookUsage, L1Metric, LPIPSMetric, MSEMetric, Perplexity
-from vq.networks import StridedCNNDecoder, StridedCNNEncoder
+from vq.metrics import PSNR, SSIM, CodebookUsage, FIDMetric, L1Metric, LPIPSMetric, MSEMetric, Perplexity
+from vq.networks import EfficientNetLite0, StridedCNNDecoder, StridedCNNEncoder
 from vq.quantizers import KMeansInit, LearnedCodebook, ReplaceDeadCodes, VectorQuantizer
 from vq.tokenizers import ImageTokenizer
 
@@ -71,6 +71,7 @@ evaluator = dict(
         dict(type=PSNR),
         dict(type=SSIM),
         dict(type=LPIPSMetric, network="vgg"),
+        dict(type=FIDMetric, network=dict(type=EfficientNetLite0, size=64)),  # frechet[efficientnet_lite0-64]
         dict(type=CodebookUsage, codebook_size=codebook_size),
         dict(type=Perplexity, codebook_size=codebook_size),
     ],

@@ -128,3 +128,15 @@ def test_an_empty_batch_gives_empty_features():
     assert {kind: tuple(value.shape) for kind, value in found.items()} == {
         "pool": (0, 6), "spatial": (0, 5), "logits": (0, 4),
     }  # fmt: skip
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpus_shorter_floats_are_not_used(inception):
+    network, image = inception(), pixels(2, 64)
+    on_cpu = network(image)
+    before = torch.backends.cudnn.conv.fp32_precision
+    on_gpu = network.cuda()(image.cuda())
+    assert torch.backends.cudnn.conv.fp32_precision == before
+    for kind, value in on_cpu.items():
+        assert torch.allclose(on_gpu[kind].cpu(), value, atol=1e-4)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from vq.engine.pictures import index_picture
@@ -55,6 +56,8 @@ def by_hand(quantizer, z):
 @pytest.mark.parametrize("mix", [0.0, 0.5])
 def test_indices_and_partial_sums_are_those_of_the_algorithm(mix):
     quantizer = made(mix=mix).eval()
+    for parameter in quantizer.convs.parameters():
+        nn.init.normal_(parameter, std=0.2)  # they begin as the identity
     z = torch.randn(6, 4, 5, 4)
     indices, sums = by_hand(quantizer, z)
     out = quantizer(z)
@@ -71,6 +74,8 @@ def test_indices_and_partial_sums_are_those_of_the_algorithm(mix):
 
 def test_the_loss_is_the_mean_of_the_scales_and_of_the_full_size_errors():
     quantizer = made()
+    for parameter in quantizer.convs.parameters():
+        nn.init.normal_(parameter, std=0.2)
     z = torch.randn(6, 4, 5, 4)
     out = quantizer(z)
     with torch.no_grad():
@@ -115,6 +120,13 @@ def test_scales_share_convolutions_as_the_published_weights_do():
     assert quantizer.index_shape == (680,)
     assert len(made(num_convs=7).convs) == 3  # none that no scale uses
     assert len(made(mix=0.0).convs) == 0
+
+
+def test_phi_begins_as_the_identity():
+    with_phi, without = made().eval(), made(mix=0.0).eval()
+    z = torch.randn(6, 4, 5, 4)
+    assert torch.equal(with_phi(z).indices, without(z).indices)
+    torch.testing.assert_close(with_phi(z).quantized, without(z).quantized)
 
 
 def test_scale_maps_cut_the_sequence():

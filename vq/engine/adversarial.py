@@ -25,7 +25,7 @@ from vq.ops.balance import adaptive_weight
 from vq.ops.images import to_signed_unit
 from vq.quantizers import Annealing
 from vq.registry import STEPS
-from vq.tokenizers import ImageTokenizer, TokenizerOutput
+from vq.tokenizers import Tokenizer, TokenizerOutput
 
 
 @STEPS.register_module()
@@ -65,7 +65,7 @@ class AdversarialStep(TrainStep):
     def __init__(
         self,
         *,
-        tokenizer: ImageTokenizer,
+        tokenizer: Tokenizer,
         losses: Mapping[str, Loss],
         weights: Mapping[str, float],
         adversary: Adversary,

@@ -26,7 +26,7 @@ from vq.engine.trainer import Trainer
 from vq.generators import Generator
 from vq.ops.keyed import stable_hash
 from vq.registry import ConfigError, build, build_value
-from vq.tokenizers import ImageTokenizer
+from vq.tokenizers import Tokenizer
 from vq.tokenizers.checkpoint import CheckpointError
 
 Tree = Mapping[str, Any]
@@ -45,10 +45,10 @@ def section(config: Tree, name: str) -> Tree:
     return node
 
 
-def make_tokenizer(config: Tree, *, seed: int = 0) -> ImageTokenizer:
+def make_tokenizer(config: Tree, *, seed: int = 0) -> Tokenizer:
     """The config's tokenizer; its first weights are a function of the seed."""
     torch.manual_seed(stable_hash(seed, "weights"))
-    tokenizer: ImageTokenizer = build(section(config, "tokenizer"), path="tokenizer")
+    tokenizer: Tokenizer = build(section(config, "tokenizer"), path="tokenizer")
     return tokenizer
 
 
@@ -247,6 +247,17 @@ def make_callback(config: Tree, run: Path, *, wandb: bool) -> Callback:
     ]
     if wandb:
         callbacks.append(WandB(directory=run, name=run.name, config=config))
+    return Guarded(callbacks)
+
+
+def make_score_callback(config: Tree, directory: Path, *, name: str, wandb: bool) -> Callback:
+    """What is shown the scores of checkpoints outside training: TensorBoard, and W&B if it is asked for."""
+    if distributed.rank() > 0:
+        return Callback()
+    directory.mkdir(parents=True, exist_ok=True)
+    callbacks: list[Callback] = [TensorBoard(directory=directory)]
+    if wandb:
+        callbacks.append(WandB(directory=directory, name=name, config=config))
     return Guarded(callbacks)
 
 

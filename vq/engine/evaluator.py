@@ -1,7 +1,7 @@
 """One pass over a validation set: images in, a table of scores and a grid of pictures out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import UInt8
@@ -12,7 +12,7 @@ from vq.data import Batch, ImageLoader
 from vq.metrics import Metric, share_features
 from vq.ops.images import grid, to_signed_unit, to_uint8
 from vq.registry import ENGINES
-from vq.tokenizers import ImageTokenizer
+from vq.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +23,14 @@ class Evaluation:
         scores: Metric name -> value.
         num_images: Images counted, over all ranks, each once.
         undecodable: Images that were left out, by name.
+        stamps: Metric name -> what must be equal for two of its values to be comparable; none for those
+            that their definition alone decides.
     """
 
     scores: dict[str, float]
     num_images: int
     undecodable: list[str]
+    stamps: dict[str, dict[str, str | int | None]] = field(default_factory=dict)
 
 
 @ENGINES.register_module()
@@ -53,7 +56,7 @@ class Evaluator:
     @torch.no_grad()
     def evaluate(
         self,
-        model: ImageTokenizer,
+        model: Tokenizer,
         loader: ImageLoader,
         *,
         on_batch: Callable[[Batch, Tensor, Tensor], None] | None = None,
@@ -90,24 +93,29 @@ class Evaluator:
             num_images += len(image)
         model.train(was_training)
         scores: dict[str, float] = {}
+        stamps: dict[str, dict[str, str | int | None]] = {}
         for metric in self.metrics:
             metric.sync()
-            scores |= metric.compute()
+            found = metric.compute()
+            scores |= found
+            if stamp := metric.stamp():
+                stamps |= dict.fromkeys(found, stamp)
         everywhere = distributed.gather_objects((num_images, undecodable))
         return Evaluation(
             scores=scores,
             num_images=sum(n for n, _ in everywhere),
             undecodable=sorted({name for _, names in everywhere for name in names}),
+            stamps=stamps,
         )
 
-    def picture(self, model: ImageTokenizer, loader: ImageLoader) -> UInt8[Tensor, "3 height width"]:
+    def picture(self, model: Tokenizer, loader: ImageLoader) -> UInt8[Tensor, "3 height width"]:
         """A few fixed images of the set above their reconstructions, the same ones each time."""
         return draw_reconstructions(model, loader.fixed_batch(self.num_grid_images)["image"])
 
 
 @torch.no_grad()
 def draw_reconstructions(
-    tokenizer: ImageTokenizer, image: UInt8[Tensor, "batch 3 h w"], columns: int = 8
+    tokenizer: Tokenizer, image: UInt8[Tensor, "batch 3 h w"], columns: int = 8
 ) -> UInt8[Tensor, "3 height width"]:
     """A picture in which each row of originals stands above the row of their reconstructions."""
     device = next(tokenizer.parameters()).device

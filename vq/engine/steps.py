@@ -18,7 +18,7 @@ from vq.losses import Loss
 from vq.ops.images import to_signed_unit
 from vq.quantizers import Annealing
 from vq.registry import STEPS
-from vq.tokenizers import ImageTokenizer, TokenizerOutput
+from vq.tokenizers import Tokenizer, TokenizerOutput
 
 State = dict[str, object]
 
@@ -79,7 +79,7 @@ class ReconstructionStep(TrainStep):
     def __init__(
         self,
         *,
-        tokenizer: ImageTokenizer,
+        tokenizer: Tokenizer,
         losses: Mapping[str, Loss],
         weights: Mapping[str, float],
         optimizer: Optimizer,

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from vq import distributed
 from vq.data import Batch, ImageLoader
 from vq.engine.assemble import check_data, make_evaluator, make_frozen_tokenizer, make_loader, make_model
-from vq.engine.callbacks import progress_bar
+from vq.engine.callbacks import Callback
 from vq.engine.evaluator import Evaluation
 from vq.engine.pictures import index_picture
+from vq.engine.progress import PassProgress
 from vq.engine.trainer import Validator
 from vq.ops.images import save_png
 from vq.tokenizers.checkpoint import EMA_WEIGHTS, load_weights
@@ -60,7 +61,14 @@ class Validation:
         return cls(model=model, loader=loader, evaluator=evaluator, autocast=autocast, visual=visual)
 
     def run(
-        self, weights: list[Path], directory: Path, *, allow_missing: str = "", allow_unexpected: str = ""
+        self,
+        weights: list[Path],
+        directory: Path,
+        *,
+        allow_missing: str = "",
+        allow_unexpected: str = "",
+        callback: Callback | None = None,
+        step: int = 0,
     ) -> dict[str, float]:
         """Scores the weights and writes `metrics.json`, `reconstructions.png` and the visuals.
 
@@ -69,6 +77,8 @@ class Validation:
             directory: Made if it is missing.
             allow_missing: See `load_weights`.
             allow_unexpected: See `load_weights`.
+            callback: Is shown the scores and the picture, on rank 0.
+            step: Of the weights, for the callback.
 
         Returns:
             Metric name -> value.
@@ -76,30 +86,34 @@ class Validation:
         load_weights(self.model, weights, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
         saver = _Visuals(directory / "visual", self.visual, getattr(self.model, "codebook_size", 0))
         device = next(self.model.parameters()).device.type
-        progress = progress_bar()
-        task = progress.add_task("validate", total=self.loader.num_samples, note="")
+        progress = PassProgress("validate", self.loader.num_samples)
         with progress, torch.autocast(device, torch.bfloat16, enabled=self.autocast):
             evaluation = self.evaluator.evaluate(
                 self.model,
                 self.loader,
                 on_batch=saver,
-                on_progress=lambda n: progress.advance(task, n * distributed.world_size()),
+                on_progress=progress.advance,
             )
             picture = self.evaluator.picture(self.model, self.loader)
         if distributed.rank() == 0:
             save_png(picture, directory / "reconstructions.png")
             self._write(evaluation, weights, directory)
             show(evaluation, title=" + ".join(str(p) for p in weights))
+            if callback is not None:
+                callback.on_evaluation_end(step, evaluation.scores, picture)
         distributed.barrier()
         return evaluation.scores
 
     def _write(self, evaluation: Evaluation, weights: list[Path], directory: Path) -> None:
+        is_averaged = any(path.name == EMA_WEIGHTS for path in weights)
+        common: dict[str, str | int | None] = {"num_images": evaluation.num_images, "weights": "averaged" if is_averaged else "raw"}
         record = {
             "scores": evaluation.scores,
+            "stamp": {name: common | evaluation.stamps.get(name, {}) for name in evaluation.scores},
             "num_images": evaluation.num_images,
             "undecodable": evaluation.undecodable,
             "weights": [str(path) for path in weights],
-            "averaged_weights": any(path.name == EMA_WEIGHTS for path in weights),
+            "averaged_weights": is_averaged,
             "autocast": self.autocast,
         }
         partial = directory / "metrics.json.partial"
@@ -139,11 +153,19 @@ def show(evaluation: Evaluation, *, title: str) -> None:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in evaluation.scores.items():
-        table.add_row(name, f"{value:.4f}")
+        table.add_row(name.replace("[", r"\["), f"{value:.4f}")
     console.print(table)
+    for name, stamp in evaluation.stamps.items():
+        words = ", ".join(f"{k} {_short(v)}" for k, v in stamp.items() if v is not None)
+        console.print(f"{name}: {words}", highlight=False, soft_wrap=True, markup=False)
     if evaluation.undecodable:
         logger.warning(
             "%d images could not be decoded and are not counted: %s",
             len(evaluation.undecodable),
             ", ".join(evaluation.undecodable[:10]),
         )
+
+
+def _short(value: str | int | None) -> str:
+    """A stamp's value as a table shows it: a hash by its first digits."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", str(value))

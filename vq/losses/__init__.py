@@ -8,12 +8,15 @@ from vq.losses.adversarial import (
 )
 from vq.losses.base import Loss
 from vq.losses.discriminator_penalty import DiscriminatorPenalty, GradientPenalty, LeCAMPenalty, R1Penalty
+from vq.losses.features import CosineFeatureLoss, FeatureLoss
 from vq.losses.perceptual import LPIPSLoss
 from vq.losses.pixel import L1Loss, MSELoss
 
 __all__ = [
     "AdversarialObjective",
+    "CosineFeatureLoss",
     "DiscriminatorPenalty",
+    "FeatureLoss",
     "GradientPenalty",
     "HingeObjective",
     "L1Loss",

@@ -52,10 +52,7 @@ class StyleGAN2Discriminator(nn.Module):
         widths = [max(1, min(max_width, 64 * max_width // size)) for size in sizes]
         self.stem = EqualizedConv2d(in_channels=3, out_channels=widths[0], kernel_size=1)
         self.blocks = nn.Sequential(
-            *(
-                _Block(in_channels=width, out_channels=next_width)
-                for width, next_width in pairwise(widths)
-            )
+            *(_Block(in_channels=width, out_channels=next_width) for width, next_width in pairwise(widths))
         )
         width = widths[-1]
         self.last = EqualizedConv2d(in_channels=width + 1, out_channels=width, kernel_size=3)

@@ -75,7 +75,7 @@ def frechet_distance_of_features(
     """The same distance from the features themselves, without a covariance; the shortest way for few.
 
     With centred X and Y the trace term is the nuclear norm of X Y^T / sqrt((a - 1)(b - 1)), which is
-    exact at every rank and only a x b large.
+    exact at every rank and at most a x b large.
 
     Args:
         features_a: At least two vectors.
@@ -90,9 +90,17 @@ def frechet_distance_of_features(
     mean_a, mean_b = features_a.mean(dim=0), features_b.mean(dim=0)
     a = (features_a - mean_a) / (len(features_a) - 1) ** 0.5
     b = (features_b - mean_b) / (len(features_b) - 1) ** 0.5
-    root = torch.linalg.svdvals(a @ b.T).sum()
+    root = torch.linalg.svdvals(_short(a) @ _short(b).T).sum()
     distance: Tensor = (mean_a - mean_b).square().sum() + a.square().sum() + b.square().sum() - 2 * root
     return distance
+
+
+def _short(x: Float64[Tensor, "n dim"]) -> Float64[Tensor, "short dim"]:
+    """At most `dim` rows with the same x^T x: all that the nuclear norm of a product with x depends on."""
+    if len(x) <= x.shape[1]:
+        return x
+    rows: Tensor = torch.linalg.qr(x, mode="r").R
+    return rows
 
 
 def _root_by_cholesky(

@@ -39,7 +39,8 @@ class MultiScaleResidualQuantizer(Quantizer):
         convolution, and the share $\rho$ = 0.5, are those of its published implementation.
     Differs from the source: codes and z are compared at each scale by the quantizer's own loss, which any
         quantizer has, not at full size, and a $\phi_k$ learns from its own scale only, not from the later
-        ones. So one scale with `mix=0` is the quantizer itself.
+        ones. So one scale with `mix=0` is the quantizer itself. The convolutions begin as the identity, not
+        at random, so that codes fit from the first step.
 
     Args:
         quantizer: Shared by all scales; one index a vector. A `VectorQuantizer`'s codebook that begins with
@@ -93,10 +94,7 @@ class MultiScaleResidualQuantizer(Quantizer):
                 self.register_buffer(f"_down{number}_{axis}", down, persistent=False)
                 self.register_buffer(f"_up{number}_{axis}", up, persistent=False)
         dim = self.codebook_dim
-        self.convs = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in used if mix)
-        for conv in self.convs:  # phi begins as the identity
-            nn.init.dirac_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        self.convs = nn.ModuleList(_identity_conv(dim) for _ in used if mix)
 
     @classmethod
     def example(cls) -> "MultiScaleResidualQuantizer":
@@ -248,6 +246,15 @@ def _shared_convs(num_scales: int, num_convs: int) -> list[int]:
     ticks = np.linspace(margin, 1 - margin, num_convs)
     places = [number / max(num_scales - 1, 1) for number in range(num_scales)]
     return [int(np.abs(ticks - place).argmin()) for place in places]
+
+
+def _identity_conv(dim: int) -> nn.Conv2d:
+    """A 3x3 convolution that begins by changing nothing."""
+    conv = nn.Conv2d(dim, dim, 3, padding=1)
+    nn.init.dirac_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
 
 
 def _images(z: Float[Tensor, "*lead h w dim"]) -> Float[Tensor, "n h w dim"]:

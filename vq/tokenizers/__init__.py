@@ -1,8 +1,9 @@
 """Image tokenizers, and the files that hold them."""
 
+from vq.tokenizers.base import Tokenizer
 from vq.tokenizers.hierarchy import TwoLevelTokenizer
 from vq.tokenizers.image import ImageTokenizer
 from vq.tokenizers.output import TokenizerOutput
 from vq.tokenizers.pretrained import pretrained_tokenizer
 
-__all__ = ["ImageTokenizer", "TokenizerOutput", "TwoLevelTokenizer", "pretrained_tokenizer"]
+__all__ = ["ImageTokenizer", "Tokenizer", "TokenizerOutput", "TwoLevelTokenizer", "pretrained_tokenizer"]

@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from vq.quantizers import QuantizeOutput, Quantizer
 from vq.registry import TOKENIZERS
+from vq.tokenizers.base import Tokenizer
 from vq.tokenizers.output import TokenizerOutput
 
 Images = Float[Tensor, "batch 3 height width"]
-Map = Int[Tensor, "batch rows columns"]
+Map = Int[Tensor, "batch _rows _columns"]
 
 
 @TOKENIZERS.register_module()
-class TwoLevelTokenizer(nn.Module):
+class TwoLevelTokenizer(Tokenizer):
     """Turns an image into a coarse and a fine map of indices and back (VQ-VAE-2).
 
     image -> bottom features -> top features -> top codes; the bottom codes are those of the bottom features
@@ -67,6 +68,11 @@ class TwoLevelTokenizer(nn.Module):
         factor = self.top_factor
         self.enlarge = nn.ConvTranspose2d(top, top, 2 * factor, stride=factor, padding=factor // 2)
         self.post_quant = nn.Conv2d(top + bottom, int(decoder.in_channels), 1)  # type: ignore[arg-type]
+
+    @property
+    def quantizer(self) -> Quantizer:  # type: ignore[override]
+        """The bottom's quantizer."""
+        return self.bottom_quantizer
 
     @property
     def codebook_size(self) -> int:

@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 from vq.quantizers import Quantizer
 from vq.registry import TOKENIZERS
+from vq.tokenizers.base import Tokenizer
 from vq.tokenizers.output import TokenizerOutput
 
 
 @TOKENIZERS.register_module()
-class ImageTokenizer(nn.Module):
+class ImageTokenizer(Tokenizer):
     """Turns an image into a grid of indices and back, or into a sequence of them.
 
     Between the networks and the quantizer stand two 1x1 convolutions (the field's `quant_conv` and

@@ -1,0 +1,66 @@
+"""The tokenizers of other projects, built small, and weights that depend on nothing but their names."""
+
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+WIDTH, MULTIPLIERS, CODES = 128, (1, 2), 32
+SIZE = 16
+
+
+def fill(parameters: Iterable[tuple[str, Tensor]]) -> None:
+    """Gives every tensor random values of a sensible size: features stay of order 1."""
+    with torch.no_grad():
+        for name, parameter in parameters:
+            random = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(parameter.shape)
+            values = torch.from_numpy(random).float()
+            if parameter.ndim == 1:
+                values = values * 0.1 + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            elif "embedding" not in name:
+                values = values / parameter[0].numel() ** 0.5
+            parameter.copy_(values)
+
+
+def image() -> Tensor:
+    random = np.random.default_rng(0).uniform(-1, 1, (2, 3, SIZE, SIZE))
+    return torch.from_numpy(random).float()
+
+
+class Taming(nn.Module):
+    """What taming's VQModel holds, from taming's own modules: the class itself wants a training framework."""
+
+    def __init__(self, *, num_blocks: int, dim: int) -> None:
+        from taming.modules.diffusionmodules.model import Decoder, Encoder
+        from taming.modules.vqvae.quantize import VectorQuantizer2
+
+        super().__init__()
+        shape = {
+            "ch": WIDTH,
+            "out_ch": 3,
+            "ch_mult": MULTIPLIERS,
+            "num_res_blocks": num_blocks,
+            "attn_resolutions": [SIZE // 2],
+            "in_channels": 3,
+            "resolution": SIZE,
+            "z_channels": 16,
+        }
+        self.encoder, self.decoder = Encoder(double_z=False, **shape), Decoder(**shape)
+        self.quantize = VectorQuantizer2(CODES, dim, beta=0.25)
+        self.quant_conv, self.post_quant_conv = nn.Conv2d(16, dim, 1), nn.Conv2d(dim, 16, 1)
+
+
+def diffusers_model(*, num_blocks: int, dim: int) -> nn.Module:
+    from diffusers import VQModel
+
+    return VQModel(
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+        block_out_channels=tuple(WIDTH * m for m in MULTIPLIERS),
+        layers_per_block=num_blocks,
+        latent_channels=16,
+        num_vq_embeddings=CODES,
+        vq_embed_dim=dim,
+    )

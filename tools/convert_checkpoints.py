@@ -1,0 +1,95 @@
+"""Turns another project's tokenizer weights into a file that `vq.load` reads.
+
+    python tools/convert_checkpoints.py taming last.ckpt \
+        --config configs/vqgan/1024_imagenet_ddp.py --out pretrained/vqgan_1024.safetensors
+
+Every tensor of the file must be used and every tensor of the page's tokenizer filled, or nothing is written. A
+pickle is read as plain tensors only: none of its content is executed.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from vq import config as pages
+from vq.engine.assemble import make_tokenizer
+from vq.interop import DIALECTS, from_dialect
+from vq.tokenizers.checkpoint import read_weights, save_weights
+
+
+class Ignored:
+    """Stands for a class that training files name beside the weights; what they keep in it is not read."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+# Training files of taming have their callbacks as keys, those of LlamaGen their arguments.
+IGNORED = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "argparse.Namespace",
+)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dialect", choices=sorted(DIALECTS), help="the project that wrote the file")
+    parser.add_argument("file", type=Path, metavar="FILE", help="its weights: .safetensors, .ckpt, .pt, .bin")
+    parser.add_argument(
+        "--config", required=True, metavar="PAGE", help="a page whose tokenizer the weights belong to"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="F.safetensors", help="what to write")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Converts one file; returns the exit status."""
+    given = arguments().parse_args(argv)
+    try:
+        print(convert(given.dialect, given.file, given.config, given.out))
+    except (OSError, ValueError) as error:  # no such file, another architecture, a page that is wrong
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def convert(dialect: str, file: Path, page: str, out: Path) -> str:
+    """Reads, translates, checks and writes; returns what to say about it.
+
+    Raises:
+        ValueError: If `out` cannot be read by `vq.load`, or the weights are not those of the page's tokenizer.
+    """
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out: expected a name that ends in .safetensors, got {out}")
+    config = pages.load(page)
+    tokenizer = make_tokenizer(config)
+    with ignoring_training_state():
+        state, _ = read_weights(file)
+    try:
+        from_dialect(tokenizer, state, dialect)
+    except ValueError as error:
+        raise ValueError(f"{file} with {page}: {error}") from error
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(tokenizer.state_dict(), out, config.to_dict())
+    count = sum(t.numel() for t in tokenizer.state_dict().values())
+    return f"{out}: {len(state)} tensors of {file.name} read, {count / 1e6:.2f} M numbers written"
+
+
+@contextlib.contextmanager
+def ignoring_training_state() -> Iterator[None]:
+    """Lets torch's reader of plain tensors pass over known classes, each replaced by one that does nothing."""
+    with torch.serialization.safe_globals([(Ignored, name) for name in IGNORED]):
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

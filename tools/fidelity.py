@@ -1,0 +1,145 @@
+"""FID and Inception Score of a folder of images by torch-fidelity, to hold this project's numbers against.
+
+    python tools/fidelity.py imagenet IMAGES [--train] --work-dir IMAGES/..
+
+One process, and no reference statistics: it reads the data set each time. Broken images are not left out but an error.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vq import cli, config, fid, pretrained
+from vq.data import ImageFolder, ImageLoader, UndecodableImage, UndecodableSetError
+from vq.data.reader import Draw, SampleReader
+from vq.engine.assemble import make_loader
+from vq.engine.reference import preprocessing, record, reference_name, reference_section, set_sha256
+from vq.networks.inception import INCEPTION_WEIGHTS
+
+
+class Images(Dataset[Tensor]):
+    """A loader's images one by one, as torch-fidelity wants them.
+
+    Args:
+        loader: Whose images, and whose transforms.
+    """
+
+    def __init__(self, loader: ImageLoader) -> None:
+        self._loader = loader
+        self._reader = SampleReader(dataset=loader.dataset, transforms=loader.transforms, replace=False)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return self._loader.num_samples
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
+        """One image.
+
+        Raises:
+            ValueError: If it is broken, or not of the size of the others.
+        """
+        sample = self._reader[Draw(0, 0, index)]
+        if isinstance(sample, UndecodableImage):
+            raise ValueError(f"cannot decode {sample}; mend or remove it")
+        image = sample["image"]
+        if tuple(image.shape[1:]) != self._loader.image_size:
+            raise ValueError(
+                f"expected images of one size, got {tuple(image.shape[1:])} for {sample['key']!r} and "
+                f"{self._loader.image_size} before; resize them"
+            )
+        return image
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="as for python -m vq.fid: imagenet, or a page")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="images of one size")
+    parser.add_argument("--train", action="store_true", help="against the training images")
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        default=cli.WORK_DIRS / "fid",
+        help="results are appended to torch_fidelity.jsonl here",
+    )
+    parser.add_argument("--batch-size", type=int, default=50, help="images at once (default: %(default)s)")
+    parser.add_argument("--device", help="cuda or cpu (default: cuda where there is one)")
+    cli.add_config_changes(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Runs the command; returns the scores."""
+    args = arguments().parse_args(argv)
+    if importlib.util.find_spec("torch_fidelity") is None:
+        raise cli.UsageError(
+            "tools/fidelity.py needs the package torch-fidelity, which is not installed: pip install 'vq[fid]'"
+        )
+    tree = fid.data_config(args).to_dict()
+    try:
+        return _compare(args, tree)
+    except (UndecodableSetError, FileNotFoundError, ValueError) as error:
+        raise cli.UsageError(str(error)) from error
+
+
+def _compare(args: argparse.Namespace, tree: config.Tree) -> dict[str, float]:
+    import torch_fidelity
+
+    weights = pretrained.path(INCEPTION_WEIGHTS)
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    node, section = reference_section(tree, train=args.train), "train_data" if args.train else "val_data"
+    wanted = make_loader({section: node}, section)
+    made = ImageLoader(dataset=ImageFolder(root=args.folder), batch_size=args.batch_size, shuffle=False)
+    made.check()
+    if min(made.num_samples, wanted.num_samples) < 2:
+        raise ValueError(
+            f"{args.folder}: expected at least two images for a covariance, got one; add more images"
+        )
+    found = torch_fidelity.calculate_metrics(
+        input1=Images(made),
+        input2=Images(wanted),
+        fid=True,
+        isc=True,
+        isc_splits=min(10, made.num_samples),
+        feature_extractor_weights_path=str(weights),
+        batch_size=args.batch_size,
+        cuda=(args.device or ("cuda" if torch.cuda.is_available() else "cpu")).startswith("cuda"),
+        cache=False,
+    )
+    # With other weights the numbers are no FID.
+    suffix = "" if sha256.startswith("6726825d") else f"[inception-{sha256[:8]}]"
+    scores = {
+        f"fid{suffix}": float(found["frechet_inception_distance"]),
+        f"inception_score{suffix}": float(found["inception_score_mean"]),
+        f"inception_score_std{suffix}": float(found["inception_score_std"]),
+    }
+    name, words = reference_name(tree, train=args.train), preprocessing(node)
+    record(
+        scores,
+        {
+            "protocol": f"torch-fidelity {torch_fidelity.__version__}",
+            "extractor_sha256": sha256,
+            "images": str(args.folder),
+            "num_images": made.num_samples,
+            "reference": name,
+            "reference_images": wanted.num_samples,
+            "reference_sha256": set_sha256(wanted.dataset, words),
+            "preprocessing": words,
+        },
+        file=args.work_dir / "torch_fidelity.jsonl",
+        title=f"{args.folder}: {made.num_samples} images against {name}, by torch-fidelity",
+    )
+    return scores
+
+
+if __name__ == "__main__":
+    cli.main(main)

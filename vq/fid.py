@@ -1,0 +1,123 @@
+"""Makes the reference statistics that FID is measured against: `python -m vq.fid imagenet [--train]`."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vq import cli, config
+from vq.registry import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+PAGES = Path("configs") / "fid"
+logger = logging.getLogger("vq.fid")  # __name__ is __main__ under python -m
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = cli.parser(
+        "fid",
+        "Runs the images of a set through a feature network once and keeps the mean and covariance of their "
+        "features, with a stamp of what they are: pretrained/fid/NAME_{val,train}.npz. A network's weights come by "
+        "python tools/prepare_checkpoints.py inception.",
+        "torchrun --standalone --nproc-per-node=auto -m vq.fid imagenet --train --override .dataloader.batch_size:1024",
+    )
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="a page of configs/fid by its name, such as imagenet, or the path of any page with val_data: the "
+        "network is that of its first feature metric, the images are cut as val_data cuts them",
+    )
+    parser.add_argument("--train", action="store_true", help="the training images (default: validation)")
+    parser.add_argument("--out", type=Path, help="another file than pretrained/fid/NAME_{val,train}.npz")
+    cli.add_config_changes(parser)
+    parser.add_argument("--device", help="cuda, cpu, ... (default: cuda where there is one)")
+    return parser
+
+
+def page_of(name: str) -> Path:
+    """The page that a short name or a path means.
+
+    Raises:
+        UsageError: If there is none; the message names those there are.
+    """
+    if name.endswith((".py", ".json")):
+        return Path(name)
+    folders = [PAGES, Path(__file__).parents[1] / PAGES]
+    for folder in folders:
+        if (folder / f"{name}.py").is_file():
+            return folder / f"{name}.py"
+    known = sorted({page.stem for folder in folders for page in folder.glob("*.py")})
+    users = [
+        str(page)
+        for page in sorted(folders[0].parent.rglob("*.py"))
+        if f'reference="{name}_' in page.read_text(encoding="utf-8")
+    ]
+    hint = f"; {users[0]} measures against it, so give that page" if users else suggest(name, known)
+    raise cli.UsageError(
+        f"DATASET {name!r}: expected one of {', '.join(known) or 'none'}, or the path of a page, got neither{hint}"
+    )
+
+
+def data_config(args: argparse.Namespace) -> "Config":
+    """The config of DATASET; `.dataloader` in an override is the loader of the images that are meant."""
+    changes = {
+        _changed_place(key, train=args.train): value
+        for key, value in config.parse_assignments(args.override).items()
+    }
+    options = config.parse_assignments(args.config_options)
+    return config.load(page_of(args.dataset), options=options, overrides=changes)
+
+
+def _changed_place(key: str, *, train: bool) -> str:
+    if key != ".dataloader" and not key.startswith(".dataloader."):
+        return key
+    rest = key.removeprefix(".dataloader")
+    # Training images are read from train_data, but in the way of val_data.
+    return (".train_data" if train and rest.startswith(".dataset") else ".val_data") + rest
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Runs the command; returns the file."""
+    args = arguments().parse_args(argv)
+    tree = data_config(args).to_dict()
+
+    from vq import distributed
+    from vq.data import UndecodableSetError
+    from vq.engine import reference
+    from vq.engine.assemble import make_loader
+    from vq.engine.launch import launched, open_log
+    from vq.metrics.statistics import reference_path
+
+    with launched(device=args.device) as machine:
+        try:
+            node = reference.reference_section(tree, train=args.train)
+            name = reference.reference_name(tree, train=args.train)
+            section = "train_data" if args.train else "val_data"
+            loader = make_loader({section: node}, section)
+            network = reference.feature_network(tree)
+            target = args.out or reference_path(name)
+            open_log(cli.WORK_DIRS / "fid" / f"{name}.log")
+            logger.info("%s", machine)
+            logger.info("%d images through %s (%s)", loader.num_samples, network.name, network.resize)
+            found = reference.collect(
+                loader, network, device=machine.device, dataset=name, words=reference.preprocessing(node)
+            )
+            if distributed.rank() == 0:
+                if target.exists():
+                    logger.info("replacing %s", target)
+                found.save(target)
+                logger.info("wrote %s: %s", target, found.stamp)
+            distributed.barrier()
+            return target
+        except (UndecodableSetError, FileNotFoundError) as error:
+            raise cli.UsageError(str(error)) from error
+        except ValueError as error:  # fewer than two images, or of several sizes
+            raise error if isinstance(error, ConfigError) else cli.UsageError(str(error)) from error
+
+
+if __name__ == "__main__":
+    cli.main(main)

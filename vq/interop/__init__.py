@@ -1,0 +1,19 @@
+"""Weights of other projects, translated to this project's names and back."""
+
+from vq.interop.convert import DIALECTS, Dialect, InteropError, from_dialect
+from vq.interop.diffusers import from_diffusers, to_diffusers
+from vq.interop.llamagen import from_llamagen, to_llamagen
+from vq.interop.taming import from_taming, to_taming
+
+__all__ = [
+    "DIALECTS",
+    "Dialect",
+    "InteropError",
+    "from_dialect",
+    "from_diffusers",
+    "from_llamagen",
+    "from_taming",
+    "to_diffusers",
+    "to_llamagen",
+    "to_taming",
+]

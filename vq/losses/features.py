@@ -1,0 +1,92 @@
+"""Losses between the features of any frozen network: a pyramid of them, or one map to be predicted."""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vq.losses.base import Loss
+from vq.losses.perceptual import RANGE_SLACK
+from vq.registry import LOSSES
+
+
+class Pyramid(Protocol):
+    """A network that gives features of an image at several depths, such as `LPIPSNetwork`."""
+
+    def features(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c fh fw"]]:
+        """Images in [-1, 1] to feature maps, the shallowest first."""
+
+
+@LOSSES.register_module()
+class FeatureLoss(Loss):
+    """Compares the feature pyramids that a frozen network makes of reconstructions and images.
+
+    At each depth the features of a position are brought to length 1, subtracted, squared and summed over
+    the channels; the mean over positions and depths is the loss (0..4). LPIPS without its learned weights of
+    the channels. The image's features are computed once, without a gradient; the network is in no state dict.
+
+    Source: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, eq. 1 with all weights 1.
+    Differs from the source: the mean over the depths, not the sum.
+
+    Args:
+        network: Frozen; `features(image)` gives the pyramid.
+    """
+
+    def __init__(self, *, network: nn.Module) -> None:
+        super().__init__()
+        # In a tuple it is outside the module tree: no optimizer and no checkpoint sees it.
+        self._network = (network.eval().requires_grad_(requires_grad=False),)
+        self._is_range_checked = False
+
+    def forward(
+        self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, ""]:
+        """Reconstructions and images in [-1, 1] to their mean distance.
+
+        Raises:
+            ValueError: If the first batch of images reaches beyond [-1, 1].
+        """
+        if not self._is_range_checked and not torch.compiler.is_compiling():
+            _check_range(image)
+            self._is_range_checked = True
+        network: Pyramid = self._network[0].to(image.device)  # type: ignore[assignment]
+        with torch.autocast(image.device.type, enabled=False):
+            with torch.no_grad():
+                wanted = network.features(image.float())
+            found = network.features(reconstruction.float())
+            distances = [
+                (_unit(a) - _unit(b)).square().sum(dim=1).mean() for a, b in zip(found, wanted, strict=True)
+            ]
+            return torch.stack(distances).mean()
+
+
+@LOSSES.register_module()
+class CosineFeatureLoss(Loss):
+    """Compares predicted features with those of a frozen teacher: 1 - cosine, the mean over positions (0..2).
+
+    Source: Peng et al. 2022 (BEiT v2, VQ-KD), https://arxiv.org/abs/2208.06366, eq. 2.
+    Differs from the source: nothing.
+    """
+
+    def forward(
+        self, reconstruction: Float[Tensor, "b c h w"], image: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, ""]:
+        """Predicted features and the teacher's, which get no gradient, to the mean distance of their directions."""
+        return (1 - F.cosine_similarity(reconstruction.float(), image.detach().float(), dim=1)).mean()
+
+
+def _unit(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    # The floor keeps the root's gradient finite where all features are 0.
+    squared = features.square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(features.dtype).tiny)
+    return features / (squared.sqrt() + 1e-10)
+
+
+def _check_range(image: Float[Tensor, "b 3 h w"]) -> None:
+    low, high = (extreme.item() for extreme in torch.aminmax(image))
+    if not (low >= -1 - RANGE_SLACK and high <= 1 + RANGE_SLACK):
+        raise ValueError(
+            f"FeatureLoss: expected images in [-1, 1], got values from {low:.3g} to {high:.3g}; scale them, for "
+            "example from bytes with x / 127.5 - 1"
+        )
