@@ -70,7 +70,7 @@ def convert(dialect: str, file: Path, page: str, out: Path) -> str:
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"--out: expected a name that ends in .safetensors, got {out}")
-    config = pages.load(page)
+    config = pages.load(page).to_dict()
     tokenizer = make_tokenizer(config)
     with ignoring_training_state():
         state, _ = read_weights(file)
@@ -79,7 +79,7 @@ def convert(dialect: str, file: Path, page: str, out: Path) -> str:
     except ValueError as error:
         raise ValueError(f"{file} with {page}: {error}") from error
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(tokenizer.state_dict(), out, config.to_dict())
+    save_weights(tokenizer.state_dict(), out, config)
     count = sum(t.numel() for t in tokenizer.state_dict().values())
     return f"{out}: {len(state)} tensors of {file.name} read, {count / 1e6:.2f} M numbers written"
 

@@ -92,9 +92,7 @@ def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
     return tokenizer
 
 
-def _reconstruct(
-    tokenizer: "Tokenizer", source: Path, target: Path, args: argparse.Namespace
-) -> list[Path]:
+def _reconstruct(tokenizer: "Tokenizer", source: Path, target: Path, args: argparse.Namespace) -> list[Path]:
     import numpy as np
     import torch
 

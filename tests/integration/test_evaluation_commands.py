@@ -36,7 +36,10 @@ val_data = dict(
 )
 evaluator = dict(
     type=Evaluator,
-    metrics=[dict(type=PSNR), dict(type=FIDMetric, network=dict(type=EfficientNetLite0, size=32), reference="toys_val")],
+    metrics=[
+        dict(type=PSNR),
+        dict(type=FIDMetric, network=dict(type=EfficientNetLite0, size=32), reference="toys_val"),
+    ],
 )
 """
 needs_weights = pytest.mark.skipif(
@@ -100,7 +103,7 @@ class TestFid:
         accepted("fid", "page.py", "--override", ".dataloader.batch_size:9", "--out", "again.npz")
         again = ReferenceStatistics.load(place / "again.npz")
         torch.testing.assert_close(again.mean, found.mean, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(again.covariance, found.covariance, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(again.covariance, found.covariance, rtol=1e-4, atol=1e-5)
 
     @SINGULAR
     def test_two_ranks_then_a_folder_on_one_and_two(self, place: Path) -> None:
@@ -116,11 +119,11 @@ class TestFid:
         accepted("fid", "page.py", "--out", "alone.npz")
         both = ReferenceStatistics.load(place / "pretrained" / "fid" / "toys_val.npz")
         alone = ReferenceStatistics.load(place / "alone.npz")
-        torch.testing.assert_close(both.covariance, alone.covariance, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(both.covariance, alone.covariance, rtol=1e-4, atol=1e-5)
         assert both.stamp == alone.stamp
 
         write_images(place / "made", 5, seed=2)
-        for ranks in (1, 2):
+        for ranks in (1, 2):  # processes of their own
             done = tool(
                 "fid", "toys_val", "made", "--work-dir", "out", "--num-workers", 0, cwd=place, ranks=ranks
             )
@@ -133,7 +136,7 @@ class TestFid:
         assert (rows[0]["images"]["num_images"], rows[0]["reference"]["num_images"]) == (5, 9)
         assert rows[0]["reference"]["dataset_sha256"] == alone.stamp.dataset_sha256
 
-    def test_broken_images_are_named_and_counted(self, place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_broken_images_are_named_and_counted(self, place: Path) -> None:
         for name in ("001", "004"):
             (place / "val" / f"{name}.png").write_bytes(b"no picture")
         said = accepted("fid", "page.py")
@@ -142,7 +145,7 @@ class TestFid:
         assert found.stamp.num_images == 7
         (place / "val" / "005.png").write_bytes(b"no picture")
         message = refused("fid", "page.py", "--config-options", "max_undecodable:0.1")
-        assert "3 of 6 images read" in message
+        assert "3 of 8 images read (37.5%)" in message
         assert "more than max_undecodable=10.0%; the first: 001.png" in message
 
     def test_what_is_refused(self, place: Path) -> None:
@@ -151,8 +154,8 @@ class TestFid:
         assert "at least two images for a covariance, got 1" in refused(
             "fid", "page.py", "--override", dataset
         )
-        mixed = refused("fid", "page.py", "--train", "--override", ".dataloader.dataset.root::val", ".dataloader.transforms:[]", ".dataloader.batch_size:0")  # fmt: skip
-        assert "batch_size of at least 1" in mixed
+        nothing = refused("fid", "page.py", "--train", "--override", ".dataloader.batch_size:0")
+        assert "train_data: ImageLoader refuses its arguments" in nothing
         assert "expected one of imagenet, imagenet128" in refused("fid", "imagenett")
         assert not (place / "pretrained" / "fid").exists()
         assert "found no folder data/imagenet/val" in refused("fid", "imagenet")
@@ -230,7 +233,7 @@ def test_val_and_test_stamp_their_numbers(tmp_path: Path, monkeypatch: pytest.Mo
     )
     (tmp_path / "page.py").write_text(page)
     accepted("train", "run", "page.py", "--override", ".trainer.max_steps:4")
-    run("val", "run", "page.py", "--load-from", "iter_4", cwd=tmp_path)
+    accepted("val", "run", "page.py", "--load-from", "iter_4")
     name = "frechet[efficientnet_lite0-32]"
     record = json.loads((tmp_path / "work_dirs/run/val/iter_4/metrics.json").read_text())
     stamp = record["stamp"][name]
@@ -261,7 +264,7 @@ def test_val_and_test_stamp_their_numbers(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_val_logs_to_wandb_offline(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
-    run("train", "run", TINY, "--override", ".trainer.max_steps:2", cwd=tmp_path)
+    run("train", "run", TINY, "--override", ".trainer.max_steps:4", cwd=tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "vq.val", "run", str(TINY), "--wandb"],
         cwd=tmp_path, env=environment(WANDB_MODE="offline", WANDB_SILENT="true"),

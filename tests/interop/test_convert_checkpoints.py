@@ -22,7 +22,7 @@ IMAGE = torch.linspace(-1, 1, 3 * 16 * 16).view(1, 3, 16, 16)
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return make_tokenizer(load(PAGE), seed=7).eval()
+    return make_tokenizer(load(PAGE).to_dict(), seed=7).eval()
 
 
 @pytest.fixture

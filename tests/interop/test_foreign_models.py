@@ -29,8 +29,8 @@ def ours(*, num_blocks: int, dim: int, cosine: bool = False) -> ImageTokenizer:
     ).eval()
 
 
-def needs(package: str) -> pytest.MarkDecorator:
-    reason = f"needs {package} (pip install, extra peers)"
+def needs(package: str, install: str) -> pytest.MarkDecorator:
+    reason = f"pip install {install}"
     return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=reason)
 
 
@@ -51,7 +51,7 @@ def compare(theirs: nn.Module, tokenizer: ImageTokenizer, indices: Tensor, paint
     torch.testing.assert_close(found, painted, **TOLERANCE)
 
 
-@needs("taming")
+@needs("taming", "--no-deps taming-transformers-rom1504")
 @pytest.mark.parametrize("num_blocks", [1, 2])
 @torch.no_grad()
 def test_taming(num_blocks: int) -> None:
@@ -63,7 +63,7 @@ def test_taming(num_blocks: int) -> None:
     same_tensors(to_taming(tokenizer.state_dict()), theirs.state_dict())
 
 
-@needs("diffusers")
+@needs("diffusers", "diffusers")
 @pytest.mark.parametrize("num_blocks", [1, 2])
 @torch.no_grad()
 def test_diffusers(num_blocks: int) -> None:

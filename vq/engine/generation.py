@@ -57,8 +57,8 @@ def generate_images(
 ) -> UInt8[Tensor, "b 3 h w"]:
     """Samples indices of each class, each picture from its own seed, and decodes them."""
     device = next(generator.parameters()).device
-    given = {} if prefix is None else {"prefix": prefix.to(device)}
-    indices = generator.generate(label.to(device), seeds=seeds, **sampling, **given)
+    start = None if prefix is None else prefix.to(device)
+    indices = generator.generate(label.to(device), seeds=seeds, prefix=start, **sampling)
     return to_uint8(tokenizer.decode(indices).float()).cpu()  # type: ignore[operator]
 
 

@@ -106,7 +106,10 @@ class Validation:
 
     def _write(self, evaluation: Evaluation, weights: list[Path], directory: Path) -> None:
         is_averaged = any(path.name == EMA_WEIGHTS for path in weights)
-        common: dict[str, str | int | None] = {"num_images": evaluation.num_images, "weights": "averaged" if is_averaged else "raw"}
+        common: dict[str, str | int | None] = {
+            "num_images": evaluation.num_images,
+            "weights": "averaged" if is_averaged else "raw",
+        }
         record = {
             "scores": evaluation.scores,
             "stamp": {name: common | evaluation.stamps.get(name, {}) for name in evaluation.scores},

@@ -102,7 +102,7 @@ class Generator(nn.Module, ABC):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        prefix: Int64[Tensor, "b *places"] | None = None,
+        prefix: Int64[Tensor, "b *given"] | None = None,
     ) -> Int64[Tensor, "b *places"]:
         """Classes and seeds to indices, in eval mode.
 

@@ -258,7 +258,15 @@ class DecoderTransformer(nn.Module):
         super().__init__()
         style = LlamaStyle() if style is None else style
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        _check(width, depth, num_heads, num_kv_heads, hidden, style, dropout)
+        _check(
+            width=width,
+            depth=depth,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            hidden=hidden,
+            style=style,
+            dropout=dropout,
+        )
         self.width, self.num_kv_heads, self.head_width = width, num_kv_heads, width // num_heads
         self.is_rotary = style.is_rotary
         parts: dict[str, Any] = {"width": width, "num_heads": num_heads, "num_kv_heads": num_kv_heads}
@@ -268,9 +276,9 @@ class DecoderTransformer(nn.Module):
         start_normal(self)
         with torch.no_grad():
             for block in self.blocks:
-                last = list(block.feed_forward.modules())[-1]
-                for layer in (block.out, last):
-                    layer.weight.mul_((2 * depth) ** -0.5)
+                last = list(block.get_submodule("feed_forward").modules())[-1]
+                for layer in (block.get_submodule("out"), last):
+                    layer.get_parameter("weight").mul_((2 * depth) ** -0.5)
 
     def forward(
         self,
@@ -303,7 +311,7 @@ def turned(x: Float[Tensor, "b heads n dim"], rotation: Rotation) -> Float[Tenso
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34.
     """
     cos, sin = rotation
-    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    first, second = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)
     return torch.stack([first * cos - second * sin, first * sin + second * cos], -1).flatten(-2).to(x.dtype)
 
 
@@ -317,6 +325,7 @@ def start_normal(network: nn.Module) -> None:
 
 
 def _check(
+    *,
     width: int,
     depth: int,
     num_heads: int,

@@ -56,7 +56,8 @@ class LinearHead(Head):
         self, hidden: Float[Tensor, "b l c"], indices: Int64[Tensor, "b l q"]
     ) -> Float[Tensor, "b l q v"]:
         """See `Head`."""
-        return self.logits(hidden)[:, :, None]
+        logits: Tensor = self.logits(hidden)
+        return logits[:, :, None]
 
     def draw(
         self,
@@ -86,6 +87,8 @@ class DepthHead(Head):
         vocabulary_size: Number of codes of each index.
         num_indices: Indices a place.
     """
+
+    offsets: Tensor
 
     def __init__(
         self, *, transformer: DecoderTransformer, width: int, vocabulary_size: int, num_indices: int

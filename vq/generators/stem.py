@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from vq.generators.decoder import Rotation, start_normal
+from vq.generators.decoder import start_normal
 from vq.layers.positions import angles
 from vq.ops.dct import zigzag
 
@@ -25,6 +25,8 @@ class TokenStem(nn.Module):
         grid: (rows, columns) or (length,).
         head_width: Channels of a head for rotary positions; None for learned ones.
     """
+
+    offsets: Tensor
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class TokenStem(nn.Module):
         vectors = vectors[:, :, 0] if indices.shape[2] == 1 else vectors.sum(2)
         return vectors if self.positions is None else vectors + self.positions(places + 1)
 
-    def rotation(self, places: Int64[Tensor, "n"]) -> Rotation | None:
+    def rotation(self, places: Int64[Tensor, "n"]) -> Float[Tensor, "2 1+n pairs"] | None:
         """By which the class and the tokens of some places turn; None with learned positions."""
         if self.head_width is None:
             return None

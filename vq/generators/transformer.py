@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -117,7 +116,7 @@ class TransformerGenerator(Generator):
         """See `Generator`."""
         length = self.num_places
         # A number belongs to a place and a depth, wherever in the order it stands.
-        uniform = uniform_numbers(seeds, length * self.num_indices).unflatten(1, (length, -1))
+        uniform = uniform_numbers(seeds, length * self.num_indices).view(len(seeds), length, -1)
         indices = given[:, self.order].clone()
         uniform, rotation = uniform[:, self.order], self.stem.rotation(self.order)
         cache = KeyValueCache(self.transformer, rows=len(label), length=length)

@@ -1,0 +1,128 @@
+"""Runs the two published lines of the reference framework through `vq.test` and compares every number.
+
+    python docs/reproducing/published.py [--only taming] [--device cuda]
+
+What is missing (ImageNet, weights, statistics) is listed with the command that brings it, and nothing is run.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A published row, and what it takes to compute it again.
+
+    Attributes:
+        config: The page.
+        weights: In this project's form.
+        needs: Path -> what brings it.
+        published: Score -> value, and by how much ours may differ.
+    """
+
+    config: str
+    weights: str
+    needs: Mapping[str, str]
+    published: Mapping[str, tuple[float, float]]
+
+
+IMAGENET = {"data/imagenet/val": "ImageNet from https://image-net.org, as data/imagenet/val/<wnid>/*.JPEG"}
+LINES = {
+    "taming": Line(
+        config="configs/vqgan/16384_dd2_aglwg075_imagenet_ddp.py",
+        weights="pretrained/taming/vqgan_imagenet_f16_16384.safetensors",
+        needs=IMAGENET
+        | {
+            "pretrained/taming/vqgan_imagenet_f16_16384.safetensors": "python tools/convert_checkpoints.py taming "
+            "last.ckpt --config configs/vqgan/16384_dd2_aglwg075_imagenet_ddp.py --out "
+            "pretrained/taming/vqgan_imagenet_f16_16384.safetensors, from the model vqgan_imagenet_f16_16384 of "
+            "https://github.com/CompVis/taming-transformers",
+            "pretrained/inception/pt_inception-2015-12-05-6726825d.pth": "python tools/prepare_checkpoints.py inception",
+            "pretrained/lpips/vgg.safetensors": "python tools/prepare_checkpoints.py lpips",
+            "pretrained/fid/imagenet_val.npz": "python -m vq.fid imagenet",
+        },
+        # Printed with four digits; FID also moves with the resizing of the images and the decoder of JPEG files.
+        published={
+            "lpips_vgg": (0.2832, 0.002),
+            "l1_unit": (0.0681, 0.0005),
+            "mse_unit": (0.01318, 0.0002),
+            "psnr": (19.97, 0.05),
+            "ssim": (0.5023, 0.01),
+            "fid": (4.981, 0.1),
+            "codebook_usage": (0.0593, 0.0005),
+            "perplexity": (909.0, 10.0),  # published as its logarithm, 6.812
+        },
+    ),
+    "vqkd": Line(
+        config="configs/vqkd/clip_8192_imagenet_ddp.py",
+        weights="pretrained/beitv2/vqkd_encoder_base_decoder_3x768x12_clip.safetensors",
+        needs=IMAGENET
+        | {
+            "configs/vqkd/clip_8192_imagenet_ddp.py": "a version of this project with VQ-KD",
+            "pretrained/beitv2/vqkd_encoder_base_decoder_3x768x12_clip.safetensors": "the VQ-KD CLIP tokenizer of "
+            "https://github.com/microsoft/unilm/tree/master/beit2, converted to this project's form",
+        },
+        published={
+            "codebook_usage": (1.0, 0.0005),
+            "perplexity": (7694.0, 20.0),  # published as its logarithm, 8.948
+        },
+    ),
+}
+
+
+def missing(line: Line) -> dict[str, str]:
+    """What is not there, and what brings it."""
+    return {path: cure for path, cure in line.needs.items() if not Path(path).exists()}
+
+
+def compare(line: Line, scores: Mapping[str, float], console: Console) -> bool:
+    """Prints ours beside the published numbers; whether all agree."""
+    table = Table("score", "published", "here", "allowed", "")
+    verdicts = []
+    for name, (wanted, allowed) in line.published.items():
+        found = scores.get(name, float("nan"))
+        verdicts.append(abs(found - wanted) <= allowed)  # false for nan
+        table.add_row(
+            name, f"{wanted:g}", f"{found:.5g}", f"{allowed:g}", "agrees" if verdicts[-1] else "DIFFERS"
+        )
+    console.print(table)
+    return all(verdicts)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the lines that can be run; 0 if all were run and agree, 1 if one differs, 2 if something is missing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=sorted(LINES), help="one of the two lines")
+    parser.add_argument("--device", help="cuda, cpu, ...")
+    args = parser.parse_args(argv)
+    console = Console(soft_wrap=True, highlight=False)
+    status = 0
+    for name, line in LINES.items():
+        if args.only not in (None, name):
+            continue
+        console.rule(name)
+        if lacking := missing(line):
+            console.print("not run; missing:")
+            for path, cure in lacking.items():
+                console.print(f"  {path}: {cure}", markup=False)
+            status = max(status, 2)
+            continue
+        device = ["--device", args.device] if args.device else []
+        words = [f"reproducing/{name}", line.config, "--load-model-from", line.weights, *device]
+        scores = importlib.import_module("vq.test").main(words)
+        if not compare(line, scores, console):
+            status = max(status, 1)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
