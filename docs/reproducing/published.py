@@ -44,7 +44,8 @@ LINES = {
             "last.ckpt --config configs/vqgan/16384_dd2_aglwg075_imagenet_ddp.py --out "
             "pretrained/taming/vqgan_imagenet_f16_16384.safetensors, from the model vqgan_imagenet_f16_16384 of "
             "https://github.com/CompVis/taming-transformers",
-            "pretrained/inception/pt_inception-2015-12-05-6726825d.pth": "python tools/prepare_checkpoints.py inception",
+            "pretrained/inception/pt_inception-2015-12-05-6726825d.pth": "python tools/prepare_checkpoints.py "
+            "inception",
             "pretrained/lpips/vgg.safetensors": "python tools/prepare_checkpoints.py lpips",
             "pretrained/fid/imagenet_val.npz": "python -m vq.fid imagenet",
         },

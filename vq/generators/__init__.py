@@ -2,6 +2,8 @@
 
 from vq.generators.base import Generator, GeneratorOutput, generator_output
 from vq.generators.decoder import LLAMA_SIZES, DecoderStyle, DecoderTransformer, GPT2Style, LlamaStyle
+from vq.generators.masked import MaskedGenerator
+from vq.generators.pixelcnn import PixelCNNGenerator
 from vq.generators.sampling import ConstantGuidance, CosineGuidance, Guidance, LinearGuidance, Sampler
 from vq.generators.transformer import TransformerGenerator
 
@@ -17,6 +19,8 @@ __all__ = [
     "Guidance",
     "LinearGuidance",
     "LlamaStyle",
+    "MaskedGenerator",
+    "PixelCNNGenerator",
     "Sampler",
     "TransformerGenerator",
     "generator_output",

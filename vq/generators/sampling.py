@@ -203,7 +203,7 @@ def uniform_numbers(seeds: Int64[Tensor, "b"], count: int, stream: int = 0) -> F
         >>> torch.equal(a[1:], uniform_numbers(torch.tensor([4]), 2))
         True
     """
-    start = _mix(_mix(seeds) + stream * _signed(0xD1B54A32D192ED03))
+    start = _mix(_mix(seeds) + _signed(stream * 0xD1B54A32D192ED03 % 2**64))
     step = torch.arange(1, count + 1, device=seeds.device) * _signed(0x9E3779B97F4A7C15)
     return _shifted(_mix(start[:, None] + step), 11).double() * 2.0**-53
 
