@@ -111,6 +111,15 @@ def add_wandb(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tokenize(parser: argparse.ArgumentParser) -> None:
+    """`--tokenize`."""
+    parser.add_argument(
+        "--tokenize",
+        action="store_true",
+        help="also write the indices of the validation set, beside metrics.json in tokens/ (as vq.tokenize does)",
+    )
+
+
 def load_config(args: argparse.Namespace) -> "Config":
     """The config of a command, with its options and overrides."""
     return config.load(

@@ -67,10 +67,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
 def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], device: str) -> Path:
     import torch
 
-    from vq import distributed
     from vq.engine import assemble, generation
-    from vq.engine.callbacks import progress_bar
     from vq.engine.checkpointer import sha256
+    from vq.engine.progress import PassProgress
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
     weights = find_weights(run / "checkpoints" / args.load_from if args.load_from else run)
@@ -86,8 +85,7 @@ def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
     )
     wanted = generation.plan(classes, num=args.num, num_per_class=args.num_per_class)
     folder = args.out or run / "generated" / weights.parent.name
-    progress = progress_bar()
-    task = progress.add_task("generate", total=len(wanted), note="")
+    progress = PassProgress("generate", len(wanted))
     with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
         picture = generation.write_images(
             model,
@@ -98,7 +96,7 @@ def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
             sampling=sampling,
             batch_size=args.batch_size,
             settings={"weights": str(weights), "weights_sha256": sha256(weights)},
-            on_progress=lambda n: progress.advance(task, n * distributed.world_size()),
+            on_progress=progress.advance,
         )
     logger.info("wrote %d pictures and %s", len(wanted), picture)
     return picture

@@ -23,6 +23,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_machine(parser)
     cli.add_weights(parser, required=True)
     cli.add_visual(parser)
+    cli.add_tokenize(parser)
     cli.add_wandb(parser)
     return parser
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     args = arguments().parse_args(argv)
     run, config = cli.run_directory(args.name), cli.load_config(args)
 
-    from vq.data import UndecodableSetError
+    from vq.data import TokenStoreError, UndecodableSetError
     from vq.engine.assemble import make_score_callback
     from vq.engine.launch import launched, open_log
     from vq.engine.validation import Validation
@@ -45,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             logger.info("%s", machine)
             tree = config.to_dict()
             validation = Validation.of(
-                tree, device=machine.device, autocast=args.autocast, visual=args.visual
+                tree,
+                device=machine.device,
+                autocast=args.autocast,
+                visual=args.visual,
+                is_tokenized=args.tokenize,
             )
             callback = make_score_callback(tree, run / "test", name=f"{run.name}-test", wandb=args.wandb)
             callback.on_start(0, 0)
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             )
             callback.on_end(0)
             return scores
-        except (CheckpointError, UndecodableSetError) as error:
+        except (CheckpointError, TokenStoreError, UndecodableSetError) as error:
             raise cli.UsageError(str(error)) from error
 
 

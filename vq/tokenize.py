@@ -36,7 +36,9 @@ def arguments() -> argparse.ArgumentParser:
         choices=(1, 2, 10),
         help="views an image: itself, + mirrored, or ten crops",
     )
-    parser.add_argument("--images-per-shard", type=int, default=4096, help="default 4096")
+    parser.add_argument(
+        "--images-per-shard", type=int, default=1024, help="the ranks share whole shards (default 1024)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR")
     return parser
 
@@ -65,10 +67,9 @@ def main(argv: Sequence[str] | None = None) -> "Tokenization":
 def _tokenize(args: argparse.Namespace, run: Path, config: dict[str, Any], device: str) -> "Tokenization":
     import torch
 
-    from vq import distributed
     from vq.engine import assemble
-    from vq.engine.callbacks import progress_bar
-    from vq.engine.tokenization import fingerprint, tokenize
+    from vq.engine.progress import PassProgress
+    from vq.engine.tokenization import settings_of, tokenize
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
     tokenizer = assemble.make_tokenizer(config).to(device).eval()
@@ -80,16 +81,7 @@ def _tokenize(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
     loader = assemble.make_loader(config, "val_data")
     assemble.check_image_size(tokenizer, loader, "val_data")
     directory = args.out or run / "tokens" / split
-    settings = {
-        "tokenizer": config["tokenizer"],
-        "tokenizer_sha256": fingerprint(tokenizer),
-        "dataset": config["val_data"]["dataset"],
-        "transforms": config["val_data"].get("transforms", []),
-        "split": split,
-        "autocast": args.autocast,
-    }
-    progress = progress_bar()
-    task = progress.add_task("tokenize", total=loader.num_samples, note="")
+    progress = PassProgress("tokenize", loader.num_samples)
     with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
         found = tokenize(
             tokenizer,
@@ -97,8 +89,8 @@ def _tokenize(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
             directory,
             crops=args.crops,
             images_per_shard=args.images_per_shard,
-            settings=settings,
-            on_progress=lambda n: progress.advance(task, n * distributed.world_size()),
+            settings=settings_of(config, tokenizer, split=split, autocast=args.autocast),
+            on_progress=progress.advance,
         )
     logger.info(
         "wrote %d images, %.2f MB of indices, to %s", found.num_images, found.num_bytes / 1e6, directory

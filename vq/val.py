@@ -29,6 +29,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_run(parser)
     cli.add_machine(parser)
     cli.add_visual(parser)
+    cli.add_tokenize(parser)
     cli.add_wandb(parser)
     parser.add_argument(
         "--load-from", nargs="+", default=[], metavar="iter_N", help="checkpoints of the run, by name"
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     args = arguments().parse_args(argv)
     run, config = cli.run_directory(args.name), cli.load_config(args)
 
-    from vq.data import UndecodableSetError
+    from vq.data import TokenStoreError, UndecodableSetError
     from vq.engine.assemble import make_score_callback
     from vq.engine.launch import launched, open_log
     from vq.engine.validation import Validation
@@ -60,7 +61,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
             checkpoints = _wanted(run, args.load_from, follow=args.follow, last_step=last_step)
             logger.info("%s", machine)
             validation = Validation.of(
-                tree, device=machine.device, autocast=args.autocast, visual=args.visual
+                tree,
+                device=machine.device,
+                autocast=args.autocast,
+                visual=args.visual,
+                is_tokenized=args.tokenize,
             )
             callback = make_score_callback(tree, run, name=f"{run.name}-val", wandb=args.wandb)
             callback.on_start(0, last_step)
@@ -72,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
                 scores[checkpoint.name] = _validate(validation, run, checkpoint, callback)
             callback.on_end(last_step)
             return scores
-        except (CheckpointError, UndecodableSetError) as error:
+        except (CheckpointError, TokenStoreError, UndecodableSetError) as error:
             raise cli.UsageError(str(error)) from error
 
 

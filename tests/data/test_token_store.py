@@ -80,6 +80,8 @@ def test_every_image_and_view_comes_back(tmp_path: Path, vocabulary: int) -> Non
     assert store.manifest["num_undecodable"] == 1
     with pytest.raises(IndexError, match=r"expected an index in \[0, 8\), got 8"):
         store.read(8)
+    with pytest.raises(IndexError, match=r"expected a view in \[0, 2\), got 2"):
+        store.read(0, 2)
 
 
 def test_fifty_thousand_images_of_256_tokens_take_at_most_26_mb(tmp_path: Path) -> None:
@@ -101,6 +103,15 @@ def test_damage_is_named(tmp_path: Path) -> None:
     assert not is_whole(ShardFiles(directory=tmp_path / "s", number=1))
     with pytest.raises(TokenStoreError, match=r"shard_00001\.bin: expected the checksum .* tokenize again"):
         TokenLoader(dataset=TokenDataset(root=tmp_path / "s"), batch_size=2).check()
+    content[7] ^= 1
+    shard.write_bytes(bytes(content))
+    notes = tmp_path / "s" / "shard_00000.notes"
+    kept = notes.read_bytes()
+    notes.write_bytes(kept[:-3])
+    with pytest.raises(TokenStoreError, match=r"shard_00000\.notes: expected the checksum"):
+        TokenStore(tmp_path / "s").verify()
+    notes.write_bytes(kept)
+    TokenStore(tmp_path / "s").verify()
     shard.write_bytes(bytes(content[:-1]))
     with pytest.raises(TokenStoreError, match=r"shard_00001\.bin: expected 144 bytes for 3 images, got 143"):
         TokenStore(tmp_path / "s")

@@ -68,13 +68,16 @@ def test_ranks_change_no_byte(trained: Path, reference: Path, ranks: int) -> Non
     assert content(trained / out) == content(reference)
 
 
-def test_killed_and_started_again_it_ends_with_the_same_bytes(trained: Path, reference: Path) -> None:
+@pytest.mark.parametrize(("begun", "ranks"), [("settings.json", 1), ("shard_00001.notes", 2)])
+def test_killed_and_started_again_it_ends_with_the_same_bytes(
+    trained: Path, reference: Path, begun: str, ranks: int
+) -> None:
     moment = random.SystemRandom().random()
-    out = trained / "killed"
-    arguments = ["run", TINY, *SHARDS, "--override", FOLDER, "--out", "killed"]
+    out = trained / f"killed{ranks}"
+    arguments = ["run", TINY, *SHARDS, "--override", FOLDER, "--out", out.name]
     run_and_kill(
-        "tokenize", arguments, cwd=trained, ranks=1,
-        when=(out / "settings.json").exists, delay=moment * 0.05,
+        "tokenize", arguments, cwd=trained, ranks=ranks,
+        when=(out / begun).exists, delay=moment * 0.05,
     )  # fmt: skip
     damaged = out / "shard_00000.bin"
     if damaged.exists():
@@ -103,3 +106,10 @@ def test_two_and_ten_views(trained: Path) -> None:
     assert (two.views, ten.views) == (2, 10)
     assert two.read(0, 1).shape == ten.read(0, 9).shape == (8, 8)
     assert json.loads((trained / "ten" / "manifest.json").read_text())["num_images"] == 23
+
+
+def test_validation_writes_the_same_tokens(trained: Path, reference: Path) -> None:
+    run("val", "run", TINY, "--tokenize", "--load-from", "iter_4", "--override", FOLDER, cwd=trained)
+    ours, theirs = TokenStore(trained / "work_dirs/run/val/iter_4/tokens"), TokenStore(reference)
+    assert len(ours) == len(theirs)
+    assert all(torch.equal(ours.read(i), theirs.read(i)) for i in range(len(ours)))

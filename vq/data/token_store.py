@@ -141,6 +141,7 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any], num_shards: int
                 "file": files.tokens.name,
                 "count": notes["count"],
                 "sha256": notes["sha256"],
+                "notes_sha256": _sha256(files.notes),
                 "undecodable": notes["undecodable"],
             }
         )
@@ -198,7 +199,13 @@ class TokenStore:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def read(self, index: int, view: int = 0) -> Int64[Tensor, "*axes"]:
-        """The indices of an image in a view."""
+        """The indices of an image in a view.
+
+        Raises:
+            IndexError: If there is no such image or view.
+        """
+        if not 0 <= view < self.views:
+            raise IndexError(f"{self.directory}: expected a view in [0, {self.views}), got {view}")
         shard, row = self._place(index)
         size = self.record // self.views
         start = row * self.record + view * size
@@ -221,12 +228,13 @@ class TokenStore:
             TokenStoreError: If one is damaged.
         """
         for number, (files, shard) in enumerate(zip(self.shards, self.manifest["shards"], strict=True)):
-            found = _sha256(files.tokens)
-            if found != shard["sha256"]:
-                raise TokenStoreError(
-                    f"{files.tokens}: expected the checksum {shard['sha256'][:16]}..., got {found[:16]}...: "
-                    f"the file was changed or damaged; delete it and tokenize again"
-                )
+            for file, expected in ((files.tokens, shard["sha256"]), (files.notes, shard["notes_sha256"])):
+                found = _sha256(file) if file.is_file() else "no file"
+                if found != expected:
+                    raise TokenStoreError(
+                        f"{file}: expected the checksum {expected[:16]}..., got {found[:16]}...: "
+                        f"the file was changed or damaged; delete it and tokenize again"
+                    )
             largest = int(unpack(self._maps[number], self.width).max()) if shard["count"] else 0
             if largest >= self.manifest["vocabulary_size"]:
                 raise TokenStoreError(

@@ -45,6 +45,23 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def settings_of(
+    config: Mapping[str, Any], tokenizer: nn.Module, *, split: str, autocast: bool
+) -> dict[str, Any]:
+    """What the indices of the page's `val_data` depend on, for the manifest of a store."""
+    return {
+        "tokenizer": config["tokenizer"],
+        "tokenizer_config_sha256": hashlib.sha256(
+            json.dumps(config["tokenizer"], sort_keys=True).encode()
+        ).hexdigest(),
+        "tokenizer_sha256": fingerprint(tokenizer),
+        "dataset": config["val_data"]["dataset"],
+        "transforms": config["val_data"].get("transforms", []),
+        "split": split,
+        "autocast": autocast,
+    }
+
+
 def views_of(loader: ImageLoader, crops: int, size: tuple[int, int]) -> ImageLoader:
     """The loader whose batches `cut_views` cuts.
 
@@ -105,7 +122,7 @@ def tokenize(
     directory: Path,
     *,
     crops: int = 1,
-    images_per_shard: int = 4096,
+    images_per_shard: int = 1024,
     settings: Mapping[str, Any],
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> Tokenization:

@@ -21,8 +21,10 @@ from vq.engine.callbacks import Callback
 from vq.engine.evaluator import Evaluation
 from vq.engine.pictures import index_picture
 from vq.engine.progress import PassProgress
+from vq.engine.tokenization import settings_of, tokenize
 from vq.engine.trainer import Validator
 from vq.ops.images import save_png
+from vq.registry import ConfigError
 from vq.tokenizers.checkpoint import EMA_WEIGHTS, load_weights
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ class Validation:
         evaluator: Scores.
         autocast: Run the networks in bfloat16.
         visual: Pattern of the pictures to save an image: any of `image`, `reconstruction`, `indices`.
+        config: The page.
+        is_tokenized: Write the set's indices too.
     """
 
     model: nn.Module
@@ -46,19 +50,40 @@ class Validation:
     evaluator: Validator
     autocast: bool
     visual: str
+    config: Mapping[str, Any]
+    is_tokenized: bool = False
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], *, device: str, autocast: bool, visual: str) -> "Validation":
+    def of(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        device: str,
+        autocast: bool,
+        visual: str,
+        is_tokenized: bool = False,
+    ) -> "Validation":
         """Builds the parts from a config.
 
         Raises:
-            ConfigError: If a part cannot be built, or the images do not fit the tokenizer.
+            ConfigError: If a part cannot be built, the images do not fit the tokenizer, or a generator is to
+                be tokenized.
         """
+        if is_tokenized and "generator" in config:
+            raise ConfigError("--tokenize: the page trains a generator; tokenize with the tokenizer's page")
         model, loader = make_model(config).to(device), make_loader(config, "val_data")
         frozen = make_frozen_tokenizer(config).to(device) if "generator" in config else None
         evaluator = make_evaluator(config, frozen_tokenizer=frozen)
         check_data(model, frozen, loader, "val_data")
-        return cls(model=model, loader=loader, evaluator=evaluator, autocast=autocast, visual=visual)
+        return cls(
+            model=model,
+            loader=loader,
+            evaluator=evaluator,
+            autocast=autocast,
+            visual=visual,
+            config=config,
+            is_tokenized=is_tokenized,
+        )
 
     def run(
         self,
@@ -95,6 +120,8 @@ class Validation:
                 on_progress=progress.advance,
             )
             picture = self.evaluator.picture(self.model, self.loader)
+            if self.is_tokenized:
+                self._tokenize(directory / "tokens")
         if distributed.rank() == 0:
             save_png(picture, directory / "reconstructions.png")
             self._write(evaluation, weights, directory)
@@ -103,6 +130,12 @@ class Validation:
                 callback.on_evaluation_end(step, evaluation.scores, picture)
         distributed.barrier()
         return evaluation.scores
+
+    def _tokenize(self, directory: Path) -> None:
+        self.model.eval()
+        settings = settings_of(self.config, self.model, split="val", autocast=self.autocast)
+        with PassProgress("tokenize", self.loader.num_samples) as progress:
+            tokenize(self.model, self.loader, directory, settings=settings, on_progress=progress.advance)
 
     def _write(self, evaluation: Evaluation, weights: list[Path], directory: Path) -> None:
         is_averaged = any(path.name == EMA_WEIGHTS for path in weights)

@@ -2,6 +2,7 @@
 
 import torch
 from jaxtyping import Float, Float64, Int64
+from scipy.linalg import lapack
 from torch import Tensor
 
 _TOLERANCE = 1e-9  # of the trace term, relative to the two traces: what the quick way may be wrong by
@@ -130,6 +131,13 @@ def _root_by_eigenvectors(
 
 def _factor(covariance: Float64[Tensor, "dim dim"]) -> Float64[Tensor, "dim rank"]:
     """F with F F^T = covariance and as many columns as it has eigenvalues above rounding."""
+    # Fewer images than dimensions leave nothing but rounding in the others, on which eigh may take a minute or
+    # does not converge. Elimination with pivots stops at the rank.
+    upper, pivots, rank, _ = lapack.dpstrf(covariance.cpu().numpy())
+    if rank < len(covariance):
+        rows = torch.from_numpy(upper[:rank].copy()).triu()
+        rows[:, torch.from_numpy(pivots - 1).long()] = rows.clone()  # pivots: which column each one was
+        return rows.T.to(covariance.device)
     values, vectors = torch.linalg.eigh(covariance)
     noise = len(values) * torch.finfo(values.dtype).eps * values[-1].clamp_min(0)
     kept = values > noise
