@@ -1,7 +1,7 @@
-"""The newcomer's path on real pictures: train, validate, use. `make demo` runs it.
+"""The newcomer's path on real pictures: train, validate, use, generate. `make demo` runs it.
 
-No GPU and no download: the pictures (emoji) come inside a package. It runs the same commands that you would
-type, shows each, and keeps to a number of training steps and a limit in minutes, whichever comes first.
+No GPU and no download: the pictures (emoji, handwritten digits) come inside packages. It runs the same
+commands that you would type, shows each, and keeps to a number of training steps and a limit in minutes, whichever comes first.
 """
 
 import argparse
@@ -15,8 +15,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tools.judge_digits import judge
+
 RUN = Path("work_dirs/demo/fsq")
 CONFIG = "configs/fsq/1000_emoji.py"
+DIGITS = Path("work_dirs/demo/digits")
+DIGITS_CONFIG = "configs/fsq/240_digits.py"
+WRITER = Path("work_dirs/demo/llama_digits")
+WRITER_CONFIG = "configs/ar/llama_digits.py"
 console = Console()
 
 
@@ -89,13 +95,42 @@ def block_psnr() -> float:
     return metric.compute()["psnr"]
 
 
+def write_digits(args: argparse.Namespace) -> None:
+    """Pictures of digits to tokens, a generator over the tokens, new digits, and who recognises them."""
+    for folder in (DIGITS, WRITER):
+        if folder.exists():
+            shutil.rmtree(folder)
+    digits, writer = DIGITS.relative_to("work_dirs"), WRITER.relative_to("work_dirs")
+    limit = f".trainer.max_minutes:{args.minutes}"
+    command("5. a tokenizer of handwritten digits", "train", digits, DIGITS_CONFIG, "--override", limit)
+    command("6. its tokens", "tokenize", digits, DIGITS_CONFIG, "--train")
+    command("   and those of the digits kept for validation", "tokenize", digits, DIGITS_CONFIG)
+    options = ["--config-options", f"it_state_dict::{DIGITS}", f"max_steps:{args.writer_steps}"]
+    command("7. a generator: class to tokens", "train", writer, WRITER_CONFIG, *options, "--override", limit)
+    made = WRITER / "generated"
+    command(
+        "8. new digits", "generate", writer, WRITER_CONFIG, *options[:2], "--num-per-class", 10, "--out", made
+    )
+    console.rule("[bold]9. who recognises them")
+    console.print("$ python -m tools.judge_digits", str(made), style="cyan", highlight=False)
+    scores = judge(made)
+    console.print(
+        f"A classifier that knows {scores['real']:.1%} of real digits it has not seen takes "
+        f"{scores['generated']:.1%} of {scores['num_generated']:.0f} generated ones for the digit that was asked for. They are in {made}/grid.png",
+        highlight=False,
+    )
+
+
 def main() -> None:
     """Runs the demo."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=1000, help="training steps (default 1000)")
-    parser.add_argument("--minutes", type=float, default=3.0, help="end training after so long (default 3)")
+    parser.add_argument(
+        "--minutes", type=float, default=3.0, help="end each training after so long (default 3)"
+    )
+    parser.add_argument("--writer-steps", type=int, default=1500, help="of the generator (default 1500)")
     args = parser.parse_args()
     start = time.monotonic()
     if RUN.exists():
@@ -109,6 +144,8 @@ def main() -> None:
     indices = [RUN / "inference" / f"{p.stem}_indices.npy" for p in pictures]
     command("4. indices back to pictures", "inference", RUN, *indices, "--out", RUN / "inference")
     report(time.monotonic() - start)
+    write_digits(args)
+    console.print(f"{(time.monotonic() - start) / 60:.1f} minutes in all.", highlight=False)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, TINY, accepted, environment, refused, run
+from commands import ROOT, TINY, accepted, environment, refused
 from feature_networks import write_inception
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -123,12 +123,12 @@ class TestFid:
         assert both.stamp == alone.stamp
 
         write_images(place / "made", 5, seed=2)
-        for ranks in (1, 2):  # processes of their own
-            done = tool(
-                "fid", "toys_val", "made", "--work-dir", "out", "--num-workers", 0, cwd=place, ranks=ranks
-            )
-            assert "frechet[efficientnet_lite0-32]" in done.stdout
-            assert "made: 5 images against toys_val" in done.stdout
+        from tools import fid
+
+        fid.main(["toys_val", "made", "--work-dir", "out", "--num-workers", "0"])
+        done = tool("fid", "toys_val", "made", "--work-dir", "out", "--num-workers", 0, cwd=place, ranks=2)
+        assert "frechet[efficientnet_lite0-32]" in done.stdout
+        assert "made: 5 images against toys_val" in done.stdout
         rows = [json.loads(line) for line in (place / "out" / "fid.jsonl").read_text().splitlines()]
         first, second = (row["scores"]["frechet[efficientnet_lite0-32]"] for row in rows)
         assert first == pytest.approx(second, rel=1e-5)
@@ -201,6 +201,7 @@ class TestFolders:
             fid.main([*arguments, "--num-workers", "0"])
         return str(caught.value)
 
+    @SINGULAR
     def test_torch_fidelity_says_the_same(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The same images, weights and protocol through this project and through torch-fidelity."""
         pytest.importorskip("torch_fidelity")
@@ -209,7 +210,9 @@ class TestFolders:
         (place / "page.py").write_text(page.replace("import EfficientNetLite0", "import InceptionNetwork"))
         write_images(place / "made", 4, seed=2)
         accepted("fid", "page.py")
-        tool("fid", "toys_val", "made", "--work-dir", "out", "--num-workers", 0, cwd=place)
+        from tools import fid
+
+        fid.main(["toys_val", "made", "--work-dir", "out", "--num-workers", "0"])
         done = tool("fidelity", "page.py", "made", "--work-dir", "out", cwd=place)
         ours = json.loads((place / "out" / "fid.jsonl").read_text())["scores"]
         theirs = json.loads((place / "out" / "torch_fidelity.jsonl").read_text())
@@ -262,11 +265,12 @@ def test_val_and_test_stamp_their_numbers(tmp_path: Path, monkeypatch: pytest.Mo
     assert "make it with `python -m vq.fid toys`" in missing
 
 
-def test_val_logs_to_wandb_offline(tmp_path: Path) -> None:
+def test_val_logs_to_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
-    run("train", "run", TINY, "--override", ".trainer.max_steps:4", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    accepted("train", "run", TINY, "--override", ".trainer.max_steps:4")
     done = subprocess.run(
-        [sys.executable, "-m", "vq.val", "run", str(TINY), "--wandb"],
+        [sys.executable, "-m", "vq.val", "run", str(TINY), "--wandb", "--load-from", "iter_4"],
         cwd=tmp_path, env=environment(WANDB_MODE="offline", WANDB_SILENT="true"),
         capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip

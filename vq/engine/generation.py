@@ -115,11 +115,18 @@ def write_images(
     if distributed.rank() == 0:
         samples = [{"file": w.file, "class": w.label, "number": w.number} for w in wanted]
         _write_json(folder / "samples.json", {**record, "samples": samples})
-        shown = sorted(wanted, key=lambda w: (w.label, w.number))[:MOST_IN_A_GRID]
+        shown = _shown(wanted)
         images = torch.stack([read_image(folder / w.file, w.file) for w in shown])
         save_png(grid(images, columns=_columns(shown)), folder / "grid.png")
     distributed.barrier()
     return folder / "grid.png"
+
+
+def _shown(wanted: Sequence[Wanted]) -> list[Wanted]:
+    """At most a hundred, equally many of each class where there are, class by class."""
+    each = max(1, MOST_IN_A_GRID // len({w.label for w in wanted}))
+    first = [w for w in wanted if w.number < each]
+    return sorted(first, key=lambda w: (w.label, w.number))[:MOST_IN_A_GRID]
 
 
 def _columns(shown: Sequence[Wanted]) -> int:

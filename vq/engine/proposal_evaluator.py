@@ -99,7 +99,7 @@ class ProposalEvaluator:
             if on_progress is not None:
                 on_progress(len(label))
         total = distributed.all_reduce_sum(sums).tolist()
-        scores = self._generated_scores(model, torch.cat(labels) if labels else torch.zeros(0).long())
+        scores, stamps = self._generated_scores(model, torch.cat(labels) if labels else torch.zeros(0).long())
         model.train(was_training)
         loss = total[2] / max(total[1], 1)
         everywhere = distributed.gather_objects(undecodable)
@@ -112,11 +112,15 @@ class ProposalEvaluator:
             },
             num_images=int(total[0]),
             undecodable=sorted({name for names in everywhere for name in names}),
+            stamps=stamps,
         )
 
-    def _generated_scores(self, model: Generator, labels: Tensor, batch_size: int = 32) -> dict[str, float]:
+    def _generated_scores(
+        self, model: Generator, labels: Tensor, batch_size: int = 32
+    ) -> tuple[dict[str, float], dict[str, dict[str, str | int | None]]]:
+        """What the metrics say of generated images, and the stamps of their scores."""
         if not self.num_generated:
-            return {}
+            return {}, {}
         device = next(model.parameters()).device
         for metric in self.metrics:
             metric.to(device).reset()
@@ -135,10 +139,14 @@ class ProposalEvaluator:
             for metric in self.metrics:
                 metric.update(image=image, reconstruction=image, indices=blank)
         scores: dict[str, float] = {}
+        stamps: dict[str, dict[str, str | int | None]] = {}
         for metric in self.metrics:
             metric.sync()
-            scores |= metric.compute()
-        return scores
+            found = metric.compute()
+            scores |= found
+            stamp = {**metric.stamp(), "num_generated": self.num_generated}
+            stamps |= dict.fromkeys(found, stamp)
+        return scores, stamps
 
     @torch.no_grad()
     def picture(self, model: Generator, loader: Any) -> UInt8[Tensor, "3 height width"]:

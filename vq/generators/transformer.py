@@ -1,6 +1,7 @@
 """Generation place after place with a transformer."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from jaxtyping import Int64
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from vq.generators.base import Generator, GeneratorOutput, generator_output
 from vq.generators.decoder import DecoderTransformer, KeyValueCache
 from vq.generators.heads import DepthHead, Head, LinearHead
+from vq.generators.packed import packed_weights
 from vq.generators.sampling import Sampler, uniform_numbers
 from vq.generators.stem import TokenStem, order_of
 from vq.registry import GENERATORS
@@ -42,6 +44,7 @@ class TransformerGenerator(Generator):
             way round.
 
     Example:
+        >>> import torch
         >>> generator = TransformerGenerator(
         ...     transformer=DecoderTransformer(width=16, depth=1, num_heads=2),
         ...     vocabulary_size=8, num_classes=3, grid=(2, 3),
@@ -124,12 +127,15 @@ class TransformerGenerator(Generator):
         known = (indices >= 0).all(2).all(0).long().cumprod(0).sum().item()
         first = min(int(known), length - 1)
         x = self.stem(label, sampler.rows(indices[:, :first]), self.order[:first])
-        for t in range(first, length):
-            start = cache.length
-            turn = None if rotation is None else rotation[:, start : t + 1]
-            hidden = self.transformer(x, rotation=turn, cache=cache)[:, -1]
-            drawn = self.head.draw(hidden, sampler, t / length, uniform[:, t], indices[:, t])
-            indices[:, t] = drawn
-            if t + 1 < length:
-                x = self.stem.of_indices(sampler.rows(drawn[:, None]), self.order[t : t + 1])
+        # Below some tens of steps the packing would cost more than it saves.
+        packing = packed_weights(self, rows=len(label)) if length - first >= 32 else nullcontext()
+        with packing:
+            for t in range(first, length):
+                start = cache.length
+                turn = None if rotation is None else rotation[:, start : t + 1]
+                hidden = self.transformer(x, rotation=turn, cache=cache)[:, -1]
+                drawn = self.head.draw(hidden, sampler, t / length, uniform[:, t], indices[:, t])
+                indices[:, t] = drawn
+                if t + 1 < length:
+                    x = self.stem.of_indices(sampler.rows(drawn[:, None]), self.order[t : t + 1])
         return indices[:, self.order.argsort()]

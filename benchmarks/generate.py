@@ -1,0 +1,160 @@
+"""Time of a step of sampling: one token of each of 4 pictures, with guidance.
+
+    python benchmarks/generate.py [--size B|L] [--tokens 256] [--threads 2] [--repeats 3] [--out FILE]
+
+Size B is 12 blocks of 768 channels, L 24 of 1024; 16,384 codes, top-k 600, top-p 0.92, float32. The sides are
+timed in turn, in one process:
+
+* `vq`: `TransformerGenerator.generate` at a guidance of 2, which makes 8 rows of 4 pictures.
+* `vq, bfloat16`: the same with the weights in bfloat16, where the CPU has instructions for it.
+* `transformers`: `LlamaForCausalLM.generate` of the same shapes over 8 rows, without the arithmetic of guidance
+  (its own guidance would take two passes a token).
+* `floor`: the sum of every weight that a step reads, which is one read of them.
+* `products`: the products of 8 rows with every such matrix and nothing else, as `nn.Linear` makes them.
+
+Bars: not slower than `transformers`; within 1.3 of the floor; bfloat16 1.5 times as fast as float32.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vq.generators import LLAMA_SIZES, DecoderTransformer, TransformerGenerator
+
+PICTURES, VOCABULARY, TOP_K, TOP_P = 4, 16384, 600, 0.92
+PEER = "transformers"
+HEADROOM = 1.02  # what two timings of the same thing differ by
+
+
+def ours(size: str, tokens: int) -> TransformerGenerator:
+    torch.manual_seed(0)
+    return TransformerGenerator(
+        transformer=DecoderTransformer(**LLAMA_SIZES[size]),
+        vocabulary_size=VOCABULARY,
+        num_classes=1000,
+        grid=(tokens,),
+    ).eval()
+
+
+def sample(generator: TransformerGenerator) -> Callable[[], object]:
+    label, seeds = torch.arange(PICTURES), torch.arange(PICTURES)
+    return lambda: generator.generate(label, seeds=seeds, guidance=2.0, top_k=TOP_K, top_p=TOP_P)
+
+
+def peer(size: str, tokens: int) -> Callable[[], object]:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = LLAMA_SIZES[size]
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=shape["width"],
+            intermediate_size=shape["hidden"],
+            num_hidden_layers=shape["depth"],
+            num_attention_heads=shape["num_heads"],
+            max_position_embeddings=tokens + 1,
+        )
+    ).eval()
+    start = torch.arange(2 * PICTURES)[:, None]
+    limits = {"min_new_tokens": tokens, "max_new_tokens": tokens, "pad_token_id": 0, "eos_token_id": None}
+    draws = {"do_sample": True, "top_k": TOP_K, "top_p": TOP_P, "attention_mask": torch.ones_like(start)}
+    return lambda: model.generate(start, **limits, **draws)
+
+
+def matrices(generator: TransformerGenerator) -> list[Tensor]:
+    return [layer.weight.detach() for layer in generator.modules() if isinstance(layer, nn.Linear)]
+
+
+def products(weights: list[Tensor], tokens: int) -> Callable[[], object]:
+    inputs = {width: torch.randn(2 * PICTURES, width) for width in {w.shape[1] for w in weights}}
+
+    def multiply() -> None:
+        for _ in range(tokens):
+            for weight in weights:
+                nn.functional.linear(inputs[weight.shape[1]], weight)
+
+    return multiply
+
+
+def reads(weights: list[Tensor], tokens: int) -> Callable[[], object]:
+    return lambda: [weight.sum() for _ in range(tokens) for weight in weights]
+
+
+def missed(medians: dict[str, float]) -> list[str]:
+    problems = []
+    if PEER in medians and medians["vq"] > HEADROOM * medians[PEER]:
+        problems.append(f"{medians['vq'] / medians[PEER]:.2f} times the time of transformers (bar 1)")
+    if medians["vq"] > 1.3 * medians["floor"]:
+        problems.append(f"{medians['vq'] / medians['floor']:.2f} times the floor (bar 1.3)")
+    if "vq, bfloat16" in medians and medians["vq"] < 1.5 * medians["vq, bfloat16"]:
+        gain = medians["vq"] / medians["vq, bfloat16"]
+        problems.append(f"bfloat16 is {gain:.2f} times as fast (bar 1.5)")
+    return problems
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--size", choices=["B", "L"], default="B")
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    generator = ours(arguments.size, arguments.tokens)
+    weights = matrices(generator)
+    few = min(arguments.tokens, 8)  # a read and a product take the same time at every token
+    sides: dict[str, tuple[Callable[[], object], int]] = {
+        "vq": (sample(generator), arguments.tokens),
+        "floor": (reads(weights, few), few),
+        "products": (products(weights, few), few),
+    }
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        half = ours(arguments.size, arguments.tokens).bfloat16()
+        sides["vq, bfloat16"] = (sample(half), arguments.tokens)
+    if importlib.util.find_spec(PEER) is not None:
+        sides[PEER] = (peer(arguments.size, arguments.tokens), arguments.tokens)
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    with torch.no_grad():
+        for _ in range(arguments.repeats):
+            for name, (run, steps) in sides.items():
+                start = time.perf_counter()
+                run()
+                times[name].append((time.perf_counter() - start) / steps)
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    load = os.getloadavg()[0]
+    print(
+        f"torch {torch.__version__}, {arguments.threads} threads, load {load:.1f}, {arguments.tokens} tokens"
+    )
+    for name, seconds in medians.items():
+        print(f"{name:14} {1e3 * seconds:8.1f} ms a step {PICTURES / seconds:8.1f} tokens/s")
+    problems = missed(medians)
+    if arguments.out:
+        record = {
+            "command": " ".join(["python", *sys.argv]),
+            "date": date.today().isoformat(),
+            "hardware": f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}",
+            "load_of_the_machine_at_the_end": round(load, 1),
+            "pictures": PICTURES,
+            "ms_a_step": {name: [round(1e3 * t, 2) for t in found] for name, found in times.items()},
+            "missed": problems,
+        }
+        arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+    print("\n".join(f"missed: {problem}" for problem in problems) or "every bar is met")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

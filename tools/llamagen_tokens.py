@@ -1,0 +1,187 @@
+"""Makes a token store of LlamaGen's files: X_codes/0.npy of (1, views, indices), X_labels/0.npy of (1,), and so on.
+
+The layout is that of LlamaGen's extract_codes_c2i.py, commit 5a50452. It names neither the grid nor the vocabulary nor
+the tokenizer: a tokens.json beside the two folders may (axes, vocabulary_size, class_names, tokenizer_sha256, ...).
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tools.new_folder import new_folder
+from vq import cli
+from vq.data.token_store import ShardFiles, bytes_per_index, write_manifest, write_shard
+
+NOTES = "tokens.json"
+OF_THE_SHARDS = ("format", "convention", "num_images", "num_undecodable", "shards")
+LLAMAGEN_VOCABULARY = 16384
+IMAGES_PER_SHARD = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """What LlamaGen's files do not say.
+
+    Args:
+        axes: Rows and columns of an image's indices; None for a square.
+        vocabulary_size: The number of different indices; None for LlamaGen's.
+    """
+
+    axes: tuple[int, ...] | None = None
+    vocabulary_size: int | None = None
+
+
+def import_llamagen(directory: Path, out: Path, grid: Grid | None = None) -> int:
+    """Makes a store of LlamaGen's files. The keys are the files' numbers.
+
+    Args:
+        directory: Holds one pair of folders X_codes and X_labels.
+        out: A folder that is empty or not there yet.
+        grid: What the files do not say; tokens.json, if it is there, says what this leaves open.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UsageError: If `out` holds files, or the files are not a whole set in LlamaGen's layout.
+    """
+    with new_folder(out) as partial:
+        codes, labels = _folders(directory)
+        count, highest = _count(codes, labels), 0
+        manifest = _manifest(directory, _load(codes / "0.npy"), grid or Grid(), count)
+        for shard, start in enumerate(range(0, count, IMAGES_PER_SHARD)):
+            rows = range(start, min(start + IMAGES_PER_SHARD, count))
+            files = ShardFiles(directory=partial, number=shard)
+            highest = max(highest, _import_shard(codes, labels, rows, manifest, files))
+        manifest["class_names"] = manifest["class_names"] or [str(label) for label in range(highest + 1)]
+        write_manifest(partial, manifest, -(-count // IMAGES_PER_SHARD))
+    return count
+
+
+def _import_shard(
+    codes: Path, labels: Path, rows: range, manifest: Mapping[str, Any], files: ShardFiles
+) -> int:
+    """Returns the highest label."""
+    axes, views, classes = manifest["axes"], int(manifest["views"]), manifest["class_names"]
+    shape = (1, views, math.prod(axes))
+    indices = [_codes(codes / f"{row}.npy", shape, manifest["vocabulary_size"]) for row in rows]
+    found = [_label(labels / f"{row}.npy", len(classes) or None) for row in rows]
+    write_shard(
+        files,
+        torch.from_numpy(np.stack(indices)).view(len(rows), views, *axes),
+        labels=found,
+        keys=[str(row) for row in rows],
+        undecodable=[],
+        width=int(manifest["bytes_per_index"]),
+    )
+    return max(found)
+
+
+def _notes(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        notes = {name: value for name, value in found.items() if name not in OF_THE_SHARDS}
+        notes["axes"] = [int(size) for size in notes.get("axes", [])]
+        notes["vocabulary_size"] = int(notes.get("vocabulary_size", LLAMAGEN_VOCABULARY))
+        notes["class_names"] = [str(name) for name in notes.get("class_names", [])]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise cli.UsageError(f"{file}: cannot be read: {error}; mend or remove it") from error
+    return notes
+
+
+def _manifest(directory: Path, first: Any, grid: Grid, count: int) -> dict[str, Any]:
+    notes = _notes(directory / NOTES)
+    if first.ndim != 3 or first.size == 0:
+        raise cli.UsageError(
+            f"{directory}: expected codes of shape (1, views, indices) as LlamaGen writes them, got {first.shape}"
+        )
+    size = int(first.shape[2])
+    axes = list(grid.axes or notes["axes"] or [math.isqrt(size)] * 2)
+    if math.prod(axes) != size or min(axes) < 1:
+        raise cli.UsageError(
+            f"{directory}: expected a grid of {size} indices, got {' x '.join(map(str, axes))}; give --grid H W"
+        )
+    vocabulary = notes["vocabulary_size"] if grid.vocabulary_size is None else grid.vocabulary_size
+    if not 0 < vocabulary <= 2**32:
+        raise cli.UsageError(f"{directory}: expected a --vocabulary-size of 1 to 2^32, got {vocabulary}")
+    return {
+        "tokenizer_sha256": "unknown: imported from LlamaGen's files",
+        **notes,
+        "vocabulary_size": vocabulary,
+        "bytes_per_index": bytes_per_index(vocabulary),
+        "axes": axes,
+        "views": int(first.shape[1]),
+        "num_source_images": count,
+        "images_per_shard": IMAGES_PER_SHARD,
+    }
+
+
+def _folders(directory: Path) -> tuple[Path, Path]:
+    pairs = [
+        (codes, labels)
+        for codes in sorted(directory.glob("*_codes"))
+        if (labels := codes.with_name(f"{codes.name.removesuffix('_codes')}_labels")).is_dir()
+    ]
+    if len(pairs) != 1:
+        raise cli.UsageError(
+            f"{directory}: expected one pair of folders X_codes and X_labels as LlamaGen writes them, got "
+            f"{[codes.name for codes, _ in pairs] or 'none'}; give the folder that holds them"
+        )
+    return pairs[0]
+
+
+def _count(codes: Path, labels: Path) -> int:
+    counts = []
+    for folder in (codes, labels):
+        there = {file.name for file in folder.glob("*.npy")}
+        missing = {f"{number}.npy" for number in range(max(1, len(there)))} - there
+        if missing:
+            raise cli.UsageError(
+                f"{folder}: expected 0.npy, 1.npy, ... without a gap, got {len(there)} files without "
+                f"{min(missing)}; run the extraction again"
+            )
+        counts.append(len(there))
+    if counts[0] != counts[1]:
+        raise cli.UsageError(
+            f"{codes}: expected as many codes as labels, got {counts[0]} and {counts[1]}; run the extraction again"
+        )
+    return counts[0]
+
+
+def _load(file: Path) -> Any:
+    try:
+        with file.open("rb") as stream:
+            found = np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise cli.UsageError(f"{file}: cannot be read: {error}; run the extraction again") from error
+    if not np.issubdtype(found.dtype, np.integer):
+        raise cli.UsageError(f"{file}: expected integers, got {found.dtype}; run the extraction again")
+    return found
+
+
+def _codes(file: Path, shape: tuple[int, ...], vocabulary: int) -> Any:
+    found = _load(file)
+    if found.shape != shape:
+        raise cli.UsageError(f"{file}: expected the shape {shape} of the first file, got {found.shape}")
+    low, high = int(found.min()), int(found.max())
+    if low < 0 or high >= vocabulary:
+        raise cli.UsageError(
+            f"{file}: expected indices in [0, {vocabulary}), got {low} to {high}; give --vocabulary-size"
+        )
+    return found[0].astype(np.int64)
+
+
+def _label(file: Path, classes: int | None) -> int:
+    found = _load(file)
+    if found.size != 1 or not 0 <= int(found.reshape(-1)[0]) < (classes or math.inf):
+        raise cli.UsageError(f"{file}: expected one label in [0, {classes or 'classes'}), got {found}")
+    return int(found.reshape(-1)[0])
+
+
+__all__ = ["LLAMAGEN_VOCABULARY", "NOTES", "OF_THE_SHARDS", "Grid", "import_llamagen"]
