@@ -1,7 +1,8 @@
 """The newcomer's path on real pictures: train, validate, use, generate. `make demo` runs it.
 
 No GPU and no download: the pictures (emoji, handwritten digits) come inside packages. It runs the same
-commands that you would type, shows each, and keeps to a number of training steps and a limit in minutes, whichever comes first.
+commands that you would type, shows each, and keeps to a number of training steps and a limit in minutes,
+whichever comes first.
 """
 
 import argparse
@@ -116,7 +117,8 @@ def write_digits(args: argparse.Namespace) -> None:
     scores = judge(made)
     console.print(
         f"A classifier that knows {scores['real']:.1%} of real digits it has not seen takes "
-        f"{scores['generated']:.1%} of {scores['num_generated']:.0f} generated ones for the digit that was asked for. They are in {made}/grid.png",
+        f"{scores['generated']:.1%} of {scores['num_generated']:.0f} generated ones for the digit that was asked for. "
+        f"They are in {made}/grid.png",
         highlight=False,
     )
 

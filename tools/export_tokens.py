@@ -9,9 +9,9 @@ webdataset  shard-00000.tar ...: KEY.indices.npy (views, then the axes of the in
             image's key with all but letters, digits, _ - ~ written as %XX (urllib.parse.unquote undoes it).
 llamagen    NAME_codes/0.npy (1, views, indices) and NAME_labels/0.npy (1,), int64. Keys are not kept.
 
-The last two get what the manifest says as tokens.json; --from-llamagen reads it where it is there. LlamaGen's training reads imagenet256_codes, wants every
-number up to 1281166, and takes other views than the first only below a folder whose name holds "flip".
-OUT.partial is written first and renamed when whole.
+The last two get what the manifest says as tokens.json; --from-llamagen reads it where it is there. LlamaGen's
+training reads imagenet256_codes, wants every number up to 1281166, and takes other views than the first only below
+a folder whose name holds "flip". OUT.partial is written first and renamed when whole.
 """
 
 import argparse
@@ -60,8 +60,10 @@ class Shard:
 
 
 def shards(store: TokenStore) -> Iterator[Shard]:
-    """A store's shards, each read as a whole."""
-    for number, files in enumerate(store.shards):
+    """A store's shards, each read as a whole; one without images is left out: readers fail on an empty file."""
+    counts = [shard["count"] for shard in store.manifest["shards"]]
+    filled = [files for files, count in zip(store.shards, counts, strict=True) if count]
+    for number, files in enumerate(filled):
         notes = read_notes(files)
         indices = unpack(files.tokens.read_bytes(), store.width)
         yield Shard(
@@ -172,7 +174,7 @@ def export(directory: Path, to: str, out: Path, *, name: str = "imagenet256") ->
         The number of images.
 
     Raises:
-        UsageError: If the format is unknown, `out` holds files, or a package is missing.
+        UsageError: If the format is unknown, `out` holds files, the store has no image, or a package is missing.
         TokenStoreError: If the store is damaged.
     """
     if to not in WRITERS:
@@ -182,6 +184,8 @@ def export(directory: Path, to: str, out: Path, *, name: str = "imagenet256") ->
     with new_folder(out) as partial:
         store = TokenStore(directory)
         store.verify()
+        if len(store) == 0:
+            raise cli.UsageError(f"{directory}: expected at least one image, got none; tokenize more images")
         WRITERS[to](store, partial, name)
     return len(store)
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from vq import cli
 from vq.data import ImageLoader, UndecodableSetError
-from vq.data.token_store import TokenStore, TokenStoreError, is_whole
+from vq.data.token_store import TokenStore, TokenStoreError
 from vq.engine import assemble
 from vq.engine.launch import launched, open_log
 from vq.engine.progress import PassProgress
@@ -141,9 +141,7 @@ def open_source(config: dict[str, Any], tokens: Path) -> Source:
         TokenStoreError: If the store is damaged, or was made from other images or by another kind of tokenizer.
     """
     store = TokenStore(tokens)
-    damaged = [files.tokens for files in store.shards if not is_whole(files)]
-    if damaged:
-        raise TokenStoreError(f"{damaged[0]}: was changed or damaged; delete it and tokenize again")
+    store.verify()
     if len(store) == 0:
         raise TokenStoreError(f"{tokens}: expected at least one image, got none")
     if store.manifest["vocabulary_size"] > LARGEST_VOCABULARY:
@@ -300,7 +298,7 @@ class Atlas:
             num_codes: At most so many codes are drawn, over all sections.
 
         Raises:
-            TokenStoreError: If an index is beyond the vocabulary, or an image cannot be read any more.
+            TokenStoreError: If an image cannot be read any more.
         """
         counts = _count(source)
         codes = [_most_used(row, max(1, num_codes // source.stack)) for row in counts]
@@ -324,12 +322,7 @@ def _count(source: Source) -> Ints:
     """Uses of each code, (stack, code)."""
     size = int(source.store.manifest["vocabulary_size"])
     counts = np.zeros((source.stack, size), dtype=np.int64)
-    for start, indices in source.blocks(PassProgress("count", len(source.store))):
-        if indices.max() >= size:
-            raise TokenStoreError(
-                f"{source.store.directory}: expected indices below {size}, got {indices.max()} among the images from "
-                f"number {start} on; tokenize again"
-            )
+    for _, indices in source.blocks(PassProgress("count", len(source.store))):
         for q, row in enumerate(counts):
             np.add(row, np.bincount(indices[..., q].reshape(-1), minlength=size), out=row)
     return counts

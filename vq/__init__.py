@@ -1,17 +1,14 @@
 """Discrete image tokenizers: quantizers, training, evaluation and generation over tokens."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vq.tokenizers import Tokenizer
+from typing import Any
 
 __version__ = "0.1.0"
 __all__ = ["load"]
 
 
-def load(run_or_checkpoint: str | Path, device: str = "cpu") -> "Tokenizer":
-    """Loads a trained tokenizer: `encode(images) -> indices`, `decode(indices) -> images`.
+def load(run_or_checkpoint: str | Path, device: str = "cpu") -> Any:
+    """Loads a trained tokenizer (`encode(images) -> indices`, `decode(indices) -> images`) or generator (`generate`).
 
     Args:
         run_or_checkpoint: `work_dirs/NAME` (its newest checkpoint), a folder `.../checkpoints/iter_N`,
@@ -19,12 +16,20 @@ def load(run_or_checkpoint: str | Path, device: str = "cpu") -> "Tokenizer":
         device: Where to put it.
 
     Returns:
-        The tokenizer in eval mode, built from the config inside the weight file; no file is executed.
+        A `vq.tokenizers.Tokenizer` or a `vq.generators.Generator` in eval mode, built from the config inside the
+        weight file; no file is executed.
 
     Example:
         >>> tokenizer = vq.load("work_dirs/demo/fsq")               # doctest: +SKIP
         >>> indices = tokenizer.encode(images)                      # doctest: +SKIP
+        >>> generator = vq.load("work_dirs/demo/llama_digits")       # doctest: +SKIP
+        >>> indices = generator.generate(labels, seeds=seeds)       # doctest: +SKIP
     """
-    from vq.tokenizers.checkpoint import load_tokenizer
+    from vq.tokenizers.checkpoint import find_weights, load_tokenizer, read_config
 
-    return load_tokenizer(run_or_checkpoint, device=device)  # type: ignore[return-value]
+    file = find_weights(run_or_checkpoint)
+    if "generator" in (read_config(file) or {}):
+        from vq.generators import load_generator
+
+        return load_generator(file, device=device)
+    return load_tokenizer(file, device=device)

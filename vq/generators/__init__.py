@@ -2,6 +2,7 @@
 
 from vq.generators.base import Generator, GeneratorOutput, generator_output
 from vq.generators.decoder import LLAMA_SIZES, DecoderStyle, DecoderTransformer, GPT2Style, LlamaStyle
+from vq.generators.load import load_generator
 from vq.generators.masked import MaskedGenerator
 from vq.generators.pixelcnn import PixelCNNGenerator
 from vq.generators.sampling import ConstantGuidance, CosineGuidance, Guidance, LinearGuidance, Sampler
@@ -24,4 +25,5 @@ __all__ = [
     "Sampler",
     "TransformerGenerator",
     "generator_output",
+    "load_generator",
 ]

@@ -99,6 +99,23 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     return tensors, config
 
 
+def read_config(path: Path) -> dict[str, Any] | None:
+    """The config that a weight file carries, without reading its tensors; None if it carries none.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("config")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file: {error}") from error
+    config: dict[str, Any] | None = json.loads(text) if text else None
+    return config
+
+
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

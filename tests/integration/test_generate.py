@@ -1,0 +1,93 @@
+"""A generator as a user has it: trained on tokens, validated, asked for pictures, by the real commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from commands import ROOT, TINY, refused, run
+
+import vq
+from vq.generators import Generator
+
+PAGE = '''"""A generator that trains in a second, over the tokens of tests/tiny_page.py."""
+
+from torch.optim import AdamW
+
+from vq.data import TokenDataset, TokenLoader
+from vq.engine import Checkpointer, ProposalEvaluator, ProposalStep, Trainer, WarmupCosine
+from vq.generators import DecoderTransformer, TransformerGenerator
+from vq.tokenizers import pretrained_tokenizer
+
+options = dict(it_state_dict="work_dirs/run", ir_state_dict=None, ir_config=None)
+train_data = dict(type=TokenLoader, dataset=dict(type=TokenDataset, root="work_dirs/run/tokens/train"), batch_size=8)
+val_data = dict(type=TokenLoader, dataset=dict(type=TokenDataset, root="work_dirs/run/tokens/val"), batch_size=4)
+tokenizer = dict(
+    type=pretrained_tokenizer,
+    weights=[path for path in (options["it_state_dict"], options["ir_state_dict"]) if path],
+    config=options["ir_config"],
+)
+generator = dict(
+    type=TransformerGenerator,
+    transformer=dict(type=DecoderTransformer, width=16, depth=1, num_heads=2),
+    vocabulary_size=16,
+    num_classes=4,
+    grid=(8, 8),
+)
+train_step = dict(type=ProposalStep, optimizer=dict(type=AdamW, lr=1e-2), schedule=dict(type=WarmupCosine))
+trainer = dict(type=Trainer, max_steps=4, log_every=2)
+evaluator = dict(type=ProposalEvaluator, every=4, num_grid_images=2, sampling=dict(guidance=1.5, top_k=8))
+checkpointer = dict(type=Checkpointer, every=2)
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generator")
+    (folder / "page.py").write_text(PAGE)
+    run("train", "run", TINY, "--config-options", "max_steps:4", cwd=folder)
+    for split in ([], ["--train"]):
+        run("tokenize", "run", TINY, *split, cwd=folder)
+    run("train", "writer", "page.py", cwd=folder)
+    return folder
+
+
+def test_validation_says_how_well_indices_are_proposed(folder: Path) -> None:
+    run("val", "writer", "page.py", "--load-from", "iter_4", cwd=folder)
+    record = json.loads((folder / "work_dirs/writer/val/iter_4/metrics.json").read_text())
+    assert {"loss", "token_perplexity", "token_accuracy"} <= set(record["scores"])
+    assert 0 < record["scores"]["loss"] < 3.5
+    assert (folder / "work_dirs/writer/val/iter_4/reconstructions.png").is_file()
+
+
+def test_pictures_are_the_same_on_two_ranks_and_in_python(folder: Path) -> None:
+    asked = ["writer", "page.py", "--load-from", "iter_4", "--classes", "1", "3", "--num", "5", "--seed", "7"]
+    run("generate", *asked, "--out", "one", cwd=folder)
+    run("generate", *asked, "--out", "two", cwd=folder, ranks=2)
+    names = sorted(p.name for p in (folder / "one").glob("class*.png"))
+    assert names == [f"class{c:04d}_{i:05d}.png" for c, n in ((1, 3), (3, 2)) for i in range(n)]
+    for name in [*names, "grid.png"]:
+        assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()
+    generator = vq.load(folder / "work_dirs/writer")
+    assert isinstance(generator, Generator)
+    drawn = generator.generate(torch.tensor([1]), seeds=torch.tensor([0]))
+    assert vq.load(folder / "work_dirs/run").decode(drawn).shape == (1, 3, 16, 16)
+
+
+def test_what_cannot_be_is_refused_before_any_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    wrong = refused("generate", "writer", "page.py", "--classes", "4")
+    assert "--classes: expected numbers in [0, 4), got [4]" in wrong
+    assert "has no section generator" in refused("generate", "run", str(TINY))
+    nowhere = refused("train", "x", "page.py", "--config-options", "it_state_dict::work_dirs/nowhere")
+    assert "work_dirs/nowhere" in nowhere
+    run("train", "other", TINY, "--config-options", "max_steps:4", "--seed", "1", cwd=folder)
+    other = refused("train", "x", "page.py", "--config-options", "it_state_dict::work_dirs/other")
+    assert "was made by a tokenizer with the checksum" in other
+    grid = refused("train", "x", "page.py", "--override", ".generator.grid:[4, 4]")
+    assert "the grid of the generator must be that of the tokens" in grid or "set generator.grid" in grid
+    size = refused("train", "x", "page.py", "--override", ".generator.vocabulary_size:8")
+    assert "has indices below 16, the generator is made for 8" in size
+    classes = refused("train", "x", "page.py", "--override", ".generator.num_classes:2")
+    assert "has 4 classes, the generator 2" in classes
+    assert ROOT.is_dir()

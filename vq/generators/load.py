@@ -1,0 +1,27 @@
+"""A trained generator from its files."""
+
+from pathlib import Path
+
+import torch
+
+from vq.generators.base import Generator
+from vq.registry import build
+from vq.tokenizers.checkpoint import CheckpointError, find_weights, load_weights, read_weights
+
+
+def load_generator(path: str | Path, *, device: str | torch.device = "cpu") -> Generator:
+    """The generator in a run folder, checkpoint folder or weight file, ready to use (eval mode).
+
+    Its tokenizer is another run's: load that too, to decode.
+
+    Raises:
+        CheckpointError: If there is none, it is damaged, or its file does not hold a generator.
+        ConfigError: If its config names something that is not a class of this project.
+    """
+    file = find_weights(path)
+    _, config = read_weights(file)
+    if config is None or "generator" not in config:
+        raise CheckpointError(f"{file}: expected the weights of a generator with their config, got none")
+    generator: Generator = build(config["generator"], path="generator", registered_only=True)
+    load_weights(generator, [file])
+    return generator.to(device).eval()
