@@ -1,8 +1,9 @@
 # make test   every check (ruff, mypy, tests), as CI runs it
+# make slow   the tests that take half a minute or more each (other packages' FID, several ranks)
 # make league  trains a dozen quantizers against each other at a toy budget and checks the bars (3 minutes)
 # make demo   trains, validates and uses a tokenizer on real pictures, without a GPU or a download
 # make bench  the benchmarks that hold on any machine
-.PHONY: env test league lint types demo bench clean
+.PHONY: env test slow league lint types demo bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -37,6 +38,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow
 
 league: $(READY)
 	$(BIN)/python -m pytest -m league tests/league

@@ -40,6 +40,8 @@ def narrow(tree: dict) -> dict:
     discriminator = tree["train_step"].get("adversary", {}).get("discriminator", {"type": ""})
     if discriminator["type"].endswith(".PatchDiscriminator"):
         changes[".train_step.adversary.discriminator.base_width"] = 8
+    if discriminator["type"].endswith(".StyleGAN2Discriminator"):
+        changes[".train_step.adversary.discriminator.max_width"] = 16
     return changes
 
 

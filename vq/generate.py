@@ -24,7 +24,12 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_machine(parser)
     parser.add_argument("--load-from", metavar="iter_N", help="the checkpoint (default: the newest)")
     parser.add_argument("--classes", type=int, nargs="+", help="class numbers (default: all)")
-    parser.add_argument("--num", type=int, help="pictures in all, going round the classes")
+    parser.add_argument(
+        "--num",
+        "--num-images",
+        type=int,
+        help="pictures in all, going round the classes (torchrun takes --num for its own: there, --num-images)",
+    )
     parser.add_argument("--num-per-class", type=int, help="pictures of each class, as for a gFID")
     parser.add_argument("--cfg", type=float, help="scale of the guidance; 1 is none (default: the page's)")
     parser.add_argument("--temperature", type=float, help="default: the page's")

@@ -80,7 +80,10 @@ def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
             raise cli.UsageError(
                 f"{args.model}: a run brings its own config and weights; give a CONFIG to change them"
             )
-        return vq.load(args.model)
+        loaded = vq.load(args.model)
+        if not hasattr(loaded, "encode"):
+            raise cli.UsageError(f"{args.model}: holds a generator, not a tokenizer; use vq.generate")
+        return loaded  # type: ignore[no-any-return]
     if not args.load_model_from:
         raise cli.UsageError(
             f"{args.model}: a config has no weights; add --load-model-from, or give a run folder"

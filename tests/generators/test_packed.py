@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from vq.generators import DecoderTransformer, GPT2Style, TransformerGenerator
+from vq.generators.decoder import KeyValueCache
 from vq.generators.packed import packed_weights
 
 
-def network() -> nn.Module:
+def network() -> DecoderTransformer:
     torch.manual_seed(0)
     return DecoderTransformer(width=32, depth=2, num_heads=2, style=GPT2Style()).eval()
 
@@ -48,3 +49,15 @@ def test_a_long_sequence_is_sampled_as_its_logits_say() -> None:
     drawn = generator.generate(label, seeds=torch.zeros(3).long(), temperature=0.0)
     with torch.no_grad():
         assert torch.equal(generator(drawn, label).logits.argmax(-1)[..., 0], drawn.flatten(1))
+
+
+def test_bfloat16_weights_keep_their_logits_with_a_cache() -> None:
+    torch.manual_seed(0)
+    model = network().bfloat16()
+    x = torch.randn(2, 5, 32).bfloat16()
+    cache = KeyValueCache(model, rows=2, length=5)
+    with torch.no_grad():
+        whole = model(x)
+        parts = torch.cat([model(x[:, i : i + 1], cache=cache) for i in range(5)], 1)
+    assert parts.dtype == torch.bfloat16
+    torch.testing.assert_close(parts.float(), whole.float(), atol=0.1, rtol=0)

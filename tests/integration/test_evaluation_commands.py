@@ -106,6 +106,7 @@ class TestFid:
         torch.testing.assert_close(again.covariance, found.covariance, rtol=1e-4, atol=1e-5)
 
     @SINGULAR
+    @pytest.mark.slow
     def test_two_ranks_then_a_folder_on_one_and_two(self, place: Path) -> None:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
         subprocess.run(
@@ -202,6 +203,7 @@ class TestFolders:
         return str(caught.value)
 
     @SINGULAR
+    @pytest.mark.slow
     def test_torch_fidelity_says_the_same(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The same images, weights and protocol through this project and through torch-fidelity."""
         pytest.importorskip("torch_fidelity")
@@ -265,6 +267,7 @@ def test_val_and_test_stamp_their_numbers(tmp_path: Path, monkeypatch: pytest.Mo
     assert "make it with `python -m vq.fid toys`" in missing
 
 
+@pytest.mark.slow
 def test_val_logs_to_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.chdir(tmp_path)

@@ -61,7 +61,19 @@ def test_validation_says_how_well_indices_are_proposed(folder: Path) -> None:
 
 
 def test_pictures_are_the_same_on_two_ranks_and_in_python(folder: Path) -> None:
-    asked = ["writer", "page.py", "--load-from", "iter_4", "--classes", "1", "3", "--num", "5", "--seed", "7"]
+    asked = [
+        "writer",
+        "page.py",
+        "--load-from",
+        "iter_4",
+        "--classes",
+        "1",
+        "3",
+        "--num-images",
+        "5",
+        "--seed",
+        "7",
+    ]
     run("generate", *asked, "--out", "one", cwd=folder)
     run("generate", *asked, "--out", "two", cwd=folder, ranks=2)
     names = sorted(p.name for p in (folder / "one").glob("class*.png"))

@@ -141,10 +141,11 @@ class AdversarialStep(TrainStep):
             scalars |= {"loss/adversarial": verdict.loss, **verdict.scalars}
             gradient, weight = pull.combine(reconstruction, gradient, verdict, share)
             scalars["adversarial_weight"] = weight
-        torch.autograd.backward(
-            [reconstruction, output.quantize.loss],
-            [gradient * share, torch.full_like(output.quantize.loss, self.weights["quantizer"] * share)],
-        )
+        ends, gradients = [reconstruction], [gradient * share]
+        if output.quantize.loss.requires_grad:  # FSQ has no loss
+            ends.append(output.quantize.loss)
+            gradients.append(torch.full_like(output.quantize.loss, self.weights["quantizer"] * share))
+        torch.autograd.backward(ends, gradients)
         scalars["loss/quantizer"] = output.quantize.loss
         scalars |= {f"quantizer/{name}": value for name, value in output.quantize.metrics.items()}
         return {name: value.detach() for name, value in scalars.items()}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vq import distributed
-from vq.data import Batch, ImageLoader, TokenLoader, UndecodableSetError
+from vq.data import ImageLoader, TokenLoader, UndecodableSetError
 from vq.engine.adversary import Adversary
 from vq.engine.alternating import codebook_parameters
 from vq.engine.callbacks import Callback, ConsoleProgress, Guarded, ImageGrid, MetricsFile, TensorBoard, WandB
@@ -70,9 +70,9 @@ def make_model(config: Tree, *, seed: int = 0) -> torch.nn.Module:
     return generator
 
 
-def make_loader(config: Tree, name: str) -> ImageLoader:
-    """The loader of section `name` (`train_data` or `val_data`), checked: there, decodable, of one size."""
-    loader: ImageLoader = build(section(config, name), path=name)
+def make_loader(config: Tree, name: str) -> Any:
+    """The `ImageLoader` or `TokenLoader` of section `name` (`train_data` or `val_data`), checked."""
+    loader: ImageLoader | TokenLoader = build(section(config, name), path=name)
     try:
         loader.check()
     except (ValueError, UndecodableSetError) as error:
@@ -99,7 +99,10 @@ def check_image_size(tokenizer: torch.nn.Module, loader: ImageLoader, name: str)
 
 
 def check_data(
-    model: torch.nn.Module, frozen_tokenizer: torch.nn.Module | None, loader: ImageLoader, name: str
+    model: torch.nn.Module,
+    frozen_tokenizer: torch.nn.Module | None,
+    loader: ImageLoader | TokenLoader,
+    name: str,
 ) -> None:
     """Refuses data that do not fit what is trained or validated, before any work.
 
@@ -107,6 +110,8 @@ def check_data(
         ConfigError: With the section's name, what was expected and what came.
     """
     if not isinstance(model, Generator):
+        if isinstance(loader, TokenLoader):
+            raise ConfigError(f"{name}: holds tokens; a tokenizer needs images")
         check_image_size(model, loader, name)
         return
     num_classes = len(loader.dataset.class_names)
@@ -296,8 +301,8 @@ def make_trainer(
 
 
 def grouped_batches(
-    loader: ImageLoader, seed: int, accumulate: int, start_step: int
-) -> Iterator[Sequence[Batch]]:
+    loader: ImageLoader | TokenLoader, seed: int, accumulate: int, start_step: int
+) -> Iterator[Sequence[Any]]:
     """The micro-batches of each step from `start_step` on; bad images are named once."""
     named: set[str] = set()
     batches = loader.train_batches(seed=seed, start_step=start_step, micro_batches=accumulate)

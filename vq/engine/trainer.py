@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vq import distributed
-from vq.data import Batch, ImageLoader
+from vq.data import Batch, ImageLoader, TokenLoader
 from vq.engine.callbacks import Callback
 from vq.engine.checkpointer import Checkpointer
 from vq.engine.ending import Ending
@@ -78,7 +78,7 @@ class Trainer:
         batches: Callable[[int], Iterator[Sequence[Batch]]],
         checkpointer: Checkpointer,
         evaluator: Validator,
-        val_data: ImageLoader,
+        val_data: ImageLoader | TokenLoader,
         callback: Callback,
         seed: int,
         max_steps: int,

@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from vq import distributed
-from vq.data import Batch, ImageLoader
+from vq.data import Batch, ImageLoader, TokenLoader
 from vq.engine.assemble import check_data, make_evaluator, make_frozen_tokenizer, make_loader, make_model
 from vq.engine.callbacks import Callback
 from vq.engine.evaluator import Evaluation
@@ -46,7 +46,7 @@ class Validation:
     """
 
     model: nn.Module
-    loader: ImageLoader
+    loader: ImageLoader | TokenLoader
     evaluator: Validator
     autocast: bool
     visual: str
@@ -133,6 +133,8 @@ class Validation:
 
     def _tokenize(self, directory: Path) -> None:
         self.model.eval()
+        if not isinstance(self.loader, ImageLoader):
+            raise ConfigError("--tokenize: val_data holds tokens already")
         settings = settings_of(self.config, self.model, split="val", autocast=self.autocast)
         with PassProgress("tokenize", self.loader.num_samples) as progress:
             tokenize(self.model, self.loader, directory, settings=settings, on_progress=progress.advance)

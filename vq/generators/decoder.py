@@ -129,7 +129,10 @@ class KeyValueCache:
     def __init__(self, transformer: "DecoderTransformer", *, rows: int, length: int) -> None:
         weight = next(transformer.parameters())
         shape = (2, rows, transformer.num_kv_heads, length, transformer.head_width)
-        self.blocks = [weight.new_zeros(shape) for _ in transformer.blocks]
+        # A CPU's attention of one bfloat16 query takes five times as long as of a float32 one.
+        is_slow = weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
+        dtype = torch.float32 if is_slow else weight.dtype
+        self.blocks = [weight.new_zeros(shape, dtype=dtype) for _ in transformer.blocks]
         self.length = 0
         """Tokens so far."""
 
@@ -206,6 +209,7 @@ class DecoderBlock(nn.Module):
             memory[0, :, :, start:end] = key
             memory[1, :, :, start:end] = value
             key, value = memory[:, :, :, :end]
+            query = query.to(key.dtype)
         found = F.scaled_dot_product_attention(
             query,
             key,
@@ -213,7 +217,7 @@ class DecoderBlock(nn.Module):
             is_causal=causal and x.shape[1] > 1,
             enable_gqa=self.num_heads != self.num_kv_heads,
         )
-        return found.transpose(1, 2).flatten(2)
+        return found.transpose(1, 2).flatten(2).to(x.dtype)
 
 
 @LAYERS.register_module()
