@@ -5,7 +5,7 @@ differs: 2.6 bits in each of 256 tokens, 10 in 64, 40 in 16, or 160 in 4; and 10
 
 Command:  python -m vq.compare configs/compare/tradeoff.py [--seeds 0 1 2]
           python -m vq.compare configs/compare/tradeoff.py --config-options data::emoji
-Expected: docs/tradeoff.md (measured here, with the command)
+Expected: not yet run at full length
 """
 
 from torch.optim import AdamW
