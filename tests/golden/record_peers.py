@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from vector_quantize_pytorch import FSQ, LFQ, VectorQuantize
+from vector_quantize_pytorch import FSQ, LFQ, ResidualFSQ, VectorQuantize
 
 FSQ_LEVELS = [[8, 6, 5], [8, 5, 5, 5], [7, 5, 5, 5, 5], [8, 8, 8, 6, 5], [8, 8, 8, 5, 5, 5]]
 LFQ_CASES = {
@@ -19,6 +19,7 @@ LFQ_CASES = {
     "lfq-sharp": {"spherical": False, "inv_temperature": 100.0, "diversity_gamma": 2.5},
     "bsq": {"spherical": True, "inv_temperature": 1.0, "diversity_gamma": 1.0},
 }
+RESIDUAL_FSQ = [([5, 5, 3], 3), ([8, 6, 5], 3), ([8, 5, 5, 5], 4), ([3, 3], 5)]
 BITS, EMA_STEPS = 5, 3
 
 
@@ -71,6 +72,14 @@ def record_ema() -> dict[str, Tensor]:
     return arrays
 
 
+def record_residual_fsq(levels: list[int], depth: int) -> dict[str, Tensor]:
+    module = ResidualFSQ(dim=len(levels), levels=levels, num_quantizers=depth).eval()
+    z = 1.5 * torch.randn(1, 200, len(levels))
+    codes, indices = module(z)
+    name = f"residual-fsq-{'-'.join(map(str, levels))}x{depth}"
+    return {f"{name}/z": z[0], f"{name}/codes": codes[0], f"{name}/indices": indices[0]}
+
+
 def main() -> None:
     torch.manual_seed(0)
     arrays: dict[str, Tensor] = {}
@@ -79,6 +88,8 @@ def main() -> None:
     for name, case in LFQ_CASES.items():
         arrays |= record_lfq(name, **case)
     arrays |= record_ema()
+    for levels, depth in RESIDUAL_FSQ:
+        arrays |= record_residual_fsq(levels, depth)
     versions = {
         package: importlib.metadata.version(package) for package in ("vector-quantize-pytorch", "torch")
     }

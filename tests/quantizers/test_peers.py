@@ -13,6 +13,7 @@ from vq.quantizers import (
     FiniteScalarQuantizer,
     LookupFreeQuantizer,
     NormalInit,
+    ResidualFiniteScalarQuantizer,
     VectorQuantizer,
 )
 
@@ -87,3 +88,13 @@ def test_ema_vq(recorded):
         assert torch.equal(out.indices, recorded["ema/indices"][step])
         torch.testing.assert_close(out.loss, recorded["ema/loss"][step])
         torch.testing.assert_close(quantizer.codebook.vectors, recorded["ema/codes_after"][step])
+
+
+@pytest.mark.parametrize(
+    ("levels", "depth"), [([5, 5, 3], 3), ([8, 6, 5], 3), ([8, 5, 5, 5], 4), ([3, 3], 5)]
+)
+def test_residual_fsq(recorded, levels, depth):
+    name = f"residual-fsq-{'-'.join(map(str, levels))}x{depth}"
+    out = ResidualFiniteScalarQuantizer(levels=levels, depth=depth)(recorded[f"{name}/z"])
+    assert torch.equal(out.indices, recorded[f"{name}/indices"].long())
+    torch.testing.assert_close(out.quantized, recorded[f"{name}/codes"], rtol=0, atol=1e-6)
