@@ -1,19 +1,25 @@
 """Time and memory of a training step (forward and backward) of the quantizers, beside the bare product.
 
-    python benchmarks/quantizers.py [--threads 2] [--repeats 5]
+    python benchmarks/quantizers.py [--threads 2] [--repeats 5] [--out FILE]
 
 All sides of a row are timed in turn, in one run; a number is the median and, in brackets, the range.
 Use `--threads 1` on a machine that others use too. "extra" is how far the peak of resident memory rises
 above what was resident before the step; the copy of `z` (N x D) and its gradient are in it, and the
-gradient of the codebook. `vector-quantize-pytorch` is measured where it is installed.
+gradient of the codebook. `vector-quantize-pytorch` and `taming-transformers-rom1504` (VQGAN's own module) are
+measured where they are installed; without them their bars are left out.
 """
 
 import argparse
 import ctypes
 import importlib.util
+import json
+import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -31,6 +37,38 @@ from vq.quantizers import (
 )
 
 Side = tuple[str, Callable[[], object]]
+Figures = dict[str, tuple[list[float], float]]
+PEER, TAMING = "vector-quantize-pytorch", "taming"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is timed side by side, and what the first side of `vq` must reach.
+
+    Attributes:
+        faster_than: Side -> at least how many times as fast as it.
+        at_most: Side -> at most how many times its time.
+        extra_mib: Its extra memory stays below this.
+    """
+
+    title: str
+    sides: list[Side]
+    faster_than: dict[str, float] = field(default_factory=dict)
+    at_most: dict[str, float] = field(default_factory=dict)
+    extra_mib: float | None = None
+    ours: str = "vq"
+
+    def bars(self, found: Figures) -> dict[str, bool]:
+        seconds = {name: statistics.median(times) for name, (times, _) in found.items()}
+        mine, bars = seconds[self.ours], {}
+        for name, times in self.faster_than.items():
+            if name in seconds:
+                bars[f"{times} times as fast as {name}"] = seconds[name] >= times * mine
+        for name, times in self.at_most.items():
+            bars[f"at most {times} times {name}"] = mine <= times * seconds[name]
+        if self.extra_mib is not None:
+            bars[f"under {self.extra_mib} MiB"] = found[self.ours][1] < self.extra_mib
+        return bars
 
 
 def step(module: torch.nn.Module, z: Tensor, loss_of: Callable[[object], Tensor]) -> Callable[[], object]:
@@ -86,13 +124,25 @@ def peer(z: Tensor, size: int, *, ema: bool, cosine: bool) -> Callable[[], objec
     return step(module, z[None], lambda out: out[0].sum() + out[2].sum())
 
 
-def memory(field: str) -> float:
+def taming(z: Tensor, size: int) -> Callable[[], object]:
+    """VQGAN's own module, which wants pictures: N = pictures x 16 x 16."""
+    from taming.modules.vqvae.quantize import VectorQuantizer2
+
+    pictures = z.view(-1, 16, 16, z.shape[-1]).permute(0, 3, 1, 2).contiguous()
+    return step(VectorQuantizer2(size, z.shape[-1], beta=0.25), pictures, lambda out: out[0].sum() + out[1])
+
+
+def installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def memory(line: str) -> float:
     """A line of /proc/self/status in MiB: VmRSS now, VmHWM at its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+    return int(next(text for text in lines if text.startswith(line)).split()[1]) / 1024
 
 
-def figures(sides: list[Side], repeats: int) -> dict[str, tuple[list[float], float]]:
+def figures(sides: list[Side], repeats: int) -> Figures:
     """For each side the seconds of its runs, in increasing order, and the extra MiB of one."""
     extra = {}
     for name, run in sides:
@@ -112,7 +162,7 @@ def figures(sides: list[Side], repeats: int) -> dict[str, tuple[list[float], flo
     return {name: (sorted(times), extra[name]) for name, times in seconds.items()}
 
 
-def lines(found: dict[str, tuple[list[float], float]]) -> list[str]:
+def lines(found: Figures) -> list[str]:
     first = statistics.median(next(iter(found.values()))[0])
     return [
         f"  {name:28} {1e3 * statistics.median(times):8.1f} ms "
@@ -122,47 +172,89 @@ def lines(found: dict[str, tuple[list[float], float]]) -> list[str]:
     ]
 
 
-def measure(sides: list[Side], repeats: int) -> list[str]:
-    return lines(figures(sides, repeats))
+def single(title: str, vectors: int, dim: int, size: int, *, ema: bool = False, cosine: bool = False) -> Row:
+    """One codebook beside the bare product and the other packages, with the bar of its size."""
+    z, codes = torch.randn(vectors, dim), torch.randn(size, dim)
+    sides: list[Side] = [
+        ("z @ codebook.T", lambda: z @ codes.T),
+        ("vq", ours(z, size, ema=ema, cosine=cosine)),
+    ]
+    if installed("vector_quantize_pytorch"):
+        sides.append((PEER, peer(z, size, ema=ema, cosine=cosine)))
+    full_title = f"{title}: N {vectors}, D {dim}, K {size}"
+    if size == 1024:
+        return Row(full_title, sides, faster_than={PEER: 1})
+    if size == 65536:
+        return Row(full_title, sides, faster_than={PEER: 4}, extra_mib=110)
+    if dim == 256:
+        return Row(full_title, sides, faster_than={PEER: 5}, at_most={"z @ codebook.T": 1.3}, extra_mib=64)
+    if installed("taming"):
+        sides.append((TAMING, taming(z, size)))
+    return Row(full_title, sides, faster_than={PEER: 12, TAMING: 5}, extra_mib=16)
 
 
-def main() -> None:
+def stacked(title: str, *, ema: bool) -> Row:
+    z = torch.randn(8192, 64)
+    sides = [(f"depth {depth}", residual(z, 1024, depth, ema=ema)) for depth in (1, 4)]
+    full_title = f"Residual {title}, one shared codebook: N 8192, D 64, K 1024"
+    return Row(full_title, sides, at_most={"depth 1": 4.2}, ours="depth 4")
+
+
+def index_backpropagation() -> Row:
+    z = torch.randn(2048, 8)
+    plain = IndexBackpropagationQuantizer(size=16384, dim=8, entropy_weight=0.0)
+    tables = step(FullTables(16384, 8), z, lambda out: out[0].sum() + out[1])
+    return Row(
+        "IBQ without entropy: N 2048, D 8, K 16384", [("vq", trained(plain, z)), ("full tables", tables)]
+    )
+
+
+ROWS: list[Callable[[], Row]] = [
+    lambda: single("VQ", 8192, 256, 16384),
+    lambda: single("VQ, EMA", 8192, 256, 16384, ema=True),
+    lambda: single("VQ", 2048, 8, 16384),
+    lambda: single("VQ, EMA, cosine", 4096, 8, 65536, ema=True, cosine=True),
+    lambda: single("VQ", 4096, 64, 1024),
+    lambda: single("VQ, EMA", 4096, 64, 1024, ema=True),
+    lambda: single("VQ, EMA, cosine", 4096, 64, 1024, ema=True, cosine=True),
+    lambda: stacked("VQ", ema=False),
+    lambda: stacked("VQ, EMA", ema=True),
+    index_backpropagation,
+]
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {arguments.threads} threads, {arguments.repeats} repeats")
-    has_peer = importlib.util.find_spec("vector_quantize_pytorch") is not None
-    rows = [
-        ("VQ", 8192, 256, 16384, {"ema": False, "cosine": False}),
-        ("VQ, EMA", 8192, 256, 16384, {"ema": True, "cosine": False}),
-        ("VQ", 2048, 8, 16384, {"ema": False, "cosine": False}),
-        ("VQ, EMA, cosine", 4096, 8, 65536, {"ema": True, "cosine": True}),
-        ("VQ", 4096, 64, 1024, {"ema": False, "cosine": False}),
-        ("VQ, EMA", 4096, 64, 1024, {"ema": True, "cosine": False}),
-        ("VQ, EMA, cosine", 4096, 64, 1024, {"ema": True, "cosine": True}),
-    ]
-    for title, vectors, dim, size, kind in rows:
-        z, codes = torch.randn(vectors, dim), torch.randn(size, dim)
-        sides: list[Side] = [("z @ codebook.T", lambda z=z, codes=codes: z @ codes.T)]
-        sides.append(("vq", ours(z, size, **kind)))
-        if has_peer:
-            sides.append(("vector-quantize-pytorch", peer(z, size, **kind)))
-        print(f"{title}: N {vectors}, D {dim}, K {size}")
-        print("\n".join(measure(sides, arguments.repeats)), flush=True)
-    for title, ema in (("VQ", False), ("VQ, EMA", True)):
-        z = torch.randn(8192, 64)
-        print(f"Residual {title}, one shared codebook: N 8192, D 64, K 1024")
-        stacked = [(f"depth {depth}", residual(z, 1024, depth, ema=ema)) for depth in (1, 4)]
-        print("\n".join(measure(stacked, arguments.repeats)), flush=True)
-    z = torch.randn(2048, 8)
-    print("IBQ without entropy: N 2048, D 8, K 16384")
-    plain = IndexBackpropagationQuantizer(size=16384, dim=8, entropy_weight=0.0)
-    tables = step(FullTables(16384, 8), z, lambda out: out[0].sum() + out[1])
-    print("\n".join(measure([("vq", trained(plain, z)), ("full tables", tables)], arguments.repeats)))
+    record, all_bars = {}, {}
+    for make in ROWS:
+        row = make()
+        found = figures(row.sides, arguments.repeats)
+        bars = row.bars(found)
+        record[row.title] = {
+            name: {"ms": [round(1e3 * t, 2) for t in times], "extra_mib": round(extra, 1)}
+            for name, (times, extra) in found.items()
+        }
+        all_bars |= {f"{row.title}: {bar}": holds for bar, holds in bars.items()}
+        print(row.title)
+        print("\n".join(lines(found)), flush=True)
+        for bar, holds in bars.items():
+            print(f"  {'ok    ' if holds else 'MISSED'} {bar}", flush=True)
+    if arguments.out:
+        head = {
+            "command": " ".join(["python", *sys.argv]),
+            "date": date.today().isoformat(),
+            "hardware": f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}",
+        }
+        arguments.out.write_text(json.dumps(head | {"rows": record, "bars": all_bars}, indent=2) + "\n")
+    return 0 if all(all_bars.values()) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

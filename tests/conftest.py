@@ -1,9 +1,16 @@
-"""Every test draws from a fixed seed and leaves torch's thread count alone."""
+"""Every test draws from a fixed seed, on one thread: sums are added in the same order on any machine.
+
+Tests also fork this process; the threads of a pool would not come along, and a child that waits for them hangs.
+"""
 
 import os
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it, and for the processes that tests start
+
 import pytest
 import torch
+
+torch.set_num_threads(1)
 
 # A missing weight file must not depend on where pytest was started.
 os.environ.pop("WORLD_SIZE", None)
