@@ -1,6 +1,6 @@
 """Time of a step of sampling: one token of each of 4 pictures, with guidance.
 
-    python benchmarks/generate.py [--size B|L] [--tokens 256] [--threads 2] [--repeats 3] [--out FILE]
+    python benchmarks/generate.py [--size B|L] [--tokens 256] [--threads 2] [--repeats 3] [--llamagen DIR] [--out FILE]
 
 Size B is 12 blocks of 768 channels, L 24 of 1024; 16,384 codes, top-k 600, top-p 0.92, float32. The sides are
 timed in turn, in one process:
@@ -9,10 +9,12 @@ timed in turn, in one process:
 * `vq, bfloat16`: the same with the weights in bfloat16, where the CPU has instructions for it.
 * `transformers`: `LlamaForCausalLM.generate` of the same shapes over 8 rows, without the arithmetic of guidance
   (its own guidance would take two passes a token).
+* `LlamaGen`: its own model and sampler at the same guidance, from a checkout of FoundationVision/LlamaGen in DIR.
 * `floor`: the sum of every weight that a step reads, which is one read of them.
 * `products`: the products of 8 rows with every such matrix and nothing else, as `nn.Linear` makes them.
 
-Bars: not slower than `transformers`; within 1.3 of the floor; bfloat16 1.5 times as fast as float32.
+Bars: 6 times as fast as LlamaGen; not slower than `transformers`; within 1.3 of the floor; bfloat16 1.5 times as
+fast as float32.
 """
 
 import argparse
@@ -73,6 +75,17 @@ def peer(size: str, tokens: int) -> Callable[[], object]:
     return lambda: model.generate(start, **limits, **draws)
 
 
+def llamagen(size: str, tokens: int, checkout: Path) -> Callable[[], object]:
+    """LlamaGen's sampler; its module uses a context manager of torch that is deprecated."""
+    sys.path.insert(0, str(checkout))
+    from autoregressive.models import generate, gpt
+
+    torch.manual_seed(0)
+    model = gpt.GPT_models[f"GPT-{size}"](vocab_size=VOCABULARY, block_size=256, num_classes=1000).eval()
+    label = torch.arange(PICTURES)
+    return lambda: generate.generate(model, label, tokens, cfg_scale=2.0, top_k=TOP_K, top_p=TOP_P)
+
+
 def matrices(generator: TransformerGenerator) -> list[Tensor]:
     return [layer.weight.detach() for layer in generator.modules() if isinstance(layer, nn.Linear)]
 
@@ -94,6 +107,8 @@ def reads(weights: list[Tensor], tokens: int) -> Callable[[], object]:
 
 def missed(medians: dict[str, float]) -> list[str]:
     problems = []
+    if "LlamaGen" in medians and medians["LlamaGen"] < 6 * medians["vq"]:
+        problems.append(f"{medians['LlamaGen'] / medians['vq']:.2f} times as fast as LlamaGen (bar 6)")
     if PEER in medians and medians["vq"] > HEADROOM * medians[PEER]:
         problems.append(f"{medians['vq'] / medians[PEER]:.2f} times the time of transformers (bar 1)")
     if medians["vq"] > 1.3 * medians["floor"]:
@@ -110,6 +125,9 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--llamagen", type=Path, metavar="DIR", help="a checkout of FoundationVision/LlamaGen"
+    )
     parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -126,6 +144,8 @@ def main() -> int:
         sides["vq, bfloat16"] = (sample(half), arguments.tokens)
     if importlib.util.find_spec(PEER) is not None:
         sides[PEER] = (peer(arguments.size, arguments.tokens), arguments.tokens)
+    if arguments.llamagen is not None:
+        sides["LlamaGen"] = (llamagen(arguments.size, arguments.tokens, arguments.llamagen), arguments.tokens)
     times: dict[str, list[float]] = {name: [] for name in sides}
     with torch.no_grad():
         for _ in range(arguments.repeats):

@@ -67,9 +67,13 @@ def on_ranks(tmp_path: Path) -> Callable[[int, Callable[[], Any]], list[Any]]:
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: this process has threads
             for process in processes:
                 process.start()
-        found = dict(results.get(timeout=60) for _ in processes)
-        for process in processes:
-            process.join(60)
+        try:
+            found = dict(results.get(timeout=120) for _ in processes)
+            for process in processes:
+                process.join(60)
+        finally:
+            for process in processes:
+                process.kill()  # a rank that hangs would keep pytest from ending
         assert [process.exitcode for process in processes] == [0] * ranks
         return [found[rank] for rank in range(ranks)]
 
