@@ -2,8 +2,9 @@
 # make slow   the tests that take half a minute or more each (other packages' FID, several ranks)
 # make league  trains a dozen quantizers against each other at a toy budget and checks the bars (3 minutes)
 # make demo   trains, validates and uses a tokenizer on real pictures, without a GPU or a download
+# make demo-full  the same, then a Llama that writes emoji and MaskGIT that writes digits (35 minutes)
 # make bench  the benchmarks that hold on any machine
-.PHONY: env test slow league lint types demo bench clean
+.PHONY: env test slow league lint types demo demo-full bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -47,6 +48,9 @@ league: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m tools.demo
+
+demo-full: $(READY)
+	$(BIN)/python -m tools.demo --full
 
 bench: $(READY)
 	$(BIN)/python benchmarks/loop.py

@@ -8,6 +8,9 @@ import torch
 
 from vq import config
 from vq.engine import assemble
+from vq.generators.stem import order_of
+from vq.networks import FrequencyEncoder
+from vq.ops.dct import idct2
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.parent.name != "fid")  # those train nothing
@@ -114,6 +117,33 @@ def test_a_generator_takes_two_steps(page: Path) -> None:
     assert groups[1]["weight_decay"] == 0
     assert all(p.ndim >= 2 for p in groups[0]["params"])
     assert all(p.ndim < 2 for p in groups[1]["params"])
+
+
+def test_the_page_of_frequencies_proposes_low_ones_first() -> None:
+    """A wave of frequency (v, u) must come out at the place that the generator reaches after all lower v + u."""
+    pages = [ROOT / "configs" / name for name in ("ar/frequency_emoji.py", "frequency/1024_emoji.py")]
+    generator_page, tokenizer_page = (config.load(page).to_dict() for page in pages)
+    assert generator_page["tokenizer"]["weights"] == ["work_dirs/frequency/1024_emoji"]
+    with torch.device("meta"):
+        generator = assemble.make_model(generator_page)
+        tokenizer = assemble.make_tokenizer(tokenizer_page)
+    assert generator.vocabulary_size == tokenizer.codebook_size
+    order = order_of(generator_page["generator"]["order"], generator.grid)
+    rows, columns = generator.grid
+    # As many features as places; each holds one frequency alone.
+    waves = idct2(torch.eye(rows * columns).view(rows * columns, rows, columns))
+
+    class Waves(torch.nn.Module):
+        out_channels, downsample_factor = rows * columns, 1
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return waves[None]
+
+    features = FrequencyEncoder(encoder=Waves())(torch.zeros(1, 3, rows, columns))[0]
+    frequencies = features.flatten(1)[:, order].argmax(0)  # of each place, in the order of the generator
+    diagonals = (frequencies // columns + frequencies % columns).tolist()
+    assert sorted(frequencies.tolist()) == list(range(rows * columns))
+    assert diagonals == sorted(diagonals)
 
 
 def test_the_reference_setting_has_the_published_sizes() -> None:

@@ -134,6 +134,26 @@ def test_another_format_and_indices_out_of_range_are_refused(tmp_path: Path) -> 
         TokenStore(tmp_path / "s")
 
 
+def test_a_manifest_without_checksums_of_the_notes_is_accepted_and_its_notes_are_read(tmp_path: Path) -> None:
+    make_store(tmp_path / "s")
+    file = tmp_path / "s" / MANIFEST
+    manifest = json.loads(file.read_text())
+    for shard in manifest["shards"]:
+        del shard["notes_sha256"]
+    file.write_text(json.dumps(manifest))
+    TokenLoader(dataset=TokenDataset(root=tmp_path / "s"), batch_size=2).check()
+    first, second = (ShardFiles(directory=tmp_path / "s", number=i).notes for i in (0, 1))
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(
+        TokenStoreError, match=r"shard_00000\.notes: expected the notes of 5 images, got .* \(3"
+    ):
+        TokenStore(tmp_path / "s").verify()
+    first.write_bytes(kept[:-3])
+    with pytest.raises(TokenStoreError, match=r"shard_00000\.notes: missing or damaged: .* tokenize again"):
+        TokenStore(tmp_path / "s").verify()
+
+
 class TestLoader:
     def test_an_epoch_visits_every_image_once_and_goes_on_from_any_step(self, tmp_path: Path) -> None:
         make_store(tmp_path / "s")

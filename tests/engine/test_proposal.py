@@ -1,15 +1,19 @@
 """Generators in training, in validation and at work: from indices and from images, on any number of batches."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from commands import TINY
+from commands import TINY, environment
+from masked_ranks import masked_scores
 
 from vq import config
+from vq.data import read_image
 from vq.engine import ProposalEvaluator, ProposalStep, assemble
 from vq.engine.generation import Wanted, plan, write_images
 from vq.engine.proposal import decay_groups, tokens_of
@@ -105,20 +109,47 @@ def test_validation_counts_every_index_once(make: Make, tokenizer: torch.nn.Modu
     assert picture.shape[2] >= 3 * 16
 
 
+def test_validation_of_masked_generation_does_not_depend_on_the_batches_or_ranks(
+    tokenizer: torch.nn.Module,
+) -> None:
+    scores = [masked_scores(tokenizer, batch_size) for batch_size in (1, 4, 5, 13)]
+    for some in scores:
+        assert some == pytest.approx(scores[0], rel=1e-6)
+    script = Path(__file__).with_name("masked_ranks.py")
+    done = subprocess.run(
+        [sys.executable, script, json.dumps(scores[0])],
+        env=environment(PYTHONPATH=f"{script.parents[2]}:{script.parents[1]}"),
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def apart(a: Path, b: Path) -> int:
+    """The largest difference of two pictures' pixels."""
+    one, other = (read_image(path, path.name).int() for path in (a, b))
+    return int((one - other).abs().max())
+
+
 def test_pictures_are_the_same_whatever_is_made_with_them_and_none_is_made_twice(
     make: Make, tokenizer: torch.nn.Module, tmp_path: Path
 ) -> None:
-    generator = make().eval()
+    # In float64 no draw tips with the rounding that another batch size brings; the float32 decoder's may still
+    # move a pixel from one whole number to the next.
+    generator = make().eval().double()
     given: dict[str, Any] = {"seed": 5, "sampling": {"guidance": 1.5}, "settings": {"weights_sha256": "x"}}
     wanted = plan([0, 2], num=None, num_per_class=3)
     write_images(generator, tokenizer, wanted, tmp_path / "all", batch_size=6, **given)
     write_images(generator, tokenizer, wanted[::2], tmp_path / "some", batch_size=2, **given)
     for w in wanted[::2]:
-        assert (tmp_path / "all" / w.file).read_bytes() == (tmp_path / "some" / w.file).read_bytes()
+        assert apart(tmp_path / "all" / w.file, tmp_path / "some" / w.file) <= 1
     kept = (tmp_path / "some" / wanted[0].file).stat().st_mtime_ns
     write_images(generator, tokenizer, wanted, tmp_path / "some", batch_size=4, **given)
     assert (tmp_path / "some" / wanted[0].file).stat().st_mtime_ns == kept
-    assert (tmp_path / "some" / "grid.png").read_bytes() == (tmp_path / "all" / "grid.png").read_bytes()
+    assert apart(tmp_path / "some" / "grid.png", tmp_path / "all" / "grid.png") <= 1
+    other = write_images(
+        generator, tokenizer, wanted, tmp_path / "other", batch_size=6, **(given | {"seed": 6})
+    )
+    assert apart(other, tmp_path / "all" / "grid.png") > 1
     samples = json.loads((tmp_path / "some" / "samples.json").read_text())["samples"]
     assert [s["class"] for s in samples] == [0, 2] * 3
     with pytest.raises(ValueError, match=r"holds pictures made otherwise \(seed: 5 there, 6 now\)"):

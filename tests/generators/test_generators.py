@@ -54,6 +54,8 @@ def indices_of(generator: Generator, count: int = 4) -> torch.Tensor:
 
 
 def test_a_sample_depends_on_its_class_and_seed_alone(generator: Generator) -> None:
+    """In float64: products of another batch size round differently, which could tip a float32 draw."""
+    generator.double()
     label, seeds = torch.tensor([0, 1, 2, 1]), torch.tensor([5, 6, 7, 8])
     settings: dict[str, Any] = {"guidance": 1.5, "top_k": 6, "temperature": 0.9}
     together = generator.generate(label, seeds=seeds, **settings)

@@ -2,12 +2,13 @@
 
 import itertools
 import math
-import multiprocessing
-import warnings
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
+from commands import environment
 from feature_networks import TinyNetwork
 
 from vq.metrics import (
@@ -294,33 +295,14 @@ class TestReservoir:
         assert score((0, COUNT))["kernel_distance_std[tiny]"] > 0
 
 
-SHARDS = {2: (0, 13, 25), 3: (0, 9, 17, 25), 4: (0, 25, 25, 25, 25)}
-
-
-def _rank(rank: int, size: int, store: str, results) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-    metrics = make_metrics()
-    cuts = SHARDS[size][rank : rank + 2]
-    results.put(run(metrics, cuts if cuts[0] != cuts[1] else ()))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-@pytest.mark.parametrize("size", SHARDS)
-def test_ranks_with_uneven_shards_equal_one_process(whole, tmp_path, size):
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    ranks = [
-        context.Process(target=_rank, args=(rank, size, str(tmp_path / "store"), results))
-        for rank in range(size)
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: this process has threads
-        for process in ranks:
-            process.start()
-    found = [results.get(timeout=60) for _ in ranks]
-    for process in ranks:
-        process.join(60)
-    assert [process.exitcode for process in ranks] == [0] * size
-    for scores in found:
-        assert scores == pytest.approx(whole, abs=1e-9)
+def test_ranks_with_uneven_shards_equal_one_process():
+    script = Path(__file__).with_name("feature_ranks.py")
+    done = subprocess.run(
+        [sys.executable, script],
+        env=environment(PYTHONPATH=f"{script.parents[2]}:{script.parents[1]}"),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

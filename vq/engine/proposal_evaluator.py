@@ -25,7 +25,7 @@ class ProposalEvaluator:
 
     `loss` is the mean cross-entropy in nats of an index, `token_perplexity` its exponential,
     `token_accuracy` the share of indices that were the likeliest. They are of the plain conditional model:
-    guidance is for sampling alone.
+    guidance is for sampling alone. Of a `MaskedGenerator` they are means over all masked indices of the set.
 
     Args:
         tokenizer: Decodes indices; it also makes them where the set holds images.
@@ -82,7 +82,7 @@ class ProposalEvaluator:
         device = next(model.parameters()).device
         was_training = model.training
         model.eval()
-        # samples, indices, nats, right ones
+        # samples, scored indices, nats, right ones
         sums = torch.zeros(4, dtype=torch.float64, device=device)
         undecodable: list[str] = []
         labels: list[Tensor] = []
@@ -92,8 +92,8 @@ class ProposalEvaluator:
                 continue
             indices, label = tokens_of(batch, self.tokenizer, device)
             output = model(indices, label)
-            count = indices.numel()
-            sums += torch.stack([sums.new_tensor(float(len(label))), sums.new_tensor(float(count)),
+            count = output.num_scored.double()
+            sums += torch.stack([count.new_tensor(len(label)), count,
                                  output.loss.double() * count, output.accuracy.double() * count])  # fmt: skip
             labels.append(batch["label"].cpu())
             if on_progress is not None:

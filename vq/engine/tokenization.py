@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,7 @@ def _write_shards(
     """Encodes the images of the shards in one stream, so that the reading never waits for a shard's end."""
     local = loader.batch_size
     groups = [items[i : i + local] for _, items in shards for i in range(0, len(items), local)]
-    batches = loader.chosen_batches(groups)
+    batches = read_ahead(loader.chosen_batches(groups))
     for files, items in shards:
         parts: list[Tensor] = []
         labels: list[int] = []
@@ -222,12 +223,25 @@ def _write_shards(
             batch = next(batches)
             undecodable += batch["undecodable"]
             if batch["key"]:
-                parts.append(encode_views(tokenizer, batch, crops, size).cpu())
+                parts.append(encode_views(tokenizer, batch, crops, size))  # a GPU is waited for once a shard
                 labels += batch["label"].tolist()
                 keys += batch["key"]
             on_progress(min(local, len(items) - start))
-        indices = torch.cat(parts) if parts else torch.zeros(0, crops, dtype=torch.int64)
+        indices = torch.cat(parts).cpu() if parts else torch.zeros(0, crops, dtype=torch.int64)
         write_shard(files, indices, labels=labels, keys=keys, undecodable=undecodable, width=width)
+
+
+def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yields the same batches; a thread fetches the next one while the caller works on this one.
+
+    Taking a batch over from a worker costs a millisecond or two, which the encoder need not wait for.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read_ahead") as pool:
+        batch = next(batches, None)  # here, not in the thread: it starts the workers
+        while batch is not None:
+            following = pool.submit(next, batches, None)
+            yield batch
+            batch = following.result()
 
 
 def encode_views(

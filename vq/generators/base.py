@@ -21,11 +21,13 @@ class GeneratorOutput:
         logits: Of every index, place after place in raster order.
         loss: Mean cross-entropy of an index, in nats, in float32.
         accuracy: Share of the indices that were the likeliest.
+        num_scored: How many indices these two are means of: those of a set are weighted by it.
     """
 
     logits: Float[Tensor, "b l q v"]
     loss: Float[Tensor, ""]
     accuracy: Float[Tensor, ""]
+    num_scored: Int64[Tensor, ""]
 
 
 class Generator(nn.Module, ABC):
@@ -206,7 +208,8 @@ def generator_output(logits: Float[Tensor, "b l q v"], indices: Int64[Tensor, "b
     """
     loss = F.cross_entropy(logits.flatten(0, 2).float(), indices.flatten())
     accuracy = (logits.detach().argmax(-1) == indices).float().mean()
-    return GeneratorOutput(logits=logits, loss=loss, accuracy=accuracy)
+    count = torch.full((), indices.numel(), device=indices.device)
+    return GeneratorOutput(logits=logits, loss=loss, accuracy=accuracy, num_scored=count)
 
 
 def _listed(parts: Sequence[object]) -> str:

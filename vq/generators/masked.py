@@ -24,7 +24,8 @@ class MaskedGenerator(Generator):
     starts with every place masked. In each of `num_steps` passes all masked places are drawn; after pass s the
     share cos(pi s / (2 num_steps)) of them is masked again: those whose draw was least likely, after noise that fades.
 
-    In eval mode the mask is a function of the indices, so that a validation repeats.
+    In eval mode the mask of a picture is a function of its own indices: a validation masks the same places in
+    every epoch, whatever batches and ranks the set is cut into.
 
     Source: Chang et al. 2022, https://arxiv.org/abs/2202.04200, sections 3.1 and 3.2.
     Differs from the source: classifier-free guidance; the norms come before attention and network.
@@ -90,7 +91,7 @@ class MaskedGenerator(Generator):
             uniform = torch.rand(len(indices), 1 + self.num_places, device=indices.device)
         else:
             weights = torch.arange(1, self.num_places + 1, device=indices.device)
-            uniform = uniform_numbers((indices[:, :, 0] * weights).sum(1), 1 + self.num_places).float()
+            uniform = uniform_numbers((indices[:, :, 0] * weights).sum(1), 1 + self.num_places)
         is_masked = self._mask(uniform)
         logits = self._logits(indices.masked_fill(is_masked[..., None], self.vocabulary_size), label)
         flat, share = is_masked.flatten(), is_masked.sum()
@@ -100,6 +101,7 @@ class MaskedGenerator(Generator):
             logits=logits[:, :, None],
             loss=(nats * flat).sum() / share,
             accuracy=(is_right & flat).sum() / share,
+            num_scored=share,
         )
 
     def draw(

@@ -86,7 +86,7 @@ def order_of(order: str | Sequence[int], grid: Sequence[int]) -> Int64[Tensor, "
     """The places of a grid in the order in which they are proposed.
 
     Args:
-        order: "raster", "zigzag" (from low to high frequency, where places are frequencies), or the places.
+        order: "raster", "zigzag" (from low to high frequency, where row and column are frequencies), or the places.
         grid: (rows, columns) or (length,).
 
     Raises:

@@ -33,8 +33,9 @@ class TransformerGenerator(Generator):
         vocabulary_size: Number of codes.
         num_classes: Number of classes.
         grid: (rows, columns) or (length,).
-        order: "raster", "zigzag" (low frequencies first, for tokens that are frequencies), or all places in
-            the order in which they are proposed.
+        order: "raster"; "zigzag" (low frequencies first, where row and column of a place are its frequencies;
+            `FrequencyEncoder` and `FrequencyPatches` lay theirs out in zigzag already: "raster" is that order);
+            or all places in the order in which they are proposed.
         num_indices: Indices a place.
         depth_transformer: Along the indices of a place; needed for more than one.
         class_dropout: See `Generator`.

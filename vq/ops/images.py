@@ -20,7 +20,7 @@ def to_signed_unit(image: UInt8[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
         >>> to_signed_unit(torch.tensor([0, 255], dtype=torch.uint8)).tolist()
         [-1.0, 1.0]
     """
-    return image.to(torch.float32) / 127.5 - 1
+    return (image.to(torch.float32) / 127.5).sub_(1)  # in place: a batch's memory is taken once less
 
 
 def to_uint8(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
