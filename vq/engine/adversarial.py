@@ -16,6 +16,7 @@ from vq.engine.moving import (
     check_weights,
     collecting,
     mean_over_ranks,
+    restore_optimizer,
 )
 from vq.engine.schedules import Schedule
 from vq.engine.steps import State, TrainStep, parallel
@@ -158,7 +159,7 @@ class AdversarialStep(TrainStep):
 
     def load_state_dict(self, state: State) -> None:
         """See `TrainStep`; the averaged weights come from their own file."""
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        restore_optimizer(self.optimizer, state["optimizer"])
         self.adversary.load_state_dict(state["adversary"])  # type: ignore[arg-type]
 
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vq import distributed
-from vq.engine.moving import Mover, average_gradients, check_weights, mean_over_ranks
+from vq.engine.moving import Mover, average_gradients, check_weights, mean_over_ranks, restore_optimizer
 from vq.engine.schedules import Schedule
+from vq.engine.tuning import uncompiled
 from vq.losses import AdversarialObjective, DiscriminatorPenalty
 from vq.registry import ENGINES
 
@@ -103,9 +104,11 @@ class Adversary:
         terms = {"objective": self.objective.discriminator(real, fake)}
         for name, penalty in self.penalties.items():
             if self.step % penalty.every == 0:
-                terms[name] = penalty.every * penalty(
-                    judge=self._logits, image=image, reconstruction=reconstruction, real=real, fake=fake
-                )
+                with uncompiled(self.discriminator):
+                    term = penalty(
+                        judge=self._logits, image=image, reconstruction=reconstruction, real=real, fake=fake
+                    )
+                terms[name] = penalty.every * term
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         torch.autograd.backward(total * share, inputs=self.mover.parameters)
         accuracy = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
@@ -153,4 +156,4 @@ class Adversary:
                 penalty.load_state_dict(state["penalties"][name])  # type: ignore[index]
         except RuntimeError as error:  # what torch raises; a ValueError is a checkpoint that does not fit
             raise ValueError(f"the discriminator is another one than the config's: {error}") from error
-        self.mover.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        restore_optimizer(self.mover.optimizer, state["optimizer"])

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from vq import distributed
 from vq.data import Batch
+from vq.engine.moving import restore_optimizer
 from vq.engine.steps import State, TrainStep
 from vq.ops.images import to_signed_unit
 from vq.quantizers import VectorQuantizer
@@ -100,7 +101,7 @@ class AlternatingStep(TrainStep):
     def load_state_dict(self, state: State) -> None:
         """See `TrainStep`."""
         self.step.load_state_dict(state["step"])  # type: ignore[arg-type]
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        restore_optimizer(self.optimizer, state["optimizer"])
 
 
 def codebook_parameters(tokenizer: nn.Module) -> list[nn.Parameter]:

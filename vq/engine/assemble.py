@@ -23,6 +23,7 @@ from vq.engine.schedules import Schedule
 from vq.engine.steps import TrainStep
 from vq.engine.tokenization import fingerprint
 from vq.engine.trainer import Trainer
+from vq.engine.tuning import Tuning, networks_of
 from vq.generators import Generator
 from vq.ops.keyed import stable_hash
 from vq.registry import ConfigError, build, build_value
@@ -172,41 +173,59 @@ def make_step(
     *,
     autocast: bool = False,
     frozen_tokenizer: torch.nn.Module | None = None,
+    tuning: Tuning | None = None,
 ) -> TrainStep:
-    """The training step: its optimizers get their parameters, its schedule the length of the run."""
+    """The training step: its optimizers get their parameters, its schedule the length of the run.
+
+    Args:
+        config: The resolved config.
+        model: What it trains; tuned in place, and then moved.
+        autocast: Run the networks in bfloat16.
+        frozen_tokenizer: What makes a generator's indices of images.
+        tuning: For the model and its discriminator.
+    """
     node, runtime = section(config, "train_step"), {"tokenizer": model, "autocast": autocast}
+    tuning = tuning or Tuning()
+    tuning.apply(model, networks_of(model))
+    if str(tuning):
+        logger.info("%s", tuning)
     if isinstance(model, Generator):
         runtime |= {"generator": model, "tokenizer": frozen_tokenizer}
-        return _build_step(config, node, "train_step", decay_groups(model), **runtime)
+        return _build_step(config, node, "train_step", decay_groups(model), tuning, **runtime)
     tokenizer = model
     if "step" not in node:
-        return _build_step(config, node, "train_step", list(tokenizer.parameters()), **runtime)
+        return _build_step(config, node, "train_step", list(tokenizer.parameters()), tuning, **runtime)
     # A step around another one has the codes, and the inner one everything else.
     codes = codebook_parameters(tokenizer)
     others = [p for p in tokenizer.parameters() if all(p is not code for code in codes)]
-    inner = _build_step(config, node["step"], "train_step.step", others, **runtime)
-    return _build_step(config, node, "train_step", codes, step=inner)
+    inner = _build_step(config, node["step"], "train_step.step", others, tuning, **runtime)
+    return _build_step(config, node, "train_step", codes, tuning, step=inner)
 
 
-def _build_step(config: Tree, node: Tree, path: str, parameters: Sequence[Any], **runtime: Any) -> TrainStep:
+def _build_step(
+    config: Tree, node: Tree, path: str, parameters: Sequence[Any], tuning: Tuning, **runtime: Any
+) -> TrainStep:
     """A step whose `optimizer` moves `parameters` by its `schedule`."""
     runtime["optimizer"] = build(node["optimizer"], path=f"{path}.optimizer", params=parameters)
     if "step" not in node:
         runtime["schedule"] = _build_schedule(node, path, section(config, "trainer").get("max_steps"))
     if "adversary" in node:
-        device = runtime["tokenizer"].pre_quant.weight.device
-        runtime["adversary"] = _build_adversary(config, node["adversary"], f"{path}.adversary", device)
+        device = next(runtime["tokenizer"].parameters()).device
+        runtime["adversary"] = _build_adversary(
+            config, node["adversary"], f"{path}.adversary", device, tuning
+        )
     step: TrainStep = build(node, path=path, **runtime)
     return step
 
 
-def _build_adversary(config: Tree, node: Tree, path: str, device: torch.device) -> Adversary:
+def _build_adversary(config: Tree, node: Tree, path: str, device: torch.device, tuning: Tuning) -> Adversary:
     """The discriminator's side; its first weights are a function of the seed that the tokenizer's came from."""
     if "discriminator" not in node or "optimizer" not in node:
         raise ConfigError(f"{path}: expected a discriminator and an optimizer, got {', '.join(node)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stable_hash(torch.initial_seed(), "discriminator"))
         discriminator = build(node["discriminator"], path=f"{path}.discriminator").to(device)
+    tuning.apply(discriminator, [discriminator])
     parameters = [p for p in discriminator.parameters() if p.requires_grad]
     start, end = node.get("start_step", 0), section(config, "trainer").get("max_steps")
     if end is not None and start >= end:
@@ -229,6 +248,17 @@ def _build_schedule(node: Tree, path: str, total_steps: int | None) -> Schedule:
     length: dict[str, Any] = {} if schedule["type"].endswith("Constant") else {"total_steps": total_steps}
     built: Schedule = build(schedule, path=f"{path}.schedule", **length)
     return built
+
+
+def _described_discriminator(node: Tree) -> torch.nn.Module | None:
+    """The discriminator of a step, or of the step that it wraps."""
+    if "step" in node:
+        return _described_discriminator(node["step"])
+    if "adversary" not in node:
+        return None
+    path = "train_step.adversary.discriminator"
+    discriminator: torch.nn.Module = build(node["adversary"]["discriminator"], path=path)
+    return discriminator
 
 
 def make_checkpointer(config: Tree, run: Path) -> Checkpointer:
@@ -337,6 +367,7 @@ def describe(config: Tree, *, image_size: tuple[int, int], batch: int, autocast:
         tokenizer.bypass(image)
         for hook in hooks:
             hook.remove()
+        discriminator = _described_discriminator(config["train_step"])
     indices = " x ".join(map(str, tokenizer.indices_shape(*image_size)))
     parts = {name: sum(p.numel() for p in module.parameters()) for name, module in tokenizer.named_children()}
     total = sum(p.numel() for p in tokenizer.parameters())
@@ -345,8 +376,13 @@ def describe(config: Tree, *, image_size: tuple[int, int], batch: int, autocast:
         config["train_step"].get("weight_ema") is not None
     )  # weights, gradients, two moments, average
     state = copies * 4 * total + buffers
+    told = [f"parameters: {total:,} ({', '.join(f'{name} {n:,}' for name, n in parts.items())})"]
+    if discriminator is not None:
+        others = sum(p.numel() for p in discriminator.parameters() if p.requires_grad)
+        told.append(f"parameters of the discriminator: {others:,}")
+        state += 4 * 4 * others
     return [
-        f"parameters: {total:,} ({', '.join(f'{name} {n:,}' for name, n in parts.items())})",
+        *told,
         f"an image of {image_size[0]} x {image_size[1]} becomes {indices} indices out of {tokenizer.codebook_size:,}",
         f"memory a rank, estimated: {(state + activations) / 2**20:,.0f} MiB "
         f"(weights, gradients, optimizer, average {state / 2**20:,.0f}; activations of {batch} images "

@@ -44,6 +44,19 @@ class Mover:
         return {"gradient_norm": norm.detach(), "learning_rate": rate}
 
 
+def restore_optimizer(optimizer: Optimizer, state: object) -> None:
+    """Continues from an optimizer's `state_dict`, whatever the layout of the weights that it was saved with.
+
+    Fused optimizers pair the numbers of a weight and of its moments in the order in which they lie in memory.
+    """
+    optimizer.load_state_dict(state)  # type: ignore[arg-type]
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            is_one_each = isinstance(value, Tensor) and value.shape == parameter.shape
+            if is_one_each and value.stride() != parameter.stride():
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def check_weights(weights: Mapping[str, float], terms: Iterable[str]) -> None:
     """Refuses a loss without a weight, or a weight without a loss."""
     terms = list(terms)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from vq.engine.moving import restore_optimizer
 from vq.engine.schedules import Schedule
 from vq.engine.steps import State, TrainStep, parallel
 from vq.engine.weight_ema import WeightEMA
@@ -90,7 +91,7 @@ class ProposalStep(TrainStep):
 
     def load_state_dict(self, state: State) -> None:
         """See `TrainStep`."""
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        restore_optimizer(self.optimizer, state["optimizer"])
 
 
 @torch.no_grad()

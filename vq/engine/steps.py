@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from vq import distributed
 from vq.data import Batch
-from vq.engine.moving import add_share, check_annealing, check_weights, collecting
+from vq.engine.moving import add_share, check_annealing, check_weights, collecting, restore_optimizer
 from vq.engine.schedules import Schedule
 from vq.engine.weight_ema import WeightEMA
 from vq.losses import Loss
@@ -149,7 +149,7 @@ class ReconstructionStep(TrainStep):
 
     def load_state_dict(self, state: State) -> None:
         """See `TrainStep`; the averaged weights come from their own file."""
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        restore_optimizer(self.optimizer, state["optimizer"])
 
 
 def parallel(module: nn.Module) -> nn.Module:

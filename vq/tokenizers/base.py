@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from vq.quantizers import Quantizer
 from vq.tokenizers.output import TokenizerOutput
 
+COLOURS = 3
+
 
 class Tokenizer(nn.Module, ABC):
     """Turns images into indices and back.
@@ -46,3 +48,16 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def bypass(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         """Image in [-1, 1] -> what the networks alone make of it, with nothing quantized between them."""
+
+
+def check_colours(place: str, encoder: nn.Module, decoder: nn.Module) -> None:
+    """Refuses networks that can be made for any number of channels and are not made for those of images."""
+    for name, what, channels in (
+        ("encoder", "takes", getattr(encoder, "in_channels", COLOURS)),
+        ("decoder", "paints", getattr(decoder, "out_channels", COLOURS)),
+    ):
+        if channels != COLOURS:
+            raise ValueError(
+                f"{place}: expected {'an' if name == 'encoder' else 'a'} {name} that {what} the {COLOURS} channels "
+                f"of images, got one that {what} {channels}; gray images are read as {COLOURS} equal channels"
+            )

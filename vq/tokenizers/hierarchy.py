@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vq.quantizers import QuantizeOutput, Quantizer
 from vq.registry import TOKENIZERS
-from vq.tokenizers.base import Tokenizer
+from vq.tokenizers.base import Tokenizer, check_colours
 from vq.tokenizers.output import TokenizerOutput
 
 Images = Float[Tensor, "batch 3 height width"]
@@ -53,6 +53,7 @@ class TwoLevelTokenizer(Tokenizer):
         decoder: nn.Module,
     ) -> None:
         super().__init__()
+        check_colours("TwoLevelTokenizer", bottom_encoder, decoder)
         self.bottom_encoder, self.top_encoder = bottom_encoder, top_encoder
         self.top_quantizer, self.bottom_quantizer = top_quantizer, bottom_quantizer
         self.top_decoder, self.decoder = top_decoder, decoder

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vq.quantizers import Quantizer
 from vq.registry import TOKENIZERS
-from vq.tokenizers.base import Tokenizer
+from vq.tokenizers.base import Tokenizer, check_colours
 from vq.tokenizers.output import TokenizerOutput
 
 
@@ -25,11 +25,13 @@ class ImageTokenizer(Tokenizer):
 
     Raises:
         ValueError: If the encoder and the decoder scale by different factors, or one makes a grid and the other
-            wants a sequence, or the quantizer wants a grid and gets a sequence.
+            wants a sequence, or the quantizer wants a grid and gets a sequence, or the networks are not made for
+            the three channels of images.
     """
 
     def __init__(self, *, encoder: nn.Module, quantizer: Quantizer, decoder: nn.Module) -> None:
         super().__init__()
+        check_colours("tokenizer", encoder, decoder)
         if encoder.downsample_factor != decoder.downsample_factor:
             raise ValueError(
                 f"tokenizer: the encoder scales down by {encoder.downsample_factor} and the decoder up by "

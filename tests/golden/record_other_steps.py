@@ -1,0 +1,80 @@
+"""Records what test_other_steps.py compares with: `python tests/golden/record_other_steps.py`.
+
+Five steps of an alternating run, and of a run of each kind of generator.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).parent
+LOSSES = HERE / "other_steps_losses.json"
+TINY = HERE.parent / "tiny_page.py"
+SIZES = {"vocabulary_size": 16, "num_classes": 4, "grid": [8, 8]}
+TRANSFORMER = {
+    "type": "DecoderTransformer",
+    "width": 16,
+    "depth": 1,
+    "num_heads": 2,
+    "style": {"type": "vq.generators.LlamaStyle"},
+    "dropout": 0.1,
+}
+GENERATORS = {
+    "autoregressive": {"type": "TransformerGenerator", "transformer": TRANSFORMER, **SIZES},
+    "masked": {"type": "MaskedGenerator", "transformer": TRANSFORMER, **SIZES},
+    "pixelcnn": {"type": "PixelCNNGenerator", "width": 16, "depth": 2, **SIZES},
+}
+CASES = ("alternating", *GENERATORS)
+
+
+def tree_of(case: str) -> dict[str, Any]:
+    from vq import config
+
+    tree: dict[str, Any] = config.load(TINY).to_dict()
+    adam = {"type": "torch.optim.AdamW", "lr": 1e-3}
+    if case == "alternating":
+        normal = {"type": "vq.quantizers.NormalInit"}
+        tree["tokenizer"]["quantizer"]["codebook"] = {
+            "type": "LearnedCodebook", "size": 16, "dim": 4, "init": normal
+        }  # fmt: skip
+        around = {"type": "AlternatingStep", "num_codebook_steps": 2, "optimizer": adam}
+        tree["train_step"] = around | {"step": tree["train_step"]}
+    else:
+        tree["generator"] = GENERATORS[case]
+        tree["train_step"] = {"type": "ProposalStep", "optimizer": adam, "accumulate": 2}
+    return tree
+
+
+def losses_of_five_steps(case: str) -> list[dict[str, float]]:
+    from vq.engine import assemble
+    from vq.ops.keyed import stable_hash
+
+    tree = tree_of(case)
+    frozen = assemble.make_tokenizer(tree, seed=7).eval() if "generator" in tree else None
+    if frozen is not None:  # codes that tell the images apart, as those of a trained tokenizer do
+        loader = assemble.make_loader(tree, "train_data")
+        images = next(loader.train_batches(seed=7))["image"] / 127.5 - 1
+        torch.manual_seed(7)
+        frozen.train()(images)
+        frozen.eval()
+    step = assemble.make_step(tree, assemble.make_model(tree, seed=7).train(), frozen_tokenizer=frozen)
+    batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), 7, step.accumulate, 0)
+    rows = []
+    for number in range(5):
+        torch.manual_seed(stable_hash(7, "step", number, 0))
+        scalars = step(next(batches), number)
+        rows.append({name: float(value) for name, value in scalars.items() if name.startswith("loss/")})
+    return rows
+
+
+def main() -> None:
+    sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
+    recorded = {case: losses_of_five_steps(case) for case in CASES}
+    LOSSES.write_text(json.dumps(recorded, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
