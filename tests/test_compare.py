@@ -1,6 +1,7 @@
 """The league's command: one table over contestants and seeds, and nothing is computed twice."""
 
 import csv
+import math
 import time
 from pathlib import Path
 
@@ -35,3 +36,19 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "has no contestant 'fsk'; there are: vq_uniform" in refused("compare", PAGE, "--only", "fsk")
     page = ROOT / "configs" / "fsq" / "1000_emoji.py"
     assert "has no section contestants" in refused("compare", page)
+
+
+def test_tokens_and_bits_of_whole_tokenizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = [*SHORT[:3], "f8_638_bits", "latent_159_bits", *SHORT[5:]]
+    accepted("compare", PAGE.with_name("tradeoff.py"), *few, "--steps", 21)
+    (folder,) = (tmp_path / "work_dirs" / "compare").iterdir()
+    with (folder / "table.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    found = {
+        name: (float(row["tokens_per_image"]), float(row["bits_per_image"])) for name, row in rows.items()
+    }
+    assert found == {
+        "f8_638_bits": (64, pytest.approx(64 * math.log2(1000))),
+        "latent_159_bits": (16, pytest.approx(16 * math.log2(1000))),
+    }

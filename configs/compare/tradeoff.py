@@ -1,7 +1,8 @@
 """Tokens against bits: one network family at f4, f8, f16 and f32, at equal bits an image and at equal bits a token.
 
 All quantizers are FSQ, which uses its codes whatever their number, so that only the division of the bits
-differs: 2.6 bits in each of 256 tokens, 10 in 64, 40 in 16, or 160 in 4; and 10 bits in each of them.
+differs: 2.6 bits in each of 256 tokens, 10 in 64, 40 in 16, or 160 in 4; and 10 bits in each of them. Beside them, of
+another family (transformers): one-dimensional tokens, each of which sees the whole picture.
 
 Command:  python -m vq.compare configs/compare/tradeoff.py [--seeds 0 1 2]
           python -m vq.compare configs/compare/tradeoff.py --config-options data::emoji
@@ -12,9 +13,10 @@ from torch.optim import AdamW
 
 from vq.data import EmojiDataset, ImageLoader, PhotoDataset, Resize
 from vq.engine import Checkpointer, Evaluator, ReconstructionStep, Trainer, WarmupCosine
+from vq.layers import PixelPatches, RotaryPositions, Transformer
 from vq.losses import MSELoss
 from vq.metrics import PSNR, SSIM, CodebookUsage, L1Metric, MSEMetric, Perplexity
-from vq.networks import StridedCNNDecoder, StridedCNNEncoder
+from vq.networks import LatentTokensDecoder, LatentTokensEncoder, StridedCNNDecoder, StridedCNNEncoder
 from vq.quantizers import FiniteScalarQuantizer, ProductQuantizer
 from vq.tokenizers import ImageTokenizer
 
@@ -42,6 +44,16 @@ tokenizers = {
     name: dict(type=ImageTokenizer, encoder=encoders[f], quantizer=quantizer, decoder=decoders[f])
     for name, (f, quantizer) in quantizers.items()
 }
+patches = dict(type=PixelPatches, size=8)
+transformer = dict(type=Transformer, width=128, depth=4, num_heads=4, positions=dict(type=RotaryPositions))
+sequence = dict(patches=patches, transformer=transformer)
+for name, num_latents in dict(latent_638_bits=64, latent_159_bits=16).items():
+    tokenizers[name] = dict(
+        type=ImageTokenizer,
+        encoder=dict(type=LatentTokensEncoder, num_latents=num_latents, **sequence),
+        quantizer=ten_bits,
+        decoder=dict(type=LatentTokensDecoder, num_latents=num_latents, image_size=64, **sequence),
+    )
 
 train_data = dict(type=ImageLoader, dataset=train_set, transforms=[resize], batch_size=32)
 val_data = dict(type=ImageLoader, dataset=val_set, transforms=[resize], batch_size=32, shuffle=False)

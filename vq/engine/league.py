@@ -96,7 +96,7 @@ def train_contestant(
     tokenizer = assemble.make_tokenizer(own, seed=seed).to(machine.device).train()
     quantizer = tokenizer.quantizer
     metrics = [
-        node | ({"codebook_size": quantizer.codebook_size} if "codebook_size" in node else {})
+        node | ({"codebook_size": tokenizer.codebook_size} if "codebook_size" in node else {})
         for node in own["evaluator"]["metrics"]
     ]
     own["evaluator"] = {**own["evaluator"], "metrics": metrics}
@@ -121,16 +121,16 @@ def train_contestant(
     # Indices for each position of the grid, also where a whole grid shares a sequence of them.
     stack = math.prod(quantizer.index_shape) / math.prod(quantizer.grid)
     height, width = val_loader.image_size
-    tokens = height * width // tokenizer.downsample_factor**2
+    indices = math.prod(tokenizer.indices_shape(height, width))
     return {
         "name": name,
         "seed": seed,
         "steps": steps,
         **scores,
-        "codebook_size": quantizer.codebook_size,
-        "bits_per_token": math.log2(quantizer.codebook_size) * stack,
-        "tokens_per_image": tokens,
-        "bits_per_image": math.log2(quantizer.codebook_size) * stack * tokens,
+        "codebook_size": tokenizer.codebook_size,
+        "bits_per_token": math.log2(tokenizer.codebook_size) * stack,
+        "tokens_per_image": indices / stack,
+        "bits_per_image": math.log2(tokenizer.codebook_size) * indices,
         "train_eval_mse": scores["mse_unit"] / statistics.mean(_train_mse(tokenizer, loader, seed)),
         "images_per_second": loader.batch_size / statistics.median(seconds),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
