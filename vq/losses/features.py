@@ -1,6 +1,6 @@
 """Losses between the features of any frozen network: a pyramid of them, or one map to be predicted."""
 
-from typing import Protocol
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -9,14 +9,8 @@ from torch import Tensor, nn
 
 from vq.losses.base import Loss
 from vq.losses.perceptual import RANGE_SLACK
+from vq.networks.features import frozen_pyramid
 from vq.registry import LOSSES
-
-
-class Pyramid(Protocol):
-    """A network that gives features of an image at several depths, such as `LPIPSNetwork`."""
-
-    def features(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c fh fw"]]:
-        """Images in [-1, 1] to feature maps, the shallowest first."""
 
 
 @LOSSES.register_module()
@@ -26,18 +20,21 @@ class FeatureLoss(Loss):
     At each depth the features of a position are brought to length 1, subtracted, squared and summed over
     the channels; the mean over positions and depths is the loss (0..4). LPIPS without its learned weights of
     the channels. The image's features are computed once, without a gradient; the network is in no state dict.
+    It computes in float32, also inside autocast, and in float64 if the images are.
 
     Source: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, eq. 1 with all weights 1.
     Differs from the source: the mean over the depths, not the sum.
 
     Args:
-        network: Frozen; `features(image)` gives the pyramid.
+        network: A `FeaturePyramid`, such as `EfficientNetLite0`; frozen here.
+
+    Raises:
+        TypeError: If the network gives no pyramid.
     """
 
     def __init__(self, *, network: nn.Module) -> None:
         super().__init__()
-        # In a tuple it is outside the module tree: no optimizer and no checkpoint sees it.
-        self._network = (network.eval().requires_grad_(requires_grad=False),)
+        self._network = frozen_pyramid("FeatureLoss", network)
         self._is_range_checked = False
 
     def forward(
@@ -51,11 +48,13 @@ class FeatureLoss(Loss):
         if not self._is_range_checked and not torch.compiler.is_compiling():
             _check_range(image)
             self._is_range_checked = True
-        network: Pyramid = self._network[0].to(image.device)  # type: ignore[assignment]
+        dtype = torch.promote_types(reconstruction.dtype, torch.float32)
+        network = self._network[0]
+        cast("nn.Module", network).to(image.device, dtype)
         with torch.autocast(image.device.type, enabled=False):
             with torch.no_grad():
-                wanted = network.features(image.float())
-            found = network.features(reconstruction.float())
+                wanted = network.pyramid(image.to(dtype))
+            found = network.pyramid(reconstruction.to(dtype))
             distances = [
                 (_unit(a) - _unit(b)).square().sum(dim=1).mean() for a, b in zip(found, wanted, strict=True)
             ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch.nn.functional as F
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from vq import pretrained
@@ -43,7 +43,7 @@ class EfficientNetLite0(FeatureNetwork):
 
     `pool` is its mean over positions before the classifier (1280), `logits` are the 1000 class scores.
     What is computed from them is never FID, nor comparable with it; it orders models where the
-    weights of FID's network are not at hand.
+    weights of FID's network are not at hand. `pyramid` gives maps that a gradient flows through.
 
     Source: Tan and Le 2019, https://arxiv.org/abs/1905.11946, in TensorFlow's Lite version of 2020, without
         squeeze and excitation and with ReLU6.
@@ -59,6 +59,7 @@ class EfficientNetLite0(FeatureNetwork):
     """
 
     sizes: ClassVar[Mapping[str, int]] = {"pool": 1280, "logits": 1000}
+    channels: tuple[int, ...] = (16, 24, 40, 112, 1280)
 
     def __init__(self, *, size: int = _NATIVE_SIZE) -> None:
         super().__init__()
@@ -80,20 +81,26 @@ class EfficientNetLite0(FeatureNetwork):
 
     def features(self, image: UInt8[Tensor, "b 3 h w"]) -> dict[str, Float32[Tensor, "b size"]]:
         """Images to `pool` and `logits`."""
-        x = image.float() / 127.5 - 1
+        pool = self.pyramid(image.float() / 127.5 - 1)[-1].mean(dim=(2, 3))
+        logits = F.linear(pool, self.get_buffer("fc_weight"), self.get_buffer("fc_bias"))
+        return {"pool": pool, "logits": logits}
+
+    def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Images in [-1, 1] to the last map of each resolution: `channels` at 1/2, 1/4, ... 1/32 of `size`."""
+        x, maps = image, []
         if tuple(image.shape[2:]) != (self.size, self.size):
             x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
         x = F.relu6(self._conv(x, "stem", stride=2))
         for index, block in enumerate(_BLOCKS):
+            if block.stride > 1:
+                maps.append(x)
             inside = x
             if block.expansion > 1:
                 inside = F.relu6(self._conv(inside, f"{index}.expand"))
             inside = F.relu6(self._conv(inside, f"{index}.depthwise", stride=block.stride))
             inside = self._conv(inside, f"{index}.project")
             x = x + inside if inside.shape == x.shape else inside
-        pool = F.relu6(self._conv(x, "head")).mean(dim=(2, 3))
-        logits = F.linear(pool, self.get_buffer("fc_weight"), self.get_buffer("fc_bias"))
-        return {"pool": pool, "logits": logits}
+        return [*maps, F.relu6(self._conv(x, "head"))]
 
     def _conv(self, x: Tensor, name: str, *, stride: int = 1) -> Tensor:
         key = name.replace(".", "_")

@@ -1,13 +1,51 @@
-"""What every frozen feature network is: bytes of images in, named feature vectors out, and a stamp."""
+"""What frozen feature networks are: bytes of images to named vectors and a stamp, or images to maps of features."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
+
+
+@runtime_checkable
+class FeaturePyramid(Protocol):
+    """A frozen network that gives features of an image at several depths; a gradient flows to the image.
+
+    `EfficientNetLite0`, `LPIPSNetwork` and `TimmViTFeatures` are such.
+
+    Attributes:
+        channels: Of each map, in the order of `pyramid`.
+    """
+
+    channels: tuple[int, ...]
+
+    def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Images in [-1, 1] to maps of features, the shallowest first."""
+
+
+def frozen_pyramid(place: str, network: nn.Module) -> tuple[FeaturePyramid]:
+    """Freezes a network, in place, and puts it into a tuple.
+
+    As a tuple's item it can be a module's attribute and be outside the module tree: no optimizer, no
+    checkpoint and no `.train()` reaches it.
+
+    Args:
+        place: The class that takes the network; the error starts with it.
+        network: A `FeaturePyramid`.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if not isinstance(network, FeaturePyramid):
+        raise TypeError(
+            f"{place}: expected a network with pyramid(image) and channels, got {type(network).__name__}; take "
+            "EfficientNetLite0, LPIPSNetwork or TimmViTFeatures"
+        )
+    network.eval().requires_grad_(requires_grad=False)
+    return (network,)
 
 
 class FeatureNetwork(nn.Module, ABC):

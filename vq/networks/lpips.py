@@ -39,7 +39,7 @@ class LPIPSNetwork(nn.Module):
 
     All weights are buffers outside the state dict: `.to(device)` moves them, while no optimizer,
     checkpoint or `.train()` ever touches them. There is no dropout. It computes in float32, also
-    inside autocast.
+    inside autocast. With `pyramid` it is a `FeaturePyramid`.
 
     Source: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, eq. 1; the weights of the authors'
         package `lpips` 0.1.4.
@@ -69,6 +69,10 @@ class LPIPSNetwork(nn.Module):
         self._freeze("scale", torch.tensor([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1))
         for name, tensor in pretrained.tensors(f"lpips/{trunk}.safetensors").items():
             self._freeze(name.replace(".", "_"), tensor)
+        heads = sum(step == "tap" for step in _STEPS[trunk])
+        self.channels: tuple[int, ...] = tuple(
+            self.get_buffer(f"head_{i}_weight").shape[1] for i in range(heads)
+        )
 
     def forward(
         self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
@@ -88,8 +92,8 @@ class LPIPSNetwork(nn.Module):
             )
         with torch.autocast(device_type=image.device.type, enabled=False):
             with torch.no_grad():
-                wanted = self.features(image)
-            found = self.features(reconstruction)
+                wanted = self.pyramid(image)
+            found = self.pyramid(reconstruction)
             distance = torch.zeros(len(image), device=image.device)
             for index, (a, b) in enumerate(zip(found, wanted, strict=True)):
                 difference = (_unit_length(a) - _unit_length(b)).square()
@@ -97,7 +101,7 @@ class LPIPSNetwork(nn.Module):
                 distance = distance + weighted.mean(dim=(1, 2, 3))
             return distance
 
-    def features(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c fh fw"]]:
+    def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Images in [-1, 1] to the trunk's features after a ReLU at five depths, the shallowest first."""
         x = (image.float() - self.shift) / self.scale
         taps: list[Tensor] = []
