@@ -1,6 +1,7 @@
 """Blocks with parameters, which the networks are made of."""
 
 from vq.layers.attention import SpatialAttention
+from vq.layers.diff_augment import DiffAugment
 from vq.layers.frequency_patches import (
     FrequencyBandPatches,
     FrequencyBlockPatches,
@@ -16,6 +17,7 @@ from vq.layers.token_attention import LinearAttention, SoftmaxAttention, TokenAt
 from vq.layers.transformer import Transformer, TransformerBlock
 
 __all__ = [
+    "DiffAugment",
     "Downsample",
     "FrequencyBandPatches",
     "FrequencyBlockPatches",
