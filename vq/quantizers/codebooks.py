@@ -325,7 +325,8 @@ class EMACodebook(Codebook):
         total = self.usage.sum()
         smoothed = (self.usage + self.eps) / (total + self.size * self.eps) * total
         # lerp by exactly 1, or by 0 in a step without vectors, which must not even change a rounding.
-        self.weight.lerp_(self.sums / smoothed[:, None], (step > 0).to(self.weight.dtype))
+        means = torch.div(self.sums, smoothed[:, None], out=sums)  # the step's sums are not needed any more
+        self.weight.lerp_(means, (step > 0).to(self.weight.dtype))
 
     def _usage(self) -> Float[Tensor, "size"]:
         return self.usage
