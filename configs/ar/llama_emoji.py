@@ -6,7 +6,8 @@ Command:  python -m vq.train fsq/1000_emoji configs/fsq/1000_emoji.py
           python -m vq.tokenize fsq/1000_emoji configs/fsq/1000_emoji.py
           python -m vq.train ar/llama_emoji configs/ar/llama_emoji.py
           python -m vq.generate ar/llama_emoji configs/ar/llama_emoji.py --num-per-class 10
-Expected: not yet run
+Expected: 1,200 steps, 1 thread, 30 minutes (measured): training loss 0.76, accuracy 81 %; validation loss 6.23 (4.86 after 500
+          steps): it knows its 3,655 pictures by heart, and pictures of docs/images/generated_emoji.png are theirs, recombined
 """
 
 from torch.optim import AdamW
@@ -16,7 +17,7 @@ from vq.engine import Checkpointer, ProposalEvaluator, ProposalStep, Trainer, Wa
 from vq.generators import DecoderTransformer, LlamaStyle, TransformerGenerator
 from vq.tokenizers import pretrained_tokenizer
 
-options = dict(max_steps=3000, it_state_dict="work_dirs/fsq/1000_emoji")
+options = dict(max_steps=1200, it_state_dict="work_dirs/fsq/1000_emoji")
 tokens = options["it_state_dict"] + "/tokens"
 
 train_data = dict(
