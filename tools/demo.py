@@ -156,7 +156,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=1000, help="training steps (default 1000)")
     parser.add_argument(
-        "--minutes", type=float, default=3.0, help="end each training after so long (default 3)"
+        "--minutes", type=float, default=2.5, help="end each training after so long (default 2.5)"
     )
     parser.add_argument("--writer-steps", type=int, default=1500, help="of the generator (default 1500)")
     parser.add_argument("--full", action="store_true", help="then train two more generators (25 minutes)")
