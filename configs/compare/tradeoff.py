@@ -20,13 +20,15 @@ from vq.networks import LatentTokensDecoder, LatentTokensEncoder, StridedCNNDeco
 from vq.quantizers import FiniteScalarQuantizer, ProductQuantizer
 from vq.tokenizers import ImageTokenizer
 
-options = dict(data="photos", max_steps=600)
+options = dict(data="photos", image_size=64, max_steps=600)
 sets = dict(
     emoji=[dict(type=EmojiDataset, split=split) for split in ("train", "val")],
-    photos=[dict(type=PhotoDataset, split=split, crop_size=64) for split in ("train", "val")],
+    photos=[
+        dict(type=PhotoDataset, split=split, crop_size=options["image_size"]) for split in ("train", "val")
+    ],
 )
 train_set, val_set = sets[options["data"]]
-resize = dict(type=Resize, size=64)
+resize = dict(type=Resize, size=options["image_size"])
 widths = dict(f4=(64, 128), f8=(32, 64, 128), f16=(32, 64, 128, 128), f32=(32, 64, 128, 128, 128))
 encoders = {f: dict(type=StridedCNNEncoder, widths=w, num_blocks=1) for f, w in widths.items()}
 decoders = {f: dict(type=StridedCNNDecoder, widths=w, num_blocks=1) for f, w in widths.items()}
@@ -52,7 +54,9 @@ for name, num_latents in dict(latent_638_bits=64, latent_159_bits=16).items():
         type=ImageTokenizer,
         encoder=dict(type=LatentTokensEncoder, num_latents=num_latents, **sequence),
         quantizer=ten_bits,
-        decoder=dict(type=LatentTokensDecoder, num_latents=num_latents, image_size=64, **sequence),
+        decoder=dict(
+            type=LatentTokensDecoder, num_latents=num_latents, image_size=options["image_size"], **sequence
+        ),
     )
 
 train_data = dict(type=ImageLoader, dataset=train_set, transforms=[resize], batch_size=32)
