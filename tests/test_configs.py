@@ -154,4 +154,5 @@ def test_the_reference_setting_has_the_published_sizes() -> None:
     assert (count["encoder"], count["decoder"]) == (29_298_176, 42_449_795)
     assert count["pre_quant"] == count["post_quant"] == 256 * 256 + 256
     lines = assemble.describe(tree, image_size=(256, 256), batch=2, autocast=False)
-    assert "16 x 16 indices out of 1,024" in lines[1]
+    assert lines[1] == "parameters of the discriminator: 2,765,633"
+    assert "16 x 16 indices out of 1,024" in lines[2]
