@@ -114,6 +114,7 @@ def run_script(folder: Path, *arguments: str, ranks: int = 1) -> None:
     assert done.returncode == 0, done.stdout + done.stderr[-6000:]
 
 
+@pytest.mark.slow
 def test_compiled_steps_have_the_same_losses_and_checkpoints(tmp_path: Path) -> None:
     run_script(tmp_path, "aot_eager", "adversarial")  # all of torch.compile but the generated code
 

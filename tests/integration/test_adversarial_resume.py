@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from commands import TINY, run, run_and_kill
 from safetensors.torch import load_file
@@ -31,6 +32,7 @@ ARGUMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_unbroken_bit_for_bit(tmp_path: Path) -> None:
     folders = [tmp_path / name / "work_dirs" / "run" for name in ("unbroken", "killed")]
     for folder in folders:

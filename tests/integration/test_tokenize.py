@@ -58,7 +58,7 @@ def test_the_store_holds_what_the_tokenizer_says(trained: Path, reference: Path)
         assert store.label(index) == int(store.key(index)[5])
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_ranks_change_no_byte(trained: Path, reference: Path, ranks: int) -> None:
     out = f"ranks{ranks}"
     run(
@@ -98,6 +98,7 @@ def test_a_folder_of_other_tokens_is_refused(
     assert "views: 1 there, 2 now" in said
 
 
+@pytest.mark.slow
 def test_two_and_ten_views(trained: Path) -> None:
     overrides = ["--override", FOLDER]
     run("tokenize", "run", TINY, "--crops", "2", *overrides, "--out", "two", cwd=trained)
