@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"ops", "registry", "config", "distributed", "pretrained", "signatures"},
+    {"ops", "registry", "config", "distributed", "pretrained", "signatures", "errors", "files", "text"},
     {"layers"},
     {"networks"},
     {"quantizers", "losses", "metrics", "data"},

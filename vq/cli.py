@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vq import config
-from vq.registry import ConfigError
+from vq.errors import UserError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WORK_DIRS = Path("work_dirs")
 
 
-class UsageError(ValueError):
+class UsageError(UserError, ValueError):
     """A command that cannot start; the message says what to do instead."""
 
 
@@ -162,7 +162,7 @@ def main(command: Callable[[Sequence[str] | None], Any]) -> None:
     """Runs a command as a program: exit code 2 and one message for what a user can mend."""
     try:
         command(None)
-    except (ConfigError, UsageError) as error:
+    except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:

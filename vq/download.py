@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from vq.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int | None], None]
@@ -24,7 +26,7 @@ _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
 
 
-class DownloadError(OSError):
+class DownloadError(UserError, OSError):
     """A file that could not be brought; the message says from where and why."""
 
 

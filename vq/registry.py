@@ -12,8 +12,10 @@ from typing import Any
 
 from mmengine.registry import Registry
 
+from vq.errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError, ValueError):
     """A config that cannot be used. The message starts with the place in the config."""
 
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from jaxtyping import UInt8
 from torch import Tensor
 
+from vq.errors import UserError
 
-class UndecodableImage(ValueError):  # noqa: N818  # it names the image, which is the news
+
+class UndecodableImage(UserError, ValueError):  # noqa: N818  # it names the image, which is the news
     """An image that is there but cannot be turned into pixels.
 
     Args:
@@ -24,7 +26,7 @@ class UndecodableImage(ValueError):  # noqa: N818  # it names the image, which i
         return f"{self.name}: {self.reason}"
 
 
-class UndecodableSetError(RuntimeError):
+class UndecodableSetError(UserError, RuntimeError):
     """So many images of a set are broken that work on it must not go on."""
 
 

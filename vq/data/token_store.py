@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
+from vq.errors import UserError
+
 FORMAT = "vq-tokens-1"
 MANIFEST = "manifest.json"
 CONVENTION = (
@@ -25,7 +27,7 @@ CONVENTION = (
 )
 
 
-class TokenStoreError(ValueError):
+class TokenStoreError(UserError, ValueError):
     """A token store that cannot be used: missing, damaged, or of another tokenizer."""
 
 

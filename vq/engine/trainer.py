@@ -17,6 +17,7 @@ from vq.engine.checkpointer import Checkpointer
 from vq.engine.ending import Ending
 from vq.engine.evaluator import Evaluation
 from vq.engine.steps import TrainStep
+from vq.errors import UserError
 from vq.ops.keyed import stable_hash
 from vq.registry import ENGINES
 
@@ -47,7 +48,7 @@ class Validator(Protocol):
         """uint8 (3, h, w): what the model makes of a few fixed samples."""
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(UserError, RuntimeError):
     """A loss or gradient became NaN or infinite; the message says when, which, and what to go back to."""
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vq.errors import UserError
+
 OUR_BLOCK = {name: name for name in ("norm1", "conv1", "norm2", "conv2", "shortcut")}
 OUR_ATTENTION = {name: name for name in ("norm", "query", "key", "value", "out")}
 CODEBOOK = "quantizer.codebook.weight"
@@ -17,7 +19,7 @@ INITIALISED = "quantizer.codebook.initialised"
 PARAMETERS = ("weight", "bias")
 
 
-class InteropError(ValueError):
+class InteropError(UserError, ValueError):
     """Weights that are not those of the tokenizer they were said to be."""
 
 

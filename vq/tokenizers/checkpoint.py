@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vq.errors import UserError
 from vq.registry import build
 
 FORMAT = "vq-1"
@@ -24,7 +25,7 @@ EMA_WEIGHTS = "model_ema.safetensors"
 _KINDS = {"model.pth": WEIGHTS, "model.pt": WEIGHTS, "model_ema.pth": EMA_WEIGHTS}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """Weights that cannot be used: missing, damaged, or of another architecture."""
 
 

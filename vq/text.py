@@ -1,0 +1,38 @@
+"""Names from outside (files, classes, keys, configs) as text that is safe to show or to use as a file name."""
+
+import hashlib
+import re
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
+_HASHED = re.compile(r".*-[0-9a-f]{10}")
+_MAX_NAME = 120
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters and bytes that are not UTF-8 escaped, so that it fits on one line anywhere.
+
+    Python represents a file name's undecodable bytes by lone surrogates, which cannot be encoded as UTF-8; here they
+    become `\udce4`. Line breaks, terminal escapes and bidirectional controls are escaped too.
+
+    Example:
+        >>> printable("a\nb")
+        'a\\nb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def file_name(key: str) -> str:
+    """A file name for a key, without an ending: the same every time, and different for different keys.
+
+    A key that is a plain name is its own file name. Any other has its special characters replaced by `-`, is cut to
+    120 characters, and gets the first ten digits of its SHA-256.
+
+    Example:
+        >>> file_name("cat_1"), file_name("a/b.png")
+        ('cat_1', 'a-b.png-88f7ec7982')
+    """
+    if _PLAIN_NAME.fullmatch(key) and len(key) <= _MAX_NAME and not _HASHED.fullmatch(key):
+        return key
+    digest = hashlib.sha256(key.encode("utf-8", errors="surrogatepass")).hexdigest()[:10]
+    plain = re.sub(r"[^A-Za-z0-9_.+=-]", "-", key)[:_MAX_NAME].lstrip("-.")
+    return f"{plain or 'unnamed'}-{digest}"
