@@ -1,0 +1,50 @@
+"""Whole numbers of every type at a door: widened without a change of value, or refused by name."""
+
+import pytest
+import torch
+
+from vq.ops.integers import IntegerError, as_int64
+
+INTEGERS = [
+    torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+]
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_every_integer_type_is_widened_at_both_ends_of_its_range(kind: torch.dtype) -> None:
+    info = torch.iinfo(kind)
+    ends = [info.min, min(info.max, 2**63 - 1)]
+    values = torch.tensor(ends, dtype=torch.int64).to(kind)
+    found = as_int64("labels", values)
+    assert found.dtype == torch.int64
+    assert found.tolist() == ends
+
+
+def test_python_integers_are_taken_as_they_are() -> None:
+    assert as_int64("seeds", [-(2**63), 0, 2**63 - 1]).tolist() == [-(2**63), 0, 2**63 - 1]
+    assert as_int64("seeds", []).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16, torch.bool, torch.complex64])
+def test_other_tensors_are_refused_by_name(kind: torch.dtype) -> None:
+    with pytest.raises(IntegerError, match=rf"seeds: expected integers, got a tensor of {kind}"):
+        as_int64("seeds", torch.zeros(2, dtype=kind))
+
+
+@pytest.mark.parametrize("value", [1.0, True, 2**63, -(2**63) - 1])
+def test_other_numbers_are_refused_by_name(value: float) -> None:
+    with pytest.raises(IntegerError, match=r"seeds: expected (integers|numbers from)"):
+        as_int64("seeds", [value])
+
+
+def test_unsigned_numbers_that_would_wrap_are_refused() -> None:
+    large = torch.tensor([-1], dtype=torch.int64).view(torch.uint64)
+    with pytest.raises(IntegerError, match=r"seeds: expected numbers below 2\^63"):
+        as_int64("seeds", large)

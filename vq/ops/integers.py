@@ -1,0 +1,49 @@
+"""Whole numbers of any type become int64, or are refused by name; nothing is rounded, cut off or wrapped."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+from vq.errors import UserError
+
+
+class IntegerError(UserError, ValueError):
+    """Numbers of a type that does not say which whole numbers are meant, or too large for int64."""
+
+
+def as_int64(
+    name: str, values: Shaped[Tensor, "*shape"] | Sequence[Any], *, device: torch.device | None = None
+) -> Int64[Tensor, "*shape"]:
+    """A tensor of any integer type, or Python's integers, as int64.
+
+    Args:
+        name: What to call the numbers in an error.
+        values: In [-2^63, 2^63).
+        device: Where the result is to be; None leaves a tensor where it is.
+
+    Raises:
+        IntegerError: If they are floats, complex numbers or booleans, or one does not fit into int64.
+
+    Example:
+        >>> as_int64("labels", torch.tensor([3, 4], dtype=torch.uint8))
+        tensor([3, 4])
+    """
+    if isinstance(values, Tensor):
+        kind = values.dtype
+        if kind == torch.bool or kind.is_floating_point or kind.is_complex:
+            raise IntegerError(
+                f"{name}: expected integers, got a tensor of {kind}; convert it with .long() if that is meant"
+            )
+        whole = values.to(device=device or values.device, dtype=torch.int64)
+        if kind == torch.uint64 and bool((whole < 0).any()):
+            raise IntegerError(f"{name}: expected numbers below 2^63, got uint64 numbers above")
+        return whole
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise IntegerError(f"{name}: expected integers, got {value!r} of the type {type(value).__name__}")
+        if not -(2**63) <= value < 2**63:
+            raise IntegerError(f"{name}: expected numbers from -2^63 to 2^63 - 1, got {value}")
+    return torch.tensor(list(values), dtype=torch.int64, device=device)
