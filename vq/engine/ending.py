@@ -1,55 +1,210 @@
-"""Why a run may end before its last step: its time is over, or somebody asked it to."""
+"""Why a command may end before its work is done: a signal asked it to, or its time is over."""
 
 import math
+import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
 
 from vq import distributed
 
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+)
+"""The signals that ask a command to end; not all systems have each."""
 
-class Ending:
-    """Inside its `with`, SIGTERM no longer kills: the run takes its step, validates, saves and ends.
+REPEAT_SECONDS = 2.0
+"""Under torchrun, a signal within this time of the first is a copy of it: schedulers signal every process of a job,
+and torchrun then passes its own copy on."""
 
-    Clusters send SIGTERM before they take a machine away. Several ranks agree on the step to end at.
+
+class Stopped(SystemExit):
+    """Ends a command that a signal asked to stop, with exit code 128 + signal.
+
+    It passes through `except Exception` like every `SystemExit`; a command needs no handler for it.
 
     Args:
-        max_minutes: End after so long; None for no limit.
+        number: The signal.
     """
 
-    def __init__(self, max_minutes: float | None) -> None:
-        self.max_minutes = max_minutes
-        self.deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-        self.is_asked = False
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        super().__init__(128 + number)
 
-    def __enter__(self) -> "Ending":
-        self.is_main = (
-            threading.current_thread() is threading.main_thread()
-        )  # only there may signals be caught
-        if self.is_main:
-            self.previous = signal.signal(signal.SIGTERM, self._ask)
+    def __str__(self) -> str:
+        return f"stopped by {self.signal.name}"
+
+
+class StopRequest:
+    """Inside its `with`, SIGTERM, SIGINT, SIGHUP and SIGUSR1 ask for an end instead of killing the process.
+
+    The first signal sets `requested`; the work goes on until the code that owns the loop looks at it, saves what it
+    has, and ends with `exit_code`. A second signal ends the process at once with 128 + its number. Signals that are
+    ignored when the `with` begins (as under `nohup`) stay ignored. Forked children, such as the workers of a data
+    loader, ignore all of them and leave the decision to their parent.
+
+    Two ways to use it, which may be mixed::
+
+        with StopRequest() as stop:
+            for shard in shards:
+                write(shard)                # is finished whatever comes
+                if stop.requested:
+                    raise stop.error()      # a Stopped, which is a SystemExit with the right code
+
+        with StopRequest() as stop, stop.at_once():
+            measure()                       # a signal raises Stopped here; `finally` and `with` clean up
+
+    The second form suits work that leaves nothing half-written when an exception passes through it. Outside of the
+    main thread, where Python allows no handlers, nothing is caught and `requested` stays False.
+
+    Attributes:
+        signal: The first signal that came; None before.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._is_at_once = False
+        self._asked_at = math.inf
+        self._previous: dict[int, object] = {}
+        self._process = os.getpid()
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal; 0 if none has come."""
+        return 0 if self.signal is None else 128 + self.signal
+
+    def error(self) -> Stopped:
+        """What to raise in order to end; only after a signal has come."""
+        if self.signal is None:
+            raise RuntimeError("expected a signal to have come; look at `requested` first")
+        return Stopped(self.signal)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, a signal raises `Stopped` wherever the program is; one that came before raises it on entry."""
+        was, self._is_at_once = self._is_at_once, True
+        try:
+            if self.requested:
+                raise self.error()
+            yield
+        finally:
+            self._is_at_once = was
+
+    def __enter__(self) -> "StopRequest":
+        self._process = os.getpid()
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.is_main:
-            signal.signal(signal.SIGTERM, self.previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._previous = {}
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.is_asked = True
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return
+        now = time.monotonic()
+        if self.requested:
+            is_copy = "TORCHELASTIC_RUN_ID" in os.environ and now - self._asked_at < REPEAT_SECONDS
+            if not is_copy:
+                sys.stderr.write(f"second signal ({signal.Signals(number).name}): ending at once\n")
+                sys.stderr.flush()
+                os._exit(128 + number)
+            return
+        self.signal, self._asked_at = signal.Signals(number), now
+        if self._is_at_once:
+            raise self.error()
 
-    def reason(self, *, is_agreed: bool) -> str:
-        """Why to end now; empty to go on.
+
+class Ending:
+    """When a training ends before its last step: its time is over, or a signal came to any of its ranks.
+
+    With several ranks all have to end after the same step. Each gives its wish after every step in a reduction on
+    the CPU (gloo) that runs beside the next step, so that no GPU is waited for; the answer is known one step later.
+
+    Args:
+        stop: What catches the signals.
+        max_minutes: End after so long; None for no limit.
+    """
+
+    def __init__(self, stop: StopRequest, max_minutes: float | None = None) -> None:
+        self.stop, self.max_minutes = stop, max_minutes
+        self.deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self._group: Any = dist.new_group(backend="gloo") if distributed.world_size() > 1 else None
+        self._pending: tuple[dist.Work, torch.Tensor] | None = None
+        self._signal: int | None = None
+
+    def after_step(self, *, may_time_out: bool) -> str:
+        """Why to end after this step; empty to go on. With several ranks it answers for the step before.
 
         Args:
-            is_agreed: Whether all ranks ask at this step. At others only a single process may end, and only
-                by a signal, which is urgent.
+            may_time_out: Whether this is a step at which the time may be over.
         """
-        own = "SIGTERM asked for it" if self.is_asked else ""
-        if not is_agreed:
-            return own if distributed.world_size() == 1 else ""
-        if not own and time.monotonic() > self.deadline:
-            own = f"{self.max_minutes} minutes are over"
-        return next((reason for reason in distributed.gather_objects(own) if reason), "")
+        wish = self._wish(may_time_out=may_time_out)
+        if self._group is None:
+            return self._reason(wish)
+        answer = self._collect()
+        self._send(wish)
+        return self._reason(answer)
+
+    def now(self) -> str:
+        """Why to end now, by the wishes that all ranks have now; every rank waits for the others."""
+        if self._group is None:
+            return self._reason(self._wish(may_time_out=False))
+        earlier = self._collect()
+        self._send(self._wish(may_time_out=False))
+        return self._reason(max(earlier, self._collect()))
+
+    def finish(self) -> None:
+        """Waits for the last reduction, so that no rank leaves while another still needs it."""
+        if self._group is not None:
+            self._collect()
+
+    def error(self) -> Stopped | None:
+        """What ends the process after a signal; None if the time is over."""
+        return None if self._signal is None else Stopped(self._signal)
+
+    def _wish(self, *, may_time_out: bool) -> int:
+        """0: go on; 1: the time is over; 2 + number: a signal."""
+        if self.stop.signal is not None:
+            return 2 + self.stop.signal
+        return int(may_time_out and time.monotonic() > self.deadline)
+
+    def _reason(self, wish: int) -> str:
+        if wish > 1:
+            self._signal = wish - 2
+            return f"{signal.Signals(self._signal).name} asked for it"
+        return f"{self.max_minutes} minutes are over" if wish else ""
+
+    def _send(self, wish: int) -> None:
+        tensor = torch.tensor([wish], dtype=torch.int32, device="cpu")
+        work = dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+        assert work is not None
+        self._pending = work, tensor
+
+    def _collect(self) -> int:
+        """The largest wish of the last reduction; 0 before the first."""
+        if self._pending is None:
+            return 0
+        work, tensor = self._pending
+        self._pending = None
+        work.wait()
+        return int(tensor)

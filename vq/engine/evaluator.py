@@ -1,6 +1,7 @@
 """One pass over a validation set: images in, a table of scores and a grid of pictures out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +12,7 @@ from vq import distributed
 from vq.data import Batch, ImageLoader
 from vq.metrics import Metric, share_features
 from vq.ops.images import grid, to_signed_unit, to_uint8
-from vq.registry import ENGINES
+from vq.registry import ENGINES, ConfigError
 from vq.tokenizers import Tokenizer
 
 
@@ -108,9 +109,54 @@ class Evaluator:
             stamps=stamps,
         )
 
+    def check(self, model: Tokenizer, loader: ImageLoader) -> None:
+        """Finds out with the first batch, before training, whether the set and the metrics fit the tokenizer.
+
+        Args:
+            model: Neither its mode nor its state is changed.
+            loader: Its first batch is read, by its workers.
+
+        Raises:
+            ConfigError: If a metric counts another number of codes, or cannot take the batch.
+            UndecodableSetError: If too many images of the batch are broken.
+        """
+        for i, metric in enumerate(self.metrics):
+            size = getattr(metric, "codebook_size", model.codebook_size)
+            if size != model.codebook_size:
+                raise ConfigError(
+                    f"evaluator.metrics[{i}]: {type(metric).__name__} has codebook_size {size}, the tokenizer "
+                    f"{model.codebook_size}; set evaluator.metrics[{i}].codebook_size to {model.codebook_size}"
+                )
+        batch = next(iter(loader.pass_batches()), None)
+        if batch is None or not batch["key"]:
+            return
+        with torch.no_grad(), _evaluating(model):
+            image = to_signed_unit(batch["image"].to(next(model.parameters()).device))
+            output = model(image)
+            reconstruction = output.reconstruction.float().clamp(-1, 1)
+            for i, metric in enumerate(self.metrics):
+                metric.to(image.device).reset()
+                try:
+                    metric.update(image=image, reconstruction=reconstruction, indices=output.quantize.indices)
+                except (ValueError, RuntimeError, TypeError) as error:
+                    raise ConfigError(f"evaluator.metrics[{i}]: does not fit val_data: {error}") from error
+                finally:
+                    metric.reset()
+
     def picture(self, model: Tokenizer, loader: ImageLoader) -> UInt8[Tensor, "3 height width"]:
         """A few fixed images of the set above their reconstructions, the same ones each time."""
         return draw_reconstructions(model, loader.fixed_batch(self.num_grid_images)["image"])
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, the module is in eval mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 @torch.no_grad()

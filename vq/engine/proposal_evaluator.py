@@ -16,7 +16,7 @@ from vq.generators import Generator
 from vq.metrics import Metric
 from vq.ops.images import grid, to_signed_unit, to_uint8
 from vq.ops.keyed import stable_hash
-from vq.registry import ENGINES
+from vq.registry import ENGINES, ConfigError
 
 
 @ENGINES.register_module()
@@ -114,6 +114,42 @@ class ProposalEvaluator:
             undecodable=sorted({name for names in everywhere for name in names}),
             stamps=stamps,
         )
+
+    @torch.no_grad()
+    def check(self, model: Generator, loader: Any) -> None:
+        """Finds out with the first batch, before training, whether the set and the metrics fit the generator.
+
+        Args:
+            model: Neither its mode nor its state is changed.
+            loader: Its first batch is read.
+
+        Raises:
+            ConfigError: If the batch cannot be proposed, or a metric cannot take a generated image.
+            UndecodableSetError: If too many images of the batch are broken.
+        """
+        device = next(model.parameters()).device
+        batch = next(iter(loader.pass_batches()), None)
+        if batch is None or not batch["key"]:
+            return
+        was_training = model.training
+        model.eval()
+        try:
+            model(*tokens_of(batch, self.tokenizer, device))
+            if not self.metrics:
+                return
+            made = generate_images(
+                model, self.tokenizer, batch["label"][:1].cpu(), torch.zeros(1).long(), sampling=self.sampling
+            )
+            image = to_signed_unit(made.to(device))
+            blank = torch.zeros(len(image), 1, dtype=torch.int64, device=device)
+            for metric in self.metrics:
+                metric.to(device).reset()
+                metric.update(image=image, reconstruction=image, indices=blank)
+                metric.reset()
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise ConfigError(f"evaluator: does not fit val_data: {error}") from error
+        finally:
+            model.train(was_training)
 
     def _generated_scores(
         self, model: Generator, labels: Tensor, batch_size: int = 32

@@ -13,11 +13,10 @@ from torch import Tensor
 from vq import distributed
 from vq.data import Batch, ImageLoader, TokenLoader
 from vq.engine.callbacks import Callback
-from vq.engine.checkpointer import Checkpointer
-from vq.engine.ending import Ending
+from vq.engine.checkpointer import Checkpointer, NonFiniteLossError, SaveError
+from vq.engine.ending import Ending, StopRequest
 from vq.engine.evaluator import Evaluation
 from vq.engine.steps import TrainStep
-from vq.errors import UserError
 from vq.ops.keyed import stable_hash
 from vq.registry import ENGINES
 
@@ -47,14 +46,21 @@ class Validator(Protocol):
     def picture(self, model: Any, loader: Any) -> Tensor:
         """uint8 (3, h, w): what the model makes of a few fixed samples."""
 
+    def check(self, model: Any, loader: Any) -> None:
+        """Finds out with the first batch, before training, whether the set and the metrics fit the model.
 
-class NonFiniteLossError(UserError, RuntimeError):
-    """A loss or gradient became NaN or infinite; the message says when, which, and what to go back to."""
+        Raises:
+            ConfigError: If they do not.
+        """
 
 
 @ENGINES.register_module()
 class Trainer:
-    """Takes optimizer steps; validates, saves and logs when it is time.
+    """Takes optimizer steps; logs, saves and validates when it is time, in this order.
+
+    SIGTERM, SIGINT, SIGHUP and SIGUSR1 end a run after its step, saved and not validated, with exit code 128 + signal;
+    with several ranks all of them end after the same step. A checkpoint that cannot be written is tried again at the
+    next log step; only the last one ends the run.
 
     Args:
         train_step: What happens to one batch.
@@ -101,50 +107,104 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: Before anything is overwritten.
+            SaveError: If the last checkpoint could not be saved, or the folder cannot take one from the start.
+            ConfigError: If the validation set or the metrics do not fit the model, before the first step.
+            Stopped: After a signal, when the step is saved; a `SystemExit` with 128 + signal.
         """
-        self.step = start_step
-        with Ending(self.max_minutes) as ending:
+        self.step, self.last_step = start_step, self.max_steps
+        self.saved_at = start_step if self.checkpointer.origin is not None else -1
+        self.is_save_overdue = False
+        with StopRequest() as stop:
+            with stop.at_once():
+                self.evaluator.check(self.train_step.model, self.val_data)
+                self.checkpointer.begin(self.train_step, start_step, self.max_steps)
+            ending = Ending(stop, self.max_minutes)
             try:
                 return self._fit(start_step, ending)
             finally:
                 self.callback.on_end(self.step)
 
-    def _fit(self, start_step: int, ending: Ending) -> dict[str, float]:
-        step, scores, self.last_step = start_step, dict[str, float](), self.max_steps
+    def _fit(self, step: int, ending: Ending) -> dict[str, float]:
         self.train_step.model.train()
         self.callback.on_start(step, self.max_steps)
+        scores = self._missed_validation(step, ending)
         batches, loaded_at = self.batches(step), time.perf_counter()
         while step < self.last_step:
             micro_batches = next(batches)
             waited = time.perf_counter() - loaded_at
             torch.manual_seed(stable_hash(self.seed, "step", step, distributed.rank()))
             scalars = self.train_step(micro_batches, step)
-            step += 1
+            self.step = step = step + 1
 
-            if reason := ending.reason(is_agreed=step % self.log_every == 0):
-                logger.info("stopping at step %d: %s", step, reason)
-                self.last_step = step
-            if self._is_time(self.log_every, step) or self._is_time(self.checkpointer.every, step):
+            if reason := ending.after_step(may_time_out=step % self.log_every == 0):
+                self._stop_at(step, reason)
+            is_save_due = self._is_time(self.checkpointer.every, step) or (
+                self.is_save_overdue and step % self.log_every == 0
+            )
+            if is_save_due or self._is_time(self.log_every, step):
                 values = self._checked(scalars, step)
                 seconds = time.perf_counter() - loaded_at
                 self.callback.on_log(step, values | {"time/step": seconds, "time/data": waited})
-            if self._is_time(self.evaluator.every, step):
-                scores = self._evaluate(step)
-            if self._is_time(self.checkpointer.every, step):
-                self.checkpointer.save(self.train_step, step)
+            if is_save_due:
+                self._save(step)
+            if stopped := ending.error():
+                raise stopped
+            if is_validated := self._is_time(self.evaluator.every, step):
+                scores = self._evaluate(step, ending.stop)
+            if (is_save_due or is_validated) and step < self.last_step and (reason := ending.now()):
+                self._stop_at(step, reason)
+                self._save(step)
+                raise ending.error() or AssertionError("only a signal asks for an end here")
             self.callback.on_step_end(step)
-            self.step, loaded_at = step, time.perf_counter()
+            loaded_at = time.perf_counter()
         return scores
 
     def _is_time(self, every: int, step: int) -> bool:
         return step % every == 0 or step == self.last_step
 
-    def _evaluate(self, step: int) -> dict[str, float]:
+    def _stop_at(self, step: int, reason: str) -> None:
+        logger.info("stopping at step %d: %s", step, reason)
+        self.last_step = step
+
+    def _save(self, step: int) -> None:
+        """Saves the step if it is not saved yet; only at the last step a failure ends the run."""
+        if self.saved_at == step:
+            return
+        try:
+            self.checkpointer.save(self.train_step, step)
+        except SaveError as error:
+            if step == self.last_step:
+                raise
+            logger.error("%s. Training goes on; the next log step tries again", error)
+            self.is_save_overdue = True
+        else:
+            self.saved_at, self.is_save_overdue = step, False
+
+    def _missed_validation(self, step: int, ending: Ending) -> dict[str, float]:
+        """The scores at the restored step, taken now if the run was ended between saving and validating."""
+        if step == 0 or self.checkpointer.origin is None or not self._is_time(self.evaluator.every, step):
+            return {}
+        scores = self.checkpointer.scores()
+        return self._evaluate(step, ending.stop) if scores is None else scores
+
+    def _evaluate(self, step: int, stop: StopRequest) -> dict[str, float]:
+        """Validates the average of the weights if there is one; whatever ends it, the step is saved."""
         model, ema = self.train_step.model, self.train_step.weight_ema
-        with ema.applied() if ema is not None else nullcontext():
-            scores = self.evaluator.evaluate(model, self.val_data).scores
-            picture = self.evaluator.picture(model, self.val_data)
+        try:
+            with ema.applied() if ema is not None else nullcontext(), stop.at_once():
+                scores = self.evaluator.evaluate(model, self.val_data).scores
+                picture = self.evaluator.picture(model, self.val_data)
+        except BaseException as error:
+            model.train()
+            if self.saved_at != step:
+                self.checkpointer.save_alone(self.train_step, step)
+            logger.error("validation at step %d ended early (%s); the step is saved", step, error)
+            raise
         self.callback.on_evaluation_end(step, scores, picture)
+        if self.saved_at == step:
+            self.checkpointer.write_scores(step, scores)
+            if all(map(math.isfinite, scores.values())):
+                self.checkpointer.confirm(step)
         return scores
 
     def _checked(self, scalars: dict[str, torch.Tensor], step: int) -> dict[str, float]:
@@ -160,4 +220,5 @@ class Trainer:
                 f"The last good checkpoint is {last or 'not yet written'}. "
                 f"Lower train_step.optimizer.lr or set train_step.max_gradient_norm"
             )
+        self.checkpointer.confirm(step)
         return values
