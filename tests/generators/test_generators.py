@@ -161,7 +161,7 @@ def test_cached_logits_equal_those_of_the_whole_sequence() -> None:
 
 def test_bad_input_is_refused(generator: Generator) -> None:
     indices, label, seeds = indices_of(generator), torch.zeros(4).long(), torch.zeros(4).long()
-    with pytest.raises(ValueError, match=r"label: expected 0 to 3, got 4; the class of none is the last"):
+    with pytest.raises(ValueError, match=r"label: expected 0 to 3, got 4; the generator has 3 classes"):
         generator.generate(label + 4, seeds=seeds)
     with pytest.raises(ValueError, match=r"indices: expected 0 to 11, got 12; is it another tokenizer's\?"):
         generator(indices.clamp(max=0) + 12, label)

@@ -126,6 +126,11 @@ def check_data(
         check_image_size(frozen_tokenizer, loader, name)
     batch = loader.fixed_batch(1)
     indices, _ = tokens_of(batch, frozen_tokenizer, next(model.parameters()).device)
+    if frozen_tokenizer is not None and frozen_tokenizer.codebook_size != model.vocabulary_size:
+        raise ConfigError(
+            f"generator.vocabulary_size: expected {frozen_tokenizer.codebook_size}, the tokenizer's, got "
+            f"{model.vocabulary_size}"
+        )
     if indices[0].numel() != math.prod((*model.grid, model.num_indices)):
         raise ConfigError(
             f"{name}: a sample has indices of the shape {tuple(indices.shape[1:])}, the generator is made for "

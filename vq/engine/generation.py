@@ -55,10 +55,9 @@ def generate_images(
     sampling: Mapping[str, Any],
     prefix: Int64[Tensor, "b *prefix"] | None = None,
 ) -> UInt8[Tensor, "b 3 h w"]:
-    """Samples indices of each class, each picture from its own seed, and decodes them."""
-    device = next(generator.parameters()).device
-    start = None if prefix is None else prefix.to(device)
-    indices = generator.generate(label.to(device), seeds=seeds, prefix=start, **sampling)
+    """Samples indices of each class within the tokenizer's ranges, each picture from its own seed, and decodes them."""
+    ranges = tokenizer.index_ranges
+    indices = generator.generate(label, seeds=seeds, prefix=prefix, ranges=ranges, **sampling)  # type: ignore[arg-type]
     return to_uint8(tokenizer.decode(indices).float()).cpu()  # type: ignore[operator]
 
 

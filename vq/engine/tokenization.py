@@ -186,7 +186,8 @@ def tokenize(
     distributed.barrier()
     found: dict[str, Any] = {}
     if distributed.rank() == 0:
-        found = write_manifest(directory, manifest, num_shards)
+        ranges = [list(pair) for pair in tokenizer.index_ranges]  # type: ignore[union-attr]
+        found = write_manifest(directory, {**manifest, "index_ranges": ranges}, num_shards)
     text = distributed.broadcast_object(json.dumps(found))
     whole = json.loads(text)
     return Tokenization(

@@ -4,13 +4,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from vq.generators.sampling import ConstantGuidance, Guidance, Sampler
+from vq.ops.integers import as_int64
+
+Ranges = Sequence[Sequence[int]]
+"""(start, stop) of the values of each index of a place, or one pair for all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,10 @@ class Generator(nn.Module, ABC):
     ) -> None:
         super().__init__()
         name = type(self).__name__
+        as_int64(
+            f"{name}: vocabulary_size, num_classes, num_indices and grid",
+            [vocabulary_size, num_classes, num_indices, *grid],
+        )
         if min(vocabulary_size, num_classes, num_indices) < 1:
             raise ValueError(
                 f"{name}: expected vocabulary_size, num_classes and num_indices of at least 1, got "
@@ -70,19 +79,22 @@ class Generator(nn.Module, ABC):
         self.vocabulary_size, self.num_classes, self.num_indices = vocabulary_size, num_classes, num_indices
         self.grid, self.num_places, self.class_dropout = tuple(grid), math.prod(grid), class_dropout
 
-    def forward(self, indices: Int64[Tensor, "b *places"], label: Int64[Tensor, "b"]) -> GeneratorOutput:
+    def forward(self, indices: Shaped[Tensor, "b *places"], label: Shaped[Tensor, "b"]) -> GeneratorOutput:
         """Every index is proposed from the class and from true indices (teacher forcing).
 
         Values are checked on the CPU; on another device, which would have to wait, they are taken as they are.
+        The loss is over the whole vocabulary, also where a tokenizer uses a part of it at an index of a place: the
+        generator learns which.
 
         Args:
-            indices: (b, *grid), or (b, places); with `num_indices` > 1 one more axis.
-            label: Classes; `num_classes` stands for none.
+            indices: (b, *grid), or (b, places); with `num_indices` > 1 one more axis. Any integer type.
+            label: Classes, of any integer type; `num_classes` stands for none.
 
         Raises:
-            ValueError: If the shape is not the grid's, or an index or a class is out of range.
+            ValueError: If the shape is not the grid's, an index or a class is out of range, or not an integer.
         """
-        flat = self._flattened(indices)
+        flat = self._flattened(as_int64("indices", indices))
+        label = as_int64("label", label)
         self._check_range("indices", flat, self.vocabulary_size)
         self._check_range("label", label, self.num_classes + 1)
         if self.training and self.class_dropout > 0:
@@ -97,50 +109,59 @@ class Generator(nn.Module, ABC):
     @torch.no_grad()
     def generate(
         self,
-        label: Int64[Tensor, "b"],
+        label: Shaped[Tensor, "b"] | Sequence[Any],
         *,
-        seeds: Int64[Tensor, "b"],
+        seeds: Shaped[Tensor, "b"] | Sequence[Any],
         guidance: Guidance | float = 1.0,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        prefix: Int64[Tensor, "b *given"] | None = None,
+        prefix: Shaped[Tensor, "b *given"] | None = None,
+        ranges: Ranges | None = None,
     ) -> Int64[Tensor, "b *places"]:
         """Classes and seeds to indices, in eval mode.
 
         A picture depends on its class, its seed and these settings, not on the others of its batch.
 
         Args:
-            label: Classes; `num_classes` stands for none.
-            seeds: One number a picture.
+            label: Classes, Python's integers or a tensor of any integer type; `num_classes` stands for none.
+            seeds: One number a picture, likewise; from -2^63 to 2^63 - 1.
             guidance: See `Guidance`; a number is a constant scale.
             temperature: See `Sampler`.
             top_k: See `Sampler`.
             top_p: See `Sampler`.
             prefix: Indices of the first places in raster order, which the picture keeps: (b, places), with
                 `num_indices` > 1 (b, places, num_indices).
+            ranges: In which the indices are drawn, as a tokenizer's `index_ranges` says: (start, stop) for each
+                index of a place, or one pair for all. None allows the whole vocabulary.
 
         Returns:
             (b, *grid), with `num_indices` > 1 (b, *grid, num_indices).
 
         Raises:
-            ValueError: If a class, an index or a setting is out of range, or shapes do not agree.
+            ValueError: If a class, an index or a setting is out of range or not an integer, or shapes do not agree.
+            NotFiniteLogitsError: If the network's logits are not finite.
         """
+        device = next(self.parameters()).device
+        label, seeds = as_int64("label", label, device=device), as_int64("seeds", seeds, device=device)
         if label.ndim != 1 or seeds.shape != label.shape:
             raise ValueError(
                 f"generate: expected one label and one seed a picture, got shapes {tuple(label.shape)} and "
                 f"{tuple(seeds.shape)}"
             )
-        self._check_range("label", label, self.num_classes + 1)
+        self._check_range("label", label.cpu(), self.num_classes + 1)
         if isinstance(guidance, int | float):
             guidance = ConstantGuidance(float(guidance))
-        sampler = Sampler(guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
-        given = self._given(prefix, label)
+        allowed = None if ranges is None else self._checked_ranges(ranges)
+        sampler = Sampler(
+            guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, ranges=allowed
+        )
+        given = self._given(prefix, label, allowed or ((0, self.vocabulary_size),))
         rows = label if sampler.copies == 1 else torch.cat([label, torch.full_like(label, self.num_classes)])
         was_training = self.training
         self.eval()
         try:
-            indices = self.draw(rows, sampler, seeds.to(label.device), given)
+            indices = self.draw(rows, sampler, seeds, given)
         finally:
             self.train(was_training)
         stack = (self.num_indices,) if self.num_indices > 1 else ()
@@ -172,10 +193,13 @@ class Generator(nn.Module, ABC):
             )
         return indices.reshape(len(indices), self.num_places, self.num_indices)
 
-    def _given(self, prefix: Tensor | None, label: Tensor) -> Tensor:
+    def _given(
+        self, prefix: Tensor | None, label: Tensor, ranges: tuple[tuple[int, int], ...]
+    ) -> Int64[Tensor, "b l q"]:
         given = label.new_full((len(label), self.num_places, self.num_indices), -1)
         if prefix is None:
             return given
+        prefix = as_int64("prefix", prefix, device=label.device)
         count = prefix.shape[1] if prefix.ndim > 1 else 0
         stack = (self.num_indices,) if self.num_indices > 1 else ()
         if tuple(prefix.shape) != (len(label), count, *stack) or count > self.num_places:
@@ -183,18 +207,38 @@ class Generator(nn.Module, ABC):
                 f"prefix: expected the shape ({_listed((len(label), 'places', *stack))}) with at most "
                 f"{self.num_places} places, got {tuple(prefix.shape)}"
             )
-        self._check_range("prefix", prefix, self.vocabulary_size)
         given[:, :count] = prefix.reshape(len(label), count, self.num_indices)
+        for depth in range(self.num_indices):
+            start, stop = ranges[depth if len(ranges) > 1 else 0]
+            self._check_range("prefix", given[:, :count, depth].cpu(), stop, start)
         return given
 
-    def _check_range(self, name: str, values: Tensor, count: int) -> None:
+    def _checked_ranges(self, ranges: Ranges) -> tuple[tuple[int, int], ...]:
+        pairs = tuple((pair[0], pair[-1]) for pair in ranges if len(pair) == 2)
+        if len(pairs) != len(ranges) or len(pairs) not in (1, self.num_indices):
+            raise ValueError(
+                f"ranges: expected one pair (start, stop), or one for each of the {self.num_indices} indices of a "
+                f"place, got {ranges}; is the generator made for another tokenizer?"
+            )
+        if not all(0 <= start < stop <= self.vocabulary_size for start, stop in pairs):
+            raise ValueError(
+                f"ranges: expected 0 <= start < stop <= {self.vocabulary_size}, the generator's vocabulary_size, got "
+                f"{ranges}; is the generator made for another tokenizer?"
+            )
+        return pairs
+
+    def _check_range(self, name: str, values: Tensor, stop: int, start: int = 0) -> None:
         if values.device.type != "cpu" or values.numel() == 0:
             return
         lowest, highest = (int(x) for x in values.aminmax())
-        if lowest < 0 or highest >= count:
-            what = "the class of none is the last" if name == "label" else "is it another tokenizer's?"
+        if lowest < start or highest >= stop:
+            what = (
+                f"the generator has {self.num_classes} classes, and the class of none is the last"
+                if name == "label"
+                else "is it another tokenizer's?"
+            )
             raise ValueError(
-                f"{name}: expected 0 to {count - 1}, got {lowest if lowest < 0 else highest}; {what}"
+                f"{name}: expected {start} to {stop - 1}, got {lowest if lowest < start else highest}; {what}"
             )
 
 

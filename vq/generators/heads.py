@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vq.generators.decoder import DecoderTransformer, KeyValueCache, start_normal
-from vq.generators.sampling import Sampler
+from vq.generators.sampling import Position, Sampler
 
 
 class Head(nn.Module, ABC):
@@ -24,7 +24,7 @@ class Head(nn.Module, ABC):
         self,
         hidden: Float[Tensor, "rows c"],
         sampler: Sampler,
-        progress: float,
+        position: Position,
         uniform: Float[Tensor, "b q"],
         given: Int64[Tensor, "b q"],
     ) -> Int64[Tensor, "b q"]:
@@ -33,7 +33,7 @@ class Head(nn.Module, ABC):
         Args:
             hidden: A vector a row of the network.
             sampler: Turns logits into indices.
-            progress: The share of the picture that is there.
+            position: Which place.
             uniform: A number for each draw.
             given: Indices that are kept; -1 where one is to be drawn.
         """
@@ -63,12 +63,13 @@ class LinearHead(Head):
         self,
         hidden: Float[Tensor, "rows c"],
         sampler: Sampler,
-        progress: float,
+        position: Position,
         uniform: Float[Tensor, "b q"],
         given: Int64[Tensor, "b q"],
     ) -> Int64[Tensor, "b q"]:
         """See `Head`."""
-        index, _ = sampler.pick(sampler.guided(self.logits(hidden), progress), uniform[:, 0])
+        logits = sampler.guided(self.logits(hidden), position.progress)
+        index, _ = sampler.pick(logits, uniform[:, 0], place=position.place)
         return index[:, None].where(given < 0, given)
 
 
@@ -116,7 +117,7 @@ class DepthHead(Head):
         self,
         hidden: Float[Tensor, "rows c"],
         sampler: Sampler,
-        progress: float,
+        position: Position,
         uniform: Float[Tensor, "b q"],
         given: Int64[Tensor, "b q"],
     ) -> Int64[Tensor, "b q"]:
@@ -131,7 +132,7 @@ class DepthHead(Head):
             if depth > 0:
                 x = x + self.tables(sampler.rows(indices[-1]) + self.offsets[depth - 1])
             out = self.transformer((x + self.positions.weight[depth])[:, None], cache=cache)[:, 0]
-            logits = sampler.guided(out @ self.logits[depth].T, progress)
-            index, _ = sampler.pick(logits, uniform[:, depth])
+            logits = sampler.guided(out @ self.logits[depth].T, position.progress)
+            index, _ = sampler.pick(logits, uniform[:, depth], place=position.place, depth=depth)
             indices.append(index.where(given[:, depth] < 0, given[:, depth]))
         return torch.stack(indices, dim=1)

@@ -22,13 +22,20 @@ class MaskedGenerator(Generator):
 
     Training masks a share cos(pi u / 2) of the places, u uniform in [0, 1), and the loss is over those alone. Sampling
     starts with every place masked. In each of `num_steps` passes all masked places are drawn; after pass s the
-    share cos(pi s / (2 num_steps)) of them is masked again: those whose draw was least likely, after noise that fades.
+    share cos(pi s / (2 num_steps)) of them is masked again: those of the least confidence. The confidence of a draw is
+    the logarithm of its own probability under the (guided) logits, at temperature 1 whatever temperature, top-k and
+    top-p it was drawn with, plus Gumbel noise times choice_temperature (1 - (s - 1) / num_steps). Of equal
+    confidences the place that comes first in raster order is kept.
 
     In eval mode the mask of a picture is a function of its own indices: a validation masks the same places in
     every epoch, whatever batches and ranks the set is cut into.
 
-    Source: Chang et al. 2022, https://arxiv.org/abs/2202.04200, sections 3.1 and 3.2.
-    Differs from the source: classifier-free guidance; the norms come before attention and network.
+    Source: Chang et al. 2022, https://arxiv.org/abs/2202.04200, sections 3.1 and 3.2; the noise is that of its
+        published code (google-research/maskgit), which also takes the confidence at temperature 1.
+    Differs from the source: classifier-free guidance; temperature, top-k and top-p of the draws; the norms come
+        before attention and network; no label smoothing in the loss (its code: 0.1); the noise falls from
+        choice_temperature in the first pass to choice_temperature / num_steps in the last, in its code from
+        (1 - 1 / num_steps) choice_temperature to 0; a pass may settle no place, where its code settles at least one.
 
     Args:
         transformer: Looks both ways.
@@ -120,17 +127,17 @@ class MaskedGenerator(Generator):
             seen = torch.where(is_open, self.vocabulary_size, indices)
             logits = sampler.guided(self._logits(sampler.rows(seen)[:, :, None], label), progress)
             uniform = uniform_numbers(seeds, self.num_places, stream=2 * step)
-            drawn, log_probability = sampler.pick(logits, uniform)
+            drawn, confidence = sampler.pick(logits, uniform)
             indices = torch.where(is_open, drawn, indices)
             left = (count * math.cos(math.pi / 2 * (step + 1) / self.num_steps)).long()
             if step + 1 == self.num_steps:
                 break
             noise = uniform_numbers(seeds, self.num_places, stream=2 * step + 1).clamp_min(1e-300)
             gumbel = -(-noise.log()).log()
-            sureness = log_probability + self.choice_temperature * (1 - progress) * gumbel
+            confidence = confidence + self.choice_temperature * (1 - progress) * gumbel
             # Places that are settled stay so; of the others the least sure are opened again.
-            rank = sureness.masked_fill(~is_open, torch.inf).argsort(dim=1).argsort(dim=1)
-            is_open = is_open & (rank < left[:, None])
+            surest = confidence.masked_fill(~is_open, torch.inf).argsort(dim=1, descending=True, stable=True)
+            is_open = is_open & (surest.argsort(dim=1) >= self.num_places - left[:, None])
         return indices[:, :, None]
 
     def _mask(self, uniform: Float[Tensor, "b l1"]) -> Bool[Tensor, "b l"]:

@@ -128,7 +128,8 @@ class PixelCNNGenerator(Generator):
             row, column = divmod(place, columns)
             seen = indices[:, : (row + 1) * columns].clamp_min(0).reshape(-1, row + 1, columns)
             logits = self._logits(sampler.rows(seen), label)[:, :, row, column]
-            drawn, _ = sampler.pick(sampler.guided(logits, place / self.num_places), uniform[:, place])
+            guided = sampler.guided(logits, place / self.num_places)
+            drawn, _ = sampler.pick(guided, uniform[:, place], place=place)
             indices[:, place] = drawn.where(indices[:, place] < 0, indices[:, place])
         return indices[:, :, None]
 

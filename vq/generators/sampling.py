@@ -7,13 +7,32 @@ batch, on every rank, and with or without a cache, up to the rounding of the log
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from vq.errors import UserError
+
 FIRST_CANDIDATES = 1024
 """How many of the likeliest indices top-p looks at first; it doubles them until their mass is enough."""
+
+
+class NotFiniteLogitsError(UserError, ValueError):
+    """Logits from which no index can be drawn: NaN, plus infinity, or minus infinity throughout."""
+
+
+class Position(NamedTuple):
+    """Where in a picture an index is drawn.
+
+    Attributes:
+        place: Its number in raster order; -1 where several places are drawn at a time.
+        progress: The share of the picture, in [0, 1), that is there already.
+    """
+
+    place: int
+    progress: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +131,12 @@ class Sampler:
     Attributes:
         guidance: See `Guidance`. Unless it is a `ConstantGuidance` of 1, every picture is computed twice, with
             its class and with none.
-        temperature: Divides the logits; 0 takes the likeliest index.
+        temperature: Divides the logits; 0 takes the likeliest index. The quotient never overflows: as the
+            temperature approaches 0, only the likeliest index is left, or several that are exactly equally likely.
         top_k: Only this many of the likeliest indices may be drawn; None for all.
         top_p: Of those, only the fewest whose probabilities sum to at least this; None for all.
+        ranges: For each index of a place the range (start, stop) in which it is drawn, or one range for all of
+            them; None for the whole vocabulary.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -124,12 +146,15 @@ class Sampler:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    ranges: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise ValueError(f"temperature: expected a finite number of at least 0, got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k: expected at least 1, got {self.top_k}; None allows every index")
+        if self.top_k is not None and (type(self.top_k) is not int or self.top_k < 1):
+            raise ValueError(
+                f"top_k: expected a whole number of at least 1, got {self.top_k}; None allows every index"
+            )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: expected a number in (0, 1], got {self.top_p}; None allows every index")
 
@@ -143,48 +168,113 @@ class Sampler:
         return x if self.copies == 1 else torch.cat([x, x])
 
     def guided(self, logits: Float[Tensor, "rows *v"], progress: float) -> Float[Tensor, "b *v"]:
-        """The rows of the network, those with a class first, to the float32 logits of the pictures."""
+        """The rows of the network, those with a class first, to the float32 logits of the pictures.
+
+        What is impossible given the class (a logit of minus infinity) stays so at every scale above 0.
+        """
         logits = logits.float()
         if self.copies == 1:
             return logits
         conditional, unconditional = logits.chunk(2)
         scale = self.guidance.at(progress)
-        return conditional if scale == 1 else torch.lerp(unconditional, conditional, scale)
+        if scale in (0, 1):
+            return conditional if scale == 1 else unconditional
+        is_excluded = conditional == -torch.inf
+        moved = torch.lerp(unconditional, torch.where(is_excluded, unconditional, conditional), scale)
+        return moved.masked_fill(is_excluded, -torch.inf)
 
     def pick(
-        self, logits: Float[Tensor, "*b v"], uniform: Float[Tensor, "*b"]
+        self,
+        logits: Float[Tensor, "*b v"],
+        uniform: Float[Tensor, "*b"],
+        *,
+        place: int = -1,
+        depth: int = 0,
     ) -> tuple[Int64[Tensor, "*b"], Float[Tensor, "*b"]]:
         """Logits to an index each, by the inverse of the distribution function, and its log-probability.
 
-        The vocabulary is never sorted: top-k selects before the softmax.
+        The vocabulary is never sorted: top-k selects before the softmax. Of equally likely indices temperature 0
+        takes the first.
 
         Args:
-            logits: Guided.
+            logits: Guided. Minus infinity excludes an index.
             uniform: Numbers in [0, 1).
+            place: Which place, to be named in an error; -1 if the last axis before the vocabulary are the places.
+            depth: Which index of the place, to choose from `ranges` and to be named in an error.
 
         Returns:
-            The indices, and the logarithm of the probability, among those allowed, with which each was drawn.
+            The indices, and the logarithm of each one's probability under `logits` within its range, in float64:
+            whatever the temperature, top-k and top-p.
+
+        Raises:
+            NotFiniteLogitsError: If a logit is NaN or plus infinity, or all of them are minus infinity.
         """
-        if self.temperature == 0:
-            index = logits.argmax(-1)
-            return index, torch.zeros_like(uniform, dtype=torch.float32)
-        logits = logits / self.temperature
+        start = 0
+        if self.ranges is not None:
+            start, stop = self.ranges[depth if len(self.ranges) > 1 else 0]
+            logits = logits[..., start:stop]
+        largest = logits.amax(-1, keepdim=True)
+        if not bool(largest.isfinite().all()):
+            raise _not_finite(logits, place, depth)
+        index = logits.argmax(-1) if self.temperature == 0 else self._draw(logits, largest, uniform)
+        return index + start, log_probability(logits, index)
+
+    def _draw(self, logits: Tensor, largest: Tensor, uniform: Tensor) -> Tensor:
         candidates = None
+        top_p = 1.0 if self.top_p is None else self.top_p
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits, candidates = logits.topk(self.top_k)
-            mass = logits.double().softmax(-1)
-        elif self.top_p is not None and self.top_p < 1:
-            mass, candidates = _likeliest(logits, self.top_p)
+            mass = self._tempered(logits, largest).softmax(-1)
+        elif top_p < 1:
+            mass, candidates = _likeliest(self._tempered(logits, largest), top_p)
         else:
-            mass = logits.double().softmax(-1)
-        if self.top_p is not None and self.top_p < 1 and candidates is not None:
+            mass = self._tempered(logits, largest).softmax(-1)
+        if top_p < 1:  # the candidates are in falling order
             # An index stays if those before it do not reach top_p; the first always stays.
-            mass = mass.where(mass.cumsum(-1) - mass < self.top_p, 0)
+            mass = mass.where(mass.cumsum(-1) - mass < top_p, 0)
         position = _invert(mass, uniform)
-        probability = mass.gather(-1, position[..., None])[..., 0] / mass.sum(-1)
-        if candidates is not None:
-            position = candidates.gather(-1, position[..., None])[..., 0]
-        return position, probability.log().float()
+        return position if candidates is None else candidates.gather(-1, position[..., None])[..., 0]
+
+    def _tempered(self, logits: Tensor, largest: Tensor) -> Tensor:
+        """Logits divided by the temperature, from the largest on: 0 is the likeliest, none is above."""
+        return (logits.double() - largest.double()) / self.temperature
+
+
+def log_probability(logits: Float[Tensor, "*b v"], index: Int64[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """The logarithm of an index's probability, exact to float64 where the probability rounds to 1 as well.
+
+    log p_i = -log(1 + sum_{j != i} exp(l_j - l_i)), so that 1 - p keeps its digits.
+
+    Example:
+        >>> log_probability(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
+        tensor([-3.7201e-44], dtype=torch.float64)
+    """
+    own = index[..., None]
+    exact = logits.double()
+    others = exact.scatter(-1, own, -torch.inf).logsumexp(-1)
+    gap = others - exact.gather(-1, own)[..., 0]
+    return -torch.logaddexp(gap, torch.zeros_like(gap))
+
+
+def _not_finite(logits: Tensor, place: int, depth: int) -> NotFiniteLogitsError:
+    """Names the first picture and place whose logits cannot be drawn from, and what they hold."""
+    is_bad = ~logits.amax(-1).isfinite()
+    where = [int(i) for i in is_bad.nonzero()[0]]
+    row = logits[tuple(where)]
+    found = (
+        "NaN"
+        if bool(row.isnan().any())
+        else "plus infinity"
+        if bool((row > 0).any())
+        else "only minus infinity"
+    )
+    picture = where[0] if where else 0
+    place = where[1] if place < 0 and len(where) > 1 else max(place, 0)
+    return NotFiniteLogitsError(
+        f"sampling: expected finite logits, got {found} for picture {picture} of the batch at place {place}, index "
+        f"{depth} of the place; the generator's weights are not finite, or the guidance overflows; take an earlier "
+        f"checkpoint, or a smaller guidance scale"
+    )
 
 
 def uniform_numbers(seeds: Int64[Tensor, "b"], count: int, stream: int = 0) -> Float[Tensor, "b {count}"]:
@@ -234,11 +324,11 @@ def _invert(mass: Tensor, uniform: Tensor) -> Tensor:
 
 def _likeliest(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """The probabilities of the likeliest indices, at least as many as sum to `top_p` in every row."""
-    normalizer = logits.double().logsumexp(-1, keepdim=True)
+    normalizer = logits.logsumexp(-1, keepdim=True)
     count = min(FIRST_CANDIDATES, logits.shape[-1])
     while True:
         values, candidates = logits.topk(count)
-        mass = (values.double() - normalizer).exp()
+        mass = (values - normalizer).exp()
         if count == logits.shape[-1] or bool((mass.sum(-1) >= top_p).all()):
             return mass, candidates
         count = min(2 * count, logits.shape[-1])

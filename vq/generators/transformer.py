@@ -10,7 +10,7 @@ from vq.generators.base import Generator, GeneratorOutput, generator_output
 from vq.generators.decoder import DecoderTransformer, KeyValueCache
 from vq.generators.heads import DepthHead, Head, LinearHead
 from vq.generators.packed import packed_weights
-from vq.generators.sampling import Sampler, uniform_numbers
+from vq.generators.sampling import Position, Sampler, uniform_numbers
 from vq.generators.stem import TokenStem, order_of
 from vq.registry import GENERATORS
 
@@ -123,6 +123,7 @@ class TransformerGenerator(Generator):
         uniform = uniform_numbers(seeds, length * self.num_indices).view(len(seeds), length, -1)
         indices = given[:, self.order].clone()
         uniform, rotation = uniform[:, self.order], self.stem.rotation(self.order)
+        places = self.order.tolist()
         cache = KeyValueCache(self.transformer, rows=len(label), length=length)
         # What the caller gives goes through the network at once.
         known = (indices >= 0).all(2).all(0).long().cumprod(0).sum().item()
@@ -135,7 +136,8 @@ class TransformerGenerator(Generator):
                 start = cache.length
                 turn = None if rotation is None else rotation[:, start : t + 1]
                 hidden = self.transformer(x, rotation=turn, cache=cache)[:, -1]
-                drawn = self.head.draw(hidden, sampler, t / length, uniform[:, t], indices[:, t])
+                position = Position(place=places[t], progress=t / length)
+                drawn = self.head.draw(hidden, sampler, position, uniform[:, t], indices[:, t])
                 indices[:, t] = drawn
                 if t + 1 < length:
                     x = self.stem.of_indices(sampler.rows(drawn[:, None]), self.order[t : t + 1])

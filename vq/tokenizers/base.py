@@ -29,6 +29,14 @@ class Tokenizer(nn.Module, ABC):
     def codebook_size(self) -> int:
         """The number of different indices."""
 
+    @property
+    def index_ranges(self) -> tuple[tuple[int, int], ...]:
+        """The values that the indices of a place can have: (start, stop) of each, or one pair for all of them.
+
+        `decode` takes every index in its range; a generator samples within them.
+        """
+        return ((0, self.codebook_size),)
+
     @abstractmethod
     def indices_shape(self, height: int, width: int) -> tuple[int, ...]:
         """The axes of one image's indices, for an image of this size in pixels."""

@@ -80,6 +80,12 @@ class TwoLevelTokenizer(Tokenizer):
         """The number of different packed indices: the top's, then the bottom's."""
         return self.top_quantizer.codebook_size + self.bottom_quantizer.codebook_size
 
+    @property
+    def index_ranges(self) -> tuple[tuple[int, int], ...]:
+        """The top index of a place is below the top's codebook size, the others are from there on."""
+        top = self.top_quantizer.codebook_size
+        return ((0, top), *[(top, self.codebook_size)] * self.top_factor**2)
+
     def indices_shape(self, height: int, width: int) -> tuple[int, ...]:
         """The axes of one image's packed indices, for an image of this size in pixels."""
         factor = self.downsample_factor
