@@ -73,8 +73,8 @@ def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
     import torch
 
     from vq.engine import assemble, generation
-    from vq.engine.checkpointer import sha256
     from vq.engine.progress import PassProgress
+    from vq.files import sha256_of
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
     weights = find_weights(run / "checkpoints" / args.load_from if args.load_from else run)
@@ -100,7 +100,7 @@ def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
             seed=args.seed,
             sampling=sampling,
             batch_size=args.batch_size,
-            settings={"weights": str(weights), "weights_sha256": sha256(weights)},
+            settings={"weights": str(weights), "weights_sha256": sha256_of(weights)},
             on_progress=progress.advance,
         )
     logger.info("wrote %d pictures and %s", len(wanted), picture)

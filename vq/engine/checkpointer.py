@@ -6,7 +6,6 @@ step draws are functions of the seed and the step (`vq.ops.keyed`), so there is 
 """
 
 import errno
-import hashlib
 import itertools
 import json
 import logging
@@ -25,7 +24,7 @@ from torch.optim import Optimizer
 from vq import __version__, distributed
 from vq.engine.steps import TrainStep
 from vq.errors import UserError
-from vq.files import fsync, write_atomically
+from vq.files import fsync, sha256_of, write_atomically
 from vq.registry import ENGINES
 from vq.tokenizers.checkpoint import (
     EMA_WEIGHTS,
@@ -37,8 +36,8 @@ from vq.tokenizers.checkpoint import (
     save_weights,
     step_of,
 )
+from vq.tokenizers.manifest import MANIFEST, ManifestError, read_manifest, verify
 
-MANIFEST = "MANIFEST.json"
 TRAIN_STATE = "train_state.pt"
 SCORES = "validation.json"
 """What validation found, added to a finished checkpoint; the manifest does not name it."""
@@ -409,9 +408,9 @@ def _is_foreign(checkpoint: Path) -> bool:
 
 def _has_its_sizes(checkpoint: Path) -> bool:
     try:
-        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return all((checkpoint / name).stat().st_size == entry["bytes"] for name, entry in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        files = read_manifest(checkpoint)
+        return all((checkpoint / name).stat().st_size == entry.bytes for name, entry in files.items())
+    except (OSError, ManifestError):
         return False
 
 
@@ -440,37 +439,12 @@ def write_manifest(checkpoint: Path, step: int) -> None:
         "step": step,
         "world_size": distributed.world_size(),
         "versions": {"vq": __version__, "torch": torch.__version__},
-        "files": {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files},
+        "files": {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files},
     }
     (checkpoint / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     for file in checkpoint.iterdir():
         fsync(file)
     fsync(checkpoint)
-
-
-def verify(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint folder; None if every file is as the manifest says."""
-    try:
-        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (ValueError, KeyError, OSError) as error:
-        return f"{MANIFEST} cannot be read: {error}"
-    for name, expected in files.items():
-        file = checkpoint / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != expected["bytes"]:
-            return f"{name} has {file.stat().st_size} bytes, expected {expected['bytes']}"
-        if sha256(file) != expected["sha256"]:
-            return f"{name} has another checksum than when it was written"
-    return None
-
-
-def sha256(file: Path) -> str:
-    """The checksum of a file's content, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _set_aside(checkpoint: Path) -> None:
@@ -483,4 +457,13 @@ def _set_aside(checkpoint: Path) -> None:
             return
 
 
-__all__ = ["Checkpointer", "NonFiniteLossError", "SaveError", "sha256", "step_of", "verify", "write_manifest"]
+__all__ = [
+    "MANIFEST",
+    "Checkpointer",
+    "NonFiniteLossError",
+    "SaveError",
+    "sha256_of",
+    "step_of",
+    "verify",
+    "write_manifest",
+]
