@@ -1,6 +1,9 @@
 """The few collectives that this project needs; each is right with no process group too."""
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -54,7 +57,41 @@ def all_reduce_sum_with_gradient(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, 
     if not is_distributed():
         return x
     carrier = x * world_size()
-    return all_reduce_sum(x) + (carrier - carrier.detach())
+    return _reduced(x) + (carrier - carrier.detach())
+
+
+class _Repeat(threading.local):
+    """Where this thread's `all_reduce_sum_with_gradient` keeps its results, or takes them from."""
+
+    results: list[Tensor] | None = None
+    place: int | None = None
+
+
+_repeat = _Repeat()
+
+
+@contextmanager
+def repeatable(results: list[Tensor], *, is_replay: bool) -> Iterator[None]:
+    """Inside, what `all_reduce_sum_with_gradient` sums is appended to `results`, or in a replay taken from them.
+
+    For a forward that is run again on one rank after the other, where a collective could hang.
+    """
+    before = _repeat.results, _repeat.place
+    _repeat.results, _repeat.place = results, 0 if is_replay else None
+    try:
+        yield
+    finally:
+        _repeat.results, _repeat.place = before
+
+
+def _reduced(x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling() or _repeat.results is None:
+        return all_reduce_sum(x)
+    if _repeat.place is None:
+        _repeat.results.append(all_reduce_sum(x))
+        return _repeat.results[-1]
+    _repeat.place += 1
+    return _repeat.results[_repeat.place - 1]
 
 
 def all_gather_cat(x: Shaped[Tensor, "local *rest"]) -> Shaped[Tensor, "all *rest"]:

@@ -58,7 +58,7 @@ class AffineCodebook(Codebook):
     @property
     def vectors(self) -> Float[Tensor, "size dim"]:
         """The codes inside, scaled and shifted; computed at each call."""
-        codes = self.codebook.vectors
+        codes = self.codebook.codes
         if torch.is_grad_enabled() and not codes.requires_grad:
             codes = codes.clone()  # averages move in `update`, before the backward needs what they were
         grouped = codes.view(self.groups, -1, self.dim)
@@ -73,6 +73,9 @@ class AffineCodebook(Codebook):
     ) -> Float[Tensor, ""]:
         """The mean squared difference, with a gradient to scale and shift, and to codes that have one."""
         return mean_square(code, z.detach(), mask)
+
+    def _searched(self) -> Tensor | None:
+        return None  # the codes inside are remembered, scale and shift have not moved
 
     def _inside(self, vectors: Float[Tensor, "n dim"], indices: Int[Tensor, "n"]) -> Float[Tensor, "n dim"]:
         """Vectors before the scale and shift of the code that stands beside each."""

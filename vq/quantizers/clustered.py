@@ -45,6 +45,7 @@ class ClusteredCodebook(Codebook):
         ValueError: If the decay is not in [0, 1), or the anchor is none of the three.
     """
 
+    collected = ("_pending", "_anchors")
     usage: Tensor
 
     def __init__(
@@ -87,17 +88,14 @@ class ClusteredCodebook(Codebook):
         """The mean squared difference, with a gradient to the codes only."""
         return mean_square(code, z.detach(), mask)
 
-    @torch.no_grad()
-    def update(self, z: Float[Tensor, "n dim"], indices: Int[Tensor, "n"], mask: Bool[Tensor, "n"]) -> None:
+    def _collect(self, z: Float[Tensor, "n dim"], indices: Int[Tensor, "n"], mask: Bool[Tensor, "n"]) -> None:
         """See `Codebook`; also looks for anchors, before codes move."""
         codes = self.weight.float() if self.weight.dtype.itemsize < 4 else self.weight
         anchors = draw_anchors(self.anchor, z.to(codes.dtype), mask, codes)
         if self._anchors is not None:
             anchors = merge_anchors(self.anchor, self._anchors, anchors)
         self._anchors = anchors
-        super().update(z, indices, mask)
-        if not self.is_accumulating:
-            self._anchors = None
+        super()._collect(z, indices, mask)
 
     def _statistics(
         self, z: Float[Tensor, "n dim"], indices: Int[Tensor, "n"], mask: Bool[Tensor, "n"]
@@ -105,7 +103,7 @@ class ClusteredCodebook(Codebook):
         return count_and_sum(z[:, :0].to(self.usage.dtype), indices, mask, self.size)
 
     def _learn(self, counts: Float[Tensor, "size"], sums: Float[Tensor, "size dim_or_0"]) -> None:
-        anchors = self._anchors
+        anchors, self._anchors = self._anchors, None
         if anchors is None:
             return
         total = counts.sum()

@@ -3,25 +3,30 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vq.distributed import all_reduce_sum
+from vq.ops.gradients import replace_value
 from vq.ops.reductions import count_and_sum, mean_square, split_counts
 from vq.quantizers.initialization import Initialization, KMeansInit, NormalInit, UniformInit
+from vq.quantizers.learning import Part
 from vq.quantizers.revival import Revival
 from vq.registry import CODEBOOKS
 
 
-class Codebook(nn.Module, ABC):
+class Codebook(Part, ABC):
     """A finite set of code vectors that learns.
 
-    A quantizer calls `prepare`, then searches among `vectors`, then calls `update`, and adds `loss` to its
+    A quantizer calls `prepare`, then searches among `codes`, then calls `update`, and adds `loss` to its
     own. What is learnt by statistics is reduced over all ranks; what is learnt by gradient is the
     optimizer's, and DistributedDataParallel's.
+
+    In a quantizer's forward only the first `prepare` begins or revives codes, and what `update` is shown is
+    learnt at the end, all at once. Called by themselves both act at once.
 
     Args:
         size: The number of codes.
@@ -33,6 +38,9 @@ class Codebook(nn.Module, ABC):
         ValueError: If size or dim is not positive.
     """
 
+    has_state = True
+    collected: ClassVar[tuple[str, ...]] = ("_pending",)
+    """The attributes that hold what micro-batches have collected."""
     initialised: Tensor
     idle: Tensor
 
@@ -50,11 +58,20 @@ class Codebook(nn.Module, ABC):
             self.register_buffer("idle", torch.zeros(size, dtype=torch.int64))
         self.is_accumulating = False
         self._pending: Tensor | None = None
+        self._is_prepared = False
+        self._calls: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._before: list[Tensor] | None = None
+        self._first_codes: Tensor | None = None
 
     @property
     @abstractmethod
     def vectors(self) -> Float[Tensor, "size dim"]:
         """The codes as they are now."""
+
+    @property
+    def codes(self) -> Float[Tensor, "size dim"]:
+        """The codes to search: `vectors` or, in a recomputation, their values in the forward that it repeats."""
+        return self.vectors if self._first_codes is None else replace_value(self.vectors, self._first_codes)
 
     @abstractmethod
     def loss(
@@ -80,12 +97,24 @@ class Codebook(nn.Module, ABC):
     def prepare(self, z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"]) -> None:
         """Before the search of a training forward: initialises once from data, then revives dead codes.
 
-        Inside a window of accumulated micro-batches only the first one revives: codes that moved would
-        make the micro-batches differ from one large batch.
+        Inside a window of accumulated micro-batches only the first one revives, from its own vectors: codes that
+        moved would make the micro-batches differ from one large batch.
         """
+        if self.event is None:
+            self._begin_or_revive(z, mask)
+        elif not self._is_prepared:
+            self._is_prepared = True
+            if not self.event.is_replay:
+                self._begin_or_revive(z, mask)
+            self.event.has_drawn(z.device)
+
+    def _begin_or_revive(self, z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"]) -> None:
         if self._awaits_data:
-            self.begin(*self.init.fit(z.detach().to(self.vectors.dtype), mask, self.size))
+            vectors, usage = self.init.fit(z.detach().to(self.vectors.dtype), mask, self.size)
+            self._remember()
+            self.begin(vectors, usage)
         elif self.revival is not None and self._pending is None:
+            self._remember()
             self._revive(self.revival, z.detach(), mask)
 
     @torch.no_grad()
@@ -114,22 +143,64 @@ class Codebook(nn.Module, ABC):
             indices: The code of each.
             mask: Which vectors count.
         """
+        if self.event is None:
+            self._collect(z, indices, mask)
+            self._learn_unless_accumulating()
+        elif not self.event.is_replay:
+            # The vectors themselves, which the backward keeps anyway: sums for every codebook would cost more.
+            self._calls.append((z.detach(), indices, mask))
+
+    def _collect(self, z: Float[Tensor, "n dim"], indices: Int[Tensor, "n"], mask: Bool[Tensor, "n"]) -> None:
+        """Adds these vectors to what will be learnt."""
         statistics = self._statistics(z, indices, mask)
-        if statistics is None:
+        if statistics is not None:
+            self._pending = statistics if self._pending is None else statistics + self._pending
+
+    def _learn_unless_accumulating(self) -> None:
+        if self.is_accumulating or self._pending is None:
             return
-        if self._pending is not None:
-            statistics = statistics + self._pending
-        if self.is_accumulating:
-            self._pending = statistics
-            return
-        self._pending = None
         # The name is used again on purpose: with many codes each of these tensors is large.
+        statistics, self._pending = self._pending, None
         statistics = all_reduce_sum(statistics)
         counts, sums = split_counts(statistics, self.size)
         if self.revival is not None and self.revival.needs_idle:
             # A step without any vector is none.
             self.idle.copy_(torch.where(counts > 0, 0, self.idle + (counts.sum() > 0)))
         self._learn(counts, sums)
+
+    @torch.no_grad()
+    def _commit(self) -> None:
+        calls, self._calls = self._calls, []
+        for z, indices, mask in calls:
+            self._collect(z, indices, mask)
+        if calls:
+            self._learn_unless_accumulating()
+
+    def _remember(self) -> None:
+        """Keeps the state until the end of a forward that may fail."""
+        if self.event is not None and not torch.compiler.is_compiling():
+            self._before = [tensor.detach().clone() for tensor in self._tensors()]
+
+    @torch.no_grad()
+    def _undo(self) -> None:
+        if self._before is None:
+            return
+        for tensor, before in zip(self._tensors(), self._before, strict=True):
+            tensor.copy_(before)
+        self._awaits_data = not bool(self.initialised)
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.parameters(), *self.buffers()]
+
+    def _close(self) -> None:
+        super()._close()
+        self._is_prepared, self._calls, self._before, self._first_codes = False, [], None, None
+
+    def _searched(self) -> Tensor | None:
+        return self.vectors.detach().clone()
+
+    def _search_again(self, codes: Tensor | None) -> None:
+        self._first_codes = codes
 
     def _revive(self, revival: Revival, z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"]) -> None:
         vectors, usage = self.vectors.detach(), self._usage()
@@ -208,8 +279,9 @@ class LearnedCodebook(Codebook):
 
     @property
     def vectors(self) -> Float[Tensor, "size dim"]:
-        """The parameter."""
-        return self.weight
+        """The parameter; where there will be a backward and a revival may move codes before it, a copy."""
+        is_moved = self.revival is not None and self.training and torch.is_grad_enabled()
+        return self.weight.clone() if is_moved else self.weight
 
     def loss(
         self,
@@ -229,6 +301,9 @@ class LearnedCodebook(Codebook):
 
     def _learn(self, counts: Float[Tensor, "size"], sums: Float[Tensor, "size dim_or_0"]) -> None:
         self.usage.lerp_(counts, _step_size(1 - self.usage_decay, counts))
+
+    def _searched(self) -> Tensor | None:
+        return None if self.revival is None else super()._searched()
 
     def _usage(self) -> Float[Tensor, "size"]:
         return self.usage
@@ -349,7 +424,8 @@ def accumulate(module: nn.Module) -> Iterator[None]:
 
     With every micro-batch of an optimizer step but the last inside, the codebooks learn once and as from
     one large batch. It is the counterpart of `DistributedDataParallel.no_sync`. What is collected is not
-    part of the `state_dict`: save between optimizer steps.
+    part of the `state_dict`: save between optimizer steps. Where the block raises, what it has collected is
+    dropped. K-means and revival take their vectors from the first micro-batch.
 
     Example:
         >>> from vq.quantizers import EMACodebook, VectorQuantizer
@@ -358,14 +434,20 @@ def accumulate(module: nn.Module) -> Iterator[None]:
         ...     _ = quantizer(torch.randn(16, 2))
         >>> _ = quantizer(torch.randn(16, 2))
     """
-    before = {book: book.is_accumulating for book in module.modules() if isinstance(book, Codebook)}
+    books = [book for book in module.modules() if isinstance(book, Codebook)]
+    before = [(book.is_accumulating, [getattr(book, name) for name in book.collected]) for book in books]
+    is_done = False
     try:
-        for book in before:
+        for book in books:
             book.is_accumulating = True
         yield
+        is_done = True
     finally:
-        for book, was_accumulating in before.items():
+        for book, (was_accumulating, collected) in zip(books, before, strict=True):
             book.is_accumulating = was_accumulating
+            if not is_done:
+                for name, value in zip(book.collected, collected, strict=True):
+                    setattr(book, name, value)
 
 
 def _step_size(step: float, counts: Float[Tensor, "size"]) -> Float[Tensor, ""]:

@@ -46,6 +46,9 @@ class FrozenCodebook(Codebook):
         """Zero: the codes do not learn."""
         return z.new_zeros(())
 
+    def _searched(self) -> Tensor | None:
+        return None  # they never change after the first search
+
     def _place(
         self,
         vectors: Float[Tensor, "size dim"],

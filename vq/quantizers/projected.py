@@ -60,6 +60,9 @@ class ProjectedCodebook(Codebook):
         """The mean squared difference, with a gradient to the linear map only."""
         return mean_square(code, z.detach(), mask)
 
+    def _searched(self) -> Tensor | None:
+        return None  # only the optimizer moves them
+
     def _place(
         self,
         vectors: Float[Tensor, "size dim"],
