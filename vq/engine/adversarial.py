@@ -11,26 +11,26 @@ from vq.data import Batch
 from vq.engine.adversary import Adversary, Verdict
 from vq.engine.moving import (
     Mover,
-    add_share,
+    Share,
+    add,
     check_annealing,
     check_weights,
     collecting,
     mean_over_ranks,
-    restore_optimizer,
+    shares_of,
 )
 from vq.engine.schedules import Schedule
-from vq.engine.steps import State, TrainStep, parallel
+from vq.engine.steps import Stateful, TokenizerStep, parallel
 from vq.engine.weight_ema import WeightEMA
 from vq.losses import Loss
 from vq.ops.balance import adaptive_weight
-from vq.ops.images import to_signed_unit
 from vq.quantizers import Annealing
 from vq.registry import STEPS
 from vq.tokenizers import Tokenizer, TokenizerOutput
 
 
 @STEPS.register_module()
-class AdversarialStep(TrainStep):
+class AdversarialStep(TokenizerStep):
     r"""Moves the tokenizer down its losses and towards what a discriminator takes for real, and the discriminator.
 
     The tokenizer runs forward once. The losses and the discriminator see its reconstruction cut off from it, and
@@ -91,7 +91,6 @@ class AdversarialStep(TrainStep):
         check_annealing(tokenizer.quantizer, self.annealing)
         self.model, self.tokenizer, self.adversary = tokenizer, tokenizer, adversary
         self.losses, self.weights = nn.ModuleDict(dict(losses)), dict(weights)
-        self.optimizer = optimizer
         self.mover = Mover(optimizer=optimizer, schedule=schedule, max_gradient_norm=max_gradient_norm)
         self.is_adaptive, self.accumulate, self.autocast = is_adaptive, accumulate, autocast
         self.weight_ema = None if weight_ema is None else WeightEMA(tokenizer, weight_ema)
@@ -101,19 +100,17 @@ class AdversarialStep(TrainStep):
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
         """See `TrainStep`."""
-        self.mover.prepare(step)
-        for name, annealing in self.annealing.items():
-            setattr(self.tokenizer.quantizer, name, annealing.at(step))
+        self.begin(step)
         if has_begun := step >= self.adversary.start_step:
             self.adversary.prepare(step)
         zero = torch.zeros((), device=self.device)
         pull = _Pull(self, is_split=has_begun and self.is_adaptive and len(batches) > 1)
         sums: dict[str, Tensor] = {"adversarial_weight": zero, "loss/adversarial": zero}
-        for i, batch in enumerate(batches):
+        shares = shares_of([len(batch["image"]) for batch in batches], self.device)
+        for i, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             is_last = i == len(batches) - 1
             with nullcontext() if is_last else collecting(self.tokenizer, self.forward):
-                scalars = self._backward(batch, pull, share=1 / len(batches), has_begun=has_begun)
-            add_share(sums, scalars, 1 / len(batches))
+                add(sums, self._backward(batch, pull, share, has_begun=has_begun))
         if pull.is_split:
             sums["adversarial_weight"] = pull.add_adversarial()
 
@@ -126,41 +123,39 @@ class AdversarialStep(TrainStep):
             self.weight_ema.update()
         return scalars
 
-    def _backward(self, batch: Batch, pull: "_Pull", *, share: float, has_begun: bool) -> dict[str, Tensor]:
+    def _backward(self, batch: Batch, pull: "_Pull", share: Share, *, has_begun: bool) -> dict[str, Tensor]:
         """Image -> reconstruction -> what gradient the losses and the discriminator want there -> gradients."""
-        image = to_signed_unit(batch["image"].to(self.device, non_blocking=True))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        image = self.image_of(batch)
+        with self.networks_autocast():
             output: TokenizerOutput = self.forward(image)
         reconstruction = output.reconstruction.float()
         seen = reconstruction.detach().requires_grad_()  # nothing behind this point is in reach
         terms = {name: loss(seen, image) for name, loss in self.losses.items()}
         weighted = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         (gradient,) = torch.autograd.grad(weighted, seen)
-        scalars = {f"loss/{name}": term for name, term in terms.items()}
+        own = {f"loss/{name}": term for name, term in terms.items()}
+        common = {"loss/quantizer": output.quantize.loss}
+        common |= {f"quantizer/{name}": value for name, value in output.quantize.metrics.items()}
         if has_begun:
-            verdict = self.adversary.judge(seen, image, share=share, autocast=self.autocast)
-            scalars |= {"loss/adversarial": verdict.loss, **verdict.scalars}
-            gradient, weight = pull.combine(reconstruction, gradient, verdict, share)
-            scalars["adversarial_weight"] = weight
-        ends, gradients = [reconstruction], [gradient * share]
+            verdict = self.adversary.judge(seen, image, share=share.local, autocast=self.autocast)
+            own |= {"loss/adversarial": verdict.loss, **verdict.scalars}
+            gradient, common["adversarial_weight"] = pull.combine(
+                reconstruction, gradient, verdict, share.local
+            )
+        ends, gradients = [reconstruction], [gradient * share.local]
         if output.quantize.loss.requires_grad:  # FSQ has no loss
             ends.append(output.quantize.loss)
-            gradients.append(torch.full_like(output.quantize.loss, self.weights["quantizer"] * share))
+            gradients.append(
+                torch.ones_like(output.quantize.loss) * (self.weights["quantizer"] * share.common)
+            )
         torch.autograd.backward(ends, gradients)
-        scalars["loss/quantizer"] = output.quantize.loss
-        scalars |= {f"quantizer/{name}": value for name, value in output.quantize.metrics.items()}
+        scalars = {name: share.local * value for name, value in own.items()}
+        scalars |= {name: share.common * value for name, value in common.items()}
         return {name: value.detach() for name, value in scalars.items()}
 
-    def state_dict(self) -> State:
+    def parts(self) -> Mapping[str, Stateful]:
         """See `TrainStep`."""
-        ema = {} if self.weight_ema is None else self.weight_ema.state_dict()
-        adversary = self.adversary.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "weight_ema": ema, "adversary": adversary}
-
-    def load_state_dict(self, state: State) -> None:
-        """See `TrainStep`; the averaged weights come from their own file."""
-        restore_optimizer(self.optimizer, state["optimizer"])
-        self.adversary.load_state_dict(state["adversary"])  # type: ignore[arg-type]
+        return {**super().parts(), "adversary": self.adversary}
 
 
 class _Pull:
@@ -178,7 +173,7 @@ class _Pull:
         self.at_last: list[Tensor] = []
 
     def combine(
-        self, reconstruction: Tensor, wanted: Tensor, verdict: Verdict, share: float
+        self, reconstruction: Tensor, wanted: Tensor, verdict: Verdict, share: float | Tensor
     ) -> tuple[Tensor, Tensor]:
         """The gradient to send into the tokenizer, and the adversarial loss's weight as far as it is known."""
         if not self.step.is_adaptive:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vq import distributed
-from vq.engine.moving import Mover, average_gradients, check_weights, mean_over_ranks, restore_optimizer
+from vq.engine.moving import Mover, average_gradients, check_weights, mean_over_ranks
 from vq.engine.schedules import Schedule
 from vq.engine.tuning import uncompiled
 from vq.losses import AdversarialObjective, DiscriminatorPenalty
@@ -87,7 +88,9 @@ class Adversary:
         self.mover.prepare(step - self.start_step)
         self.step = step
 
-    def judge(self, reconstruction: Tensor, image: Tensor, *, share: float, autocast: bool) -> Verdict:
+    def judge(
+        self, reconstruction: Tensor, image: Tensor, *, share: float | Tensor, autocast: bool
+    ) -> Verdict:
         """Tells the reconstructions what they lack, and adds to its own gradients.
 
         Args:
@@ -144,16 +147,23 @@ class Adversary:
         """The discriminator's weights, and everything else that its next step depends on."""
         return {
             "discriminator": self.discriminator.state_dict(),
-            "optimizer": self.mover.optimizer.state_dict(),
+            "optimizer": self.mover.state_dict(),
             "penalties": {name: penalty.state_dict() for name, penalty in self.penalties.items()},
         }
 
-    def load_state_dict(self, state: State) -> None:
-        """Continues from `state_dict`."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from `state_dict`; a penalty that the state does not have begins anew.
+
+        Raises:
+            ValueError: If the state is of another discriminator, penalty or optimizer.
+        """
+        what = "discriminator"
         try:
-            self.discriminator.load_state_dict(state["discriminator"])  # type: ignore[arg-type]
+            self.discriminator.load_state_dict(state["discriminator"])
             for name, penalty in self.penalties.items():
-                penalty.load_state_dict(state["penalties"][name])  # type: ignore[index]
+                what = f"penalty {name!r}"
+                if name in state["penalties"]:
+                    penalty.load_state_dict(state["penalties"][name])
         except RuntimeError as error:  # what torch raises; a ValueError is a checkpoint that does not fit
-            raise ValueError(f"the discriminator is another one than the config's: {error}") from error
-        restore_optimizer(self.mover.optimizer, state["optimizer"])
+            raise ValueError(f"the {what} is another one than the config's: {error}") from error
+        self.mover.load_state_dict(state["optimizer"])

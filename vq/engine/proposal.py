@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from vq.engine.moving import restore_optimizer
+from vq import distributed
+from vq.engine.moving import Mover
 from vq.engine.schedules import Schedule
-from vq.engine.steps import State, TrainStep, parallel
+from vq.engine.steps import Stateful, TrainStep, parallel
 from vq.engine.weight_ema import WeightEMA
 from vq.generators import Generator
 from vq.ops.images import to_signed_unit
@@ -24,6 +25,10 @@ class ProposalStep(TrainStep):
 
     A batch holds the indices (from a token store) or the images, which are then tokenized on the spot, with
     the same result and at the encoder's cost.
+
+    The loss of a step is the mean over all indices that its micro-batches score on all ranks, however many each
+    scores (a `MaskedGenerator` scores the masked ones): gradients are those of sums, and are divided by the number of
+    all scored indices before the move.
 
     Args:
         generator: Moved.
@@ -49,49 +54,46 @@ class ProposalStep(TrainStep):
         autocast: bool = False,
     ) -> None:
         self.model, self.generator, self.tokenizer = generator, generator, tokenizer
-        self.optimizer, self.schedule = optimizer, schedule
-        self.max_gradient_norm, self.accumulate, self.autocast = max_gradient_norm, accumulate, autocast
+        self.mover = Mover(optimizer=optimizer, schedule=schedule, max_gradient_norm=max_gradient_norm)
+        self.accumulate, self.autocast = accumulate, autocast
         self.weight_ema = None if weight_ema is None else WeightEMA(generator, weight_ema)
         self.device = next(generator.parameters()).device
         self.forward = parallel(generator)
-        self.base_rates = [group["lr"] for group in optimizer.param_groups]
 
     def __call__(self, batches: Sequence[Mapping[str, Any]], step: int) -> dict[str, Tensor]:
         """See `TrainStep`."""
-        factor = self.schedule.factor(step)
-        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, Tensor] = {}
+        self.mover.prepare(step)
+        # Gradients are divided by what would be scored if all were, and put right when the true number is known.
+        places = self.generator.num_places * self.generator.num_indices
+        wanted = places * max(1, sum(len(batch["label"]) for batch in batches))
+        sums = torch.zeros(3, device=self.device)
         for i, batch in enumerate(batches):
             is_last = i == len(batches) - 1
             waits = isinstance(self.forward, DistributedDataParallel) and not is_last
             with self.forward.no_sync() if waits else nullcontext():  # type: ignore[operator]
-                scalars = self._backward(batch, share=1 / len(batches))
-            for name, value in scalars.items():
-                sums[name] = sums.get(name, 0) + value / len(batches)
-        norm = nn.utils.clip_grad_norm_(self.generator.parameters(), self.max_gradient_norm or float("inf"))
-        self.optimizer.step()
+                sums = sums + self._backward(batch, wanted)
+        nats, right, scored = sums
+        per_rank = distributed.all_reduce_sum(scored).clamp_min(1) / distributed.world_size()
+        gradients = [p.grad for p in self.mover.parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, wanted / per_rank)
+        moved = self.mover.move()
         if self.weight_ema is not None:
             self.weight_ema.update()
-        rate = torch.tensor(self.base_rates[0] * factor)
-        return sums | {"gradient_norm": norm.detach(), "learning_rate": rate}
+        return {"loss/total": nats / per_rank, "accuracy": right / per_rank, **moved}
 
-    def _backward(self, batch: Mapping[str, Any], share: float) -> dict[str, Tensor]:
+    def _backward(self, batch: Mapping[str, Any], wanted: int) -> Tensor:
+        """Adds the gradient of the summed loss over `wanted`; returns the sums of nats, right guesses and scored."""
         indices, label = tokens_of(batch, self.tokenizer, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.forward(indices, label)
-        torch.autograd.backward(output.loss * share)
-        return {"loss/total": output.loss.detach(), "accuracy": output.accuracy.detach()}
+        scored = output.num_scored.to(output.loss.dtype)
+        torch.autograd.backward(output.loss * (scored / wanted))
+        return torch.stack([output.loss.detach() * scored, output.accuracy * scored, scored])
 
-    def state_dict(self) -> State:
+    def parts(self) -> Mapping[str, Stateful]:
         """See `TrainStep`."""
-        ema = {} if self.weight_ema is None else self.weight_ema.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "weight_ema": ema}
-
-    def load_state_dict(self, state: State) -> None:
-        """See `TrainStep`."""
-        restore_optimizer(self.optimizer, state["optimizer"])
+        average = {} if self.weight_ema is None else {"weight_ema": self.weight_ema}
+        return {"optimizer": self.mover, **average}
 
 
 @torch.no_grad()

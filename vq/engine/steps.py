@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 
 from vq import distributed
 from vq.data import Batch
-from vq.engine.moving import add_share, check_annealing, check_weights, collecting, restore_optimizer
+from vq.engine.moving import Mover, Share, add, check_annealing, check_weights, collecting, shares_of
 from vq.engine.schedules import Schedule
 from vq.engine.weight_ema import WeightEMA
 from vq.losses import Loss
@@ -20,7 +21,18 @@ from vq.quantizers import Annealing
 from vq.registry import STEPS
 from vq.tokenizers import Tokenizer, TokenizerOutput
 
-State = dict[str, object]
+State = Mapping[str, object]
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What a checkpoint continues: a part of a training step."""
+
+    def state_dict(self) -> State:
+        """All that the next step depends on, as plain data and tensors."""
+
+    def load_state_dict(self, state: Any) -> object:
+        """Continues from `state_dict`."""
 
 
 class TrainStep(ABC):
@@ -47,16 +59,76 @@ class TrainStep(ABC):
         """
 
     @abstractmethod
-    def state_dict(self) -> State:
-        """Everything but the model's weights that the next step depends on."""
+    def parts(self) -> Mapping[str, Stateful]:
+        """Everything but the model's weights that the next step depends on.
 
-    @abstractmethod
+        A step around another one has that step among its parts, and so saves and restores all that is inside.
+        """
+
+    def state_dict(self) -> State:
+        """The states of all parts; the averaged weights, like the weights, are saved as a file of their own."""
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
     def load_state_dict(self, state: State) -> None:
-        """Continues from `state_dict`."""
+        """Continues from `state_dict`; parts that the state has and this step has not are left out.
+
+        Raises:
+            KeyError: If the state lacks a part.
+            ValueError: If a part's state does not fit.
+        """
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+
+
+class TokenizerStep(TrainStep):
+    """A step that moves a tokenizer by batches of images.
+
+    Attributes:
+        tokenizer: The model.
+        mover: Moves its parameters.
+        annealing: Attribute of the quantizer -> its value as a function of the step.
+        autocast: Whether the networks run in bfloat16.
+    """
+
+    tokenizer: Tokenizer
+    mover: Mover
+    annealing: Mapping[str, Annealing]
+    autocast: bool
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What moves the tokenizer."""
+        return self.mover.optimizer
+
+    def begin(self, step: int) -> None:
+        """Sets what changes with the step: rates, and the quantizer's numbers."""
+        self.mover.prepare(step)
+        for name, annealing in self.annealing.items():
+            setattr(self.tokenizer.quantizer, name, annealing.at(step))
+
+    def image_of(self, batch: Batch) -> Tensor:
+        """The batch's images in [-1, 1], on the model's device."""
+        return to_signed_unit(batch["image"].to(self.device, non_blocking=True))
+
+    def networks_autocast(self) -> torch.autocast:
+        """Inside, networks run in bfloat16 if the step says so."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
+    @torch.no_grad()
+    def latent(self, batch: Batch) -> Tensor:
+        """The vectors of the batch that the quantizer sees in this step, without a gradient; in its dtype."""
+        with self.networks_autocast():
+            latent = self.tokenizer.latent(self.image_of(batch))
+        return latent.to(torch.promote_types(latent.dtype, torch.float32))
+
+    def parts(self) -> Mapping[str, Stateful]:
+        """See `TrainStep`."""
+        average = {} if self.weight_ema is None else {"weight_ema": self.weight_ema}
+        return {"optimizer": self.mover, **average}
 
 
 @STEPS.register_module()
-class ReconstructionStep(TrainStep):
+class ReconstructionStep(TokenizerStep):
     """Reconstructs the images and moves the tokenizer down the weighted sum of its losses.
 
     Args:
@@ -94,62 +166,43 @@ class ReconstructionStep(TrainStep):
         check_annealing(tokenizer.quantizer, annealing or {})
         self.annealing = dict(annealing or {})
         self.model, self.tokenizer = tokenizer, tokenizer
-        self.optimizer, self.schedule = optimizer, schedule
+        self.mover = Mover(optimizer=optimizer, schedule=schedule, max_gradient_norm=max_gradient_norm)
         self.losses, self.weights = nn.ModuleDict(dict(losses)), dict(weights)
-        self.max_gradient_norm, self.accumulate, self.autocast = max_gradient_norm, accumulate, autocast
+        self.accumulate, self.autocast = accumulate, autocast
         self.weight_ema = None if weight_ema is None else WeightEMA(tokenizer, weight_ema)
         self.device = next(tokenizer.parameters()).device
         self.losses.to(self.device)
         self.forward = parallel(tokenizer)
-        self.base_rates = [group["lr"] for group in optimizer.param_groups]
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
         """See `TrainStep`."""
-        factor = self.schedule.factor(step)
-        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * factor
-        for name, annealing in self.annealing.items():
-            setattr(self.tokenizer.quantizer, name, annealing.at(step))
-
-        self.optimizer.zero_grad(set_to_none=True)
+        self.begin(step)
         sums: dict[str, Tensor] = {}
-        for i, batch in enumerate(batches):
+        shares = shares_of([len(batch["image"]) for batch in batches], self.device)
+        for i, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             with collecting(self.tokenizer, self.forward) if i < len(batches) - 1 else nullcontext():
-                scalars = self._backward(batch, share=1 / len(batches))
-            add_share(sums, scalars, 1 / len(batches))
-
-        norm = nn.utils.clip_grad_norm_(self._moved(), self.max_gradient_norm or float("inf"))
-        self.optimizer.step()
+                add(sums, self._backward(batch, share))
+        total = torch.stack([self.weights[name] * sums[f"loss/{name}"] for name in self.weights]).sum()
+        moved = self.mover.move()
         if self.weight_ema is not None:
             self.weight_ema.update()
-        rate = torch.tensor(self.base_rates[0] * factor)
-        return sums | {"gradient_norm": norm.detach(), "learning_rate": rate}
+        return {"loss/total": total, **sums, **moved}
 
-    def _backward(self, batch: Batch, share: float) -> dict[str, Tensor]:
+    def _backward(self, batch: Batch, share: Share) -> dict[str, Tensor]:
         """Image -> reconstruction -> losses -> gradients, which add to those that are there."""
-        image = to_signed_unit(batch["image"].to(self.device, non_blocking=True))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        image = self.image_of(batch)
+        with self.networks_autocast():
             output: TokenizerOutput = self.forward(image)
         reconstruction = output.reconstruction.float()
-        terms = {name: loss(reconstruction, image) for name, loss in self.losses.items()}
-        terms["quantizer"] = output.quantize.loss
+        terms = {name: share.local * loss(reconstruction, image) for name, loss in self.losses.items()}
+        terms["quantizer"] = share.common * output.quantize.loss
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-        torch.autograd.backward(total * share)
-        scalars = {"loss/total": total} | {f"loss/{name}": term for name, term in terms.items()}
-        scalars |= {f"quantizer/{name}": value for name, value in output.quantize.metrics.items()}
+        torch.autograd.backward(total)
+        scalars = {f"loss/{name}": term for name, term in terms.items()}
+        scalars |= {
+            f"quantizer/{name}": share.common * value for name, value in output.quantize.metrics.items()
+        }
         return {name: value.detach() for name, value in scalars.items()}
-
-    def _moved(self) -> list[nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-    def state_dict(self) -> State:
-        """See `TrainStep`."""
-        ema = {} if self.weight_ema is None else self.weight_ema.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "weight_ema": ema}
-
-    def load_state_dict(self, state: State) -> None:
-        """See `TrainStep`; the averaged weights come from their own file."""
-        restore_optimizer(self.optimizer, state["optimizer"])
 
 
 def parallel(module: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """The exponential moving average of a module's weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 class WeightEMA:
     """Averages a module's parameters over the steps; buffers are copied.
+
+    A parameter that several names share (tied weights, a codebook shared by stages) is averaged once, and stands in
+    `average` under all of its names.
 
     The decay warms up as min(decay, (1 + t) / (10 + t)), so that the first average is not the
     initialisation.
@@ -19,43 +22,72 @@ class WeightEMA:
 
     Raises:
         ValueError: If the decay is outside [0, 1).
+
+    Attributes:
+        average: Every name of the module's `state_dict` -> the averaged tensor; names that share a tensor in the
+            module share one here.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"weight_ema: expected a decay in [0, 1), got {decay}")
         self.module, self.decay, self.num_updates = module, decay, 0
-        self.average = {name: t.detach().clone() for name, t in module.state_dict().items()}
+        self.average = _copied(module)
 
     @torch.no_grad()
     def update(self) -> None:
         """Moves the average towards the module's present weights; once an optimizer step."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
-        parameters = dict(self.module.named_parameters())
+        parameters = dict(self.module.named_parameters())  # each once, under the first of its names
         torch._foreach_lerp_(
             [self.average[name] for name in parameters], [p.detach() for p in parameters.values()], 1 - decay
         )
-        for name, tensor in self.module.state_dict().items():
-            if name not in parameters:
+        averaged = {id(p) for p in parameters.values()}
+        for name, tensor in self.module.state_dict(keep_vars=True).items():
+            if id(tensor) not in averaged:
                 self.average[name].copy_(tensor)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the module has the averaged weights."""
-        kept = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
-        self.module.load_state_dict(self.average)
+        """Inside, the module has the averaged weights; afterwards its own again, whatever was raised."""
+        kept = _copied(self.module)
         try:
+            self.module.load_state_dict(self.average)
             yield
         finally:
             self.module.load_state_dict(kept)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, object]:
         """The counter; the average itself is saved as a weight file."""
         return {"num_updates": self.num_updates}
 
-    def load(self, average: dict[str, Tensor], state: dict[str, int]) -> None:
-        """Continues from a saved average."""
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continues from `state_dict`; the average itself comes with `load_average`.
+
+        Raises:
+            KeyError: If it is the state of a step without an average.
+        """
+        self.num_updates = int(state["num_updates"])  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def load_average(self, average: Mapping[str, Tensor]) -> None:
+        """Continues from a saved average.
+
+        Of a tensor with several names the first counts: files of version 0.1 hold it unaveraged under the others.
+
+        Raises:
+            KeyError: If a name is missing.
+        """
+        loaded: set[int] = set()
         for name, tensor in self.average.items():
-            tensor.copy_(average[name])
-        self.num_updates = state["num_updates"]
+            if id(tensor) not in loaded:
+                tensor.copy_(average[name])
+                loaded.add(id(tensor))
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the module's `state_dict`, in which names that share a tensor share its copy."""
+    tensors = module.state_dict(keep_vars=True)
+    copies = {id(tensor): tensor.detach().clone() for tensor in tensors.values()}
+    return {name: copies[id(tensor)] for name, tensor in tensors.items()}

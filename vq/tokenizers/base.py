@@ -46,6 +46,15 @@ class Tokenizer(nn.Module, ABC):
         """Image in [-1, 1] -> reconstruction, indices, the quantizer's loss."""
 
     @abstractmethod
+    def latent(
+        self, image: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch *place codebook_dim"]:
+        """Image in [-1, 1] -> the vectors that `quantizer` gets of it, code axis last; changes no quantizer's state.
+
+        Where there are several quantizers, those before it choose their codes as `encode` does.
+        """
+
+    @abstractmethod
     def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
         """Image in [-1, 1] -> int64 indices; changes no state, whatever the mode."""
 

@@ -111,6 +111,12 @@ class TwoLevelTokenizer(Tokenizer):
         )
         return TokenizerOutput(reconstruction=self.decoder(self.post_quant(codes)), quantize=quantize)
 
+    def latent(self, image: Images) -> Float[Tensor, "batch _rows _columns codebook_dim"]:
+        """Image in [-1, 1] -> the vectors that the bottom's quantizer gets of it, given the top's codes."""
+        features, top_z = self._top(image)
+        top = self.top_quantizer.decode(self.top_quantizer.encode(top_z.detach()))
+        return self._bottom(features, top.to(top_z.dtype))
+
     @torch.no_grad()
     def encode_levels(self, image: Images) -> tuple[Map, Map]:
         """Image in [-1, 1] -> the top map and the bottom map, int64; changes no state, whatever the mode."""

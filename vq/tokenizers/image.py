@@ -64,7 +64,7 @@ class ImageTokenizer(Tokenizer):
         Raises:
             ValueError: If the decoder is made for images of another size, or the stride does not divide it.
         """
-        quantize = self.quantizer(self._latent(image))
+        quantize = self.quantizer(self.latent(image))
         return TokenizerOutput(reconstruction=self._decode(quantize.quantized), quantize=quantize)
 
     @torch.no_grad()
@@ -74,7 +74,7 @@ class ImageTokenizer(Tokenizer):
         They are (batch, h, w) and then the quantizer's `index_shape`, or without h and w where it quantizes
         whole grids.
         """
-        return self.quantizer.encode(self._latent(image))
+        return self.quantizer.encode(self.latent(image))
 
     @torch.no_grad()
     def decode(self, indices: Int[Tensor, "batch *index"]) -> Float[Tensor, "batch 3 height width"]:
@@ -87,9 +87,16 @@ class ImageTokenizer(Tokenizer):
 
     def bypass(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         """Image in [-1, 1] -> what the networks alone make of it, with nothing quantized between them."""
-        return self._decode(self._latent(image))
+        return self._decode(self.latent(image))
 
-    def _latent(self, image: Tensor) -> Tensor:
+    def latent(
+        self, image: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch *place codebook_dim"]:
+        """Image in [-1, 1] -> the vectors that the quantizer gets of it, (batch, h, w, codebook_dim).
+
+        Raises:
+            ValueError: If the decoder is made for images of another size, or the stride does not divide it.
+        """
         if self.image_size is not None and image.shape[2:] != self.image_size:
             raise ValueError(
                 f"ImageTokenizer: expected images of {self.image_size[0]}x{self.image_size[1]}, for which its decoder "
