@@ -111,7 +111,9 @@ def test_resized_crop_falls_back_to_the_middle_of_a_strip(height, width, expecte
 
 
 @pytest.mark.parametrize(
-    "transform", [RandomCrop(size=5), RandomHorizontalFlip(p=0.5), RandomResizedCrop(size=9)], ids=repr
+    "transform",
+    [RandomCrop(size=5), RandomHorizontalFlip(p=0.5), RandomResizedCrop(size=9)],
+    ids=lambda t: type(t).__name__,
 )
 def test_all_randomness_is_the_generators(transform):
     image = coordinates(20, 30)
