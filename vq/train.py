@@ -42,6 +42,13 @@ def arguments() -> argparse.ArgumentParser:
         help="continue from the newest valid checkpoint of NAME, if there is one",
     )
     parser.add_argument(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="end the run when another process of it gives no sign of life for so long (default 600)",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="build everything, print the plan, train nothing"
     )
     parser.add_argument(
@@ -55,27 +62,27 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     args = arguments().parse_args(argv)
     run, config = cli.run_directory(args.name), cli.load_config(args)
 
-    from vq.data import UndecodableSetError
-    from vq.engine.launch import launched, open_log, write_environment
-    from vq.tokenizers.checkpoint import CheckpointError
+    from vq.engine.ending import StopRequest
+    from vq.engine.launch import launched, open_log
+    from vq.engine.run_lock import RunLock
 
-    with launched(device=args.device, autocast=args.autocast) as machine:
+    launch = launched(device=args.device, autocast=args.autocast, timeout=args.timeout)
+    with StopRequest() as stop, stop.at_once(), launch as machine:
         if args.dry_run:
             open_log(None)
             return _plan(args, run, config, machine)
-        _refuse_overwriting(args, run)
-        open_log(run / "log.txt")
-        if machine.rank == 0:
-            configs.save(config, run)
-            write_environment(run / "environment.json", machine)
-        try:
-            return _fit(args, run, config, machine)
-        except (CheckpointError, UndecodableSetError, ModuleNotFoundError) as error:
-            raise cli.UsageError(str(error)) from error
+        with RunLock(run):
+            _refuse_overwriting(args, run)
+            open_log(run / "log.txt")
+            try:
+                return _fit(args, run, config, machine)
+            except ModuleNotFoundError as error:
+                raise cli.UsageError(str(error)) from error
 
 
 def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machine") -> dict[str, float]:
     from vq.engine import assemble
+    from vq.engine.launch import write_environment
     from vq.engine.tuning import Tuning
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
@@ -93,15 +100,18 @@ def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machin
         tree, run, train_step, machine, seed=args.seed, wandb=args.wandb, frozen_tokenizer=frozen
     )
     step = _resume(args, trainer.checkpointer, train_step)
-    scores = trainer.fit(step)
-    return scores
+    trainer.prepare(step)
+    if machine.rank == 0:  # only now it is known that the run can begin
+        configs.save(config, run)
+        write_environment(run / "environment.json", machine)
+    return trainer.fit(step)
 
 
 def _resume(args: argparse.Namespace, checkpointer: "Checkpointer", train_step: "TrainStep") -> int:
     """The step to continue from; 0 for a new run."""
     from vq.engine.trainer import logger
 
-    checkpoint = checkpointer.newest_valid() if args.auto_resume else None
+    checkpoint = checkpointer.to_resume(may_be_none=bool(args.load_from)) if args.auto_resume else None
     if checkpoint is None and args.load_from:
         checkpoint = Path(args.load_from)
     if checkpoint is None:

@@ -1,36 +1,81 @@
-"""A run that is asked to end takes its step, saves, and ends as a whole run does."""
+"""A run that is asked to end takes its step, saves, and ends with the signal's exit code; then it can go on."""
 
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from commands import TINY, command, environment, run
 
+ARGUMENTS = ["run", TINY, "--config-options", "max_steps:100000", "--override", ".checkpointer.every:7"]
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_sigterm_saves_and_the_run_can_go_on(ranks: int, tmp_path: Path) -> None:
-    checkpoints = tmp_path / "work_dirs" / "run" / "checkpoints"
-    arguments = ["run", TINY, "--config-options", "max_steps:100000", "--override", ".checkpointer.every:7"]
-    process = subprocess.Popen(
+
+def start(folder: Path, *arguments: object, ranks: int = 1) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         command("train", *arguments, ranks=ranks),
-        cwd=tmp_path,
+        cwd=folder,
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
-    while not (checkpoints / "iter_7").exists() and time.monotonic() < deadline:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])
+def test_a_signal_saves_and_the_run_can_go_on(ranks: int, number: signal.Signals, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "work_dirs" / "run" / "checkpoints"
+    # With log steps far apart: the ranks agree without them.
+    process = start(tmp_path, *ARGUMENTS, ".trainer.log_every:50000", ".evaluator.every:50000", ranks=ranks)
+    wait_for(checkpoints / "iter_7", process)
+    process.send_signal(number)
+    asked_at = time.monotonic()
     _, said = process.communicate(timeout=60)
-    assert "SIGTERM asked for it" in said, said[-2000:]
+    assert time.monotonic() - asked_at < 15
+    assert f"{number.name} asked for it" in said, said[-2000:]
     newest = max(int(p.name.removeprefix("iter_")) for p in checkpoints.glob("iter_*"))
     assert f"stopping at step {newest}: " in said
+    assert "validation" not in said
+    assert not list(checkpoints.glob("*.partial"))
     if ranks == 1:
-        assert process.returncode == 0
+        assert process.returncode == 128 + number
         more = ["--config-options", f"max_steps:{newest + 2}", "--auto-resume"]
         run("train", "run", TINY, *more, cwd=tmp_path)
         assert (checkpoints / f"iter_{newest + 2}").exists()
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    code = """
+import time
+from vq.engine.ending import StopRequest
+with StopRequest() as stop:
+    print("ready", flush=True)
+    while not stop.requested:
+        time.sleep(0.01)
+    print("asked", stop.exit_code, flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.readline() == f"asked {128 + signal.SIGHUP}\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "second signal (SIGINT): ending at once" in said

@@ -259,8 +259,11 @@ class Checkpointer:
             logger.warning("%s is damaged (%s); falling back to the one before", checkpoint, problem)
         return None
 
-    def to_resume(self) -> Path | None:
+    def to_resume(self, *, may_be_none: bool = False) -> Path | None:
         """The newest valid checkpoint, the same on all ranks; None if no checkpoint has been written.
+
+        Args:
+            may_be_none: Return None too if all are damaged.
 
         Raises:
             CheckpointError: If there are checkpoints and all are damaged.
@@ -269,7 +272,7 @@ class Checkpointer:
         if distributed.rank() == 0:
             there = [p for p in checkpoints_in(self.directory) if not _is_foreign(p) or p.is_symlink()]
             found = self.newest_valid() if there else None
-            if found is None:
+            if found is None and not may_be_none:
                 problems = [f"{p.name} ({verify(p)})" for p in there]
         found, problems = distributed.broadcast_object((found, problems))
         if problems:

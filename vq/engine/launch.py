@@ -17,9 +17,13 @@ import torch.distributed as dist
 
 from vq import __version__, distributed
 from vq.config import write_and_keep
+from vq.engine.heartbeat import heartbeat, watched_parent
+from vq.errors import UserError
+from vq.text import printable
 
 logger = logging.getLogger(__name__)
-TIMEOUT = timedelta(minutes=10)
+TIMEOUT_SECONDS = 600.0
+"""How long a rank may give no sign of life, if a command does not say otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,36 +50,99 @@ class Machine:
         return f"{self.device}, {precision}, {ranks} x {self.threads} threads, torch {torch.__version__}"
 
 
+class LaunchError(UserError, RuntimeError):
+    """A device that does not exist, or a process group that cannot be joined."""
+
+
 @contextmanager
-def launched(*, device: str | None, autocast: bool = False) -> Iterator[Machine]:
+def launched(
+    *, device: str | None, autocast: bool = False, timeout: float = TIMEOUT_SECONDS
+) -> Iterator[Machine]:
     """Joins the process group that torchrun prepared, if any, and leaves it at the end.
+
+    A process of torchrun ends when torchrun is gone, and all end when one of them gives no sign of life.
 
     Args:
         device: `cuda`, `cpu` or None for what there is. Ranks on CUDA use nccl, others gloo.
         autocast: Passed on.
+        timeout: Seconds after which a rank that gives no sign of life ends the command.
+
+    Raises:
+        LaunchError: If the device does not exist here, or the process group cannot be joined.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    local_rank, world_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank, world_size = _number("LOCAL_RANK", 0), _number("WORLD_SIZE", 1)
     if kind == "cuda":
         kind = f"cuda:{local_rank}"
-        torch.cuda.set_device(local_rank)
+    _check_device(kind, device)
+    if kind.startswith("cuda"):
+        torch.cuda.set_device(kind)
     # torchrun gives each process one thread; without it torch takes every core in every process.
     if world_size > 1 or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, _cores() // distributed.local_world_size()))
-    if world_size > 1:
-        dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo", timeout=TIMEOUT)
+    with watched_parent(), _joined(kind, world_size, timeout):
+        try:
+            yield Machine(
+                device=kind,
+                rank=distributed.rank(),
+                world_size=world_size,
+                threads=torch.get_num_threads(),
+                autocast=autocast,
+            )
+        finally:
+            close_log()
+
+
+@contextmanager
+def _joined(kind: str, world_size: int, timeout: float) -> Iterator[None]:
+    """Inside, this process is in the process group."""
+    if world_size == 1:
+        yield
+        return
+    if timeout <= 0:
+        raise LaunchError(f"--timeout: expected seconds above 0, got {timeout:g}")
+    # Later than the heartbeat, which names the rank that is missing.
+    patience = timedelta(seconds=1.25 * timeout + 10)
     try:
-        yield Machine(
-            device=kind,
-            rank=distributed.rank(),
-            world_size=world_size,
-            threads=torch.get_num_threads(),
-            autocast=autocast,
-        )
+        dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo", timeout=patience)
+    except (RuntimeError, ValueError) as error:
+        address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        raise LaunchError(
+            f"rank {os.environ.get('RANK', '?')} of {world_size} cannot join the others at {address}: {error}. "
+            f"Start several processes with torchrun --standalone, or give each job a MASTER_PORT of its own"
+        ) from error
+    try:
+        with heartbeat(timeout):
+            yield
     finally:
-        close_log()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        dist.destroy_process_group()
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise LaunchError(f"the environment variable {variable}: expected a number, got {text!r}")
+    return int(text)
+
+
+def _check_device(kind: str, given: str | None) -> None:
+    """Refuses a device on which no tensor can be made."""
+    place = f"--device {printable(given)}" if given else f"device {kind}"
+    try:
+        if torch.device(kind).type == "meta":
+            raise LaunchError(f"{place}: it computes nothing; use cuda or cpu")
+        if kind.startswith("cuda") and not torch.cuda.is_available():
+            raise LaunchError(
+                f"{place}: there is no GPU that torch {torch.__version__} can use; use --device cpu"
+            )
+        torch.zeros(1, device=kind).add_(1)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        if isinstance(error, LaunchError):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LaunchError(
+            f"{place}: expected cuda, cpu, or another device that is here, got: {reason}"
+        ) from error
 
 
 def _cores() -> int:

@@ -14,7 +14,7 @@ from vq import distributed
 from vq.data import Batch, ImageLoader, TokenLoader
 from vq.engine.callbacks import Callback
 from vq.engine.checkpointer import Checkpointer, NonFiniteLossError, SaveError
-from vq.engine.ending import Ending, StopRequest
+from vq.engine.ending import Ending, Stopped, StopRequest
 from vq.engine.evaluator import Evaluation
 from vq.engine.steps import TrainStep
 from vq.ops.keyed import stable_hash
@@ -97,27 +97,36 @@ class Trainer:
         self.train_step, self.batches, self.callback = train_step, batches, callback
         self.checkpointer, self.evaluator, self.val_data = checkpointer, evaluator, val_data
         self.seed, self.max_steps, self.log_every = seed, max_steps, log_every
-        self.max_minutes = max_minutes
+        self.max_minutes, self.is_prepared = max_minutes, False
+
+    def prepare(self, start_step: int = 0) -> None:
+        """Finds out before the first step what would end the run later, and sets aside checkpoints that it replaces.
+
+        Raises:
+            ConfigError: If the validation set or a metric does not fit the model.
+            SaveError: If the folder cannot be written, or the disk has no space for the checkpoints to come.
+        """
+        self.evaluator.check(self.train_step.model, self.val_data)
+        self.checkpointer.begin(self.train_step, start_step, self.max_steps)
+        self.is_prepared = True
 
     def fit(self, start_step: int = 0) -> dict[str, float]:
-        """Trains from `start_step` to `max_steps`.
+        """Trains from `start_step` to `max_steps`, after `prepare`, which may have been called before.
 
         Returns:
             The scores of the last validation.
 
         Raises:
             NonFiniteLossError: Before anything is overwritten.
-            SaveError: If the last checkpoint could not be saved, or the folder cannot take one from the start.
-            ConfigError: If the validation set or the metrics do not fit the model, before the first step.
+            SaveError: If the last checkpoint could not be saved.
             Stopped: After a signal, when the step is saved; a `SystemExit` with 128 + signal.
         """
         self.step, self.last_step = start_step, self.max_steps
         self.saved_at = start_step if self.checkpointer.origin is not None else -1
         self.is_save_overdue = False
+        if not self.is_prepared:
+            self.prepare(start_step)
         with StopRequest() as stop:
-            with stop.at_once():
-                self.evaluator.check(self.train_step.model, self.val_data)
-                self.checkpointer.begin(self.train_step, start_step, self.max_steps)
             ending = Ending(stop, self.max_minutes)
             try:
                 return self._fit(start_step, ending)
@@ -196,6 +205,8 @@ class Trainer:
                 picture = self.evaluator.picture(model, self.val_data)
         except BaseException as error:
             model.train()
+            if isinstance(error, Stopped):
+                self._stop_at(step, f"{error.signal.name} asked for it")
             if self.saved_at != step:
                 self.checkpointer.save_alone(self.train_step, step)
             logger.error("validation at step %d ended early (%s); the step is saved", step, error)
