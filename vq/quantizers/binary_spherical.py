@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from vq.ops.constants import constant, int64s
 from vq.ops.digits import pack_digits, unpack_digits
 from vq.ops.gradients import replace_value
 from vq.ops.reductions import mean_square
@@ -48,8 +49,6 @@ class BinarySphericalQuantizer(Quantizer):
         tensor([[ 0.5000, -0.5000,  0.5000,  0.5000]])
     """
 
-    _levels: Tensor
-
     def __init__(
         self,
         *,
@@ -66,7 +65,6 @@ class BinarySphericalQuantizer(Quantizer):
         self.entropy_weight, self.diversity_weight = entropy_weight, diversity_weight
         self.temperature, self.commitment_weight = temperature, commitment_weight
         self.group_bits = group_bits
-        self.register_buffer("_levels", torch.full((bits,), 2), persistent=False)
 
     @classmethod
     def example(cls) -> "BinarySphericalQuantizer":
@@ -87,7 +85,7 @@ class BinarySphericalQuantizer(Quantizer):
         commitment_loss = mean_square(on_sphere, code, mask)
         return QuantizeOutput(
             quantized=replace_value(on_sphere, code),
-            indices=pack_digits(bits.long(), self._levels),
+            indices=pack_digits(bits.long(), self._levels(z)),
             loss=self.entropy_weight * entropy_loss + self.commitment_weight * commitment_loss,
             metrics={
                 "sample_entropy": sample.detach(),
@@ -97,10 +95,13 @@ class BinarySphericalQuantizer(Quantizer):
         )
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
-        return pack_digits((z > 0).long(), self._levels)
+        return pack_digits((z > 0).long(), self._levels(z))
 
-    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
-        return (unpack_digits(indices, self._levels).float() * 2 - 1) * self._radius
+    def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
+        return (unpack_digits(indices, self._levels(indices)).to(dtype) * 2 - 1) * self._radius
+
+    def _levels(self, like: Tensor) -> Int[Tensor, "dim"]:
+        return constant(int64s, *[2] * self.codebook_dim, device=like.device)
 
     @property
     def _radius(self) -> float:

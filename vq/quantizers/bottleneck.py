@@ -1,5 +1,6 @@
 """Low-dimensional codes for wide vectors: any quantizer between two linear maps."""
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,11 +61,17 @@ class BottleneckQuantizer(Quantizer):
             metrics=output.metrics,
         )
 
+    @torch.no_grad()
+    def _prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
+        self.quantizer._prepare(_apply(self.project_in, z), mask)
+
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead_and_index_shape"]:
         return self.quantizer.encode(_apply(self.project_in, z))
 
-    def _decode(self, indices: Int[Tensor, "*lead_and_index_shape"]) -> Float[Tensor, "*lead dim"]:
-        return _apply(self.project_out, self.quantizer.decode(indices))
+    def _decode(
+        self, indices: Int[Tensor, "*lead_and_index_shape"], dtype: torch.dtype
+    ) -> Float[Tensor, "*lead dim"]:
+        return _apply(self.project_out, self.quantizer.decode(indices, dtype))
 
 
 def _apply(linear: nn.Linear, x: Float[Tensor, "*lead dim"]) -> Float[Tensor, "*lead out"]:

@@ -1,10 +1,12 @@
 """Carry quantization: the parts of a vector are the digits of one number (Carry VQ, the log's Cvq)."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from vq.ops.constants import constant, int64s
 from vq.ops.digits import pack_digits, unpack_digits
+from vq.ops.integers import as_int64
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.codebooks import LearnedCodebook
 from vq.quantizers.initialization import NormalInit
@@ -40,15 +42,13 @@ class CarryQuantizer(Quantizer):
         (4096, torch.Size([5]))
     """
 
-    _bases: Tensor
-
     def __init__(self, *, quantizer: Quantizer, digits: int, dim: int | None = None) -> None:
         super().__init__()
         if digits < 1:
             raise ValueError(f"CarryQuantizer: expected at least one digit, got {digits}")
         self.product = ProductQuantizer(quantizers=[quantizer], groups=digits, dim=dim, is_packed=True)
         self.codebook_size, self.codebook_dim = self.product.codebook_size, self.product.codebook_dim
-        self.register_buffer("_bases", torch.tensor([quantizer.codebook_size] * digits), persistent=False)
+        self._base, self._num_digits = quantizer.codebook_size, digits
 
     @classmethod
     def example(cls) -> "CarryQuantizer":
@@ -56,20 +56,43 @@ class CarryQuantizer(Quantizer):
         base = VectorQuantizer(codebook=LearnedCodebook(size=4, dim=2, init=NormalInit()))
         return cls(quantizer=base, digits=3, dim=5)
 
-    def digits(self, indices: Int[Tensor, "*lead"]) -> Int[Tensor, "*lead digits"]:
-        """The digits of each index, each in [0, base)."""
-        return unpack_digits(indices, self._bases)
+    def digits(self, indices: Shaped[Tensor, "*lead"]) -> Int[Tensor, "*lead digits"]:
+        """The digits of each index, each in [0, base).
 
-    def packed(self, digits: Int[Tensor, "*lead digits"]) -> Int[Tensor, "*lead"]:
-        """The index with these digits."""
-        return pack_digits(digits, self._bases)
+        Raises:
+            ValueError: If an index is not an integer in [0, codebook_size).
+        """
+        return unpack_digits(self._checked_indices(indices), self._bases(indices))
+
+    def packed(self, digits: Shaped[Tensor, "*lead digits"]) -> Int[Tensor, "*lead"]:
+        """The index with these digits.
+
+        Raises:
+            ValueError: If a digit is not an integer in [0, base), or there are more or fewer digits.
+        """
+        whole = as_int64("CarryQuantizer.packed: digits", digits)
+        is_whole = whole.shape[-1:] == (self._num_digits,)
+        if not is_whole or (whole.numel() and not 0 <= int(whole.min()) <= int(whole.max()) < self._base):
+            raise ValueError(
+                f"CarryQuantizer.packed: expected {self._num_digits} digits in [0, {self._base}) on the last axis, got "
+                f"the shape {tuple(digits.shape)}"
+                + (f" with {int(whole.min())} to {int(whole.max())}" * is_whole)
+            )
+        return pack_digits(whole, self._bases(digits))
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         output: QuantizeOutput = self.product(z, mask)
         return output
 
+    @torch.no_grad()
+    def _prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
+        self.product._prepare(z, mask)
+
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
         return self.product.encode(z)
 
-    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
-        return self.product.decode(indices)
+    def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
+        return self.product.decode(indices, dtype)
+
+    def _bases(self, like: Tensor) -> Int[Tensor, "digits"]:
+        return constant(int64s, *[self._base] * self._num_digits, device=like.device)

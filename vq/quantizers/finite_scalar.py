@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vq.ops.constants import constant, int64s
 from vq.ops.digits import pack_digits, unpack_digits
 from vq.ops.gradients import replace_value
 from vq.quantizers.base import QuantizeOutput, Quantizer
@@ -42,8 +43,6 @@ class FiniteScalarQuantizer(Quantizer):
         1000
     """
 
-    _levels: Tensor
-
     def __init__(
         self, *, levels: Sequence[int], shift: Literal["atanh", "tan"] = "atanh", eps: float = 1e-3
     ) -> None:
@@ -51,8 +50,6 @@ class FiniteScalarQuantizer(Quantizer):
         check_levels("FiniteScalarQuantizer", levels)
         self.levels, self.shift, self.eps = tuple(levels), shift, eps
         self.codebook_size, self.codebook_dim = math.prod(levels), len(levels)
-        # Integers only: what is derived from them in floating point would lose digits in `module.half()`.
-        self.register_buffer("_levels", torch.tensor(self.levels), persistent=False)
 
     @classmethod
     def example(cls) -> "FiniteScalarQuantizer":
@@ -62,7 +59,7 @@ class FiniteScalarQuantizer(Quantizer):
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         bounded = self._bounded(z)
         rounded = bounded.round()
-        half_width = self._levels // 2
+        half_width = self._levels(z) // 2
         return QuantizeOutput(
             quantized=replace_value(bounded / half_width, rounded / half_width),
             indices=self._index(rounded),
@@ -72,21 +69,26 @@ class FiniteScalarQuantizer(Quantizer):
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
         return self._index(self._bounded(z).round())
 
-    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
-        half_width = self._levels // 2
-        return (unpack_digits(indices, self._levels) - half_width).float() / half_width
+    def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
+        levels = self._levels(indices)
+        half_width = levels // 2
+        return (unpack_digits(indices, levels) - half_width).to(dtype) / half_width
 
     def _bounded(self, z: Float[Tensor, "*lead dim"]) -> Float[Tensor, "*lead dim"]:
         """Each channel in (-L/2 - 1/2, L/2 + 1/2) such that rounding gives exactly L values."""
-        half = (self._levels - 1).to(z.dtype) * (1 - self.eps) / 2
-        offset = (1 - self._levels % 2).to(z.dtype) / 2
+        levels = self._levels(z)
+        half = (levels - 1).to(z.dtype) * (1 - self.eps) / 2
+        offset = (1 - levels % 2).to(z.dtype) / 2
         ratio = offset / half
         return half * torch.tanh(z + (ratio.atanh() if self.shift == "atanh" else ratio.tan())) - offset
 
     def _index(self, rounded: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
         # NaN has no integer; the middle keeps the index in range, and the code itself stays NaN.
-        digits = rounded.nan_to_num(0.0).long() + self._levels // 2
-        return pack_digits(digits, self._levels)
+        levels = self._levels(rounded)
+        return pack_digits(rounded.nan_to_num(0.0).long() + levels // 2, levels)
+
+    def _levels(self, like: Tensor) -> Int[Tensor, "dim"]:
+        return constant(int64s, *self.levels, device=like.device)
 
 
 @QUANTIZERS.register_module()
@@ -113,14 +115,11 @@ class SimpleFiniteScalarQuantizer(Quantizer):
         tensor([[0.5000]])
     """
 
-    _levels: Tensor
-
     def __init__(self, *, levels: Sequence[int]) -> None:
         super().__init__()
         check_levels("SimpleFiniteScalarQuantizer", levels)
         self.levels = tuple(levels)
         self.codebook_size, self.codebook_dim = math.prod(levels), len(levels)
-        self.register_buffer("_levels", torch.tensor(self.levels), persistent=False)
 
     @classmethod
     def example(cls) -> "SimpleFiniteScalarQuantizer":
@@ -129,18 +128,24 @@ class SimpleFiniteScalarQuantizer(Quantizer):
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         bounded = z.sigmoid()
-        rounded = round_unit(bounded, self._levels)
+        levels = self._levels(z)
+        rounded = round_unit(bounded, levels)
         return QuantizeOutput(
-            quantized=replace_value(bounded, rounded / (self._levels - 1)),
-            indices=pack_rounded(rounded, self._levels),
+            quantized=replace_value(bounded, rounded / (levels - 1)),
+            indices=pack_rounded(rounded, levels),
             loss=z.new_zeros(()),
         )
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
-        return pack_rounded(round_unit(z.sigmoid(), self._levels), self._levels)
+        levels = self._levels(z)
+        return pack_rounded(round_unit(z.sigmoid(), levels), levels)
 
-    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
-        return unpack_digits(indices, self._levels).float() / (self._levels - 1)
+    def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
+        levels = self._levels(indices)
+        return unpack_digits(indices, levels).to(dtype) / (levels - 1)
+
+    def _levels(self, like: Tensor) -> Int[Tensor, "dim"]:
+        return constant(int64s, *self.levels, device=like.device)
 
 
 def round_unit(bounded: Float[Tensor, "*lead dim"], levels: Int[Tensor, "dim"]) -> Float[Tensor, "*lead dim"]:

@@ -110,8 +110,8 @@ class GumbelQuantizer(Quantizer):
         scores = F.linear(vectors, self.to_logits.weight.to(z.dtype), self.to_logits.bias.to(z.dtype))
         return scores.argmax(dim=1).view(z.shape[:-1])
 
-    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
-        return F.embedding(indices, _at_least_float32(self.codes))
+    def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
+        return F.embedding(indices, self.codes.to(dtype))
 
 
 @QUANTIZERS.register_module()
@@ -173,8 +173,8 @@ class SoftmaxQuantizer(Quantizer):
         vectors = z.reshape(-1, self.codebook_dim)
         return nearest_code(vectors, self.codes.to(z.dtype)).view(z.shape[:-1])
 
-    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
-        return F.embedding(indices, _at_least_float32(self.codes))
+    def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
+        return F.embedding(indices, self.codes.to(dtype))
 
 
 def _hard_mixture(
@@ -192,10 +192,6 @@ def _gumbel_noise(
     exponential = torch.empty_like(like).exponential_().clamp_min(torch.finfo(like.dtype).tiny)
     noise = -exponential.log()
     return noise if counted is None else noise[(counted.cumsum(0) - 1).clamp_min(0)]
-
-
-def _at_least_float32(codes: Tensor) -> Tensor:
-    return codes if codes.dtype == torch.float64 else codes.float()
 
 
 def _check(place: str, size: int, dim: int, temperature: float) -> None:

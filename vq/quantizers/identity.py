@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vq.ops.constants import constant, int64s
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.registry import QUANTIZERS
 
@@ -30,14 +31,11 @@ class IdentityQuantizer(Quantizer):
                 [  0,   0,   0, 192]])
     """
 
-    _shifts: Tensor
-
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         if dim < 1:
             raise ValueError(f"IdentityQuantizer: expected a positive dim, got {dim}")
         self.codebook_size, self.codebook_dim, self.index_shape = 256, dim, (dim, 4)
-        self.register_buffer("_shifts", torch.tensor([0, 8, 16, 24]), persistent=False)
 
     @classmethod
     def example(cls) -> "IdentityQuantizer":
@@ -50,9 +48,15 @@ class IdentityQuantizer(Quantizer):
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead dim bytes"]:
         pattern = z.float().contiguous().view(torch.int32).long()
         # An arithmetic shift of a negative pattern brings in ones from the left; the mask cuts them off.
-        return pattern[..., None] >> self._shifts & 255
+        return pattern[..., None] >> _shifts(z) & 255
 
-    def _decode(self, indices: Int[Tensor, "*lead dim bytes"]) -> Float[Tensor, "*lead dim"]:
-        pattern = (indices << self._shifts).sum(dim=-1)
+    def _decode(
+        self, indices: Int[Tensor, "*lead dim bytes"], dtype: torch.dtype
+    ) -> Float[Tensor, "*lead dim"]:
+        pattern = (indices << _shifts(indices)).sum(dim=-1)
         signed = torch.where(pattern >= 2**31, pattern - 2**32, pattern)
-        return signed.to(torch.int32).view(torch.float32)
+        return signed.to(torch.int32).view(torch.float32).to(dtype)
+
+
+def _shifts(like: Tensor) -> Int[Tensor, "bytes"]:
+    return constant(int64s, 0, 8, 16, 24, device=like.device)

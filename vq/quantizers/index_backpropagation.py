@@ -113,6 +113,5 @@ class IndexBackpropagationQuantizer(Quantizer):
         vectors = z.reshape(-1, self.codebook_dim)
         return largest_product(vectors, self.codes.to(z.dtype)).view(z.shape[:-1])
 
-    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
-        codes = self.codes if self.codes.dtype == torch.float64 else self.codes.float()
-        return F.embedding(indices, codes)
+    def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
+        return F.embedding(indices, self.codes.to(dtype))

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vq.ops.constants import constant, int64s
 from vq.ops.digits import pack_digits, unpack_digits
 from vq.ops.gradients import replace_value
 from vq.ops.reductions import mean_square
@@ -44,8 +45,6 @@ class LookupFreeQuantizer(Quantizer):
         [5]
     """
 
-    _levels: Tensor
-
     def __init__(
         self,
         *,
@@ -62,7 +61,6 @@ class LookupFreeQuantizer(Quantizer):
         self.entropy_weight, self.diversity_weight = entropy_weight, diversity_weight
         self.temperature, self.commitment_weight = temperature, commitment_weight
         self.group_bits = group_bits
-        self.register_buffer("_levels", torch.full((bits,), 2), persistent=False)
 
     @classmethod
     def example(cls) -> "LookupFreeQuantizer":
@@ -82,7 +80,7 @@ class LookupFreeQuantizer(Quantizer):
         commitment_loss = mean_square(z, code, mask)
         return QuantizeOutput(
             quantized=replace_value(z, code),
-            indices=pack_digits(bits.long(), self._levels),
+            indices=pack_digits(bits.long(), self._levels(z)),
             loss=self.entropy_weight * entropy_loss + self.commitment_weight * commitment_loss,
             metrics={
                 "sample_entropy": sample.detach(),
@@ -92,10 +90,13 @@ class LookupFreeQuantizer(Quantizer):
         )
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
-        return pack_digits((z > 0).long(), self._levels)
+        return pack_digits((z > 0).long(), self._levels(z))
 
-    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
-        return unpack_digits(indices, self._levels).float() * 2 - 1
+    def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
+        return unpack_digits(indices, self._levels(indices)).to(dtype) * 2 - 1
+
+    def _levels(self, like: Tensor) -> Int[Tensor, "dim"]:
+        return constant(int64s, *[2] * self.codebook_dim, device=like.device)
 
 
 def check_bits(place: str, bits: int, group_bits: int, temperature: float) -> None:

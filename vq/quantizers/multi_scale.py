@@ -3,18 +3,19 @@
 import itertools
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vq.ops.constants import constant
 from vq.ops.gradients import replace_value
+from vq.ops.precision import computed_in
 from vq.ops.reductions import mean_square
-from vq.quantizers.base import QuantizeOutput, Quantizer, learnable
-from vq.quantizers.codebooks import EMACodebook, accumulate
+from vq.quantizers.base import QuantizeOutput, Quantizer
+from vq.quantizers.codebooks import EMACodebook
 from vq.quantizers.vector import VectorQuantizer
 from vq.registry import QUANTIZERS
 
@@ -43,8 +44,8 @@ class MultiScaleResidualQuantizer(Quantizer):
         at random, so that codes fit from the first step.
 
     Args:
-        quantizer: Shared by all scales; one index a vector. A `VectorQuantizer`'s codebook that begins with
-            data, or revives codes, takes them from the features at full size.
+        quantizer: Shared by all scales; one index a vector. A codebook that begins with data, or
+            revives codes, takes them from the features at full size.
         scales: (height, width) of each scale from coarse to fine; a number is a square. The last is the size
             of the features.
         num_convs: How many different convolutions the scales share.
@@ -88,11 +89,6 @@ class MultiScaleResidualQuantizer(Quantizer):
         # Only those that some scale uses: an unused parameter would stop DistributedDataParallel.
         used = sorted(set(chosen))
         self.conv_of_scale = [used.index(number) for number in chosen]
-        for number, size in enumerate(self.scales):
-            for axis, small, large in zip(("rows", "columns"), size, self.grid, strict=True):
-                down, up = _matrix("area", large, small), _matrix("bicubic", small, large)
-                self.register_buffer(f"_down{number}_{axis}", down, persistent=False)
-                self.register_buffer(f"_up{number}_{axis}", up, persistent=False)
         dim = self.codebook_dim
         self.convs = nn.ModuleList(_identity_conv(dim) for _ in used if mix)
 
@@ -103,7 +99,7 @@ class MultiScaleResidualQuantizer(Quantizer):
             quantizer=VectorQuantizer(codebook=EMACodebook.example()), scales=[1, (2, 1), (3, 2)], num_convs=2
         )
 
-    def scale_maps(self, indices: Int[Tensor, "*lead index"]) -> list[Int[Tensor, "*lead _h _w"]]:
+    def scale_maps(self, indices: Shaped[Tensor, "*lead index"]) -> list[Shaped[Tensor, "*lead _h _w"]]:
         """The index map of each scale that a prefix of the indices holds, coarse to fine.
 
         Raises:
@@ -124,16 +120,18 @@ class MultiScaleResidualQuantizer(Quantizer):
         return maps
 
     def decode_prefix(
-        self, indices: Int[Tensor, "*lead index"], depth: int
+        self, indices: Shaped[Tensor, "*lead index"], depth: int, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "*lead h w dim"]:
         """The sum of the first `depth` scales at full size: a coarser version of the same features.
 
         Args:
             indices: Of all scales, or of the first `depth` at least.
             depth: How many scales.
+            dtype: See `decode`.
 
         Raises:
-            ValueError: If the depth is not in [1, number of scales], or there are too few indices.
+            ValueError: If the depth is not in [1, number of scales], there are too few indices, or one is not an
+                integer in range.
         """
         if not 1 <= depth <= len(self.scales):
             raise ValueError(
@@ -144,7 +142,8 @@ class MultiScaleResidualQuantizer(Quantizer):
             raise ValueError(
                 f"MultiScaleResidualQuantizer: expected the indices of {depth} scales, got {len(maps)}"
             )
-        return self._summed(maps)
+        dtype = dtype or self._own_precision()
+        return self._summed(maps, computed_in(dtype)).to(dtype)
 
     def _forward(
         self, z: Float[Tensor, "*lead h w dim"], mask: Bool[Tensor, "*lead"] | None
@@ -154,22 +153,20 @@ class MultiScaleResidualQuantizer(Quantizer):
         features = features + 0 * features.detach().sum(dim=(1, 2, 3), keepdim=True)
         images = None if mask is None else mask.reshape(-1)
         if self.training:
-            self._begin(features, images)
+            # The coarsest scale has few vectors, all averages: codes begin and revive from the features themselves.
+            self.quantizer._prepare(features.detach(), _spread(images, self.scales[-1]))
         target, total = features.detach(), torch.zeros_like(features)
         indices, losses = [], []
         metrics: dict[str, Tensor] = {}
         for number, size in enumerate(self.scales):
-            is_last = number == len(self.scales) - 1
-            # The quantizer learns at the last scale, from all of them.
-            with nullcontext() if is_last else accumulate(self.quantizer):
-                output = self.quantizer(
-                    self._resized(features - total, f"down{number}"), _spread(images, size)
-                )
+            output = self.quantizer(_resized(features - total, "area", size), _spread(images, size))
             total = total.detach() + self._spread_out(output.quantized.detach(), number)
             indices.append(output.indices.flatten(1))
             losses.append(output.loss)
             if self.mix:
-                losses[-1] = losses[-1] + mean_square(total, target, _spread(images, self.scales[-1]))
+                losses[-1] = losses[-1] + self._over_ranks(
+                    mean_square(total, target, _spread(images, self.scales[-1]))
+                )
             total = total.detach()
             metrics |= {f"scale{number}/{name}": value for name, value in output.metrics.items()}
         return QuantizeOutput(
@@ -182,18 +179,22 @@ class MultiScaleResidualQuantizer(Quantizer):
     def _encode(self, z: Float[Tensor, "*lead h w dim"]) -> Int[Tensor, "*lead index"]:
         features = _images(z)
         total, indices = torch.zeros_like(features), []
-        for number in range(len(self.scales)):
-            found = self.quantizer.encode(self._resized(features - total, f"down{number}"))
-            total = total + self._spread_out(self.quantizer.decode(found).to(z.dtype), number)
+        for number, size in enumerate(self.scales):
+            found = self.quantizer.encode(_resized(features - total, "area", size))
+            total = total + self._spread_out(self.quantizer.decode(found, z.dtype), number)
             indices.append(found.flatten(1))
         return torch.cat(indices, dim=1).view(*z.shape[:-3], *self.index_shape)
 
-    def _decode(self, indices: Int[Tensor, "*lead index"]) -> Float[Tensor, "*lead h w dim"]:
-        return self._summed(self.scale_maps(indices))
+    def _decode(
+        self, indices: Int[Tensor, "*lead index"], dtype: torch.dtype
+    ) -> Float[Tensor, "*lead h w dim"]:
+        return self._summed(self.scale_maps(indices), dtype)
 
-    def _summed(self, maps: Sequence[Int[Tensor, "*lead _h _w"]]) -> Float[Tensor, "*lead h w dim"]:
+    def _summed(
+        self, maps: Sequence[Shaped[Tensor, "*lead _h _w"]], dtype: torch.dtype
+    ) -> Float[Tensor, "*lead h w dim"]:
         lead = maps[0].shape[:-2]
-        codes = [self.quantizer.decode(own.reshape(-1, *own.shape[-2:])) for own in maps]
+        codes = [self.quantizer.decode(own.reshape(-1, *own.shape[-2:]), dtype) for own in maps]
         total = codes[0].new_zeros(len(codes[0]), *self.grid, self.codebook_dim)
         for number, code in enumerate(codes):  # in the order of `forward`: the sum is the same to the bit
             total = total + self._spread_out(code, number)
@@ -201,29 +202,13 @@ class MultiScaleResidualQuantizer(Quantizer):
 
     def _spread_out(self, code: Float[Tensor, "n _h _w dim"], number: int) -> Float[Tensor, "n h w dim"]:
         """A scale's codes at full size, after its convolution."""
-        large = self._resized(code, f"up{number}")
+        large = _resized(code, "bicubic", self.scales[-1])
         if not self.mix:
             return large
         conv = self.convs[self.conv_of_scale[number]]
         weight, bias = (part.to(code.dtype) for part in conv.parameters())
         mended = F.conv2d(large.movedim(-1, 1), weight, bias, padding=1).movedim(1, -1)
         return (1 - self.mix) * large + self.mix * mended
-
-    def _resized(self, x: Float[Tensor, "n _ _ dim"], name: str) -> Float[Tensor, "n _ _ dim"]:
-        """A map of another size, by the matrices `name` of its rows and columns."""
-        rows, columns = (
-            getattr(self, f"_{name}_rows").to(x.dtype),
-            getattr(self, f"_{name}_columns").to(x.dtype),
-        )
-        tall = (rows @ x.flatten(2)).unflatten(2, x.shape[2:])
-        resized: Tensor = columns @ tall
-        return resized
-
-    def _begin(self, features: Float[Tensor, "n h w dim"], images: Bool[Tensor, "n"] | None) -> None:
-        """Shows a codebook the features at full size first: the coarsest scale has few vectors, all averages."""
-        if isinstance(self.quantizer, VectorQuantizer):
-            flat = self.quantizer.distance.place(features.detach().reshape(-1, self.codebook_dim))
-            self.quantizer.codebook.prepare(flat, learnable(flat, _spread(images, self.scales[-1])))
 
 
 def _sizes(scales: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]:
@@ -260,6 +245,17 @@ def _identity_conv(dim: int) -> nn.Conv2d:
 def _images(z: Float[Tensor, "*lead h w dim"]) -> Float[Tensor, "n h w dim"]:
     # Contiguous, as in `decode`: a convolution may round differently for another layout.
     return z.reshape(math.prod(z.shape[:-3]), *z.shape[-3:]).contiguous()
+
+
+def _resized(x: Float[Tensor, "n _ _ dim"], mode: str, size: tuple[int, int]) -> Float[Tensor, "n _ _ dim"]:
+    """A map of another size, by interpolation along its columns, then along its rows."""
+    rows, columns = (
+        constant(_matrix, mode, before, after, device=x.device).to(x.dtype)
+        for before, after in zip(x.shape[1:3], size, strict=True)
+    )
+    tall = (rows @ x.flatten(2)).view(len(x), size[0], *x.shape[2:])
+    resized: Tensor = columns @ tall
+    return resized
 
 
 def _matrix(mode: str, before: int, after: int) -> Float[Tensor, "{after} {before}"]:

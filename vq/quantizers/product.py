@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vq.ops.constants import constant, int64s
 from vq.ops.digits import pack_digits, unpack_digits
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.codebooks import EMACodebook
@@ -48,8 +49,6 @@ class ProductQuantizer(Quantizer):
         (8, torch.Size([5, 2]))
     """
 
-    _sizes: Tensor
-
     def __init__(
         self,
         *,
@@ -71,7 +70,7 @@ class ProductQuantizer(Quantizer):
                 f"{sum(self.widths)}, for the parts {self.widths}, got {dim}; use fewer or other parts"
             )
         sizes = [part.codebook_size for part in parts]
-        self.register_buffer("_sizes", torch.tensor(sizes), persistent=False)
+        self._sizes = tuple(sizes)
         self.codebook_size = math.prod(sizes) if is_packed else sizes[0]
         self.codebook_dim = sum(self.widths) - self.padding
         self.index_shape = () if is_packed else (len(parts), *parts[0].index_shape)
@@ -84,8 +83,7 @@ class ProductQuantizer(Quantizer):
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         if self.is_shared:
             stacked = self._stacked(z)
-            repeated = None if mask is None else mask[..., None].expand(stacked.shape[:-1])
-            output: QuantizeOutput = self.parts[0](stacked, repeated)
+            output: QuantizeOutput = self.parts[0](stacked, self._repeated(mask, stacked))
             indices, quantized = output.indices, output.quantized.flatten(-2)
             loss, metrics = output.loss, dict(output.metrics)
         else:
@@ -101,10 +99,24 @@ class ProductQuantizer(Quantizer):
             }
         return QuantizeOutput(
             quantized=quantized[..., : self.codebook_dim],
-            indices=pack_digits(indices, self._sizes) if self.is_packed else indices,
+            indices=self._packed(indices) if self.is_packed else indices,
             loss=loss,
             metrics=metrics,
         )
+
+    @torch.no_grad()
+    def _prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
+        if self.is_shared:
+            stacked = self._stacked(z)
+            self._parts()[0]._prepare(stacked, self._repeated(mask, stacked))
+            return
+        chunks = torch.split(self._padded(z), self.widths, dim=-1)
+        for part, chunk in zip(self._parts(), chunks, strict=True):
+            part._prepare(chunk, mask)
+
+    def _repeated(self, mask: Tensor | None, stacked: Tensor) -> Tensor | None:
+        """A mask for the parts along their axis."""
+        return None if mask is None else mask[..., None].expand(stacked.shape[:-1])
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead_and_parts"]:
         if self.is_shared:
@@ -115,18 +127,26 @@ class ProductQuantizer(Quantizer):
                 [part.encode(chunk) for part, chunk in zip(self._parts(), chunks, strict=True)],
                 dim=self._axis(),
             )
-        return pack_digits(indices, self._sizes) if self.is_packed else indices
+        return self._packed(indices) if self.is_packed else indices
 
-    def _decode(self, indices: Int[Tensor, "*lead_and_parts"]) -> Float[Tensor, "*lead dim"]:
-        digits = unpack_digits(indices, self._sizes) if self.is_packed else indices
+    def _decode(
+        self, indices: Int[Tensor, "*lead_and_parts"], dtype: torch.dtype
+    ) -> Float[Tensor, "*lead dim"]:
+        digits = unpack_digits(indices, self._radices(indices)) if self.is_packed else indices
         if self.is_shared:
-            codes = self._parts()[0].decode(digits).flatten(-2)
+            codes = self._parts()[0].decode(digits, dtype).flatten(-2)
         else:
             of_parts = digits.unbind(self._axis())
             codes = torch.cat(
-                [part.decode(own) for part, own in zip(self._parts(), of_parts, strict=True)], dim=-1
+                [part.decode(own, dtype) for part, own in zip(self._parts(), of_parts, strict=True)], dim=-1
             )
         return codes[..., : self.codebook_dim]
+
+    def _packed(self, digits: Int[Tensor, "*lead parts"]) -> Int[Tensor, "*lead"]:
+        return pack_digits(digits, self._radices(digits))
+
+    def _radices(self, like: Tensor) -> Int[Tensor, "parts"]:
+        return constant(int64s, *self._sizes, device=like.device)
 
     def _padded(self, z: Float[Tensor, "*lead dim"]) -> Float[Tensor, "*lead padded"]:
         return F.pad(z, (0, self.padding)) if self.padding else z

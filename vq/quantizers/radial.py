@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vq.ops.constants import constant, int64s
 from vq.ops.digits import unpack_digits
 from vq.ops.gradients import replace_value
 from vq.quantizers.base import QuantizeOutput, Quantizer
@@ -39,23 +40,11 @@ class RadialQuantizer(Quantizer):
         [[-1.0, -1.0], [1.0, 0.0]]
     """
 
-    _levels: Tensor
-    _steps: Tensor
-    _last: Tensor
-    _starts: Tensor
-
     def __init__(self, *, levels: Sequence[int]) -> None:
         super().__init__()
         check_levels("RadialQuantizer", levels)
         self.levels = tuple(levels)
         self.codebook_size, self.codebook_dim = math.prod(levels), len(levels)
-        counts = torch.tensor(self.levels)
-        self.register_buffer("_levels", counts, persistent=False)
-        # All levels of all channels in a row; channel i's begin at _starts[i]. Integers only: a table
-        # of sines would lose digits in `module.half()`.
-        self.register_buffer("_steps", torch.cat([torch.arange(n) for n in self.levels]), persistent=False)
-        self.register_buffer("_last", (counts - 1).repeat_interleave(counts), persistent=False)
-        self.register_buffer("_starts", counts.cumsum(0) - counts, persistent=False)
 
     @classmethod
     def example(cls) -> "RadialQuantizer":
@@ -64,7 +53,8 @@ class RadialQuantizer(Quantizer):
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         bounded = z.sigmoid()
-        indices = pack_rounded(round_unit(bounded, self._levels), self._levels)
+        levels = self._levels(z)
+        indices = pack_rounded(round_unit(bounded, levels), levels)
         return QuantizeOutput(
             quantized=replace_value(_sine(bounded), self._code(indices, z.dtype)),
             indices=indices,
@@ -72,15 +62,25 @@ class RadialQuantizer(Quantizer):
         )
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
-        return pack_rounded(round_unit(z.sigmoid(), self._levels), self._levels)
+        levels = self._levels(z)
+        return pack_rounded(round_unit(z.sigmoid(), levels), levels)
 
-    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
-        return self._code(indices, torch.float32)
+    def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
+        return self._code(indices, dtype)
 
     def _code(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
         # Looked up, not computed from each digit: a vectorised sine may differ from a single one in a bit.
-        table = _sine(self._steps.to(dtype) / self._last)
-        return table[unpack_digits(indices, self._levels) + self._starts]
+        levels = self._levels(indices)
+        table = constant(_table, self.levels, dtype, device=indices.device)
+        return table[unpack_digits(indices, levels) + (levels.cumsum(0) - levels)]
+
+    def _levels(self, like: Tensor) -> Int[Tensor, "dim"]:
+        return constant(int64s, *self.levels, device=like.device)
+
+
+def _table(levels: tuple[int, ...], dtype: torch.dtype) -> Float[Tensor, "sum_of_levels"]:
+    """The codes of all levels of all channels in a row."""
+    return torch.cat([_sine(torch.arange(count).to(dtype) / (count - 1)) for count in levels])
 
 
 def _sine(unit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

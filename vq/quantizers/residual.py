@@ -1,15 +1,15 @@
 """Residual quantization: each stage quantizes what the stages before left over (RVQ)."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from vq.ops.gradients import replace_value
+from vq.ops.precision import computed_in
 from vq.quantizers.base import QuantizeOutput, Quantizer
-from vq.quantizers.codebooks import EMACodebook, accumulate
+from vq.quantizers.codebooks import EMACodebook
 from vq.quantizers.vector import VectorQuantizer
 from vq.registry import QUANTIZERS
 
@@ -21,10 +21,11 @@ class ResidualQuantizer(Quantizer):
     With $q_k$ the code of stage k, stage k sees $z - sg(\sum_{j<k} q_j)$. So a `VectorQuantizer`'s
     commitment is $|z - sg(\sum_{j \le k} q_j)|^2$, against the running sum, and the loss is the stages' mean.
 
-    The same quantizer given several times is shared: it is one set of parameters, its codebook learns once
-    a step, from the vectors of all its stages. The gradient of the task goes straight through to `z`,
-    around all stages; only what is learnt by a stage's own loss or statistics moves its codes. (So the codes
-    of `GumbelQuantizer`, which have the task's gradient alone, would not learn here.)
+    The same quantizer given several times is shared: it is one set of parameters, its codebook learns once a
+    step, from the vectors of all its stages, and begins or revives codes from those of the first. The gradient
+    of the task goes straight through to `z`, around all stages; only what is learnt by a stage's own loss or
+    statistics moves its codes. (So the codes of `GumbelQuantizer`, which have the task's gradient alone, would
+    not learn here.)
 
     With scales $s_k$, stage k sees what is left over $s_k$, its code counts $s_k$ times, and its loss
     $s_k^2$ times, which is the same squared difference in the units of z. Lookup-free stages need them:
@@ -93,16 +94,22 @@ class ResidualQuantizer(Quantizer):
         return cls(quantizers=[shared], depth=3)
 
     def decode_prefix(
-        self, indices: Int[Tensor, "*lead_and_stages"], depth: int
+        self, indices: Shaped[Tensor, "*lead_and_stages"], depth: int, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "*lead dim"]:
         """The sum of the first `depth` stages' codes: a coarser version of the same vectors.
 
+        Args:
+            indices: Of all stages, or of the first `depth` at least.
+            depth: How many stages.
+            dtype: See `decode`.
+
         Raises:
-            ValueError: If the depth is not in [1, number of stages].
+            ValueError: If the depth is not in [1, number of stages], or an index is not an integer in range.
         """
         if not 1 <= depth <= len(self.stages):
             raise ValueError(f"ResidualQuantizer: expected a depth in [1, {len(self.stages)}], got {depth}")
-        return self._sum_codes(indices[..., :depth])
+        dtype = dtype or self._own_precision()
+        return self._sum_codes(indices[..., :depth], computed_in(dtype)).to(dtype)
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         total = torch.zeros_like(z)
@@ -111,10 +118,7 @@ class ResidualQuantizer(Quantizer):
         indices, losses = [], []
         metrics: dict[str, Tensor] = {}
         for number, stage in enumerate(self.stages):
-            # A shared codebook learns at its last stage, from all of them.
-            is_shared_later = any(later is stage for later in list(self.stages)[number + 1 :])
-            with accumulate(stage) if is_shared_later else nullcontext():
-                output = stage(self._divided(z - total, number), mask)
+            output = stage(self._divided(z - total, number), mask)
             total = total + self._multiplied(output.quantized.detach(), number)
             if is_cut:  # only then: kept tensors cost memory, and new memory time
                 partial_sums.append(total)
@@ -135,15 +139,19 @@ class ResidualQuantizer(Quantizer):
         total, indices = torch.zeros_like(z), []
         for number, stage in enumerate(self._stages()):
             indices.append(stage.encode(self._divided(z - total, number)))
-            total = total + self._multiplied(stage.decode(indices[-1]).to(z.dtype), number)
+            total = total + self._multiplied(stage.decode(indices[-1], z.dtype), number)
         return torch.stack(indices, dim=-1)
 
-    def _decode(self, indices: Int[Tensor, "*lead_and_stages"]) -> Float[Tensor, "*lead dim"]:
-        return self._sum_codes(indices)
+    def _decode(
+        self, indices: Int[Tensor, "*lead_and_stages"], dtype: torch.dtype
+    ) -> Float[Tensor, "*lead dim"]:
+        return self._sum_codes(indices, dtype)
 
-    def _sum_codes(self, indices: Int[Tensor, "*lead_and_stages"]) -> Float[Tensor, "*lead dim"]:
+    def _sum_codes(
+        self, indices: Shaped[Tensor, "*lead_and_stages"], dtype: torch.dtype
+    ) -> Float[Tensor, "*lead dim"]:
         codes = [
-            self._multiplied(stage.decode(indices[..., i]), i)
+            self._multiplied(stage.decode(indices[..., i], dtype), i)
             for i, stage in enumerate(self._stages()[: indices.shape[-1]])
         ]
         total = torch.zeros_like(codes[0])

@@ -1,14 +1,12 @@
 """Residual coefficients: an image as a few codes, each the weights of a learnt picture (Rcq)."""
 
-from contextlib import nullcontext
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vq.ops.constants import constant
 from vq.quantizers.base import QuantizeOutput, Quantizer
-from vq.quantizers.codebooks import accumulate
 from vq.quantizers.finite_scalar import FiniteScalarQuantizer
 from vq.registry import QUANTIZERS
 
@@ -48,8 +46,6 @@ class ResidualCoefficientQuantizer(Quantizer):
         torch.Size([7, 3])
     """
 
-    _places: Tensor
-
     def __init__(
         self, *, quantizer: Quantizer, grid: tuple[int, int] | list[int], depth: int, hidden_dim: int = 128
     ) -> None:
@@ -70,9 +66,6 @@ class ResidualCoefficientQuantizer(Quantizer):
         self.first = nn.Linear(3, hidden_dim)
         self.norm = nn.LayerNorm(hidden_dim)
         self.last = nn.Linear(hidden_dim, self.codebook_dim, bias=False)
-        axes = [torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in (depth, *self.grid)]
-        places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-        self.register_buffer("_places", places, persistent=False)
 
     @classmethod
     def example(cls) -> "ResidualCoefficientQuantizer":
@@ -87,9 +80,7 @@ class ResidualCoefficientQuantizer(Quantizer):
         indices, losses = [], []
         metrics: dict[str, Tensor] = {}
         for number in range(self.depth):
-            is_last = number == self.depth - 1
-            with nullcontext() if is_last else accumulate(self.quantizer):
-                output = self.quantizer((z - total.detach()).mean(dim=(-3, -2)), mask)
+            output = self.quantizer((z - total.detach()).mean(dim=(-3, -2)), mask)
             total = total + output.quantized[..., None, None, :] * patterns[number]
             indices.append(output.indices)
             losses.append(output.loss)
@@ -106,15 +97,17 @@ class ResidualCoefficientQuantizer(Quantizer):
         total, indices = torch.zeros_like(z), []
         for number in range(self.depth):
             indices.append(self.quantizer.encode((z - total).mean(dim=(-3, -2))))
-            code = self.quantizer.decode(indices[-1]).to(z.dtype)
+            code = self.quantizer.decode(indices[-1], z.dtype)
             total = total + code[..., None, None, :] * patterns[number]
         return torch.stack(indices, dim=-1)
 
-    def _decode(self, indices: Int[Tensor, "*lead stages"]) -> Float[Tensor, "*lead h w dim"]:
-        codes = [self.quantizer.decode(own) for own in indices.unbind(-1)]
-        patterns = self._patterns(codes[0].dtype)
+    def _decode(
+        self, indices: Int[Tensor, "*lead stages"], dtype: torch.dtype
+    ) -> Float[Tensor, "*lead h w dim"]:
+        codes = [self.quantizer.decode(own, dtype) for own in indices.unbind(-1)]
+        patterns = self._patterns(dtype)
         total = torch.zeros(
-            *indices.shape[:-1], *self.grid, self.codebook_dim, dtype=codes[0].dtype, device=indices.device
+            *indices.shape[:-1], *self.grid, self.codebook_dim, dtype=dtype, device=indices.device
         )
         for number, code in enumerate(codes):  # in the order of `forward`: the sum is the same to the bit
             total = total + code[..., None, None, :] * patterns[number]
@@ -122,7 +115,17 @@ class ResidualCoefficientQuantizer(Quantizer):
 
     def _patterns(self, dtype: torch.dtype) -> Float[Tensor, "stages h w dim"]:
         """B of every stage, at `dtype` even if the module is in half precision."""
-        hidden = F.linear(self._places.to(dtype), self.first.weight.to(dtype), self.first.bias.to(dtype))
+        places = constant(_places, self.depth, *self.grid, dtype, device=self.first.weight.device)
+        hidden = F.linear(places, self.first.weight.to(dtype), self.first.bias.to(dtype))
         weight, bias = self.norm.weight.to(dtype), self.norm.bias.to(dtype)
         hidden = F.silu(F.layer_norm(hidden, hidden.shape[-1:], weight, bias, self.norm.eps))
         return F.linear(hidden, self.last.weight.to(dtype))
+
+
+def _places(depth: int, height: int, width: int, dtype: torch.dtype) -> Float[Tensor, "stages h w 3"]:
+    """The coordinates of every stage and position, each axis from -1 to 1."""
+    axes = [
+        torch.linspace(-1, 1, n, dtype=dtype) if n > 1 else torch.zeros(1, dtype=dtype)
+        for n in (depth, height, width)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)

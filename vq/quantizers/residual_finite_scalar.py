@@ -4,11 +4,14 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from vq.ops.constants import constant, int64s
 from vq.ops.digits import unpack_digits
 from vq.ops.gradients import replace_value
+from vq.ops.integers import as_int64
+from vq.ops.precision import computed_in
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.finite_scalar import check_levels, pack_rounded
 from vq.registry import QUANTIZERS
@@ -44,8 +47,6 @@ class ResidualFiniteScalarQuantizer(Quantizer):
         tensor([[12, 12]])
     """
 
-    _levels: Tensor
-
     def __init__(self, *, levels: Sequence[int], depth: int) -> None:
         super().__init__()
         check_levels("ResidualFiniteScalarQuantizer", levels)
@@ -54,7 +55,6 @@ class ResidualFiniteScalarQuantizer(Quantizer):
         self.levels, self.depth = tuple(levels), depth
         self.codebook_size, self.codebook_dim = math.prod(levels), len(levels)
         self.index_shape = (depth,)
-        self.register_buffer("_levels", torch.tensor(self.levels), persistent=False)
 
     @classmethod
     def example(cls) -> "ResidualFiniteScalarQuantizer":
@@ -62,33 +62,42 @@ class ResidualFiniteScalarQuantizer(Quantizer):
         return cls(levels=[5, 4, 3], depth=3)
 
     def decode_prefix(
-        self, indices: Int[Tensor, "*lead_and_stages"], depth: int
+        self, indices: Shaped[Tensor, "*lead_and_stages"], depth: int, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "*lead dim"]:
         """The sum of the first `depth` stages' codes: a coarser version of the same vectors.
 
+        Args:
+            indices: Of all stages, or of the first `depth` at least.
+            depth: How many stages.
+            dtype: See `decode`.
+
         Raises:
-            ValueError: If the depth is not in [1, number of stages].
+            ValueError: If the depth is not in [1, number of stages], or an index is not an integer in range.
         """
         if not 1 <= depth <= self.depth:
             raise ValueError(
                 f"ResidualFiniteScalarQuantizer: expected a depth in [1, {self.depth}], got {depth}"
             )
-        return self._decode(indices[..., :depth])
+        whole = self._in_range(as_int64("ResidualFiniteScalarQuantizer.decode_prefix: indices", indices))
+        dtype = dtype or torch.float32
+        return self._decode(whole[..., :depth], computed_in(dtype)).to(dtype)
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         bounded = self._bounded(z)
         total, digits = self._search(bounded.detach())
         return QuantizeOutput(
             quantized=replace_value(bounded, total),
-            indices=pack_rounded(digits, self._levels),
+            indices=pack_rounded(digits, self._levels(z)),
             loss=z.new_zeros(()),
         )
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead_and_stages"]:
-        return pack_rounded(self._search(self._bounded(z))[1], self._levels)
+        return pack_rounded(self._search(self._bounded(z))[1], self._levels(z))
 
-    def _decode(self, indices: Int[Tensor, "*lead_and_stages"]) -> Float[Tensor, "*lead dim"]:
-        digits = unpack_digits(indices, self._levels).float()
+    def _decode(
+        self, indices: Int[Tensor, "*lead_and_stages"], dtype: torch.dtype
+    ) -> Float[Tensor, "*lead dim"]:
+        digits = unpack_digits(indices, self._levels(indices)).to(dtype)
         total = torch.zeros_like(digits[..., 0, :])
         for number in range(indices.shape[-1]):
             total = total + self._code(digits[..., number, :], number)
@@ -96,21 +105,26 @@ class ResidualFiniteScalarQuantizer(Quantizer):
 
     def _bounded(self, z: Float[Tensor, "*lead dim"]) -> Float[Tensor, "*lead dim"]:
         """Each channel in the union of the L cells of the first stage."""
-        bound = self._levels.to(z.dtype) / (self._levels - 1)
+        levels = self._levels(z)
+        bound = levels.to(z.dtype) / (levels - 1)
         return bound * torch.tanh(z / bound)
 
     def _search(
         self, bounded: Float[Tensor, "*lead dim"]
     ) -> tuple[Float[Tensor, "*lead dim"], Float[Tensor, "*lead stages dim"]]:
         """The sum of the codes, and the digits of every stage, whole numbers in [0, L - 1]."""
-        total, digits = torch.zeros_like(bounded), []
+        total, digits, levels = torch.zeros_like(bounded), [], self._levels(bounded)
         for number in range(self.depth):
-            rest = (bounded - total) * self._levels.to(bounded.dtype) ** number
-            digits.append(((rest.clamp(-1, 1) + 1) / 2 * (self._levels - 1)).round())
+            rest = (bounded - total) * levels.to(bounded.dtype) ** number
+            digits.append(((rest.clamp(-1, 1) + 1) / 2 * (levels - 1)).round())
             total = total + self._code(digits[-1], number)
         return total, torch.stack(digits, dim=-2)
 
     def _code(self, digits: Float[Tensor, "*lead dim"], number: int) -> Float[Tensor, "*lead dim"]:
         """What a stage's digits add to the sum."""
-        steps = self._levels - 1
-        return (2 * digits - steps) / (steps * self._levels**number)
+        levels = self._levels(digits)
+        steps = levels - 1
+        return (2 * digits - steps) / (steps * levels**number)
+
+    def _levels(self, like: Tensor) -> Int[Tensor, "dim"]:
+        return constant(int64s, *self.levels, device=like.device)

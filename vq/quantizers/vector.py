@@ -67,13 +67,15 @@ class VectorQuantizer(Quantizer):
         usable = learnable(vectors, mask)
         if self.training:
             self.codebook.prepare(vectors, usable)
-        codes = self._codes(z)
+        codes = self._codes(z.dtype)
+        if self.regularisers and self.training and not codes.requires_grad:
+            codes = codes.clone()  # what is kept for a backward, and averages move before it
         indices = self.distance.nearest(vectors, codes)
         code = F.embedding(indices, codes)
         if self.training:
             self.codebook.update(vectors, indices, usable)
-        codebook_loss = self.codebook.loss(vectors, code, counted)
-        commitment_loss = mean_square(vectors, code.detach(), counted)
+        codebook_loss = self._over_ranks(self.codebook.loss(vectors, code, counted))
+        commitment_loss = self._over_ranks(mean_square(vectors, code.detach(), counted))
         loss = codebook_loss + self.commitment_weight * commitment_loss
         metrics = {"codebook_loss": codebook_loss.detach(), "commitment_loss": commitment_loss.detach()}
         for regulariser in self.regularisers:
@@ -86,15 +88,19 @@ class VectorQuantizer(Quantizer):
             metrics=metrics,
         )
 
+    @torch.no_grad()
+    def _prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
+        if self.training:
+            vectors = self.distance.place(z.detach().reshape(-1, self.codebook_dim))
+            self.codebook.prepare(vectors, learnable(vectors, mask))
+
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
         vectors = self.distance.place(z.reshape(-1, self.codebook_dim))
-        return self.distance.nearest(vectors, self._codes(z)).view(z.shape[:-1])
+        return self.distance.nearest(vectors, self._codes(z.dtype)).view(z.shape[:-1])
 
-    def _decode(self, indices: Int[Tensor, "*lead"]) -> Float[Tensor, "*lead dim"]:
-        return F.embedding(indices, self._codes())
+    def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
+        return F.embedding(indices, self._codes(dtype))
 
-    def _codes(self, like: Float[Tensor, "*shape"] | None = None) -> Float[Tensor, "size dim"]:
-        """The codes where they are compared: in float64 if `like` is (None: if they are), else in float32."""
-        vectors = self.codebook.vectors  # asked once, because some codebooks compute them
-        is_double = (vectors if like is None else like).dtype == torch.float64
-        return self.distance.place(vectors.to(torch.float64 if is_double else torch.float32))
+    def _codes(self, dtype: torch.dtype) -> Float[Tensor, "size dim"]:
+        """The codes where they are compared, in float32 or float64."""
+        return self.distance.place(self.codebook.codes.to(dtype))
