@@ -122,7 +122,7 @@ def write_digits(args: argparse.Namespace) -> None:
     console.print(
         f"A classifier that knows {scores['real']:.1%} of real digits it has not seen takes "
         f"{scores['generated']:.1%} of {scores['num_generated']:.0f} generated ones for the digit that was asked for. "
-        f"They are in {made}/grid.png",
+        f"They are in {made}_grid.png",
         highlight=False,
     )
 

@@ -1,6 +1,6 @@
 """Pictures from a generator: planned, sampled on all ranks, written one by one, and never twice."""
 
-import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from vq import distributed
 from vq.data import read_image
+from vq.engine.sample_folder import claim, finish, note_hashes, read_hashes
+from vq.engine.tokenization import fingerprint
+from vq.files import sha256_of
 from vq.generators import Generator
 from vq.ops.images import grid, save_png, to_uint8
 from vq.ops.keyed import stable_hash
@@ -38,10 +41,17 @@ class Wanted:
 
 
 def plan(classes: Sequence[int], *, num: int | None, num_per_class: int | None) -> list[Wanted]:
-    """The pictures to make: `num` in all, going round the classes, or `num_per_class` of each."""
+    """The pictures to make: `num` in all, going round the classes, or `num_per_class` of each.
+
+    A class that is given twice is visited twice a round; each visit makes another picture.
+    """
     if num_per_class is None:
         num_per_class = -(-(num or len(classes)) // len(classes))
-    wanted = [Wanted(label=c, number=i) for i in range(num_per_class) for c in classes]
+    counts: Counter[int] = Counter()
+    wanted = []
+    for label in [c for _ in range(num_per_class) for c in classes]:
+        wanted.append(Wanted(label=label, number=counts[label]))
+        counts[label] += 1
     return wanted if num is None else wanted[:num]
 
 
@@ -73,15 +83,16 @@ def write_images(
     settings: Mapping[str, Any],
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> Path:
-    """Writes the pictures that are not there yet, `samples.json`, and `grid.png` of the first hundred.
+    """Writes the pictures that are not there yet, `samples.json`, and a grid of the first hundred beside the folder.
 
     A picture is a function of the seed, its class and its number: neither ranks nor batches nor a run that
-    was killed and started again change it.
+    was killed and started again change it. A picture counts as made if its file has the SHA-256 that was noted when
+    it was written. At the end the folder holds no other pictures: those that an earlier run noted are removed.
 
     Args:
         generator: In eval mode.
         tokenizer: Decodes its indices.
-        wanted: What to make; the ranks share it.
+        wanted: What to make, each once; the ranks share it.
         folder: Made if it is missing.
         seed: Of all pictures.
         sampling: Arguments of `Generator.generate`.
@@ -90,17 +101,26 @@ def write_images(
         on_progress: Gets the number of pictures that this rank has just done.
 
     Returns:
-        The grid's file.
+        The grid's file, `FOLDER_grid.png`: whoever reads the folder, such as an FID, finds samples alone.
 
     Raises:
-        ValueError: If the folder holds pictures of other settings.
+        SampleFolderError: On every rank, if the folder holds pictures of other settings or of another origin.
     """
-    record = {"seed": seed, **settings, "sampling": {k: repr(v) for k, v in sampling.items()}}
-    if distributed.rank() == 0:
-        _claim(folder, record)
-    distributed.barrier()
+    folder = folder.resolve()
+    picture = folder.with_name(f"{folder.name}_grid.png")
+    device = next(generator.parameters()).device
+    record = {
+        "seed": seed,
+        **settings,
+        "tokenizer_sha256": fingerprint(tokenizer),
+        "autocast": torch.is_autocast_enabled(device.type),
+        "sampling": {k: repr(v) for k, v in sampling.items()},
+    }
+    claim(folder, picture, record, [w.file for w in wanted])
     mine = wanted[distributed.rank() :: distributed.world_size()]
-    missing = [w for w in mine if not (folder / w.file).is_file()]
+    noted = read_hashes(folder)
+    missing = [w for w in mine if not _is_written(folder / w.file, noted)]
+    distributed.barrier()
     on_progress(len(mine) - len(missing))
     for start in range(0, len(missing), batch_size):
         some = missing[start : start + batch_size]
@@ -109,16 +129,24 @@ def write_images(
         made = generate_images(generator, tokenizer, label, seeds, sampling=sampling)
         for w, image in zip(some, made, strict=True):
             save_png(image, folder / w.file)
+        note_hashes(folder, {w.file: sha256_of(folder / w.file) for w in some})
         on_progress(len(some))
     distributed.barrier()
     if distributed.rank() == 0:
-        samples = [{"file": w.file, "class": w.label, "number": w.number} for w in wanted]
-        _write_json(folder / "samples.json", {**record, "samples": samples})
         shown = _shown(wanted)
         images = torch.stack([read_image(folder / w.file, w.file) for w in shown])
-        save_png(grid(images, columns=_columns(shown)), folder / "grid.png")
+        save_png(grid(images, columns=_columns(shown)), picture)
+        noted = read_hashes(folder)
+        samples = [
+            {"file": w.file, "class": w.label, "number": w.number, "sha256": noted[w.file]} for w in wanted
+        ]
+        finish(folder, {**record, "samples": samples})
     distributed.barrier()
-    return folder / "grid.png"
+    return picture
+
+
+def _is_written(file: Path, noted: Mapping[str, str]) -> bool:
+    return file.name in noted and file.is_file() and sha256_of(file) == noted[file.name]
 
 
 def _shown(wanted: Sequence[Wanted]) -> list[Wanted]:
@@ -133,22 +161,3 @@ def _columns(shown: Sequence[Wanted]) -> int:
     counts = {w.label: sum(v.label == w.label for v in shown) for w in shown}
     equal = len(set(counts.values())) == 1 and len(counts) > 1
     return next(iter(counts.values())) if equal else max(1, round(len(shown) ** 0.5))
-
-
-def _claim(folder: Path, record: Mapping[str, Any]) -> None:
-    file = folder / "settings.json"
-    if file.is_file():
-        there = json.loads(file.read_text(encoding="utf-8"))
-        different = [k for k in sorted({*there, *record}) if there.get(k) != record.get(k)]
-        if different:
-            changes = ", ".join(f"{k}: {there.get(k)} there, {record.get(k)} now" for k in different)
-            raise ValueError(f"{folder}: holds pictures made otherwise ({changes}); choose another --out")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(file, record)
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    partial.replace(file)
