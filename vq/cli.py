@@ -5,13 +5,14 @@ Nothing here imports torch: a misspelt key is reported before the slow part of a
 
 import argparse
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from vq import config
+from vq import config, failures
 from vq.errors import UserError
+from vq.registry import suggest
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -23,9 +24,16 @@ class UsageError(UserError, ValueError):
     """A command that cannot start; the message says what to do instead."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong argument as any other error that a user can mend: once, whatever the number of processes."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` lists what it takes")
+
+
 def parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser whose help shows what the command does and a line to copy."""
-    return argparse.ArgumentParser(
+    """A parser whose help shows what the command does and lines to copy."""
+    return _Parser(
         prog=f"python -m vq.{command}",
         description=description,
         epilog=f"example:\n  {example}",
@@ -33,11 +41,36 @@ def parser(command: str, description: str, example: str) -> argparse.ArgumentPar
     )
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """NAME and CONFIG, and what changes the config."""
+def add_run(parser: argparse.ArgumentParser, *, exists: bool = False) -> None:
+    """NAME and CONFIG, and what changes the config.
+
+    Args:
+        parser: Gets the arguments.
+        exists: Whether the command is about a run that exists: CONFIG may then be left out, see
+            `vq.run_config.config_for`.
+    """
     parser.add_argument("name", metavar="NAME", help="the run; everything is written to work_dirs/NAME")
-    parser.add_argument("config", metavar="CONFIG", help="a page such as configs/fsq/1000_emoji.py")
+    if exists:
+        parser.add_argument(
+            "config",
+            metavar="CONFIG",
+            nargs="?",
+            help="a page such as configs/fsq/1000_emoji.py; default: the config that the run was trained with, its "
+            "overrides included. One that differs from it in data, tokenizer or generator is refused",
+        )
+        add_as_given(parser)
+    else:
+        parser.add_argument("config", metavar="CONFIG", help="a page such as configs/fsq/1000_emoji.py")
     add_config_changes(parser)
+
+
+def add_as_given(parser: argparse.ArgumentParser) -> None:
+    """`--as-given`."""
+    parser.add_argument(
+        "--as-given",
+        action="store_true",
+        help="use CONFIG as it is, also where it differs from what the weights were trained with",
+    )
 
 
 def add_config_changes(parser: argparse.ArgumentParser) -> None:
@@ -100,11 +133,16 @@ def add_weights(parser: argparse.ArgumentParser, *, required: bool = False) -> N
     parser.add_argument(
         "--allow-missing",
         default="",
+        type=_pattern,
         metavar="REGEX",
         help="parameters that the files may lack, e.g. 'quantizer.*'",
     )
     parser.add_argument(
-        "--allow-unexpected", default="", metavar="REGEX", help="entries of the files that may be left out"
+        "--allow-unexpected",
+        default="",
+        type=_pattern,
+        metavar="REGEX",
+        help="entries of the files that may be left out",
     )
 
 
@@ -113,6 +151,7 @@ def add_visual(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--visual",
         default="",
+        type=_pattern,
         metavar="REGEX",
         help="also save a PNG per image of each kind that matches: image, reconstruction, indices",
     )
@@ -134,37 +173,92 @@ def add_tokenize(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(args: argparse.Namespace) -> "Config":
-    """The config of a command, with its options and overrides."""
+def positive(text: str) -> int:
+    """The value of an argument that counts something."""
+    number = int(text)  # argparse reports a ValueError
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from None
+    return text
+
+
+def load_config(args: argparse.Namespace, source: str | Path | None = None) -> "Config":
+    """The config of a command, with its options and overrides.
+
+    Args:
+        args: With `config`, `config_options` and `override`.
+        source: A file instead of `args.config`.
+    """
     return config.load(
-        args.config,
+        source or args.config,
         options=config.parse_assignments(args.config_options),
         overrides=config.parse_assignments(args.override),
     )
 
 
 def run_directory(name: str) -> Path:
-    """`work_dirs/NAME`.
+    """`work_dirs/NAME`; a NAME that begins with `work_dirs/` is the same run.
 
     Raises:
-        UsageError: If the name would leave work_dirs or is not a plain path.
+        UsageError: If the name would leave work_dirs, is not a plain path, or is that of a page or a file.
     """
-    parts = name.split("/")
+    plain = name.removeprefix("./").removeprefix(f"{WORK_DIRS}/").rstrip("/")
+    parts = plain.split("/")
+    if name.endswith((".py", ".json")):
+        raise UsageError(f"NAME {name!r}: this is a CONFIG; NAME comes first, then CONFIG")
     if not all(re.fullmatch(r"[\w][\w.\-+=,]*", part) for part in parts) or ".." in parts:
         raise UsageError(
             f"NAME {name!r}: expected a relative name such as vqgan/1024_imagenet, made of letters, digits and "
             f"_ - + . = , in parts separated by /, without '..'; everything is written to {WORK_DIRS}/NAME"
         )
-    return WORK_DIRS.joinpath(*parts)
+    run = WORK_DIRS.joinpath(*parts)
+    for folder in (run, *run.parents):
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"NAME {name!r}: {folder} is a file, and a run is a folder; choose another NAME")
+    return run
+
+
+def known_runs(name: str) -> str:
+    """The tail of an error message: the nearest run that exists, or a list of some."""
+    files = [f for depth in ("*", "*/*", "*/*/*") for f in WORK_DIRS.glob(f"{depth}/config.json")]
+    runs = sorted(str(f.parent.relative_to(WORK_DIRS)) for f in files if "checkpoints" not in f.parts)
+    return suggest(name, runs[:10] if name not in runs else runs)
+
+
+def check_out(directory: Path | None) -> None:
+    """Refuses an `--out` that is a file, or lies inside one, before any work.
+
+    Raises:
+        UsageError: With the file's path.
+    """
+    for folder in () if directory is None else (directory, *directory.parents):
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"--out {directory}: {folder} is a file, and a folder is needed; choose another")
+
+
+@contextmanager
+def ends_on_signal() -> Iterator[None]:
+    """Inside, SIGTERM, SIGINT, SIGHUP and SIGUSR1 end the command at once with 128 + the signal's number.
+
+    For commands that write each file whole or not at all, and go on where they were when started again.
+    """
+    from vq.engine.ending import StopRequest
+
+    with StopRequest() as stop, stop.at_once():
+        yield
 
 
 def main(command: Callable[[Sequence[str] | None], Any]) -> None:
-    """Runs a command as a program: exit code 2 and one message for what a user can mend."""
-    try:
+    """Runs a command as a program: exit code 2 and one message for what a user can mend.
+
+    Everything else that ends a command before its work is done is in `vq.failures`.
+    """
+    with failures.reported():
         command(None)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)

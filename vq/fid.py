@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vq import cli, config
-from vq.registry import ConfigError, suggest
+from vq.registry import suggest
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -83,40 +83,39 @@ def _changed_place(key: str, *, train: bool) -> str:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the command; returns the file."""
     args = arguments().parse_args(argv)
+    if args.out is not None and args.out.is_dir():
+        raise cli.UsageError(
+            f"--out {args.out}: expected a file name such as {args.out}/NAME.npz, got a folder"
+        )
+    cli.check_out(None if args.out is None else args.out.parent)
     tree = data_config(args).to_dict()
 
     from vq import distributed
-    from vq.data import UndecodableSetError
     from vq.engine import reference
     from vq.engine.assemble import make_loader
     from vq.engine.launch import launched, open_log
     from vq.metrics.statistics import reference_path
 
-    with launched(device=args.device) as machine:
-        try:
-            node = reference.reference_section(tree, train=args.train)
-            name = reference.reference_name(tree, train=args.train)
-            section = "train_data" if args.train else "val_data"
-            loader = make_loader({section: node}, section)
-            network = reference.feature_network(tree)
-            target = args.out or reference_path(name)
-            open_log(cli.WORK_DIRS / "fid" / f"{name}.log")
-            logger.info("%s", machine)
-            logger.info("%d images through %s (%s)", loader.num_samples, network.name, network.resize)
-            found = reference.collect(
-                loader, network, device=machine.device, dataset=name, words=reference.preprocessing(node)
-            )
-            if distributed.rank() == 0:
-                if target.exists():
-                    logger.info("replacing %s", target)
-                found.save(target)
-                logger.info("wrote %s: %s", target, found.stamp)
-            distributed.barrier()
-            return target
-        except (UndecodableSetError, FileNotFoundError) as error:
-            raise cli.UsageError(str(error)) from error
-        except ValueError as error:  # fewer than two images, or of several sizes
-            raise error if isinstance(error, ConfigError) else cli.UsageError(str(error)) from error
+    with cli.ends_on_signal(), launched(device=args.device) as machine:
+        node = reference.reference_section(tree, train=args.train)
+        name = reference.reference_name(tree, train=args.train)
+        section = "train_data" if args.train else "val_data"
+        loader = make_loader({section: node}, section)
+        network = reference.feature_network(tree)
+        target = args.out or reference_path(name)
+        open_log(cli.WORK_DIRS / "fid" / f"{name}.log")
+        logger.info("%s", machine)
+        logger.info("%d images through %s (%s)", loader.num_samples, network.name, network.resize)
+        found = reference.collect(
+            loader, network, device=machine.device, dataset=name, words=reference.preprocessing(node)
+        )
+        if distributed.rank() == 0:
+            if target.exists():
+                logger.info("replacing %s", target)
+            found.save(target)
+            logger.info("wrote %s: %s", target, found.stamp)
+        distributed.barrier()
+        return target
 
 
 if __name__ == "__main__":

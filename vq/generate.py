@@ -1,4 +1,4 @@
-"""Generates pictures: `python -m vq.generate NAME CONFIG --load-from iter_N --classes 207 360 --num 16`."""
+"""Generates pictures: `python -m vq.generate NAME [CONFIG] --load-from iter_N --classes 207 360 --num 16`."""
 
 import argparse
 import logging
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vq import cli
+from vq.run_config import NETWORKS, config_for
 
 logger = logging.getLogger("vq.generate")  # __name__ is __main__ under python -m
 
@@ -18,25 +19,27 @@ def arguments() -> argparse.ArgumentParser:
         "Samples pictures of the given classes from the generator of a run, and writes a PNG of each, a grid, and "
         "samples.json to work_dirs/NAME/generated/CHECKPOINT. A picture depends on the seed, its class and its number "
         "alone. Started again, it makes what is missing; under torchrun the ranks share the work.",
-        "python -m vq.generate ar/llama_digits configs/ar/llama_digits.py --classes 3 7 --num 16 --cfg 2 --seed 0",
+        "python -m vq.generate ar/llama_digits --classes 3 7 --num 16 --cfg 2 --seed 0",
     )
-    cli.add_run(parser)
+    cli.add_run(parser, exists=True)
     cli.add_machine(parser)
     parser.add_argument("--load-from", metavar="iter_N", help="the checkpoint (default: the newest)")
     parser.add_argument("--classes", type=int, nargs="+", help="class numbers (default: all)")
     parser.add_argument(
         "--num",
         "--num-images",
-        type=int,
+        type=cli.positive,
         help="pictures in all, going round the classes (torchrun takes --num for its own: there, --num-images)",
     )
-    parser.add_argument("--num-per-class", type=int, help="pictures of each class, as for a gFID")
+    parser.add_argument("--num-per-class", type=cli.positive, help="pictures of each class, as for a gFID")
     parser.add_argument("--cfg", type=float, help="scale of the guidance; 1 is none (default: the page's)")
     parser.add_argument("--temperature", type=float, help="default: the page's")
     parser.add_argument("--top-k", type=int, help="only the k likeliest indices")
     parser.add_argument("--top-p", type=float, help="only the likeliest indices that make up p")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures at a time and rank (default 32)")
+    parser.add_argument(
+        "--batch-size", type=cli.positive, default=32, help="pictures at a time and rank (default 32)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR")
     return parser
 
@@ -44,29 +47,22 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the command; returns the grid's file."""
     args = arguments().parse_args(argv)
-    run, config = cli.run_directory(args.name), cli.load_config(args).to_dict()
+    run = cli.run_directory(args.name)
+    config = config_for(args, run=run, compared=NETWORKS)
     if "generator" not in config:
         raise cli.UsageError(
-            f"{args.config}: has no section generator; vq.generate needs a page of a generator"
+            f"{args.config or run}: has no section generator; vq.generate is for the run of a generator"
         )
     if args.num is not None and args.num_per_class is not None:
         raise cli.UsageError("--num and --num-per-class say different things; give one of them")
-    for name in ("num", "num_per_class", "batch_size"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise cli.UsageError(
-                f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}"
-            )
+    cli.check_out(args.out)
 
     from vq.engine.launch import launched, open_log
-    from vq.tokenizers.checkpoint import CheckpointError
 
-    with launched(device=args.device, autocast=args.autocast) as machine:
+    with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
         open_log(None)
         logger.info("%s", machine)
-        try:
-            return _generate(args, run, config, machine.device)
-        except (CheckpointError, ValueError) as error:
-            raise cli.UsageError(str(error)) from error
+        return _generate(args, run, config, machine.device)
 
 
 def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], device: str) -> Path:

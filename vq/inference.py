@@ -1,18 +1,28 @@
-"""Pictures to indices and back: `python -m vq.inference CONFIG|RUN IMAGE ... [--out DIR]`."""
+"""Pictures to indices and back: `python -m vq.inference RUN|CONFIG IMAGE ... [--out DIR]`."""
 
 import argparse
+import io
 import logging
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vq import cli
+from vq.files import write_atomically
+from vq.run_config import config_for
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from vq.tokenizers import Tokenizer
 
+    Indices = NDArray[np.integer]
+
+RECONSTRUCTED = ("_reconstruction.png", "_indices.png", "_indices.npy")
+DECODED = ("_decoded.png",)
 logger = logging.getLogger("vq.inference")  # __name__ is __main__ under python -m
 
 
@@ -21,19 +31,26 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(
         "inference",
         "For each IMAGE writes three files: the original beside its reconstruction, the map of its indices as "
-        "a picture, and the indices as .npy. An IMAGE that is such an .npy file is decoded to a picture.",
-        "python -m vq.inference work_dirs/fsq/1000_emoji cat.png --out out",
+        "a picture, and the indices as .npy. An IMAGE that is such an .npy file is decoded to a picture. Images "
+        "of equal names get _1, _2, ... after the first.",
+        "python -m vq.inference fsq/1000_emoji cat.png --out out\n"
+        "  python -m vq.inference configs/fsq/1000_emoji.py cat.png --load-model-from model.safetensors",
     )
     parser.add_argument(
-        "model", metavar="CONFIG|RUN", help="a run or checkpoint folder, or a config with weights below"
+        "model",
+        metavar="RUN|CONFIG",
+        help="a run by its NAME or folder, a checkpoint folder or file, or a config with weights below",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, or .npy files of indices")
     parser.add_argument(
-        "--out", default="work_dirs/inference", metavar="DIR", help="default: work_dirs/inference"
+        "--out", type=Path, default=Path("work_dirs/inference"), metavar="DIR", help="default: %(default)s"
     )
     parser.add_argument(
-        "--size", type=int, help="resize and crop to SIZE x SIZE; default: crop to what the stride divides"
+        "--size",
+        type=cli.positive,
+        help="resize and crop to SIZE x SIZE; default: crop to what the stride divides",
     )
+    cli.add_as_given(parser)
     cli.add_config_changes(parser)
     cli.add_machine(parser)
     cli.add_weights(parser)
@@ -43,56 +60,101 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Runs the command; returns the files it wrote."""
     args = arguments().parse_args(argv)
+    sources = [Path(name) for name in args.images]
+    for source in sources:
+        if source.is_dir():
+            raise cli.UsageError(f"{source}: expected an image file, got a folder; name its files")
+        if source.suffix in (".py", ".json"):
+            raise cli.UsageError(
+                f"{source}: expected an image, got a config; give one RUN or CONFIG, then images"
+            )
+        if not source.is_file():
+            raise cli.UsageError(f"{source}: there is no such image")
+    cli.check_out(args.out)
+    targets = [args.out / name for name in _output_names(sources)]
+    _refuse_overwriting(sources, targets)
 
-    from vq.data import UndecodableImage
     from vq.engine.launch import launched, open_log
-    from vq.tokenizers.checkpoint import CheckpointError
 
-    for name in args.images:
-        if not Path(name).is_file():
-            raise cli.UsageError(f"{name}: there is no such image")
-    stems = [Path(name).stem for name in args.images]
-    with launched(device=args.device, autocast=args.autocast) as machine:
+    written: list[Path] = []
+    with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
         open_log(None)
         logger.info("%s", machine)
-        written: list[Path] = []
-        try:
-            tokenizer = _tokenizer(args).to(machine.device).eval()
-            for i, name in enumerate(args.images):
-                # Two pictures may share a name; each keeps its files.
-                stem = stems[i] if stems.count(stems[i]) == 1 else f"{stems[i]}_{i}"
-                work = _decode if name.endswith(".npy") else _reconstruct
-                written += work(tokenizer, Path(name), Path(args.out) / stem, args)
-        except (CheckpointError, UndecodableImage, ValueError) as error:
-            raise cli.UsageError(str(error)) from error
-        for path in written:
-            logger.info("wrote %s", path)
+        tokenizer = _tokenizer(args).to(machine.device).eval()
+        for source, target in zip(sources, targets, strict=True):
+            work = _decode if _holds_indices(source) else _reconstruct
+            for path in work(tokenizer, source, target, args):
+                logger.info("wrote %s", path)
+                written.append(path)
     return written
+
+
+def _output_names(sources: Sequence[Path]) -> list[str]:
+    """A name for the outputs of each file: its own without the ending; after the first of equal ones, numbered."""
+    stems = [source.stem for source in sources]
+    names: list[str] = []
+    for stem in stems:
+        numbered = (f"{stem}_{number}" for number in range(1, 2 * len(stems)))
+        names.append(stem if stem not in names else next(n for n in numbered if n not in (*stems, *names)))
+    return names
+
+
+def _outputs(source: Path, target: Path) -> list[Path]:
+    ends = DECODED if _holds_indices(source) else RECONSTRUCTED
+    return [target.with_name(target.name + end) for end in ends]
+
+
+def _refuse_overwriting(sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    outputs = [path for pair in zip(sources, targets, strict=True) for path in _outputs(*pair)]
+    twice = {path for path in outputs if outputs.count(path) > 1}
+    inputs = {source.resolve() for source in sources}
+    for path in outputs:
+        if path in twice or path.resolve() in inputs:
+            raise cli.UsageError(
+                f"{path}: would overwrite {'another output' if path in twice else 'an input'}; choose another --out, "
+                f"or give fewer images at a time"
+            )
+
+
+def _holds_indices(source: Path) -> bool:
+    return source.suffix.lower() == ".npy"
 
 
 def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
     import vq
     from vq.engine.assemble import make_tokenizer
+    from vq.tokenizers import Tokenizer
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
     if not args.model.endswith((".py", ".json")):
         if args.load_model_from or args.override or args.config_options:
             raise cli.UsageError(
-                f"{args.model}: a run brings its own config and weights; give a CONFIG to change them"
+                f"{args.model}: a run has its own config and weights; give a CONFIG to change them"
             )
-        loaded = vq.load(args.model)
-        if not hasattr(loaded, "encode"):
+        loaded = vq.load(_run_or_file(args.model))
+        if not isinstance(loaded, Tokenizer):
             raise cli.UsageError(f"{args.model}: holds a generator, not a tokenizer; use vq.generate")
-        return loaded  # type: ignore[no-any-return]
+        return loaded
     if not args.load_model_from:
         raise cli.UsageError(
             f"{args.model}: a config has no weights; add --load-model-from, or give a run folder"
         )
     args.config = args.model
-    tokenizer = make_tokenizer(cli.load_config(args).to_dict())
+    config = config_for(args, run=None, weights=args.load_model_from, compared=["tokenizer"])
+    tokenizer = make_tokenizer(config)
     files = [find_weights(path) for path in args.load_model_from]
     load_weights(tokenizer, files, allow_missing=args.allow_missing, allow_unexpected=args.allow_unexpected)
     return tokenizer
+
+
+def _run_or_file(name: str) -> Path:
+    """The path that a NAME or a path means; a path that exists comes first."""
+    if Path(name).exists():
+        return Path(name)
+    run = Path(cli.WORK_DIRS / name)
+    if not run.is_dir():
+        raise cli.UsageError(f"{name}: there is no such run, folder or file{cli.known_runs(name)}")
+    return run
 
 
 def _reconstruct(tokenizer: "Tokenizer", source: Path, target: Path, args: argparse.Namespace) -> list[Path]:
@@ -109,12 +171,12 @@ def _reconstruct(tokenizer: "Tokenizer", source: Path, target: Path, args: argpa
         reconstruction = to_uint8(tokenizer.decode(indices).float())[0].cpu()
     indices = indices[0].cpu()
     height, width = image.shape[-2:]
-    files = [
-        target.with_name(target.name + end) for end in ("_reconstruction.png", "_indices.png", "_indices.npy")
-    ]
+    files = _outputs(source, target)
     save_png(beside(image, reconstruction), files[0])
     save_png(index_picture(indices, tokenizer.codebook_size, height=height, width=width), files[1])
-    np.save(files[2], indices.numpy())
+    content = io.BytesIO()
+    np.save(content, indices.numpy())
+    write_atomically(files[2], content.getvalue())
     return files
 
 
@@ -124,18 +186,56 @@ def _decode(tokenizer: "Tokenizer", source: Path, target: Path, args: argparse.N
 
     from vq.ops.images import save_png, to_uint8
 
-    indices = np.load(source, allow_pickle=False)
-    axes = len(tokenizer.indices_shape(tokenizer.downsample_factor, tokenizer.downsample_factor))
-    if indices.ndim != axes or not np.issubdtype(indices.dtype, np.integer):
-        raise ValueError(
-            f"{source}: expected integers with {axes} axes (h, w, ...; one is a sequence), got "
-            f"{indices.dtype} {indices.shape}"
-        )
+    indices = torch.from_numpy(_read_indices(source, tokenizer).astype(np.int64))
     device = next(tokenizer.parameters()).device
-    image = tokenizer.decode(torch.from_numpy(indices.astype(np.int64))[None].to(device))
-    file = target.with_name(target.name + "_decoded.png")
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.autocast):
+            image = tokenizer.decode(indices[None].to(device))
+    except ValueError as error:  # what `_read_indices` cannot know, such as the scales of a grid
+        raise cli.UsageError(f"{source}: {error}") from error
+    (file,) = _outputs(source, target)
     save_png(to_uint8(image.float())[0].cpu(), file)
     return [file]
+
+
+def _read_indices(source: Path, tokenizer: "Tokenizer") -> "Indices":
+    """The integers of a file, checked against what the tokenizer decodes.
+
+    Raises:
+        UsageError: If the file is not one array of integers of the right shape, or an index is out of range.
+    """
+    import numpy as np
+
+    try:
+        indices = np.load(source, allow_pickle=False)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise cli.UsageError(f"{source}: expected an .npy file of indices, got: {error}") from error
+    if not isinstance(indices, np.ndarray):
+        raise cli.UsageError(
+            f"{source}: expected one array as numpy.save writes it, got an archive of several ({source.name} is an "
+            f".npz file)"
+        )
+    factor = tokenizer.downsample_factor
+    height, width = getattr(tokenizer, "image_size", None) or (factor, factor)
+    wanted = tokenizer.indices_shape(height, width)
+    is_fixed = getattr(tokenizer, "image_size", None) is not None or len(wanted) < 2
+    stack = wanted[2:]
+    fits = indices.ndim == len(wanted) and (
+        indices.shape == wanted if is_fixed else indices.shape[2:] == stack
+    )
+    if not fits or not np.issubdtype(indices.dtype, np.integer) or indices.size == 0:
+        shape = ", ".join(map(str, wanted if is_fixed else ("h", "w", *stack)))
+        raise cli.UsageError(
+            f"{source}: expected integers of the shape ({shape}), without a batch axis, got {indices.dtype} of the "
+            f"shape {indices.shape}; vq.inference writes such files"
+        )
+    lowest, highest = int(indices.min()), int(indices.max())
+    if lowest < 0 or highest >= tokenizer.codebook_size:
+        raise cli.UsageError(
+            f"{source}: expected indices from 0 to {tokenizer.codebook_size - 1}, got {lowest} to {highest}; were "
+            f"they made by another tokenizer?"
+        )
+    return indices
 
 
 def _prepare(source: Path, factor: int, size: int | None) -> "Tensor":
@@ -147,12 +247,12 @@ def _prepare(source: Path, factor: int, size: int | None) -> "Tensor":
     image = read_image(source, str(source))
     if size is not None:
         if size % factor:
-            raise ValueError(f"--size {size}: expected a multiple of the tokenizer's stride {factor}")
+            raise cli.UsageError(f"--size {size}: expected a multiple of the tokenizer's stride {factor}")
         unused = torch.Generator()
         return CenterCrop(size=size)(Resize(size=size)(image, unused), unused)
     height, width = (side // factor * factor for side in image.shape[-2:])
     if not height or not width:
-        raise ValueError(
+        raise cli.UsageError(
             f"{source}: {tuple(image.shape[-2:])} pixels are fewer than the stride {factor}; use --size"
         )
     top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2

@@ -1,4 +1,4 @@
-"""Validates one checkpoint by its path: `python -m vq.test NAME CONFIG --load-model-from F`."""
+"""Validates one checkpoint by its path: `python -m vq.test NAME [CONFIG] --load-model-from F`."""
 
 import argparse
 import logging
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vq import cli
+from vq.run_config import config_for
 
 logger = logging.getLogger("vq.test")  # __name__ is __main__ under python -m
 
@@ -16,10 +17,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(
         "test",
         "Validates one checkpoint, given by its path, and writes work_dirs/NAME/test/metrics.json and pictures.",
-        "python -m vq.test fsq/1000_emoji configs/fsq/1000_emoji.py "
-        "--load-model-from work_dirs/fsq/1000_emoji/checkpoints/iter_1000",
+        "python -m vq.test fsq/1000_emoji --load-model-from work_dirs/fsq/1000_emoji/checkpoints/iter_1000",
     )
-    cli.add_run(parser)
+    cli.add_run(parser, exists=True)
     cli.add_machine(parser)
     cli.add_weights(parser, required=True)
     cli.add_visual(parser)
@@ -31,41 +31,37 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Runs the command; returns the scores."""
     args = arguments().parse_args(argv)
-    run, config = cli.run_directory(args.name), cli.load_config(args)
+    run = cli.run_directory(args.name)
+    tree = config_for(args, run=None, weights=args.load_model_from)
 
-    from vq.data import TokenStoreError, UndecodableSetError
     from vq.engine.assemble import make_score_callback
     from vq.engine.launch import launched, open_log
     from vq.engine.validation import Validation
-    from vq.tokenizers.checkpoint import CheckpointError, find_weights
+    from vq.tokenizers.checkpoint import find_weights
 
-    with launched(device=args.device, autocast=args.autocast) as machine:
-        try:
-            weights = [find_weights(path) for path in args.load_model_from]
-            open_log(run / "test" / "log.txt")
-            logger.info("%s", machine)
-            tree = config.to_dict()
-            validation = Validation.of(
-                tree,
-                device=machine.device,
-                autocast=args.autocast,
-                visual=args.visual,
-                is_tokenized=args.tokenize,
-            )
-            callback = make_score_callback(tree, run / "test", name=f"{run.name}-test", wandb=args.wandb)
-            callback.on_start(0, 0)
-            scores = validation.run(
-                weights,
-                run / "test",
-                allow_missing=args.allow_missing,
-                allow_unexpected=args.allow_unexpected,
-                callback=callback,
-                step=_step(weights[-1]),
-            )
-            callback.on_end(0)
-            return scores
-        except (CheckpointError, TokenStoreError, UndecodableSetError) as error:
-            raise cli.UsageError(str(error)) from error
+    with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
+        weights = [find_weights(path) for path in args.load_model_from]
+        open_log(run / "test" / "log.txt")
+        logger.info("%s", machine)
+        validation = Validation.of(
+            tree,
+            device=machine.device,
+            autocast=args.autocast,
+            visual=args.visual,
+            is_tokenized=args.tokenize,
+        )
+        callback = make_score_callback(tree, run / "test", name=f"{run.name}-test", wandb=args.wandb)
+        callback.on_start(0, 0)
+        scores = validation.run(
+            weights,
+            run / "test",
+            allow_missing=args.allow_missing,
+            allow_unexpected=args.allow_unexpected,
+            callback=callback,
+            step=_step(weights[-1]),
+        )
+        callback.on_end(0)
+        return scores
 
 
 def _step(weights: Path) -> int:

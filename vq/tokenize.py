@@ -1,4 +1,4 @@
-"""Turns a set of images into a token store: `python -m vq.tokenize NAME CONFIG [--train]`."""
+"""Turns a set of images into a token store: `python -m vq.tokenize NAME [CONFIG] [--train]`."""
 
 import argparse
 import logging
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vq import cli
+from vq.run_config import DATA, config_for
 
 if TYPE_CHECKING:
     from vq.engine.tokenization import Tokenization
@@ -21,9 +22,9 @@ def arguments() -> argparse.ArgumentParser:
         "Writes the indices of every image of the page's validation set (or training set, without its random "
         "transforms) to work_dirs/NAME/tokens/{val,train}: a few bytes an index, read by vq.data.TokenDataset. "
         "Killed and started again it goes on, to the same bytes; under torchrun the ranks share the work.",
-        "python -m vq.tokenize fsq/240_digits configs/fsq/240_digits.py --train",
+        "python -m vq.tokenize fsq/240_digits --train",
     )
-    cli.add_run(parser)
+    cli.add_run(parser, exists=True)
     cli.add_machine(parser)
     cli.add_weights(parser)
     parser.add_argument(
@@ -37,7 +38,10 @@ def arguments() -> argparse.ArgumentParser:
         help="views an image: itself, + mirrored, or ten crops",
     )
     parser.add_argument(
-        "--images-per-shard", type=int, default=1024, help="the ranks share whole shards (default 1024)"
+        "--images-per-shard",
+        type=cli.positive,
+        default=1024,
+        help="the ranks share whole shards (default 1024)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR")
     return parser
@@ -46,22 +50,18 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> "Tokenization":
     """Runs the command."""
     args = arguments().parse_args(argv)
-    run, config = cli.run_directory(args.name), cli.load_config(args).to_dict()
-    if args.images_per_shard < 1:
-        raise cli.UsageError(f"--images-per-shard: expected at least 1, got {args.images_per_shard}")
+    run = cli.run_directory(args.name)
+    config = config_for(args, run=run, weights=args.load_model_from, compared=(*DATA, "tokenizer"))
+    cli.check_out(args.out)
+    if args.train and "dataset" not in config.get("train_data", {}):
+        raise cli.UsageError("--train: the config has no train_data.dataset to take the images from")
 
-    from vq.data import UndecodableSetError
-    from vq.data.token_store import TokenStoreError
     from vq.engine.launch import launched, open_log
-    from vq.tokenizers.checkpoint import CheckpointError
 
-    with launched(device=args.device, autocast=args.autocast) as machine:
+    with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
         open_log(None)
         logger.info("%s", machine)
-        try:
-            return _tokenize(args, run, config, machine.device)
-        except (CheckpointError, TokenStoreError, UndecodableSetError, ValueError) as error:
-            raise cli.UsageError(str(error)) from error
+        return _tokenize(args, run, config, machine.device)
 
 
 def _tokenize(args: argparse.Namespace, run: Path, config: dict[str, Any], device: str) -> "Tokenization":
@@ -77,7 +77,10 @@ def _tokenize(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
     load_weights(tokenizer, files, allow_missing=args.allow_missing, allow_unexpected=args.allow_unexpected)
     split = "train" if args.train else "val"
     if args.train:  # the images of one section, the transforms of the other: nothing random
-        config["val_data"] = {**config["val_data"], "dataset": config["train_data"]["dataset"]}
+        config["val_data"] = {
+            **assemble.section(config, "val_data"),
+            "dataset": config["train_data"]["dataset"],
+        }
     loader = assemble.make_loader(config, "val_data")
     assemble.check_image_size(tokenizer, loader, "val_data")
     directory = args.out or run / "tokens" / split

@@ -1,4 +1,4 @@
-"""Validates a run's checkpoints: `python -m vq.val NAME CONFIG [--load-from iter_100 ...]`."""
+"""Validates a run's checkpoints: `python -m vq.val NAME [CONFIG] [--load-from iter_100 ...]`."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vq import cli
+from vq.run_config import config_for
 
 if TYPE_CHECKING:
     from vq.engine.callbacks import Callback
@@ -23,10 +24,12 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(
         "val",
         "Validates the named checkpoints of work_dirs/NAME, or all there are, oldest first, and ends. Writes "
-        "work_dirs/NAME/val/iter_N/metrics.json and pictures, and a TensorBoard row at the checkpoint's step.",
-        "python -m vq.val fsq/1000_emoji configs/fsq/1000_emoji.py --load-from iter_500 iter_1000",
+        "work_dirs/NAME/val/iter_N/metrics.json and pictures, and a TensorBoard row at the checkpoint's step. "
+        "Stopped and started again, it goes on with what has no scores yet.",
+        "python -m vq.val fsq/1000_emoji --load-from iter_500 iter_1000\n"
+        "  python -m vq.val fsq/1000_emoji configs/fsq/1000_emoji.py --as-given",
     )
-    cli.add_run(parser)
+    cli.add_run(parser, exists=True)
     cli.add_machine(parser)
     cli.add_visual(parser)
     cli.add_tokenize(parser)
@@ -37,7 +40,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--follow",
         action="store_true",
-        help="go on with new checkpoints until the run's last step is validated",
+        help="go on with new checkpoints until the run's last step is validated, or its training has ended",
+    )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="score what has scores of the same weights, images and settings too",
     )
     return parser
 
@@ -45,52 +53,53 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     """Runs the command; returns the scores of each checkpoint by its name."""
     args = arguments().parse_args(argv)
-    run, config = cli.run_directory(args.name), cli.load_config(args)
+    run = cli.run_directory(args.name)
+    tree = config_for(args, run=run)
 
-    from vq.data import TokenStoreError, UndecodableSetError
     from vq.engine.assemble import make_score_callback
     from vq.engine.launch import launched, open_log
     from vq.engine.validation import Validation
-    from vq.tokenizers.checkpoint import CheckpointError
 
-    tree = config.to_dict()
     last_step = tree.get("trainer", {}).get("max_steps", 0)
-    with launched(device=args.device, autocast=args.autocast) as machine:
+    with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
         open_log(run / "val" / "log.txt" if run.is_dir() else None)
-        try:
-            checkpoints = _wanted(run, args.load_from, follow=args.follow, last_step=last_step)
-            logger.info("%s", machine)
-            validation = Validation.of(
-                tree,
-                device=machine.device,
-                autocast=args.autocast,
-                visual=args.visual,
-                is_tokenized=args.tokenize,
-            )
-            callback = make_score_callback(tree, run, name=f"{run.name}-val", wandb=args.wandb)
-            callback.on_start(0, last_step)
-            scores = {}
-            for checkpoint in checkpoints:
-                if args.follow and not checkpoint.exists():
-                    logger.warning("%s is gone: the run keeps only its newest checkpoints", checkpoint)
-                    continue
-                scores[checkpoint.name] = _validate(validation, run, checkpoint, callback)
-            callback.on_end(last_step)
-            return scores
-        except (CheckpointError, TokenStoreError, UndecodableSetError) as error:
-            raise cli.UsageError(str(error)) from error
+        checkpoints = _wanted(run, args.load_from, follow=args.follow, last_step=last_step)
+        logger.info("%s", machine)
+        validation = Validation.of(
+            tree,
+            device=machine.device,
+            autocast=args.autocast,
+            visual=args.visual,
+            is_tokenized=args.tokenize,
+        )
+        callback = make_score_callback(tree, run, name=f"{run.name}-val", wandb=args.wandb)
+        callback.on_start(0, last_step)
+        scores = {}
+        for checkpoint in checkpoints:
+            if args.follow and not checkpoint.exists():
+                logger.warning("%s is gone: the run keeps only its newest checkpoints", checkpoint)
+                continue
+            found = _validate(validation, run, checkpoint, callback, again=args.again)
+            scores[checkpoint.name] = found
+        callback.on_end(last_step)
+        return scores
 
 
 def _validate(
-    validation: "Validation", run: Path, checkpoint: Path, callback: "Callback"
+    validation: "Validation", run: Path, checkpoint: Path, callback: "Callback", *, again: bool
 ) -> dict[str, float]:
     from vq.engine.checkpointer import verify
     from vq.tokenizers.checkpoint import CheckpointError, find_weights, step_of
 
     if problem := verify(checkpoint):
         raise CheckpointError(f"{checkpoint}: damaged: {problem}")
-    directory = run / "val" / checkpoint.name
-    return validation.run([find_weights(checkpoint)], directory, callback=callback, step=step_of(checkpoint))
+    directory, weights = run / "val" / checkpoint.name, [find_weights(checkpoint)]
+    if not again and (scores := validation.found_before(weights, directory)) is not None:
+        logger.info(
+            "%s: scored before with the same weights, images and settings; --again repeats it", directory
+        )
+        return scores
+    return validation.run(weights, directory, callback=callback, step=step_of(checkpoint))
 
 
 def _wanted(run: Path, names: list[str], *, follow: bool, last_step: int) -> Iterator[Path]:
