@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vq.generators.decoder import DecoderTransformer, KeyValueCache, start_normal
 from vq.generators.sampling import Position, Sampler
+from vq.ops.constants import constant, multiples
 
 
 class Head(nn.Module, ABC):
@@ -89,8 +90,6 @@ class DepthHead(Head):
         num_indices: Indices a place.
     """
 
-    offsets: Tensor
-
     def __init__(
         self, *, transformer: DecoderTransformer, width: int, vocabulary_size: int, num_indices: int
     ) -> None:
@@ -99,7 +98,7 @@ class DepthHead(Head):
         self.project = nn.Linear(width, inner, bias=False)
         self.tables = nn.Embedding((num_indices - 1) * vocabulary_size, inner)
         self.positions = nn.Embedding(num_indices, inner)
-        self.register_buffer("offsets", torch.arange(num_indices - 1) * vocabulary_size, persistent=False)
+        self.vocabulary_size, self.num_indices = vocabulary_size, num_indices
         start_normal(self)
         self.transformer = transformer
         self.logits = nn.Parameter(0.02 * torch.randn(num_indices, vocabulary_size, inner))
@@ -108,7 +107,8 @@ class DepthHead(Head):
         self, hidden: Float[Tensor, "b l c"], indices: Int64[Tensor, "b l q"]
     ) -> Float[Tensor, "b l q v"]:
         """See `Head`."""
-        before = self.tables(indices[..., :-1] + self.offsets).cumsum(2)
+        offsets = constant(multiples, self.num_indices - 1, self.vocabulary_size, device=indices.device)
+        before = self.tables(indices[..., :-1] + offsets).cumsum(2)
         x = torch.cat([self.project(hidden)[:, :, None], before], dim=2) + self.positions.weight
         out = self.transformer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         return torch.einsum("blqc,qvc->blqv", out, self.logits.to(out.dtype))
@@ -130,7 +130,7 @@ class DepthHead(Head):
             if depth == 1:
                 x = torch.zeros_like(x)
             if depth > 0:
-                x = x + self.tables(sampler.rows(indices[-1]) + self.offsets[depth - 1])
+                x = x + self.tables(sampler.rows(indices[-1]) + (depth - 1) * self.vocabulary_size)
             out = self.transformer((x + self.positions.weight[depth])[:, None], cache=cache)[:, 0]
             logits = sampler.guided(out @ self.logits[depth].T, position.progress)
             index, _ = sampler.pick(logits, uniform[:, depth], place=position.place, depth=depth)

@@ -58,8 +58,6 @@ class MaskedGenerator(Generator):
         torch.Size([2, 2, 3])
     """
 
-    places: Tensor
-
     def __init__(
         self,
         *,
@@ -90,7 +88,6 @@ class MaskedGenerator(Generator):
         )
         self.transformer = transformer
         self.head = LinearHead(width=transformer.width, vocabulary_size=vocabulary_size)
-        self.register_buffer("places", torch.arange(self.num_places), persistent=False)
 
     def propose(self, indices: Int64[Tensor, "b l q"], label: Int64[Tensor, "b"]) -> GeneratorOutput:
         """See `Generator`; loss and accuracy are those of the masked places."""
@@ -148,7 +145,8 @@ class MaskedGenerator(Generator):
     def _logits(
         self, indices: Int64[Tensor, "rows l q"], label: Int64[Tensor, "rows"]
     ) -> Float[Tensor, "rows l v"]:
-        x = self.stem(label, indices, self.places)
-        hidden = self.transformer(x, rotation=self.stem.rotation(self.places), causal=False)
+        places = torch.arange(self.num_places, device=indices.device)
+        x = self.stem(label, indices, places)
+        hidden = self.transformer(x, rotation=self.stem.rotation(places), causal=False)
         logits: Tensor = self.head.logits(hidden[:, 1:])
         return logits

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vq.generators.decoder import start_normal
 from vq.layers.positions import angles
+from vq.ops.constants import constant, multiples
 from vq.ops.dct import zigzag
 
 
@@ -26,8 +27,6 @@ class TokenStem(nn.Module):
         head_width: Channels of a head for rotary positions; None for learned ones.
     """
 
-    offsets: Tensor
-
     def __init__(
         self,
         *,
@@ -41,7 +40,7 @@ class TokenStem(nn.Module):
         super().__init__()
         self.classes = nn.Embedding(num_classes + 1, width)
         self.tables = nn.Embedding(num_indices * vocabulary_size, width)
-        self.register_buffer("offsets", torch.arange(num_indices) * vocabulary_size, persistent=False)
+        self.vocabulary_size, self.num_indices = vocabulary_size, num_indices
         rows, columns = (1, *grid)[-2:]
         self.grid, self.head_width = (rows, columns), head_width
         self.positions = nn.Embedding(1 + rows * columns, width) if head_width is None else None
@@ -68,7 +67,8 @@ class TokenStem(nn.Module):
         self, indices: Int64[Tensor, "b n q"], places: Int64[Tensor, "n"]
     ) -> Float[Tensor, "b n c"]:
         """Indices of some places to vectors."""
-        vectors: Tensor = self.tables(indices + self.offsets)
+        offsets = constant(multiples, self.num_indices, self.vocabulary_size, device=indices.device)
+        vectors: Tensor = self.tables(indices + offsets)
         vectors = vectors[:, :, 0] if indices.shape[2] == 1 else vectors.sum(2)
         return vectors if self.positions is None else vectors + self.positions(places + 1)
 
@@ -83,7 +83,7 @@ class TokenStem(nn.Module):
 
 
 def order_of(order: str | Sequence[int], grid: Sequence[int]) -> Int64[Tensor, "places"]:
-    """The places of a grid in the order in which they are proposed.
+    """The places of a grid in the order in which they are proposed; on the CPU.
 
     Args:
         order: "raster", "zigzag" (from low to high frequency, where row and column are frequencies), or the places.
@@ -100,10 +100,13 @@ def order_of(order: str | Sequence[int], grid: Sequence[int]) -> Int64[Tensor, "
     if isinstance(order, str):
         if order not in ("raster", "zigzag"):
             raise ValueError(f"order: expected 'raster', 'zigzag' or a list of places, got {order!r}")
-        return torch.arange(rows * columns) if order == "raster" else zigzag(rows, columns).long()
+        is_raster = order == "raster"
+        return (
+            torch.arange(rows * columns, device="cpu") if is_raster else zigzag(rows, columns, "cpu").long()
+        )
     if sorted(order) != list(range(rows * columns)):
         raise ValueError(
             f"order: expected each place from 0 to {rows * columns - 1} once, got {len(order)} places, "
             f"{len(set(order))} of them different"
         )
-    return torch.tensor(list(order))
+    return torch.tensor(list(order), device="cpu")

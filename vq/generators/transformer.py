@@ -12,6 +12,7 @@ from vq.generators.heads import DepthHead, Head, LinearHead
 from vq.generators.packed import packed_weights
 from vq.generators.sampling import Position, Sampler, uniform_numbers
 from vq.generators.stem import TokenStem, order_of
+from vq.ops.constants import constant, int64s
 from vq.registry import GENERATORS
 
 
@@ -53,8 +54,6 @@ class TransformerGenerator(Generator):
         >>> generator.generate(torch.tensor([0, 2]), seeds=torch.tensor([0, 1]), guidance=2.0, top_k=4).shape
         torch.Size([2, 2, 3])
     """
-
-    order: Tensor
 
     def __init__(
         self,
@@ -100,15 +99,16 @@ class TransformerGenerator(Generator):
                 num_indices=num_indices,
             )
         )
-        self.register_buffer("order", order_of(order, grid), persistent=False)
+        self.order = tuple(order_of(order, grid).tolist())
 
     def propose(self, indices: Int64[Tensor, "b l q"], label: Int64[Tensor, "b"]) -> GeneratorOutput:
         """See `Generator`."""
-        ordered, before = indices[:, self.order], self.order[:-1]
+        order = constant(int64s, *self.order, device=indices.device)
+        ordered, before = indices[:, order], order[:-1]
         x = self.stem(label, ordered[:, :-1], before)
         hidden = self.transformer(x, rotation=self.stem.rotation(before))
         logits = self.head(hidden, ordered)
-        return generator_output(logits[:, self.order.argsort()], indices)
+        return generator_output(logits[:, order.argsort()], indices)
 
     def draw(
         self,
@@ -118,17 +118,16 @@ class TransformerGenerator(Generator):
         given: Int64[Tensor, "b l q"],
     ) -> Int64[Tensor, "b l q"]:
         """See `Generator`."""
-        length = self.num_places
+        length, order = self.num_places, constant(int64s, *self.order, device=given.device)
         # A number belongs to a place and a depth, wherever in the order it stands.
         uniform = uniform_numbers(seeds, length * self.num_indices).view(len(seeds), length, -1)
-        indices = given[:, self.order].clone()
-        uniform, rotation = uniform[:, self.order], self.stem.rotation(self.order)
-        places = self.order.tolist()
+        indices = given[:, order].clone()
+        uniform, rotation = uniform[:, order], self.stem.rotation(order)
         cache = KeyValueCache(self.transformer, rows=len(label), length=length)
         # What the caller gives goes through the network at once.
         known = (indices >= 0).all(2).all(0).long().cumprod(0).sum().item()
         first = min(int(known), length - 1)
-        x = self.stem(label, sampler.rows(indices[:, :first]), self.order[:first])
+        x = self.stem(label, sampler.rows(indices[:, :first]), order[:first])
         # Below some tens of steps the packing would cost more than it saves.
         packing = packed_weights(self, rows=len(label)) if length - first >= 32 else nullcontext()
         with packing:
@@ -136,9 +135,9 @@ class TransformerGenerator(Generator):
                 start = cache.length
                 turn = None if rotation is None else rotation[:, start : t + 1]
                 hidden = self.transformer(x, rotation=turn, cache=cache)[:, -1]
-                position = Position(place=places[t], progress=t / length)
+                position = Position(place=self.order[t], progress=t / length)
                 drawn = self.head.draw(hidden, sampler, position, uniform[:, t], indices[:, t])
                 indices[:, t] = drawn
                 if t + 1 < length:
-                    x = self.stem.of_indices(sampler.rows(drawn[:, None]), self.order[t : t + 1])
-        return indices[:, self.order.argsort()]
+                    x = self.stem.of_indices(sampler.rows(drawn[:, None]), order[t : t + 1])
+        return indices[:, order.argsort()]

@@ -37,6 +37,11 @@ def int64s(*numbers: int) -> Shaped[Tensor, "n"]:
     return torch.tensor(numbers, dtype=torch.int64)
 
 
+def multiples(count: int, step: int) -> Shaped[Tensor, "count"]:
+    """0, step, 2 step, ...: to be made by `constant`."""
+    return torch.arange(count, dtype=torch.int64) * step
+
+
 # Compiled code gets the tensor itself, not the code that makes it: a fused kernel might round otherwise.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _constant(make: Callable[..., Tensor], args: tuple[Hashable, ...], device: torch.device) -> Tensor:
