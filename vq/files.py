@@ -1,5 +1,6 @@
 """Files that are whole or absent: written under another name, flushed to the disk, then renamed."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -36,6 +37,41 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         Path(partial).unlink(missing_ok=True)
         raise
     fsync(path.parent)
+
+
+def append_whole(path: Path, data: bytes) -> None:
+    """Appends to a file, all of the data or nothing.
+
+    Raises:
+        OSError: If the disk is full or the file cannot be written; the file is then as it was before.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        before = os.fstat(descriptor).st_size
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, before)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def why(error: BaseException) -> str:
+    """Why a file could not be written, in words: torch and safetensors hide a full disk behind other messages."""
+    text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    if (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or "os error 28" in text
+        or "No space" in text
+    ):
+        return text if "the disk is full" in text else f"the disk is full ({text})"
+    if "unexpected pos" in text or "failed writing file" in text or "PytorchStreamWriter" in text:
+        return f"the disk is full, or a quota or a limit on the size of files is reached ({text})"
+    return text
 
 
 def fsync(path: Path) -> None:

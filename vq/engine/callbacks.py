@@ -1,8 +1,10 @@
 """Callbacks: they get values and show or store them; none can change a number of the run."""
 
 import importlib.util
+import itertools
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -21,6 +23,8 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from vq.errors import UserError
+from vq.files import append_whole, why, write_atomically
 from vq.ops.images import save_png
 from vq.registry import CALLBACKS
 
@@ -100,93 +104,195 @@ class ConsoleProgress(Callback):
 
 @CALLBACKS.register_module()
 class MetricsFile(Callback):
-    """Appends a line of JSON to `metrics.jsonl` for every log step and validation."""
+    """Appends a line of JSON to `metrics.jsonl` for every log step and validation.
+
+    A row that cannot be written, because the disk is full, waits in memory and is written with a later one; the file
+    never ends in a part of a row. Rows of steps that a resumed run takes again are moved to `metrics.jsonl.1` (or
+    `.2`, ...).
+    """
 
     def __init__(self, *, directory: Path) -> None:
         self.path = directory / "metrics.jsonl"
+        self._waiting: list[str] = []
+        self._validated: set[int] = set()
 
     def on_start(self, step: int, max_steps: int) -> None:
-        """Drops the rows past `step`: a resumed run takes those steps again."""
-        if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-            partial.replace(self.path)
+        """Moves the rows past `step`, which a resumed run writes again, and what is no row, to another file."""
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        rows = [(line, _row(line)) for line in lines]
+        kept = [(line, row) for line, row in rows if row is not None and row["step"] <= step]
+        moved = [line for line, row in rows if row is None or row["step"] > step]
+        self._validated = {row["step"] for _, row in kept if row.get("split") == "val"}
+        if moved:
+            aside = next(p for i in itertools.count(1) if not (p := Path(f"{self.path}.{i}")).exists())
+            write_atomically(aside, b"".join(moved))
+            write_atomically(self.path, b"".join(line for line, _ in kept))
+            logger.info("%d rows of %s past step %d are now in %s", len(moved), self.path, step, aside.name)
 
     def on_log(self, step: int, scalars: Scalars) -> None:
         """`{"step": ..., "split": "train", ...}`."""
         self._append({"step": step, "split": "train", **scalars})
 
     def on_evaluation_end(self, step: int, scores: Scalars, picture: UInt8[Tensor, "3 h w"]) -> None:
-        """`{"step": ..., "split": "val", ...}`."""
-        self._append({"step": step, "split": "val", **scores})
+        """`{"step": ..., "split": "val", ...}`; once a step, also if a resumed run validates it again."""
+        if step not in self._validated:
+            self._validated.add(step)
+            self._append({"step": step, "split": "val", **scores})
+
+    def on_end(self, step: int) -> None:
+        """Writes the rows that still wait."""
+        if self._waiting:
+            self._write()
 
     def _append(self, row: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self._waiting.append(json.dumps(row) + "\n")
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            append_whole(self.path, "".join(self._waiting).encode("utf-8"))
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{self.path}: {why(error)}; {len(self._waiting)} rows wait in memory"
+            ) from error
+        self._waiting = []
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """The row of a whole line of JSON; None if it is anything else."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    is_row = isinstance(row, dict) and isinstance(row.get("step"), int) and line.endswith(b"\n")
+    return row if is_row else None
 
 
 @CALLBACKS.register_module()
 class TensorBoard(Callback):
-    """Writes scalars and grids as TensorBoard events under `tensorboard/`."""
+    """Writes scalars and grids as TensorBoard events under `tensorboard/`.
+
+    A resumed run tells TensorBoard to forget the steps that it takes again. After an error, as on a full disk, the
+    next value opens a new file.
+    """
 
     def __init__(self, *, directory: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        import torch.utils.tensorboard  # noqa: F401 - a missing package ends the command here, before training
 
-        self.writer = SummaryWriter(str(directory / "tensorboard"))
+        self.directory = directory / "tensorboard"
+        self.writer: Any = None
+
+    def on_start(self, step: int, max_steps: int) -> None:
+        """Opens the file; what was written for steps past `step` is forgotten."""
+        self._open(purge_step=step + 1 if step else None)
 
     def on_log(self, step: int, scalars: Scalars) -> None:
         """`train/...`."""
-        for name, value in scalars.items():
-            self.writer.add_scalar(f"train/{name}", value, step)
+        self._write({f"train/{name}": value for name, value in scalars.items()}, step)
 
     def on_evaluation_end(self, step: int, scores: Scalars, picture: UInt8[Tensor, "3 h w"]) -> None:
         """`val/...` and the grid."""
-        for name, value in scores.items():
-            self.writer.add_scalar(f"val/{name}", value, step)
-        self.writer.add_image("val/reconstructions", picture, step)
-        self.writer.flush()
+        self._write({f"val/{name}": value for name, value in scores.items()}, step, picture)
 
     def on_end(self, step: int) -> None:
         """Closes the file."""
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    def _open(self, purge_step: int | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(self.directory), purge_step=purge_step)
+
+    def _write(self, values: Scalars, step: int, picture: Tensor | None = None) -> None:
+        if self.writer is None:
+            self._open()
+        try:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+            if picture is not None:
+                self.writer.add_image("val/reconstructions", picture, step)
+                self.writer.flush()
+        except Exception:
+            self.writer = None  # its thread has ended with the error
+            raise
 
 
 @CALLBACKS.register_module()
 class WandB(Callback):
-    """Sends scalars and grids to Weights & Biases; WANDB_MODE=offline needs no network."""
+    """Sends scalars and grids to Weights & Biases; WANDB_MODE=offline needs no network.
+
+    A resumed run continues the same run there. Without a network at the start, the values are kept in `wandb/` for
+    `wandb sync`.
+
+    Raises:
+        ModuleNotFoundError: If the package is not installed.
+        LoggerError: If nobody is logged in.
+    """
 
     def __init__(self, *, directory: Path, name: str, config: Mapping[str, Any]) -> None:
+        if importlib.util.find_spec("wandb") is None:
+            raise ModuleNotFoundError("--wandb needs the package wandb: pip install 'vq[wandb]'")
+        if not _has_wandb_login():
+            raise LoggerError(
+                "--wandb: nobody is logged in to Weights & Biases; run `wandb login`, set WANDB_API_KEY, or set "
+                "WANDB_MODE=offline"
+            )
+        self.id_file = directory / "wandb_id.txt"
+        self.run: Any = None
         self.arguments: dict[str, Any] = {
             "project": "vq",
             "name": name,
             "dir": str(directory),
             "config": dict(config),
+            "resume": "allow",
         }
-        if importlib.util.find_spec("wandb") is None:
-            raise ModuleNotFoundError("--wandb needs the package wandb: pip install 'vq[wandb]'")
 
     def on_start(self, step: int, max_steps: int) -> None:
-        """Opens the run; if the network fails here, training goes on without it."""
+        """Opens the run, the same one as before if there is one; without a network, offline."""
         import wandb
 
-        self.run = wandb.init(**self.arguments)
+        known = self.id_file.read_text(encoding="utf-8").strip() if self.id_file.exists() else None
+        try:
+            self.run = wandb.init(id=known, **self.arguments)
+        except wandb.errors.Error as error:
+            logger.warning("wandb: %s; values are kept under %s for wandb sync", error, self.arguments["dir"])
+            self.run = wandb.init(id=known, mode="offline", **self.arguments)
+        write_atomically(self.id_file, f"{self.run.id}\n")
 
     def on_log(self, step: int, scalars: Scalars) -> None:
         """`train/...`."""
-        self.run.log({f"train/{k}": v for k, v in scalars.items()}, step=step)
+        if self.run is not None:
+            self.run.log({f"train/{k}": v for k, v in scalars.items()}, step=step)
 
     def on_evaluation_end(self, step: int, scores: Scalars, picture: UInt8[Tensor, "3 h w"]) -> None:
         """`val/...` and the grid."""
         import wandb
 
-        image = wandb.Image(picture.permute(1, 2, 0).numpy())
-        self.run.log({f"val/{k}": v for k, v in scores.items()} | {"val/reconstructions": image}, step=step)
+        if self.run is not None:
+            image = wandb.Image(picture.permute(1, 2, 0).numpy())
+            values = {f"val/{k}": v for k, v in scores.items()}
+            self.run.log(values | {"val/reconstructions": image}, step=step)
 
     def on_end(self, step: int) -> None:
         """Finishes the run."""
-        self.run.finish()
+        if self.run is not None:
+            self.run.finish()
+
+
+class LoggerError(UserError, RuntimeError):
+    """A logger that was asked for cannot be used."""
+
+
+def _has_wandb_login() -> bool:
+    if os.environ.get("WANDB_MODE", "online") not in ("online", "shared") or os.environ.get("WANDB_API_KEY"):
+        return True
+    import wandb
+
+    try:
+        return bool(wandb.login(prompt=False))  # type: ignore[call-arg, unused-ignore]
+    except Exception:  # no network to ask, or a version that cannot be asked: on_start finds out
+        return True
 
 
 @CALLBACKS.register_module()
@@ -202,13 +308,14 @@ class ImageGrid(Callback):
 
 
 class Guarded(Callback):
-    """Passes everything on to callbacks; one that fails is named in the log and left out from then on.
+    """Passes everything on to callbacks; one that fails is named in the log, and tried again the next time.
 
     A full disk, a dead logger process or a lost network must not end a training run.
     """
 
     def __init__(self, callbacks: list[Callback]) -> None:
         self.callbacks = list(callbacks)
+        self._failures: dict[str, int] = {}
 
     def on_start(self, step: int, max_steps: int) -> None:
         """Passed on."""
@@ -231,14 +338,21 @@ class Guarded(Callback):
         self._each("on_end", step)
 
     def _each(self, method: str, *arguments: Any) -> None:
-        for callback in list(self.callbacks):
+        for callback in self.callbacks:
+            name = type(callback).__name__
             try:
                 getattr(callback, method)(*arguments)
-            except Exception:  # whatever a logger raises, training goes on
-                logger.exception(
-                    "%s failed in %s; training goes on without it", type(callback).__name__, method
-                )
-                self.callbacks.remove(callback)
+            except Exception as error:  # whatever a logger raises, training goes on
+                self._failures[name] = count = self._failures.get(name, 0) + 1
+                if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th, ... time
+                    is_known = isinstance(error, OSError)
+                    logger.warning(
+                        "%s failed in %s (%s); training goes on, and it is tried again (failure %d)",
+                        name, method, why(error), count, exc_info=None if is_known else error,
+                    )  # fmt: skip
+            else:
+                if method != "on_step_end" and (count := self._failures.pop(name, 0)):
+                    logger.warning("%s works again after %d failures", name, count)
 
 
 def duration(seconds: float) -> str:
