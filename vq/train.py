@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vq import cli
 from vq import config as configs
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from vq.engine.checkpointer import Checkpointer
     from vq.engine.launch import Machine
-    from vq.engine.steps import TrainStep
+
+DEFAULT_SEED = 3407
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -29,7 +30,9 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_tuning(parser)
     cli.add_weights(parser)
     parser.add_argument(
-        "--seed", type=int, default=3407, help="decides weights, order, augmentation (default 3407)"
+        "--seed",
+        type=int,
+        help="decides weights, order, augmentation (default: that of the checkpoint which is continued, else 3407)",
     )
     parser.add_argument(
         "--load-from",
@@ -73,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             return _plan(args, run, config, machine)
         with RunLock(run):
             _refuse_overwriting(args, run)
-            open_log(run / "log.txt")
+            # A command that is refused leaves the files of a run that it would continue as they are.
+            open_log(run / "log.txt", is_held=args.auto_resume or bool(args.load_from))
             try:
                 return _fit(args, run, config, machine)
             except ModuleNotFoundError as error:
@@ -82,12 +86,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machine") -> dict[str, float]:
     from vq.engine import assemble
-    from vq.engine.launch import write_environment
+    from vq.engine.launch import release_log, write_environment
+    from vq.engine.trainer import logger
     from vq.engine.tuning import Tuning
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
     tree = config.to_dict()
-    model = assemble.make_model(tree, seed=args.seed).to(machine.device)
+    checkpoint = _checkpoint(args, assemble.make_checkpointer(tree, run))
+    arguments = _recorded(args, checkpoint)
+    seed = arguments["seed"]
+    model = assemble.make_model(tree, seed=seed).to(machine.device)
     frozen = assemble.make_frozen_tokenizer(tree).to(machine.device) if "generator" in tree else None
     if args.load_model_from:
         files = [find_weights(path) for path in args.load_model_from]
@@ -97,28 +105,40 @@ def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machin
         tree, model, autocast=args.autocast, frozen_tokenizer=frozen, tuning=tuning
     )
     trainer = assemble.make_trainer(
-        tree, run, train_step, machine, seed=args.seed, wandb=args.wandb, frozen_tokenizer=frozen
+        tree, run, train_step, machine, seed=seed, wandb=args.wandb, frozen_tokenizer=frozen
     )
-    step = _resume(args, trainer.checkpointer, train_step)
+    trainer.checkpointer.arguments = arguments
+    step = 0
+    if checkpoint is not None:
+        step = trainer.checkpointer.restore(train_step, checkpoint)
+        logger.info("continuing from %s: %d steps are done", checkpoint, step)
     trainer.prepare(step)
+    release_log()
     if machine.rank == 0:  # only now it is known that the run can begin
         configs.save(config, run)
         write_environment(run / "environment.json", machine)
     return trainer.fit(step)
 
 
-def _resume(args: argparse.Namespace, checkpointer: "Checkpointer", train_step: "TrainStep") -> int:
-    """The step to continue from; 0 for a new run."""
-    from vq.engine.trainer import logger
+def _checkpoint(args: argparse.Namespace, checkpointer: "Checkpointer") -> Path | None:
+    """The checkpoint to continue from; None for a new run."""
+    found = checkpointer.to_resume(may_be_none=bool(args.load_from)) if args.auto_resume else None
+    return Path(args.load_from) if found is None and args.load_from else found
 
-    checkpoint = checkpointer.to_resume(may_be_none=bool(args.load_from)) if args.auto_resume else None
-    if checkpoint is None and args.load_from:
-        checkpoint = Path(args.load_from)
-    if checkpoint is None:
-        return 0
-    step = checkpointer.restore(train_step, checkpoint)
-    logger.info("continuing from %s: %d steps are done", checkpoint, step)
-    return step
+
+def _recorded(args: argparse.Namespace, checkpoint: Path | None) -> dict[str, Any]:
+    """What the command line decides of the numbers; each checkpoint keeps it. A seed that is not given stays."""
+    from vq import distributed
+    from vq.engine.resuming import recorded_arguments
+
+    before = {} if checkpoint is None else recorded_arguments(checkpoint)
+    return {
+        "seed": before.get("seed", DEFAULT_SEED) if args.seed is None else args.seed,
+        "autocast": args.autocast,
+        "channels_last": args.channels_last,
+        "compile": args.compile,
+        "ranks": distributed.world_size(),
+    }
 
 
 def _refuse_overwriting(args: argparse.Namespace, run: Path) -> None:
@@ -137,7 +157,7 @@ def _plan(args: argparse.Namespace, run: Path, config: "Config", machine: "Machi
     from vq.engine.trainer import logger
 
     tree = config.to_dict()
-    model = assemble.make_model(tree, seed=args.seed)
+    model = assemble.make_model(tree, seed=DEFAULT_SEED if args.seed is None else args.seed)
     frozen = assemble.make_frozen_tokenizer(tree) if "generator" in tree else None
     step = assemble.make_step(tree, model, autocast=args.autocast, frozen_tokenizer=frozen)
     assemble.make_evaluator(tree, frozen_tokenizer=frozen)

@@ -5,7 +5,6 @@
 step draws are functions of the seed and the step (`vq.ops.keyed`), so there is no random state to save.
 """
 
-import errno
 import itertools
 import json
 import logging
@@ -22,9 +21,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vq import __version__, distributed
+from vq.engine.resuming import ARGUMENTS, accepted_changes
 from vq.engine.steps import TrainStep
 from vq.errors import UserError
-from vq.files import fsync, sha256_of, write_atomically
+from vq.files import fsync, sha256_of, why, write_atomically
 from vq.registry import ENGINES
 from vq.tokenizers.checkpoint import (
     EMA_WEIGHTS,
@@ -63,7 +63,7 @@ class Checkpointer:
 
     Args:
         directory: `work_dirs/NAME/checkpoints`.
-        config: The resolved config as plain data; stored with each checkpoint.
+        config: The resolved config as plain data; stored with each checkpoint, as are `arguments`.
         every: Steps between checkpoints; the last step is always saved.
         keep: How many of the newest to keep; None keeps all.
 
@@ -77,6 +77,7 @@ class Checkpointer:
         if every < 1 or (keep is not None and keep < 1):
             raise ValueError(f"expected every >= 1 and keep >= 1 (or None), got every={every}, keep={keep}")
         self.directory, self.config, self.every, self.keep = directory, config, every, keep
+        self.arguments: dict[str, Any] = {}
         self.origin: Path | None = None
         self._sound: set[Path] = set()  # written or verified by this process
 
@@ -153,7 +154,7 @@ class Checkpointer:
         except Exception as error:  # torch and safetensors raise their own kinds for a full disk
             shutil.rmtree(partial, ignore_errors=True)
             raise SaveError(
-                f"{partial.with_suffix('')}: could not be saved: {_cause(error)}. The last good checkpoint is "
+                f"{partial.with_suffix('')}: could not be saved: {why(error)}. The last good checkpoint is "
                 f"{self.newest_valid() or 'not yet written'}"
             ) from error
         self._prune(step, None if self.keep is None else max(self.keep, 2))
@@ -175,6 +176,7 @@ class Checkpointer:
             save_weights(average, partial / EMA_WEIGHTS, self.config)
         torch.save(state, partial / TRAIN_STATE)
         (partial / "config.json").write_text(json.dumps(self.config, indent=2), encoding="utf-8")
+        (partial / ARGUMENTS).write_text(json.dumps(self.arguments, indent=2), encoding="utf-8")
         write_manifest(partial, int(state["step"]))
         if os.path.lexists(final):  # a resumed run came by here again, or something else has the name
             _set_aside(final)
@@ -283,17 +285,20 @@ class Checkpointer:
         return found
 
     def restore(self, train_step: TrainStep, checkpoint: Path) -> int:
-        """Continues from a checkpoint.
+        """Continues from a checkpoint; what differs from its config is logged, or refused before anything is loaded.
 
         Returns:
             The number of optimizer steps taken.
 
         Raises:
+            ResumeError: If the config differs in what must not change (`vq.engine.resuming`).
             CheckpointError: If it does not exist, is damaged, of another architecture, or holds no training state.
         """
         self._check_exists(checkpoint)
         if problem := verify(checkpoint):
             raise CheckpointError(f"{checkpoint}: damaged: {problem}")
+        for change in accepted_changes(checkpoint, self.config, self.arguments):
+            logger.info("changed since the checkpoint, and applied: %s", change)
         if train_step.weight_ema is not None and not (checkpoint / EMA_WEIGHTS).is_file():
             raise CheckpointError(
                 f"{checkpoint}: has no averaged weights, but train_step.weight_ema is set; "
@@ -336,7 +341,7 @@ class Checkpointer:
             try:
                 write_atomically(folder / SCORES, json.dumps(dict(scores), indent=2))
             except OSError as error:
-                logger.warning("%s: could not be written: %s", folder / SCORES, _cause(error))
+                logger.warning("%s: could not be written: %s", folder / SCORES, why(error))
 
     def scores(self) -> dict[str, float] | None:
         """What validation found at the checkpoint that was restored; None if it did not take place."""
@@ -419,20 +424,6 @@ def _has_its_sizes(checkpoint: Path) -> bool:
 
 def _readable(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
-def _cause(error: BaseException) -> str:
-    """Why something could not be written, in words; torch and safetensors hide a full disk behind other messages."""
-    text = f"{type(error).__name__}: {error}"
-    if (
-        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        or "os error 28" in text
-        or "No space" in text
-    ):
-        return f"the disk is full ({text})"
-    if "unexpected pos" in text or "failed writing file" in text or "PytorchStreamWriter" in text:
-        return f"the disk is full, or a quota or a limit on the size of files is reached ({text})"
-    return text
 
 
 def write_manifest(checkpoint: Path, step: int) -> None:

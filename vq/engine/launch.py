@@ -2,6 +2,7 @@
 
 import json
 import logging
+import logging.handlers
 import os
 import platform
 import subprocess
@@ -149,8 +150,13 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_log(path: Path | None) -> None:
-    """Sends the project's log to the console and, if given, to a file; rank 0 only, others stay quiet."""
+def open_log(path: Path | None, *, is_held: bool = False) -> None:
+    """Sends the project's log to the console and, if given, to a file; rank 0 only, others stay quiet.
+
+    Args:
+        path: The file; lines are added to those that it has.
+        is_held: Keep the file's lines back until `release_log`; without that they are never written.
+    """
     close_log()
     root = logging.getLogger("vq")
     root.propagate = False
@@ -161,10 +167,38 @@ def open_log(path: Path | None) -> None:
     handlers: list[logging.Handler] = [_Console()]
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        handlers.append(logging.FileHandler(path, encoding="utf-8", delay=is_held))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-        root.addHandler(handler)
+        is_file = isinstance(handler, logging.FileHandler)
+        root.addHandler(_Held(handler) if is_file and is_held else handler)
+
+
+def release_log() -> None:
+    """Writes the lines that `open_log` kept back, and all further ones at once."""
+    root = logging.getLogger("vq")
+    for held in [handler for handler in root.handlers if isinstance(handler, _Held)]:
+        root.removeHandler(held)
+        root.addHandler(held.let_go())
+
+
+class _Held(logging.handlers.MemoryHandler):
+    """Keeps the lines of a log back."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__(2**16, logging.CRITICAL + 1, handler, flushOnClose=False)
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:  # noqa: N802 - the name is logging's
+        """Never by itself."""
+        return False
+
+    def let_go(self) -> logging.Handler:
+        """Hands the lines on, and gives the handler that gets all further ones."""
+        handler = self.target
+        assert handler is not None
+        self.flush()
+        self.close()
+        return handler
 
 
 class _Console(logging.Handler):
