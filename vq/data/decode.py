@@ -1,37 +1,89 @@
-"""The bytes of an image file become RGB pixels, whatever its colour space, depth, transparency or rotation."""
+"""The bytes of an image file become RGB pixels, whatever its colour space, depth, transparency or rotation.
+
+docs/data.md states one rule for each kind of file. Files may come from anywhere: only decoders that run no other
+program are used, only regular files are read, and the size of an image is looked at before it is decoded.
+"""
 
 import io
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vq.data.base import UndecodableImage
 
-_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's names for grey of more than 8 bits
+Image.init()  # older Pillows have no AVIF
+FORMATS = tuple(
+    kind for kind in ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM") if kind in Image.OPEN
+)
+"""The formats that are read, told from the content. Pillow knows more; its EPS decoder would start Ghostscript."""
+
+MAX_PIXELS = 2**26
+"""Height times width of the largest image that is decoded, 8192 x 8192: at most 1.5 GB while it is decoded."""
+
+_PILLOWS_LIMIT = 178_956_970  # beyond so many pixels Pillow refuses by itself
+_BYTES_A_PIXEL = 8  # of an uncompressed file: four channels of 16 bits
+_OTHER_BYTES = 2**26  # of a file, for its metadata
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+_SCALED = ((np.arange(2**16) + 128) // 257).astype(np.uint8)  # 0..65535 to the nearest of 0..255
+_TURNS = {  # the EXIF orientation, and what makes it upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION, _BITS, _PHOTOMETRIC, _TILE_SIDES = 0x0112, 258, 262, (322, 323)  # tags of EXIF and TIFF
 
 
-def read_image(path: Path, name: str) -> UInt8[Tensor, "3 h w"]:
+def checked_max_pixels(place: str, max_pixels: int) -> int:
+    """`max_pixels`, if it is a limit that can be kept.
+
+    Raises:
+        ValueError: If it is below 1, or above Pillow's own limit.
+    """
+    if not 1 <= max_pixels <= _PILLOWS_LIMIT:
+        raise ValueError(f"{place}: expected max_pixels from 1 to {_PILLOWS_LIMIT:,}, got {max_pixels}")
+    return max_pixels
+
+
+def read_image(path: Path, name: str, *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:
     """Decodes a file to RGB pixels 0..255.
 
     Args:
-        path: The file.
+        path: A regular file, or a link to one.
         name: What to call it if it is broken.
+        max_pixels: See `decode_image`; a file of more than 8 bytes for each of so many pixels, and 64 MiB, is
+            refused unread.
 
     Raises:
-        UndecodableImage: If it cannot be read or decoded.
+        UndecodableImage: If it is no regular file, or cannot be read or decoded.
     """
+    most = _BYTES_A_PIXEL * max_pixels + _OTHER_BYTES
     try:
-        data = path.read_bytes()
+        # Opening a pipe would wait for a writer without O_NONBLOCK; a regular file is read as always.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UndecodableImage(name, "expected a regular file, found a folder, pipe or device")
+            size = os.fstat(descriptor).st_size
+            data = file.read(size + 1) if size <= most else b""
     except OSError as error:
-        raise UndecodableImage(name, f"cannot be read ({error})") from error
-    return decode_image(data, name)
+        raise UndecodableImage(name, f"cannot be read ({error.strerror or error})") from error
+    if size > most:
+        raise UndecodableImage(name, f"the file has {size:,} bytes, more than {most:,}; raise max_pixels")
+    return decode_image(data, name, max_pixels=max_pixels)
 
 
-def decode_image(data: bytes, name: str) -> UInt8[Tensor, "3 h w"]:
+def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:
     """Decodes an encoded image to RGB pixels 0..255, upright, transparency composited on white.
 
     The format is told from the content, not from a file name (ImageNet holds a PNG named .JPEG). Grey is
@@ -41,40 +93,86 @@ def decode_image(data: bytes, name: str) -> UInt8[Tensor, "3 h w"]:
     transparency and leave CMYK as it is; so everything goes through Pillow.
 
     Args:
-        data: A whole file.
+        data: A whole file, of one of `FORMATS`.
         name: What to call it if it is broken.
+        max_pixels: Height times width, from which on it is not decoded.
 
     Returns:
         A view of pixels that lie row by row with the colours side by side, as Pillow left them; resizing
         reads them so, and a copy would cost as much as a fifth of the decoding.
 
     Raises:
-        UndecodableImage: If it is empty, truncated, no image, or of floats, whose range nobody knows.
+        UndecodableImage: If it is empty, truncated, no image, too large, or of numbers whose range nobody knows.
     """
     if not data:
         raise UndecodableImage(name, "the file is empty")
     # Pillow meets hostile bytes with nearly every exception there is (OSError, SyntaxError, IndexError,
-    # struct.error, ...), so all of them mean one thing here: the image is broken.
+    # struct.error, MemoryError, ...), so all of them mean one thing here: the image is broken.
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image, max_pixels)
+            image.load()
+            pixels = np.array(_upright(_to_rgb(image), image))
+    except UnidentifiedImageError as error:
+        reason = f"UnidentifiedImageError: expected one of {', '.join(FORMATS)}, found none of them"
+        raise UndecodableImage(name, reason) from error
     except Exception as error:
         raise UndecodableImage(name, f"{type(error).__name__}: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    tags = getattr(image, "tag_v2", {})
+    tile = [int(tags.get(tag, 1)) for tag in _TILE_SIDES]  # a tile may be larger than its image
+    if max(width * height, tile[0] * tile[1]) > max_pixels:
+        what = (
+            f"{height} x {width} pixels" if width * height > max_pixels else f"tiles of {tile[1]} x {tile[0]}"
+        )
+        raise ValueError(
+            f"has {what}, more than max_pixels={max_pixels:,}; remove it, shrink it or raise the limit"
+        )
+
+
+def _upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(source.getexif().get(_ORIENTATION, 1))
+    except Exception:  # EXIF that cannot be read says nothing
+        turn = None
+    return pixels if turn is None else pixels.transpose(turn)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("an image of floats has no known range of values")
-    if image.mode in _DEEP_MODES:
-        image = _sixteen_to_eight_bits(image)
+    mode = image.mode
+    if mode in _SIXTEEN_BITS or (
+        mode == "I" and image.format in ("PNG", "PPM")
+    ):  # Pillow reads these as 0..65535
+        return Image.fromarray(_sixteen_to_eight_bits(image)).convert("RGB")
+    if mode == "F" or mode.startswith("I"):
+        numbers = "floats" if mode == "F" else "integers of 32 bits, or with a sign,"
+        raise ValueError(f"an image of {numbers} has no known range of values; save it with 8 or 16 bits")
+    if mode == "LAB":
+        raise ValueError("colours in LAB depend on a profile; save the image in RGB")
+    if mode == "La":
+        image = image.convert("LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
+def _sixteen_to_eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Scales 0..65535 to 0..255; Pillow's own `convert` would clip everything above 255 to white."""
-    values = np.asarray(image).astype(np.float64)
-    return Image.fromarray(np.clip(np.rint(values / 257), 0, 255).astype(np.uint8))
+    values = np.asarray(image)
+    table, tags = _SCALED, getattr(image, "tag_v2", {})
+    if tuple(tags.get(_BITS, ())) == (12,):
+        table = ((np.arange(2**16) * 510 + 4095) // 8190).clip(max=255).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero; Pillow inverts this for 8 bits only
+        table = 255 - table
+    # In pieces: an index takes eight bytes a pixel.
+    pieces = np.array_split(values, max(1, values.size >> 20))
+    scaled = np.concatenate([table[piece] for piece in pieces])
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        scaled[values == transparent] = 255
+    return scaled

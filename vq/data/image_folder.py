@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vq.data.base import ImageDataset
-from vq.data.decode import read_image
+from vq.data.decode import MAX_PIXELS, checked_max_pixels, read_image
 from vq.registry import DATASETS
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -45,11 +45,14 @@ class ImageFolder(ImageDataset):
             such file, or holds some both directly and in folders.
     """
 
-    def __init__(self, *, root: str | Path, extensions: Sequence[str] = EXTENSIONS) -> None:
+    def __init__(
+        self, *, root: str | Path, extensions: Sequence[str] = EXTENSIONS, max_pixels: int = MAX_PIXELS
+    ) -> None:
         if isinstance(extensions, str) or not extensions or not all(e.startswith(".") for e in extensions):
             raise ValueError(f"ImageFolder: expected extensions such as ('.png', '.jpg'), got {extensions!r}")
-        self.root = Path(root)
+        self.root = expanded(root)
         self.extensions = tuple(extension.lower() for extension in extensions)
+        self.max_pixels = checked_max_pixels("ImageFolder", max_pixels)
 
     def __len__(self) -> int:
         """The number of files."""
@@ -58,7 +61,7 @@ class ImageFolder(ImageDataset):
     def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
         """Decodes file `index` to RGB pixels 0..255, upright, on white."""
         name = self.key(index)
-        return read_image(self.root / name, name)
+        return read_image(self.root / name, name, max_pixels=self.max_pixels)
 
     def key(self, index: int) -> str:
         """The file's path below the root, with forward slashes."""
@@ -141,7 +144,7 @@ class ImageNet(ImageDataset):
     def __init__(self, *, root: str | Path = "data/imagenet", split: str = "train") -> None:
         if split not in ("train", "val"):
             raise ValueError(f"ImageNet: expected split 'train' or 'val', got {split!r}")
-        self.root = Path(root)
+        self.root = expanded(root)
         self.split = split
 
     def __len__(self) -> int:
@@ -186,6 +189,18 @@ class ImageNet(ImageDataset):
                 "named like n01440764; sort the images into one folder a class, or use ImageFolder"
             )
         return folder
+
+
+def expanded(root: str | Path) -> Path:
+    """A folder as the user wrote it, with a leading `~` or `~name` replaced by that home folder.
+
+    Raises:
+        ValueError: If there is no such user.
+    """
+    try:
+        return Path(root).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"root: expected a folder, got {str(root)!r}: {error}") from error
 
 
 def _hidden(entry: "os.DirEntry[str]") -> bool:
