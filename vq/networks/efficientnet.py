@@ -10,6 +10,7 @@ from torch import Tensor
 from vq import pretrained
 from vq.networks.features import FeatureNetwork
 from vq.networks.sizes import check_counts
+from vq.registry import FEATURE_NETWORKS
 
 EFFICIENTNET_WEIGHTS = "efficientnet_lite0/imagenet.safetensors"
 """The file's place below the pretrained folder."""
@@ -38,6 +39,7 @@ _STAGES = (
 _BLOCKS = [block if i == 0 else block._replace(stride=1) for block, count in _STAGES for i in range(count)]
 
 
+@FEATURE_NETWORKS.register_module()  # type: ignore[untyped-decorator]
 class EfficientNetLite0(FeatureNetwork):
     """Turns images into the features of EfficientNet-Lite0, trained to classify ImageNet.
 
@@ -87,7 +89,7 @@ class EfficientNetLite0(FeatureNetwork):
 
     def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Images in [-1, 1] to the last map of each resolution: `channels` at 1/2, 1/4, ... 1/32 of `size`."""
-        x, maps = image, []
+        x, maps = image.to(self.get_buffer("fc_bias").dtype), []
         if tuple(image.shape[2:]) != (self.size, self.size):
             x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
         x = F.relu6(self._conv(x, "stem", stride=2))

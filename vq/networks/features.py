@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
+from vq.networks.frozen import FrozenWeights
+
 
 @runtime_checkable
 class FeaturePyramid(Protocol):
@@ -48,11 +50,10 @@ def frozen_pyramid(place: str, network: nn.Module) -> tuple[FeaturePyramid]:
     return (network,)
 
 
-class FeatureNetwork(nn.Module, ABC):
+class FeatureNetwork(FrozenWeights, ABC):
     """Turns images, as bytes, into feature vectors; frozen, in float32 inside any autocast.
 
-    All weights are buffers outside the state dict: `.to(device)` moves them, while no optimizer,
-    checkpoint or `.train()` ever touches them. The images are resized inside, so what a feature is
+    All weights are `FrozenWeights`. The images are resized inside, so what a feature is
     depends on the class's arguments and the weights alone, which the attributes name.
 
     Attributes:
@@ -93,8 +94,8 @@ class FeatureNetwork(nn.Module, ABC):
         }
 
     def freeze(self, name: str, tensor: Tensor) -> None:
-        """Keeps a float32 tensor as a buffer outside the state dict."""
-        self.register_buffer(name.replace(".", "_"), tensor.float().contiguous(), persistent=False)
+        """Keeps a tensor in float32 as a buffer outside the state dict."""
+        super().freeze(name, tensor.float().contiguous())
 
 
 @contextmanager

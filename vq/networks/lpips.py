@@ -5,9 +5,10 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vq import pretrained
+from vq.networks.frozen import FrozenWeights
 
 LPIPSTrunk = Literal["alex", "vgg"]
 
@@ -30,16 +31,15 @@ _STEPS: dict[str, tuple[tuple[str, int, int] | tuple[str, int] | str, ...]] = {
 _MIN_SIZE = {"alex": 31, "vgg": 16}
 
 
-class LPIPSNetwork(nn.Module):
+class LPIPSNetwork(FrozenWeights):
     """Measures how different two images look to a network trained on photographs (LPIPS v0.1).
 
     The trunk (AlexNet's or VGG16's convolutions, trained on ImageNet) turns both images into
     features at five depths; at each the unit-length features are subtracted, squared, weighted by
     channel as human judgements taught, averaged over positions and summed.
 
-    All weights are buffers outside the state dict: `.to(device)` moves them, while no optimizer,
-    checkpoint or `.train()` ever touches them. There is no dropout. It computes in float32, also
-    inside autocast. With `pyramid` it is a `FeaturePyramid`.
+    All weights are `FrozenWeights`. There is no dropout. It computes in float32, also inside autocast. With
+    `pyramid` it is a `FeaturePyramid`.
 
     Source: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, eq. 1; the weights of the authors'
         package `lpips` 0.1.4.
@@ -65,10 +65,10 @@ class LPIPSNetwork(nn.Module):
             )
         self.trunk = trunk
         # The mean and deviation of ImageNet's colours, moved from [0, 1] to [-1, 1] and rounded, as published.
-        self._freeze("shift", torch.tensor([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1))
-        self._freeze("scale", torch.tensor([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1))
+        self.freeze("shift", torch.tensor([-0.030, -0.088, -0.188], device="cpu").reshape(1, 3, 1, 1))
+        self.freeze("scale", torch.tensor([0.458, 0.448, 0.450], device="cpu").reshape(1, 3, 1, 1))
         for name, tensor in pretrained.tensors(f"lpips/{trunk}.safetensors").items():
-            self._freeze(name.replace(".", "_"), tensor)
+            self.freeze(name, tensor)
         heads = sum(step == "tap" for step in _STEPS[trunk])
         self.channels: tuple[int, ...] = tuple(
             self.get_buffer(f"head_{i}_weight").shape[1] for i in range(heads)
@@ -94,7 +94,7 @@ class LPIPSNetwork(nn.Module):
             with torch.no_grad():
                 wanted = self.pyramid(image)
             found = self.pyramid(reconstruction)
-            distance = torch.zeros(len(image), device=image.device)
+            distance = self.shift.new_zeros(len(image))
             for index, (a, b) in enumerate(zip(found, wanted, strict=True)):
                 difference = (_unit_length(a) - _unit_length(b)).square()
                 weighted = F.conv2d(difference, self.get_buffer(f"head_{index}_weight"))
@@ -103,7 +103,7 @@ class LPIPSNetwork(nn.Module):
 
     def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Images in [-1, 1] to the trunk's features after a ReLU at five depths, the shallowest first."""
-        x = (image.float() - self.shift) / self.scale
+        x = (image.to(self.shift.dtype) - self.shift) / self.scale
         taps: list[Tensor] = []
         layer = 0
         for step in _STEPS[self.trunk]:
@@ -118,9 +118,6 @@ class LPIPSNetwork(nn.Module):
                 case "tap":
                     taps.append(x)
         return taps
-
-    def _freeze(self, name: str, tensor: Tensor) -> None:
-        self.register_buffer(name, tensor, persistent=False)
 
 
 def _unit_length(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -11,17 +11,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vq import pretrained
+from vq.networks.frozen import FrozenWeights
 
 DINO_WEIGHTS = "dino/dino_deitsmall16_pretrain.pth"
 """The place of DINO's ViT-S/16 below the pretrained folder."""
 DINO_ADDRESS = "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"
 
 
-class TimmViTFeatures(nn.Module):
+class TimmViTFeatures(FrozenWeights):
     """Turns images into the tokens after some blocks of a frozen vision transformer, as maps.
 
     Images are resized (bilinear, antialiased) and brought to the mean and deviation that timm knows of the
-    network; the positions are interpolated to the size. All weights are buffers outside the state dict, and a
+    network; the positions are interpolated to the size. All weights are `FrozenWeights`, and a
     gradient flows to the image. It is a `FeaturePyramid`: `DINODiscriminator` and `FeatureLoss` take it. A gradient
     penalty needs second derivatives, which fused attention has not: set TIMM_FUSED_ATTN=0 in the environment.
 
@@ -75,7 +76,7 @@ class TimmViTFeatures(nn.Module):
         known: dict[str, Any] = self.trunk.pretrained_cfg
         for key, colours in (("mean", known["mean"]), ("deviation", known["std"])):
             tensor = torch.tensor(colours, dtype=torch.float32, device="cpu").reshape(1, 3, 1, 1)
-            self.register_buffer(key, tensor, persistent=False)
+            self.freeze(key, tensor)
         _keep_as_buffers(self.trunk.eval())
 
     def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
@@ -83,7 +84,7 @@ class TimmViTFeatures(nn.Module):
         if tuple(image.shape[2:]) != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
-        x = ((image + 1) / 2 - self.mean) / self.deviation
+        x = ((image.to(self.mean.dtype) + 1) / 2 - self.mean) / self.deviation
         maps: list[Tensor] = self.trunk.forward_intermediates(
             x, indices=list(self.blocks), norm=False, output_fmt="NCHW", intermediates_only=True
         )
