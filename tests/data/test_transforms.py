@@ -5,7 +5,17 @@ import pytest
 import torch
 from PIL import Image
 
-from vq.data import CenterCrop, PhotoDataset, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Resize
+from vq.data import (
+    CenterCrop,
+    ImageFolder,
+    ImageLoader,
+    PhotoDataset,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+)
+from vq.data.transforms import ImageTooLargeError
 from vq.ops.keyed import generator
 
 
@@ -140,3 +150,49 @@ def test_impossible_bounds_are_refused():
         RandomResizedCrop(size=8, scale=(0.5, 0.1))
     with pytest.raises(ValueError, match=r"RandomResizedCrop: expected 0 < ratio.*got ratio=\(2.0, 1.0\)"):
         RandomResizedCrop(size=8, ratio=(2.0, 1.0))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 20_000), (20_000, 1), (2, 3000), (1, 2**20)])
+def test_a_resize_that_would_take_gigabytes_is_refused(height, width):
+    with pytest.raises(
+        ImageTooLargeError, match=rf"Resize: an image of {height}x{width} .* more than 67,108,864 in all"
+    ):
+        Resize(size=256)(torch.zeros(1, dtype=torch.uint8).expand(3, height, width), generator(0))
+
+
+def test_a_long_panorama_is_resized():
+    assert Resize(size=8)(coordinates(1, 200), generator(0)).shape == (3, 8, 1600)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        (Resize(size=32), CenterCrop(size=32)),
+        (Resize(size=32), RandomCrop(size=32), RandomHorizontalFlip(p=0.5)),
+        (RandomHorizontalFlip(p=1.0), Resize(size=35), CenterCrop(size=32)),
+    ],
+    ids=["center", "random", "flip"],
+)
+def test_an_image_that_becomes_too_large_counts_as_undecodable(tmp_path, transforms, workers):
+    for i in range(5):
+        Image.new("RGB", (40, 40), (i, i, i)).save(tmp_path / f"{i}.png")
+    Image.new("RGB", (90_000, 1)).save(tmp_path / "spacer.png")
+    loader = ImageLoader(
+        dataset=ImageFolder(root=tmp_path),
+        transforms=transforms,
+        batch_size=6,
+        shuffle=False,
+        num_workers=workers,
+    )
+    (batch,) = loader.pass_batches()
+    assert (len(batch["key"]), batch["undecodable"]) == (5, ["spacer.png"])
+    trained = next(loader.train_batches(seed=0))
+    assert trained["key"].count("0.png") == 2  # the next image stands in
+    assert trained["undecodable"] == ["spacer.png"]
+
+
+def test_a_resized_crop_of_a_line_is_small():
+    crop = RandomResizedCrop(size=32)
+    for shape in ((1, 20_000), (20_000, 1)):
+        assert crop(coordinates(*shape), generator(0)).shape == (3, 32, 32)

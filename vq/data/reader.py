@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from vq.data.base import ImageDataset, UndecodableImage, UndecodableSetError
 from vq.data.sample import Sample
-from vq.data.transforms import Transform
+from vq.data.transforms import ImageTooLargeError, Transform
 from vq.ops.keyed import generator
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,8 @@ class SampleReader(Dataset[Sample | UndecodableImage]):
         for transform in self._transforms:
             try:
                 image = transform(image, keyed)
+            except ImageTooLargeError as error:
+                raise UndecodableImage(key, str(error)) from error
             except ValueError as error:
                 raise ValueError(f"ImageLoader: image {key!r}: {error}") from error
         return {"image": image, "label": self._dataset.label(draw.item), "key": key, "undecodable": ""}

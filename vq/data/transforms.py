@@ -11,7 +11,13 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from vq.data.decode import MAX_PIXELS
+from vq.errors import UserError
 from vq.registry import TRANSFORMS
+
+
+class ImageTooLargeError(UserError, ValueError):
+    """An image that a transform would make too large; a loader counts it as one that cannot be decoded."""
 
 
 class Transform(ABC):
@@ -41,6 +47,8 @@ class Resize(Transform):
 
     Raises:
         ValueError: If `size` is below 1.
+        ImageTooLargeError: When called, if the result would have more than 2^26 pixels: a line of 20,000 x 1
+            pixels would take 3.9 GB at a size of 256. A loader counts such an image as undecodable.
     """
 
     def __init__(self, *, size: int) -> None:
@@ -50,7 +58,17 @@ class Resize(Transform):
         self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
     ) -> UInt8[Tensor, "3 new_height new_width"]:
         """Scales one image; nothing is random."""
-        return image if min(image.shape[1:]) == self.size else _bicubic(image, [self.size])
+        height, width = image.shape[1:]
+        shorter, longer = sorted((height, width))
+        if shorter == self.size:
+            return image
+        new_longer = self.size * longer // shorter
+        if self.size * new_longer > MAX_PIXELS:
+            raise ImageTooLargeError(
+                f"Resize: an image of {height}x{width} would become {self.size} pixels on the shorter side and "
+                f"{new_longer:,} on the longer, more than {MAX_PIXELS:,} in all; crop it before, or remove it"
+            )
+        return _bicubic(image, [self.size])
 
 
 @TRANSFORMS.register_module()
