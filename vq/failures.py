@@ -36,6 +36,7 @@ _CURES = {
     errno.ENOMEM: "the memory is full; lower the batch size or num_workers",
     errno.EIO: "the disk cannot be read or written",
 }
+_MISPLACED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 _EXTRAS = {
     "wandb": "wandb", "timm": "teachers", "torch_fidelity": "fid", "cleanfid": "fid", "pytorch_fid": "fid",
     "pyarrow": "export", "webdataset": "export", "diffusers": "peers", "transformers": "peers",
@@ -82,6 +83,9 @@ def mendable(error: BaseException) -> str | None:
         ]
         what = " -> ".join(names) or error.strerror or str(error)
         return f"{what}: {_CURES[error.errno]}"
+    if isinstance(error, _MISPLACED) and error.errno is None:
+        text = str(error).strip()
+        return text.splitlines()[-1] if "Original Traceback" in text else text  # of a data loader's worker
     kind = f"{type(error).__module__}.{type(error).__name__}"  # torch may not have been imported
     if kind.startswith("torch") and kind.endswith(".OutOfMemoryError"):
         return f"the GPU's memory is full: {_first_line(error)}; lower the batch size, or use --autocast"

@@ -15,7 +15,6 @@ from vq.engine.schedules import Schedule
 from vq.engine.steps import Stateful, TrainStep, parallel
 from vq.engine.weight_ema import WeightEMA
 from vq.generators import Generator
-from vq.ops.images import to_signed_unit
 from vq.registry import STEPS
 
 
@@ -110,7 +109,7 @@ def tokens_of(
         return batch["indices"].to(device, torch.int64, non_blocking=True), label
     if tokenizer is None:
         raise ValueError("ProposalStep: the data are images; give a tokenizer, or data from a token store")
-    image = to_signed_unit(batch["image"].to(device, non_blocking=True))
+    image = batch["image"].to(device, non_blocking=True)  # uint8: `encode` maps it to [-1, 1]
     return tokenizer.encode(image), label  # type: ignore[operator]
 
 

@@ -24,7 +24,6 @@ from vq.data.token_store import (
     write_manifest,
     write_shard,
 )
-from vq.ops.images import to_signed_unit
 
 logger = logging.getLogger(__name__)
 SETTINGS = "settings.json"
@@ -251,7 +250,7 @@ def encode_views(
     """The indices of each view of a batch of images."""
     device = next(tokenizer.parameters()).device
     image = batch["image"].to(device, non_blocking=True)
-    views = [tokenizer.encode(to_signed_unit(view)) for view in cut_views(image, crops, size)]  # type: ignore[operator]
+    views = [tokenizer.encode(view) for view in cut_views(image, crops, size)]  # type: ignore[operator]
     return torch.stack(views, dim=1)
 
 

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from vq.quantizers import Quantizer
+from vq.tokenizers.inputs import COLOURS, as_images
 from vq.tokenizers.output import TokenizerOutput
-
-COLOURS = 3
 
 
 class Tokenizer(nn.Module, ABC):
@@ -54,9 +54,27 @@ class Tokenizer(nn.Module, ABC):
         Where there are several quantizers, those before it choose their codes as `encode` does.
         """
 
+    @torch.no_grad()
+    def encode(self, image: Shaped[Tensor, "*shape"]) -> Int[Tensor, "batch *index"]:
+        """Images -> int64 indices; changes no state, whatever the mode.
+
+        Args:
+            image: (batch, 3, height, width). uint8 means pixels 0..255; floats of any precision mean [-1, 1], and
+                may leave it a little, as resizing and noise do, up to 8 from 0.
+
+        Raises:
+            ImageInputError: If the shape or the type is another, or floats are farther from 0 or not finite.
+        """
+        return self.encode_images(self.as_images(image))
+
     @abstractmethod
-    def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
-        """Image in [-1, 1] -> int64 indices; changes no state, whatever the mode."""
+    def encode_images(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
+        """`encode` of images in [-1, 1] in the networks' precision, which are not checked again."""
+
+    def as_images(self, image: Shaped[Tensor, "*shape"]) -> Float[Tensor, "batch 3 height width"]:
+        """What `encode` makes of its argument: checked, in [-1, 1], in the networks' precision."""
+        dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
+        return as_images(image, dtype)
 
     @abstractmethod
     def decode(self, indices: Int[Tensor, "batch *index"]) -> Float[Tensor, "batch 3 height width"]:

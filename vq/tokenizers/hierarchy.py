@@ -2,9 +2,10 @@
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from vq.ops.integers import as_int64
 from vq.quantizers import QuantizeOutput, Quantizer
 from vq.registry import TOKENIZERS
 from vq.tokenizers.base import Tokenizer, check_colours
@@ -114,33 +115,39 @@ class TwoLevelTokenizer(Tokenizer):
     def latent(self, image: Images) -> Float[Tensor, "batch _rows _columns codebook_dim"]:
         """Image in [-1, 1] -> the vectors that the bottom's quantizer gets of it, given the top's codes."""
         features, top_z = self._top(image)
-        top = self.top_quantizer.decode(self.top_quantizer.encode(top_z.detach()))
-        return self._bottom(features, top.to(top_z.dtype))
+        top = self.top_quantizer.encode(top_z.detach())
+        return self._bottom(features, self.top_quantizer.decode(top, top_z.dtype))
 
     @torch.no_grad()
-    def encode_levels(self, image: Images) -> tuple[Map, Map]:
-        """Image in [-1, 1] -> the top map and the bottom map, int64; changes no state, whatever the mode."""
+    def encode_levels(self, image: Shaped[Tensor, "*shape"]) -> tuple[Map, Map]:
+        """Images -> the top map and the bottom map, int64; changes no state. See `encode` for what images may be."""
+        return self._levels(self.as_images(image))
+
+    def _levels(self, image: Images) -> tuple[Map, Map]:
         features, top_z = self._top(image)
         top = self.top_quantizer.encode(top_z)
-        return top, self.bottom_quantizer.encode(self._bottom(features, self.top_quantizer.decode(top)))
+        codes = self.top_quantizer.decode(top, top_z.dtype)
+        return top, self.bottom_quantizer.encode(self._bottom(features, codes))
 
     @torch.no_grad()
-    def decode_levels(self, top: Map, bottom: Map) -> Images:
+    def decode_levels(self, top: Shaped[Tensor, "*top"], bottom: Shaped[Tensor, "*bottom"]) -> Images:
         """The top map and the bottom map -> image, clamped to [-1, 1].
 
         Raises:
             ValueError: If an index is out of range, or the bottom map is not f times as large as the top map.
         """
         self._check_maps(top, bottom)
-        codes = self._both(self.top_quantizer.decode(top), self.bottom_quantizer.decode(bottom))
+        dtype = self.post_quant.weight.dtype
+        codes = self._both(self.top_quantizer.decode(top, dtype), self.bottom_quantizer.decode(bottom, dtype))
         image: Tensor = self.decoder(self.post_quant(codes)).clamp(-1, 1)
         return image
 
-    def encode(self, image: Images) -> Int[Tensor, "batch rows columns number"]:
+    @torch.no_grad()
+    def encode_images(self, image: Images) -> Int[Tensor, "batch rows columns number"]:
         """Image in [-1, 1] -> packed indices; changes no state, whatever the mode."""
-        return self.pack(*self.encode_levels(image))
+        return self.pack(*self._levels(image))
 
-    def decode(self, indices: Int[Tensor, "batch rows columns number"]) -> Images:
+    def decode(self, indices: Shaped[Tensor, "*axes"]) -> Images:
         """Packed indices -> image, clamped to [-1, 1].
 
         Raises:
@@ -148,18 +155,21 @@ class TwoLevelTokenizer(Tokenizer):
         """
         return self.decode_levels(*self.unpack(indices))
 
-    def pack(self, top: Map, bottom: Map) -> Int[Tensor, "batch rows columns number"]:
+    def pack(
+        self, top: Shaped[Tensor, "*top"], bottom: Shaped[Tensor, "*bottom"]
+    ) -> Int[Tensor, "batch rows columns number"]:
         """Two maps -> one tensor: at each top place its index, then those of the bottom places it covers.
 
         Raises:
             ValueError: If the bottom map is not f times as large as the top map.
         """
+        top, bottom = as_int64("TwoLevelTokenizer: top", top), as_int64("TwoLevelTokenizer: bottom", bottom)
         self._check_maps(top, bottom)
         f = self.top_factor
         cells = rearrange(bottom, "b (h p) (w q) -> b h w (p q)", p=f, q=f)
         return torch.cat([top[..., None], cells + self.top_quantizer.codebook_size], dim=-1)
 
-    def unpack(self, indices: Int[Tensor, "batch rows columns number"]) -> tuple[Map, Map]:
+    def unpack(self, indices: Shaped[Tensor, "*axes"]) -> tuple[Map, Map]:
         """The inverse of `pack`.
 
         Raises:
@@ -171,8 +181,9 @@ class TwoLevelTokenizer(Tokenizer):
                 f"TwoLevelTokenizer: expected indices whose last axis is {1 + f * f} long (one top index, {f * f} "
                 f"bottom ones), got the shape {tuple(indices.shape)}"
             )
-        cells = indices[..., 1:] - self.top_quantizer.codebook_size
-        return indices[..., 0], rearrange(cells, "b h w (p q) -> b (h p) (w q)", p=f, q=f)
+        whole = as_int64("TwoLevelTokenizer: indices", indices)
+        cells = whole[..., 1:] - self.top_quantizer.codebook_size
+        return whole[..., 0], rearrange(cells, "b h w (p q) -> b (h p) (w q)", p=f, q=f)
 
     def bypass(self, image: Images) -> Images:
         """Image in [-1, 1] -> what the networks alone make of it, with nothing quantized between them."""

@@ -1,7 +1,7 @@
 """The image tokenizer: encoder, quantizer, decoder, in the order in which an image meets them."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from vq.quantizers import Quantizer
@@ -68,7 +68,7 @@ class ImageTokenizer(Tokenizer):
         return TokenizerOutput(reconstruction=self._decode(quantize.quantized), quantize=quantize)
 
     @torch.no_grad()
-    def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
+    def encode_images(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
         """Image in [-1, 1] -> int64 indices; changes no state, whatever the mode.
 
         They are (batch, h, w) and then the quantizer's `index_shape`, or without h and w where it quantizes
@@ -77,13 +77,14 @@ class ImageTokenizer(Tokenizer):
         return self.quantizer.encode(self.latent(image))
 
     @torch.no_grad()
-    def decode(self, indices: Int[Tensor, "batch *index"]) -> Float[Tensor, "batch 3 height width"]:
-        """Indices -> image, clamped to [-1, 1].
+    def decode(self, indices: Shaped[Tensor, "batch *index"]) -> Float[Tensor, "batch 3 height width"]:
+        """Indices of any integer type -> image in the precision of the networks, clamped to [-1, 1].
 
         Raises:
-            ValueError: If an index is outside [0, codebook_size).
+            ValueError: If an index is not an integer in [0, codebook_size).
         """
-        return self._decode(self.quantizer.decode(indices)).clamp(-1, 1)
+        codes = self.quantizer.decode(indices, self.post_quant.weight.dtype)
+        return self._decode(codes).clamp(-1, 1)
 
     def bypass(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         """Image in [-1, 1] -> what the networks alone make of it, with nothing quantized between them."""
