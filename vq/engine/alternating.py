@@ -92,7 +92,7 @@ class AlternatingStep(TrainStep):
         for z, share in zip(vectors, shares_of([len(z) for z in vectors], self.device), strict=True):
             indices = quantizer.encode(z)
             codes = quantizer.distance.place(quantizer.codebook.vectors.to(z.dtype))
-            loss = share.common * quantizer.codebook.loss(quantizer.distance.place(z), codes[indices])
+            loss = share.local * quantizer.codebook.loss(quantizer.distance.place(z), codes[indices])
             torch.autograd.backward(loss)
             total = total + loss.detach()
         gradients = [p.grad for p in self.mover.parameters if p.grad is not None]
