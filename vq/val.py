@@ -1,9 +1,7 @@
 """Validates a run's checkpoints: `python -m vq.val NAME [CONFIG] [--load-from iter_100 ...]`."""
 
 import argparse
-import json
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +13,6 @@ if TYPE_CHECKING:
     from vq.engine.callbacks import Callback
     from vq.engine.validation import Validation
 
-POLL_SECONDS = 5.0
 logger = logging.getLogger("vq.val")  # __name__ is __main__ under python -m
 
 
@@ -59,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     from vq.engine.assemble import make_score_callback
     from vq.engine.launch import launched, open_log
     from vq.engine.validation import Validation
+    from vq.tokenizers.checkpoint import CheckpointError
 
     last_step = tree.get("trainer", {}).get("max_steps", 0)
     with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
@@ -74,25 +72,38 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
         )
         callback = make_score_callback(tree, run, name=f"{run.name}-val", wandb=args.wandb)
         callback.on_start(0, last_step)
-        scores = {}
+        scores, damaged = {}, []
         for checkpoint in checkpoints:
-            if args.follow and not checkpoint.exists():
-                logger.warning("%s is gone: the run keeps only its newest checkpoints", checkpoint)
-                continue
-            found = _validate(validation, run, checkpoint, callback, again=args.again)
-            scores[checkpoint.name] = found
+            if problem := _problem_of(checkpoint):
+                logger.warning("%s: passed over: %s", checkpoint, problem)
+                damaged += [] if args.follow else [f"{checkpoint}: {problem}"]
+            else:
+                found = _validate(validation, run, checkpoint, callback, again=args.again)
+                scores[checkpoint.name] = found
         callback.on_end(last_step)
+        if damaged:
+            raise CheckpointError("; ".join(damaged))
         return scores
+
+
+def _problem_of(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be scored, on every rank the same; None if it can."""
+    from vq import distributed
+    from vq.engine.checkpointer import verify
+
+    problem = verify(checkpoint)
+    if not checkpoint.exists():
+        problem = "it is gone: the run keeps only its newest checkpoints"
+    elif problem:
+        problem = f"damaged: {problem}"
+    return distributed.broadcast_object(problem)
 
 
 def _validate(
     validation: "Validation", run: Path, checkpoint: Path, callback: "Callback", *, again: bool
 ) -> dict[str, float]:
-    from vq.engine.checkpointer import verify
-    from vq.tokenizers.checkpoint import CheckpointError, find_weights, step_of
+    from vq.tokenizers.checkpoint import find_weights, step_of
 
-    if problem := verify(checkpoint):
-        raise CheckpointError(f"{checkpoint}: damaged: {problem}")
     directory, weights = run / "val" / checkpoint.name, [find_weights(checkpoint)]
     if not again and (scores := validation.found_before(weights, directory)) is not None:
         logger.info(
@@ -104,6 +115,7 @@ def _validate(
 
 def _wanted(run: Path, names: list[str], *, follow: bool, last_step: int) -> Iterator[Path]:
     """The checkpoints to validate; the first is looked for before anything is built."""
+    from vq.engine import following
     from vq.tokenizers.checkpoint import CheckpointError, checkpoints_in
 
     directory = run / "checkpoints"
@@ -117,27 +129,11 @@ def _wanted(run: Path, names: list[str], *, follow: bool, last_step: int) -> Ite
         raise CheckpointError(
             f"{directory}: there is no checkpoint; train first with python -m vq.train {run.name} ..."
         )
-    return _follow(directory, names, last_step) if follow else iter(_named(there, names))
+    return following.follow(run, names, last_step=last_step) if follow else iter(_named(there, names))
 
 
 def _named(checkpoints: list[Path], names: list[str]) -> list[Path]:
     return [path for path in reversed(checkpoints) if not names or path.name in names]
-
-
-def _follow(directory: Path, names: list[str], last_step: int) -> Iterator[Path]:
-    """Each checkpoint as it appears, on every rank the same; ends with the last step or the last name."""
-    from vq import distributed
-    from vq.tokenizers.checkpoint import checkpoints_in, step_of
-
-    done: set[str] = set()
-    while True:
-        found = [p.name for p in _named(checkpoints_in(directory), names) if p.name not in done]
-        for name in json.loads(distributed.broadcast_object(json.dumps(found))):
-            done.add(name)
-            yield directory / name
-            if step_of(directory / name) >= last_step or (names and done.issuperset(names)):
-                return
-        time.sleep(POLL_SECONDS)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ class RunLockedError(UserError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class _Holder:
+class Holder:
+    """The process that holds a lock: where it runs, its number, and since when."""
+
     host: str
     pid: int
     started: str
@@ -91,8 +93,8 @@ class RunLock:
             time.sleep(0.1)
         descriptor = found
         try:
-            self._take_over(_read(descriptor), descriptor)
-            holder = _Holder(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
+            self._take_over(holder_of(descriptor), descriptor)
+            holder = Holder(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
         except BaseException:
@@ -101,13 +103,13 @@ class RunLock:
         self._descriptor = descriptor
         threading.Thread(target=self._mark, args=(descriptor,), daemon=True).start()
 
-    def _busy(self, holder: _Holder | None) -> RunLockedError:
+    def _busy(self, holder: Holder | None) -> RunLockedError:
         return RunLockedError(
             f"{self.folder}: {holder or 'another process'} is training in this folder; wait for its end, stop it, or "
             f"choose another NAME"
         )
 
-    def _try(self) -> int | _Holder | None:
+    def _try(self) -> int | Holder | None:
         """A descriptor that holds the lock; if another process has it, that one, as far as it is known."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -123,11 +125,11 @@ class RunLock:
                     "%s: this file system has no locks (%s); start no second run here", self.path, error
                 )
                 return descriptor
-        holder = _read(descriptor)
+        holder = holder_of(descriptor)
         os.close(descriptor)  # none of this process's locks is on the file
         return holder
 
-    def _take_over(self, holder: _Holder | None, descriptor: int) -> None:
+    def _take_over(self, holder: Holder | None, descriptor: int) -> None:
         if holder is None:
             return
         if holder.host != socket.gethostname():
@@ -149,9 +151,10 @@ class RunLock:
                 return
 
 
-def _read(descriptor: int) -> _Holder | None:
+def holder_of(descriptor: int) -> Holder | None:
+    """The process that a lock file names; None if the file is empty or damaged."""
     try:
         content = json.loads(os.pread(descriptor, 4096, 0))
-        return _Holder(str(content["host"]), int(content["pid"]), str(content["started"]))
+        return Holder(str(content["host"]), int(content["pid"]), str(content["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
