@@ -92,7 +92,7 @@ def run_and_kill(
     time.sleep(delay)
     assert process.poll() is None, "the command ended before it could be killed"
     for _ in range(3):  # a process may have just started another
-        for pid in _processes(mark):
+        for pid in processes(mark):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -101,7 +101,8 @@ def run_and_kill(
     process.wait(timeout=30)
 
 
-def _processes(mark: str) -> list[int]:
+def processes(mark: str) -> list[int]:
+    """The processes that were started with `MARK=mark` in their environment, and still run."""
     found = []
     for entry in Path("/proc").iterdir():
         try:

@@ -2,11 +2,14 @@
 
 import csv
 import math
+import signal
+import subprocess
 import time
+import uuid
 from pathlib import Path
 
 import pytest
-from commands import ROOT, accepted, refused
+from commands import MARK, ROOT, accepted, command, environment, processes, refused
 
 PAGE = ROOT / "configs" / "compare" / "league.py"
 PICTURES = "dict(type='vq.data.ProceduralDataset', num_images=64, image_size=64)"
@@ -52,3 +55,27 @@ def test_tokens_and_bits_of_whole_tokenizers(tmp_path: Path, monkeypatch: pytest
         "f8_638_bits": (64, pytest.approx(64 * math.log2(1000))),
         "latent_159_bits": (16, pytest.approx(16 * math.log2(1000))),
     }
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_training_outlives_the_command(number: signal.Signals, tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        command("compare", PAGE, "--steps", 100_000, "--only", "fsq", "--override", SHORT[-1]),
+        cwd=tmp_path,
+        env=environment(**{MARK: mark}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while len(processes(mark)) < 2:  # the second one trains
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(number)
+    assert process.wait(timeout=20) == (128 + number if number != signal.SIGKILL else -number)
+    deadline = time.monotonic() + 20
+    while processes(mark):
+        assert time.monotonic() < deadline, "a process trains on"
+        time.sleep(0.1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vq import cli
+from vq.text import file_name
 
 logger = logging.getLogger("vq.compare")  # __name__ is __main__ under python -m
 
@@ -54,17 +55,18 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
 
     from vq.engine import league
     from vq.engine.callbacks import progress_bar
+    from vq.engine.ending import StopRequest
     from vq.engine.launch import launched, open_log
 
     written = []
-    with launched(device="cpu") as machine:
+    with StopRequest() as stop, stop.at_once(), launched(device="cpu") as machine:
         open_log(None)
         logger.info("%s", machine)
         for page, tree, names in configs:
             changes = [
                 re.sub(r"[^\w.]+", "-", word).strip("-") for word in (*args.config_options, *args.override)
             ]
-            folder = args.out / "_".join([page.stem, *changes])
+            folder = args.out / file_name("_".join([page.stem, *changes]))
             folder.mkdir(parents=True, exist_ok=True)
             steps = args.steps or tree["trainer"]["max_steps"]
             rows = []

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -54,7 +55,8 @@ def append_whole(path: Path, data: bytes) -> None:
                 written += os.write(descriptor, data[written:])
             os.fsync(descriptor)
         except OSError:
-            os.ftruncate(descriptor, before)
+            with suppress(OSError):
+                os.ftruncate(descriptor, before)
             raise
     finally:
         os.close(descriptor)

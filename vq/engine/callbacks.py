@@ -54,13 +54,13 @@ class Callback:
 def progress_bar() -> Progress:
     """A bar with ETA on a terminal; nothing elsewhere."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
     )

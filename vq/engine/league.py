@@ -5,11 +5,15 @@ import hashlib
 import json
 import math
 import multiprocessing
+import os
 import resource
+import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,10 @@ import torch
 
 from vq.engine import assemble
 from vq.engine.launch import Machine
+from vq.files import write_atomically
 from vq.ops.images import save_png, to_signed_unit
 from vq.ops.keyed import stable_hash
+from vq.text import file_name, printable
 
 Tree = Mapping[str, Any]
 Row = dict[str, Any]
@@ -57,12 +63,15 @@ def result_of(tree: Tree, name: str, seed: int, steps: int, folder: Path) -> Row
     Raises:
         RuntimeError: If the training failed; its traceback is on the console.
     """
-    path = folder / f"{name}_seed{seed}_{settings_key(tree, name, seed, steps)}.json"
+    path = folder / f"{file_name(name)}_seed{seed}_{settings_key(tree, name, seed, steps)}.json"
     if not path.exists():
         arguments = (tree, name, seed, steps, path, torch.get_num_threads())
         process = multiprocessing.get_context("spawn").Process(target=_train_one, args=(arguments,))
         process.start()
-        process.join()
+        try:
+            process.join()
+        finally:  # a signal to this process ends the other one too
+            _end(process)
         if process.exitcode != 0 or not path.exists():
             raise RuntimeError(
                 f"contestant {name!r}, seed {seed}: training ended with code {process.exitcode}"
@@ -71,14 +80,36 @@ def result_of(tree: Tree, name: str, seed: int, steps: int, folder: Path) -> Row
     return row
 
 
+def _end(process: BaseProcess) -> None:
+    """Ends a child that is still at work, with force if it does not obey."""
+    if process.is_alive():
+        process.terminate()
+        process.join(timeout=3)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone, however that ended; only the parent answers Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _train_one(arguments: tuple[Tree, str, int, int, Path, int]) -> None:
     tree, name, seed, steps, path, threads = arguments
+    _end_with_parent()
     torch.set_num_threads(threads)
     machine = Machine(device="cpu", rank=0, world_size=1, threads=threads, autocast=False)
     row = train_contestant(tree, name, seed, steps, machine, picture=path.with_suffix(".png"))
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(row, indent=2), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps(row, indent=2))
 
 
 def contestant_tree(tree: Tree, name: str) -> dict[str, Any]:
@@ -182,7 +213,7 @@ def write_table(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
     header = ["name", *(title for _, title, _ in shown)]
     lines = [f"{title}", "", "| " + " | ".join(header) + " |", "|---" + "|---:" * len(shown) + "|"]
     for row in table:
-        cells = [row["name"]]
+        cells = [printable(row["name"]).replace("|", r"\|")]
         for key, _, form in shown:
             spread = f" ± {row[key + '_spread'] / 2:.2f}" if key == "psnr" and row["seeds"] > 1 else ""
             cells.append(form.format(row[key]) + spread)
@@ -205,16 +236,23 @@ def _plot(table: Sequence[Row], title: str, path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(9, 0.32 * len(table) + 1.5), layout="constrained")
     colours = mpl.colormaps["viridis"]([row["codebook_usage"] for row in table])
-    bars = axes.barh([row["name"] for row in table], [row["psnr"] for row in table], color=colours)
+    bars = axes.barh([_label(row["name"]) for row in table], [row["psnr"] for row in table], color=colours)
     labels = [f"{row['psnr']:.2f} dB, {row['bits_per_token']:.0f} bits a token" for row in table]
     axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.invert_yaxis()
     lowest, highest = min(row["psnr"] for row in table), max(row["psnr"] for row in table)
     span = max(highest - lowest, 1.0)
-    axes.set(xlim=(lowest - 0.3 * span, highest + 0.4 * span), xlabel="validation PSNR (dB)", title=title)
+    axes.set(
+        xlim=(lowest - 0.3 * span, highest + 0.4 * span), xlabel="validation PSNR (dB)", title=_label(title)
+    )
     figure.colorbar(mpl.cm.ScalarMappable(cmap="viridis"), ax=axes, label="codebook usage")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _label(text: str) -> str:
+    """Text for a figure, in which a dollar sign is no formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def platform_line() -> str:
