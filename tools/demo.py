@@ -24,9 +24,9 @@ DIGITS = Path("work_dirs/demo/digits")
 DIGITS_CONFIG = "configs/fsq/240_digits.py"
 WRITER = Path("work_dirs/demo/llama_digits")
 WRITER_CONFIG = "configs/ar/llama_digits.py"
-LONGER = {  # generators that --full trains too: name, page, its tokenizer and its page, steps, at most so many minutes
-    "llama_emoji": ("configs/ar/llama_emoji.py", RUN, CONFIG, 1500, 30),
-    "maskgit_digits": ("configs/maskgit/digits.py", DIGITS, DIGITS_CONFIG, 3000, 15),
+LONGER = {  # generators that --full trains too: name, page, its tokenizer, steps, at most so many minutes
+    "llama_emoji": ("configs/ar/llama_emoji.py", RUN, 1500, 30),
+    "maskgit_digits": ("configs/maskgit/digits.py", DIGITS, 3000, 15),
 }
 console = Console()
 
@@ -108,14 +108,12 @@ def write_digits(args: argparse.Namespace) -> None:
     digits, writer = DIGITS.relative_to("work_dirs"), WRITER.relative_to("work_dirs")
     limit = f".trainer.max_minutes:{args.minutes}"
     command("5. a tokenizer of handwritten digits", "train", digits, DIGITS_CONFIG, "--override", limit)
-    command("6. its tokens", "tokenize", digits, DIGITS_CONFIG, "--train")
-    command("   and those of the digits kept for validation", "tokenize", digits, DIGITS_CONFIG)
+    command("6. its tokens", "tokenize", digits, "--train")
+    command("   and those of the digits kept for validation", "tokenize", digits)
     options = ["--config-options", f"it_state_dict::{DIGITS}", f"max_steps:{args.writer_steps}"]
     command("7. a generator: class to tokens", "train", writer, WRITER_CONFIG, *options, "--override", limit)
     made = WRITER / "generated"
-    command(
-        "8. new digits", "generate", writer, WRITER_CONFIG, *options[:2], "--num-per-class", 10, "--out", made
-    )
+    command("8. new digits", "generate", writer, "--num-per-class", 10, "--out", made)
     console.rule("[bold]9. who recognises them")
     console.print("$ python -m tools.judge_digits", str(made), style="cyan", highlight=False)
     scores = judge(made)
@@ -129,19 +127,19 @@ def write_digits(args: argparse.Namespace) -> None:
 
 def train_longer() -> None:
     """The generators of `LONGER`, over the tokenizers that the demo has trained."""
-    for name, (page, tokenizer, tokenizer_page, steps, minutes) in LONGER.items():
+    for name, (page, tokenizer, steps, minutes) in LONGER.items():
         writer = DIGITS.with_name(name)
         if writer.exists():
             shutil.rmtree(writer)
         source, target = tokenizer.relative_to("work_dirs"), writer.relative_to("work_dirs")
         for split in ([], ["--train"]):
-            command(f"tokens for {page}", "tokenize", source, tokenizer_page, *split)
+            command(f"tokens for {page}", "tokenize", source, *split)
         options = ["--config-options", f"it_state_dict::{tokenizer}"]
         length = [f"max_steps:{steps}"]
         limit = ["--override", f".trainer.max_minutes:{minutes}"]
         command(f"a longer training: {page}", "train", target, page, *options, *length, *limit)
         made = ["--num-per-class", 10, "--out", writer / "generated"]
-        command("new pictures", "generate", target, page, *options, *made)
+        command("new pictures", "generate", target, *made)
     scores = judge(DIGITS.with_name("maskgit_digits") / "generated")
     console.print(
         f"The classifier takes {scores['generated']:.1%} of MaskGIT's digits for the digit that was asked for.",
@@ -167,7 +165,7 @@ def main() -> None:
     limits = [f".trainer.max_steps:{args.steps}", f".trainer.max_minutes:{args.minutes}"]
     name = RUN.relative_to("work_dirs")
     command("1. train", "train", name, CONFIG, "--override", *limits)
-    command("2. validate", "val", name, CONFIG)
+    command("2. validate", "val", name)
     pictures = save_examples(RUN / "pictures", 4)
     command("3. pictures to indices", "inference", RUN, *pictures, "--size", 64, "--out", RUN / "inference")
     indices = [RUN / "inference" / f"{p.stem}_indices.npy" for p in pictures]
