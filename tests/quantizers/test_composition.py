@@ -57,9 +57,8 @@ NESTED: dict[str, Callable[[Quantizer], Quantizer]] = {
     "grouped residual": lambda inner: ProductQuantizer(
         quantizers=[ResidualQuantizer(quantizers=[inner], depth=2)], groups=2
     ),
-    "multi-scale bottleneck of digits": lambda inner: MultiScaleResidualQuantizer(
-        quantizer=BottleneckQuantizer(quantizer=CarryQuantizer(quantizer=inner, digits=2), dim=4),
-        scales=[1, 2],
+    "multi-scale digits": lambda inner: MultiScaleResidualQuantizer(
+        quantizer=CarryQuantizer(quantizer=inner, digits=2), scales=[1, 2]
     ),
     "one codebook in two quantizers": lambda inner: ResidualQuantizer(
         quantizers=[inner, VectorQuantizer(codebook=inner.codebook)]  # type: ignore[arg-type]
@@ -107,19 +106,23 @@ def compositions(book: str) -> list[tuple[str, Quantizer]]:
     parts = zip(itertools.cycle(DISTANCES), itertools.cycle(ESTIMATORS[:] + ESTIMATORS[:1]))
     for (name, wrap), regulariser in itertools.product(wrappers.items(), REGULARISERS):
         distance, estimator = next(parts)
-        inner = vector_quantizer(book, distance, estimator, regulariser)
-        label = f"{name} over {book}, {distance.__name__}, {type(inner.estimator).__name__}, {regulariser}"
-        made.append((label, wrap(inner)))
+        label = f"{name} over {book}, {distance.__name__}, {estimator.__name__}, {regulariser}"
+
+        def inner(
+            distance: type = distance, regulariser: type | None = regulariser, **options: Any
+        ) -> VectorQuantizer:
+            regularisers = [regulariser()] if regulariser else []
+            return VectorQuantizer(
+                codebook=BOOKS[book](), distance=distance(), regularisers=regularisers, **options
+            )
+
+        try:
+            made.append((label, wrap(inner(estimator=estimator()))))
+        except ValueError as error:
+            if "has no effect" not in str(error):
+                raise
+            made.append((label.replace(estimator.__name__, "StraightThrough"), wrap(inner())))
     return made
-
-
-def vector_quantizer(book: str, distance: type, estimator: type, regulariser: type | None) -> VectorQuantizer:
-    options = {"distance": distance(), "regularisers": [regulariser()] if regulariser else []}
-    try:
-        return VectorQuantizer(codebook=BOOKS[book](), estimator=estimator(), **options)
-    except ValueError as error:
-        assert "has no effect" in str(error)
-        return VectorQuantizer(codebook=BOOKS[book](), **options)
 
 
 def batch(quantizer: Quantizer) -> Tensor:
@@ -172,7 +175,8 @@ def train_two_steps(label: str, quantizer: Quantizer) -> None:
         (out.loss + out.quantized.square().mean()).backward()
         assert out.loss.isfinite(), label
         assert out.quantized.isfinite().all(), label
-        assert z.grad is not None and z.grad.isfinite().all(), label
+        assert z.grad is not None, label
+        assert z.grad.isfinite().all(), label
         for name, parameter in quantizer.named_parameters():
             assert parameter.grad is None or parameter.grad.isfinite().all(), f"{label}: {name}"
         if isinstance(book, EMACodebook) and book.revival is None and began and usage is not None:

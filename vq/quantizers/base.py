@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from vq.ops.integers import as_int64
 from vq.ops.precision import at_least_float32, computed_in
@@ -170,6 +170,15 @@ class Quantizer(Part, ABC):
         A wrapper hands on what its quantizer would see. Only the first vectors of a forward that a codebook is
         shown matter, so a wrapper may call it with other vectors than it will quantize.
         """
+
+    @property
+    def needs_task_gradient(self) -> bool:
+        """Whether something in it learns, or works, by the gradient of the task alone, not by its own loss."""
+        inner = [part for part in self.children() if isinstance(part, Quantizer | nn.ModuleList)]
+        quantizers = [
+            part for each in inner for part in (each if isinstance(each, nn.ModuleList) else [each])
+        ]
+        return any(part.needs_task_gradient for part in quantizers if isinstance(part, Quantizer))
 
     def _over_ranks(self, mean: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """A mean over this rank's unmasked vectors as a part of the loss (see there)."""

@@ -17,7 +17,8 @@ class BottleneckQuantizer(Quantizer):
 
     $q = W_{out} Q(W_{in} z + b_{in}) + b_{out}$. Few channels keep many codes in use: LlamaGen has 8,
     ViT-VQGAN 32, both with `CosineDistance`. The loss is the quantizer's own, in the low dimension; the
-    gradient of the task passes through both maps, which learn from it.
+    gradient of the task passes through both maps, which learn from it. Put it around a residual quantizer, not
+    into its stages, around which that gradient passes.
 
     Source: Yu et al. 2022 (ViT-VQGAN), https://arxiv.org/abs/2110.04627, section 3.2 ("Factorized codes").
 
@@ -51,6 +52,11 @@ class BottleneckQuantizer(Quantizer):
     def example(cls) -> "BottleneckQuantizer":
         """Sixteen codes of length 4 for vectors of length 6."""
         return cls(quantizer=VectorQuantizer(codebook=LearnedCodebook.example()), dim=6)
+
+    @property
+    def needs_task_gradient(self) -> bool:
+        """The map back learns from nothing else."""
+        return True
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         output: QuantizeOutput = self.quantizer(_apply(self.project_in, z), mask)

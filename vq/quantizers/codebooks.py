@@ -69,6 +69,12 @@ class Codebook(Part, ABC):
         """The codes as they are now."""
 
     @property
+    def learns_by_gradient(self) -> bool:
+        """Whether a gradient that reaches the codes moves something."""
+        with torch.enable_grad():
+            return self.vectors.requires_grad
+
+    @property
     def codes(self) -> Float[Tensor, "size dim"]:
         """The codes to search: `vectors` or, in a recomputation, their values in the forward that it repeats."""
         return self.vectors if self._first_codes is None else replace_value(self.vectors, self._first_codes)
@@ -252,7 +258,10 @@ class LearnedCodebook(Codebook):
         dim: The length of each.
         init: Where they begin.
         revival: What happens to unused codes; None leaves them alone.
-        usage_decay: With a revival, how much of the average usage stays in each step.
+        usage_decay: With a revival, how much of the average usage stays in each step; None is 0.99.
+
+    Raises:
+        ValueError: If there is a usage_decay but no revival, which alone needs the usage.
     """
 
     usage: Tensor
@@ -264,10 +273,15 @@ class LearnedCodebook(Codebook):
         dim: int,
         init: Initialization | None = None,
         revival: Revival | None = None,
-        usage_decay: float = 0.99,
+        usage_decay: float | None = None,
     ) -> None:
         super().__init__(size=size, dim=dim, init=init or UniformInit(), revival=revival)
-        self.usage_decay = usage_decay
+        if usage_decay is not None and revival is None:
+            raise ValueError(
+                f"LearnedCodebook: expected no usage_decay without a revival, got {usage_decay}, which has no effect; "
+                f"leave it out, or add a revival"
+            )
+        self.usage_decay = 0.99 if usage_decay is None else usage_decay
         self.weight = nn.Parameter(self.init.draw(size, dim))
         if revival is not None:
             self.register_buffer("usage", torch.ones(size))

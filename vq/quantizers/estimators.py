@@ -13,6 +13,11 @@ from vq.registry import QUANTIZER_PARTS
 class Estimator(ABC):
     """Gives the codes a gradient. The value is always that of `code`, bit for bit."""
 
+    @property
+    def moves_codes(self) -> bool:
+        """Whether the gradient of the task reaches the codes too, which then must learn by gradient."""
+        return False
+
     @abstractmethod
     def __call__(
         self, z: Float[Tensor, "*lead dim"], code: Float[Tensor, "*lead dim"]
@@ -63,6 +68,11 @@ class Synchronised(Estimator):
     """
 
     nu: float = 0.2
+
+    @property
+    def moves_codes(self) -> bool:
+        """Unless `nu` is 0."""
+        return self.nu != 0
 
     def __call__(
         self, z: Float[Tensor, "*lead dim"], code: Float[Tensor, "*lead dim"]

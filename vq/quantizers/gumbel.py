@@ -83,6 +83,11 @@ class GumbelQuantizer(Quantizer):
         """Sixteen codes of length 4."""
         return cls(size=16, dim=4)
 
+    @property
+    def needs_task_gradient(self) -> bool:
+        """The codes learn from nothing else."""
+        return True
+
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         vectors = z.reshape(-1, self.codebook_dim)
         counted = None if mask is None else mask.reshape(-1)
@@ -155,6 +160,11 @@ class SoftmaxQuantizer(Quantizer):
     def example(cls) -> "SoftmaxQuantizer":
         """Sixteen codes of length 4."""
         return cls(size=16, dim=4)
+
+    @property
+    def needs_task_gradient(self) -> bool:
+        """The codes learn from nothing else."""
+        return True
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         vectors, codes = z.reshape(-1, self.codebook_dim), self.codes.to(z.dtype)

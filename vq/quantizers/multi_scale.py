@@ -16,6 +16,7 @@ from vq.ops.precision import computed_in
 from vq.ops.reductions import mean_square
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.codebooks import EMACodebook
+from vq.quantizers.residual import check_own_learning
 from vq.quantizers.vector import VectorQuantizer
 from vq.registry import QUANTIZERS
 
@@ -52,8 +53,8 @@ class MultiScaleResidualQuantizer(Quantizer):
         mix: $\rho$, in [0, 1]; 0 has no convolutions.
 
     Raises:
-        ValueError: If there are no scales, they shrink, the quantizer has more than one index a vector, or
-            `num_convs` or `mix` is out of range.
+        ValueError: If there are no scales, they shrink, the quantizer has more than one index a vector or
+            needs the gradient of the task, or `num_convs` or `mix` is out of range.
 
     Example:
         >>> quantizer = MultiScaleResidualQuantizer(quantizer=VectorQuantizer.example(), scales=[1, 2, 4])
@@ -76,6 +77,7 @@ class MultiScaleResidualQuantizer(Quantizer):
                 f"MultiScaleResidualQuantizer: expected a quantizer with one index a vector, got one with the "
                 f"index_shape {quantizer.index_shape}"
             )
+        check_own_learning("MultiScaleResidualQuantizer", [quantizer])
         if num_convs < 1 or not 0 <= mix <= 1:
             raise ValueError(
                 f"MultiScaleResidualQuantizer: expected num_convs >= 1 and mix in [0, 1], got {num_convs} and "
@@ -91,6 +93,11 @@ class MultiScaleResidualQuantizer(Quantizer):
         self.conv_of_scale = [used.index(number) for number in chosen]
         dim = self.codebook_dim
         self.convs = nn.ModuleList(_identity_conv(dim) for _ in used if mix)
+
+    @property
+    def needs_task_gradient(self) -> bool:
+        """Not for codes: it passes around the scales."""
+        return False
 
     @classmethod
     def example(cls) -> "MultiScaleResidualQuantizer":

@@ -30,7 +30,11 @@ class VectorQuantizer(Quantizer):
         commitment_weight: beta of eq. 3; the paper uses 0.25.
         estimator: How the gradient of the task reaches `z`.
         distance: What "nearest" means. With `CosineDistance` vectors and codes have length 1 throughout.
-        regularisers: Further objectives on the codes, such as `EntropyRegulariser`; added to the loss.
+        regularisers: Further objectives on the codes, such as `EntropyRegulariser`; added to the loss. Over codes
+            without a gradient, such as averages, they move `z` alone, or as `OrthogonalRegulariser` only measure.
+
+    Raises:
+        ValueError: If the estimator has a gradient for the codes, and they do not learn by gradient.
 
     Example:
         >>> import torch
@@ -53,6 +57,12 @@ class VectorQuantizer(Quantizer):
         self.regularisers = tuple(regularisers)
         self.commitment_weight = commitment_weight
         self.estimator = estimator or StraightThrough()
+        if self.estimator.moves_codes and not codebook.learns_by_gradient:
+            raise ValueError(
+                f"VectorQuantizer: expected a codebook that learns by gradient for {type(self.estimator).__name__}, "
+                f"which has no effect on the codes of {type(codebook).__name__}; use LearnedCodebook, or leave the "
+                f"estimator out"
+            )
         self.distance = distance or EuclideanDistance()
         self.codebook_size, self.codebook_dim = codebook.size, codebook.dim
 
@@ -60,6 +70,11 @@ class VectorQuantizer(Quantizer):
     def example(cls) -> "VectorQuantizer":
         """Sixteen learned codes of length 4."""
         return cls(codebook=LearnedCodebook.example())
+
+    @property
+    def needs_task_gradient(self) -> bool:
+        """Whether the estimator does anything but hand the gradient straight through."""
+        return not isinstance(self.estimator, StraightThrough)
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         vectors = self.distance.place(z.reshape(-1, self.codebook_dim))
