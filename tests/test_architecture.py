@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"ops", "registry", "config", "distributed", "pretrained", "signatures", "errors", "files", "text"},
+    {
+        "ops",
+        "optimizers",
+        "registry",
+        "config",
+        "distributed",
+        "pretrained",
+        "signatures",
+        "errors",
+        "files",
+        "text",
+    },
     {"layers"},
     {"networks"},
     {"quantizers", "losses", "metrics", "data"},

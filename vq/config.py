@@ -10,16 +10,27 @@ languages, and cannot fill in a config's options before the file runs.
 """
 
 import ast
+import codecs
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from vq import signatures
-from vq.registry import ConfigError, argument_problems, slot_of, suggest
+from vq.registry import (
+    RUNTIME,
+    CodeName,
+    ConfigError,
+    argument_problems,
+    check_depth,
+    runtime_hint,
+    shown,
+    slot_of,
+    suggest,
+)
 
 SECTIONS = (
     "train_data",
@@ -38,6 +49,15 @@ SECTIONS = (
 NAMED_PARTS = ("contestants", "tokenizers")
 """The sections that are named parts, not one part: `contestants = dict(fsq=dict(type=...), ...)`."""
 
+MAX_CHARACTERS = 4_000_000
+"""The longest JSON that is read; the project's longest config has 20 thousand characters."""
+
+MAX_PAGES = 4
+"""How many pages may each name the next one as the page of their tokenizer."""
+
+PRETRAINED_TOKENIZER = ("vq.tokenizers.pretrained_tokenizer", "vq.tokenizers.pretrained.pretrained_tokenizer")
+"""The full names of the function whose `config` may be a page."""
+
 Tree = dict[str, Any]
 
 
@@ -46,52 +66,129 @@ def load(
 ) -> Config:
     """Reads and checks a config.
 
+    A page (`.py`) is code, and runs: give only one that you trust. The classes that it names are `CodeName`s, which
+    `vq.registry.build` imports. A `.json` is data: nothing of it runs, and it may name registered classes only.
+
     Args:
-        path: A Python page, or the JSON that a run or a checkpoint keeps.
+        path: A page, or the JSON that a run or a checkpoint keeps.
         options: Values for the names that the page declares in `options = dict(...)`, filled in
             before it runs.
-        overrides: `.path.to[0].key` -> value, assigned after it ran.
+        overrides: `.path.to[0].key` -> value, assigned after it ran. Only that one place changes.
 
     Returns:
-        An `mmengine.Config` of plain data; `.text` is the page verbatim and `.filename` its path.
+        An `mmengine.Config` of plain data; `.text` is the page verbatim and `.filename` its path. Where a page says
+        `pretrained_tokenizer(config=PAGE)`, the tokenizer of that page is written out, and no page is named any more.
 
     Raises:
         ConfigError: With the place, the nearest valid name, and for a page the line.
     """
-    file = Path(path)
-    if not file.is_file():
-        siblings = [str(p) for p in sorted(file.parent.glob("*.py"))] if file.parent.is_dir() else []
-        raise ConfigError(f"{path}: there is no such config{suggest(str(path), siblings)}")
-    text = file.read_text(encoding="utf-8")
-    if file.suffix == ".json":
-        if options:
-            raise ConfigError(f"{path}: a JSON config has no options; use --override")
-        tree, page = json.loads(text), None
-    else:
-        page = _Page(file, text)
-        tree = page.run(options or {})
-    for key, value in (overrides or {}).items():
-        _assign(tree, key, value)
+    return _load(path, options or {}, overrides or {}, ())
+
+
+def _load(
+    path: str | Path, options: Mapping[str, Any], overrides: Mapping[str, Any], inside: tuple[Path, ...]
+) -> Config:
+    file, text = Path(path), read_text(path)
+    if file.resolve() in inside or len(inside) > MAX_PAGES:
+        raise ConfigError(
+            f"{path}: names itself as the page of its tokenizer, or {MAX_PAGES} pages in a row do"
+        )
+    page = _Page(file, text) if file.suffix == ".py" else None
+    if page is None and options:
+        raise ConfigError(f"{path}: a JSON config has no options; use --override")
+    tree = _parse_json(file, text) if page is None else page.run(options)
     try:
         tree = _plain(tree, "")
+        for key, value in overrides.items():
+            _assign(tree, key, _plain(value, key))
+        if page is not None:
+            tree = _with_code_names(tree)
+            tree = _with_pages_written_out(tree, (*inside, file.resolve()))
         check(tree)
     except ConfigError as error:
         raise ConfigError(f"{path}{page.line_of(str(error)) if page else ''}: {error}") from None
     return Config(tree, cfg_text=text, filename=str(path), format_python_code=False)
 
 
-def check(tree: Mapping[str, Any]) -> None:
-    """Compares every key of a config with the classes it names, without importing them.
+def read_text(path: str | Path) -> str:
+    """The text of a config file.
 
     Raises:
-        ConfigError: For an unknown section, class or argument, with the nearest valid one.
+        ConfigError: If there is no such file, its name does not end in .py or .json, or it is not UTF-8.
+    """
+    file = Path(path)
+    if not file.is_file():
+        siblings = [str(p) for p in sorted(file.parent.glob("*.py"))] if file.parent.is_dir() else []
+        what = "is a folder, expected a config (.py or .json)" if file.is_dir() else "there is no such config"
+        raise ConfigError(f"{path}: {what}{suggest(str(path), siblings)}")
+    if file.suffix not in (".py", ".json"):
+        raise ConfigError(f"{path}: expected a page (.py) or a resolved config (.json)")
+    try:
+        content = file.read_bytes()
+        if content.startswith(codecs.BOM_UTF8) and file.suffix == ".json":
+            raise ConfigError(f"{path}: begins with a byte order mark; save it as UTF-8 without one")
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _parse_json(file: Path, text: str) -> Tree:
+    tree = parse_json(text, str(file))
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{file}: expected an object with the sections of a config, got a {type(tree).__name__}"
+        )
+    return tree
+
+
+def parse_json(text: str, place: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ConfigError: If it is cut or not JSON, holds a key twice, or is nested too deeply.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(
+            f"{place}: expected at most {MAX_CHARACTERS:,} characters of JSON, got {len(text):,}"
+        )
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{place}:{error.lineno}: not valid JSON, or cut: {error.msg}") from None
+    except RecursionError:
+        raise ConfigError(f"{place}: nested too deeply") from None
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> Tree:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {shown(repeated)} stands twice in one object")
+    return found
+
+
+def check(tree: Mapping[str, Any]) -> None:
+    """Compares every key of a config, and the type of each plain value, with the classes it names, without importing
+    them.
+
+    Raises:
+        ConfigError: For an unknown section, class or argument, with the nearest valid one; for a value that an
+            annotation contradicts; and for an argument that the command fills in.
     """
     for key, value in tree.items():
         if key not in SECTIONS:
-            raise ConfigError(f"unknown section {key!r}{suggest(key, SECTIONS)}")
+            raise ConfigError(f"unknown section {shown(key)}{suggest(key, SECTIONS)}")
+        if key in NAMED_PARTS and not isinstance(value, Mapping):
+            raise ConfigError(f"{key}: expected dict(name=dict(type=..., ...), ...), got {shown(value)}")
         for place, part in value.items() if key in NAMED_PARTS else [(key, value)]:
             if not isinstance(part, Mapping) or "type" not in part:
-                raise ConfigError(f"{place}: expected dict(type=..., ...), got {part!r}")
+                raise ConfigError(f"{place}: expected dict(type=..., ...), got {shown(part)}")
         _check_value(value, key)
 
 
@@ -130,9 +227,9 @@ def parse_literal(text: str) -> Any:
     """
     try:
         return _literal(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise ConfigError(
-            f"{text!r} is not a literal (a number, 'text', None, True, [..], (..), dict(key=..)); "
+            f"{shown(text)} is not a literal (a number, 'text', None, True, [..], (..), dict(key=..)); "
             f"for a string without quotes write key::text"
         ) from None
 
@@ -149,6 +246,8 @@ def parse_assignments(words: list[str]) -> Tree:
         key, colon, value = word.partition(":")
         if not colon or not key:
             raise ConfigError(f"{word!r}: expected key:literal or key::text")
+        if key in result:
+            raise ConfigError(f"{word!r}: {key} is given twice; give it once")
         result[key] = value[1:] if value.startswith(":") else parse_literal(value)
     return result
 
@@ -162,6 +261,8 @@ class _Page:
             self.tree = ast.parse(text, filename=str(file))
         except SyntaxError as error:
             raise ConfigError(f"{file}:{error.lineno}: not valid Python: {error.msg}") from None
+        except (ValueError, RecursionError, MemoryError) as error:  # a null byte, a thousand brackets
+            raise ConfigError(f"{file}: not valid Python: {error}") from None
 
     def run(self, options: Mapping[str, Any]) -> Tree:
         """The page's sections."""
@@ -170,10 +271,12 @@ class _Page:
         namespace: Tree = {"__file__": str(self.file), "__name__": "config"}
         try:
             exec(compile(ast.fix_missing_locations(module), str(self.file), "exec"), namespace)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             line = _line_in(error, str(self.file))
             raise ConfigError(f"{self.file}:{line}: {type(error).__name__}: {error}") from error
-        return {name: namespace[name] for name in self._sections()}
+        self._check_options(options, namespace)
+        self._check_names()
+        return {section: namespace[section] for section in SECTIONS if section in namespace}
 
     def line_of(self, message: str) -> str:
         """`:line` of the keyword that an error message quotes first, if the page has it; else ''."""
@@ -188,39 +291,66 @@ class _Page:
                     return f":{node.lineno}"
         return ""
 
-    def _sections(self) -> list[str]:
-        """The assigned top-level names that are sections; any other must be read somewhere."""
-        assigned = [
-            (target.id, node.lineno)
-            for node in self.tree.body
-            if isinstance(node, ast.Assign)
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        ]
+    def _check_names(self) -> None:
+        """Refuses a top-level name that is no section and that nothing reads: a misspelt section, most likely."""
         read = {n.id for n in ast.walk(self.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-        for name, line in assigned:
-            if name not in SECTIONS and name not in read and name != "options":
+        for name, line in _assigned_names(self.tree.body):
+            if name not in (*SECTIONS, "options", *read) and not name.startswith("_"):
                 raise ConfigError(
                     f"{self.file}:{line}: {name!r} is not a section, and nothing reads it{suggest(name, SECTIONS)}"
                 )
-        return [section for section in SECTIONS if section in dict(assigned)]
+
+    def _declarations(self) -> list[tuple[str, ast.keyword | ast.Dict, int]]:
+        """Each option that `options = dict(...)` or `{...}` declares: its name, and where its value stands."""
+        found: list[tuple[str, ast.keyword | ast.Dict, int]] = []
+        for node in ast.walk(self.tree):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+            if not any(isinstance(t, ast.Name) and t.id == "options" for t in targets):
+                continue
+            value = node.value  # type: ignore[attr-defined]
+            if isinstance(value, ast.Call):
+                found += [(keyword.arg or "", keyword, 0) for keyword in value.keywords]
+            elif isinstance(value, ast.Dict):
+                keys = [str(getattr(key, "value", "")) for key in value.keys]
+                found += [(key, value, i) for i, key in enumerate(keys)]
+        return found
 
     def _fill_options(self, options: Mapping[str, Any]) -> None:
-        declared = [
-            keyword
-            for node in self.tree.body
-            if isinstance(node, ast.Assign)
-            and any(isinstance(t, ast.Name) and t.id == "options" for t in node.targets)
-            and isinstance(node.value, ast.Call)
-            for keyword in node.value.keywords
-        ]
-        names = [keyword.arg or "" for keyword in declared]
+        declared = self._declarations()
+        names = [name for name, _, _ in declared]
         for name, value in options.items():
             if name not in names:
                 hint = suggest(name, names) if names else "; it declares none (options = dict(...))"
                 raise ConfigError(f"{self.file}: the config has no option {name!r}{hint}")
-            keyword = declared[names.index(name)]
-            keyword.value = ast.copy_location(ast.parse(repr(value), mode="eval").body, keyword.value)
+            _, place, i = declared[names.index(name)]
+            literal = ast.parse(repr(value), mode="eval").body
+            if isinstance(place, ast.keyword):
+                place.value = ast.copy_location(literal, place.value)
+            else:
+                place.values[i] = ast.copy_location(literal, place.values[i])
+
+    def _check_options(self, options: Mapping[str, Any], namespace: Tree) -> None:
+        """Refuses an option that the page replaces, or does not read."""
+        used = namespace.get("options")
+        for name, value in options.items():
+            if not isinstance(used, Mapping) or used.get(name) != value:
+                raise ConfigError(
+                    f"{self.file}: the page replaces its option {name!r} after it was set to {value!r}"
+                )
+        subscripts = [
+            node for node in ast.walk(self.tree)
+            if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "options"
+        ]  # fmt: skip
+        reads = [n for n in ast.walk(self.tree) if isinstance(n, ast.Name) and n.id == "options"]
+        constants = {node.slice.value for node in subscripts if isinstance(node.slice, ast.Constant)}
+        if sum(isinstance(n.ctx, ast.Load) for n in reads) > len(subscripts) or len(constants) < len(
+            {ast.unparse(node.slice) for node in subscripts}
+        ):
+            return  # read as a whole, or by a computed name
+        for name in options:
+            if name not in constants:
+                raise ConfigError(f"{self.file}: the page declares the option {name!r} but does not read it")
 
     def _statement(self, node: ast.stmt) -> ast.stmt:
         """An import of a class becomes an assignment of its full name; all else stays."""
@@ -252,7 +382,49 @@ class _Page:
         return ast.copy_location(assignment, node)
 
 
+def _assigned_names(body: list[ast.stmt]) -> Iterator[tuple[str, int]]:
+    """The names that statements bind, with their lines; not those that functions, classes and comprehensions bind."""
+    queue: list[ast.AST] = list(body)
+    while queue:
+        node = queue.pop(0)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        own_names = ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.ListComp | ast.DictComp | ast.SetComp
+        if not isinstance(node, own_names | ast.GeneratorExp | ast.AsyncFunctionDef):
+            queue += ast.iter_child_nodes(node)
+
+
+def _with_code_names(value: Any) -> Any:
+    """The value with every `type` marked as named by code."""
+    if isinstance(value, Mapping):
+        return {
+            k: CodeName(v) if k == "type" and isinstance(v, str) else _with_code_names(v)
+            for k, v in value.items()
+        }
+    return [_with_code_names(v) for v in value] if isinstance(value, list) else value
+
+
+def _with_pages_written_out(value: Any, inside: tuple[Path, ...]) -> Any:
+    """The value with the tokenizer of a page in place of `pretrained_tokenizer(config=PAGE)`."""
+    if isinstance(value, list):
+        return [_with_pages_written_out(v, inside) for v in value]
+    if not isinstance(value, Mapping):
+        return value
+    node = {key: _with_pages_written_out(child, inside) for key, child in value.items()}
+    if node.get("type") in PRETRAINED_TOKENIZER and "config" in node:
+        page = node.pop("config")
+        if page is not None and node.get("tokenizer") is not None:
+            raise ConfigError("pretrained_tokenizer: config and tokenizer say the same; give one of them")
+        if page is not None:
+            tree = _load(page, {}, {}, inside).to_dict()
+            if "tokenizer" not in tree:
+                raise ConfigError(f"{page}: expected a config with a section 'tokenizer', got none")
+            node["tokenizer"] = tree["tokenizer"]
+    return node
+
+
 def _check_value(value: Any, path: str) -> None:
+    check_depth(path)
     if isinstance(value, Mapping):
         if "type" in value:
             _check_node(value, path)
@@ -271,17 +443,24 @@ def _check_node(node: Mapping[str, Any], path: str) -> None:
     # What is missing may come at run time (parameters, world size), so only `build` can tell.
     if problem := argument_problems(node["type"].rpartition(".")[2], given, list(signature.names), []):
         raise ConfigError(f"{path}: {problem}")
+    slot = path.rpartition(".")[2].partition("[")[0]
+    filled_in = RUNTIME.get("train_step" if slot == "step" else slot, {})
+    for key in given:
+        if key in filled_in and key in signature.names:
+            raise ConfigError(f"{path}.{key}: {runtime_hint(path, key)}")
+        if expected := signature.expected(key, node[key]):
+            raise ConfigError(f"{path}.{key}: expected {expected}, got {shown(node[key])}")
 
 
 def _signature(node: Mapping[str, Any], path: str) -> signatures.Signature | None:
     name = node["type"]
     if not isinstance(name, str):
-        raise ConfigError(f"{path}.type: expected the name of a class, got {name!r}")
+        raise ConfigError(f"{path}.type: expected the name of a class, got {shown(name)}")
     if "." not in name:
         registry = slot_of(path)
         if registry is None:
             raise ConfigError(f"{path}.type: give {name!r} by its full dotted name")
-        (location,) = registry._locations
+        location = registry._locations[0]
         if signatures.has_name(location, name) is False:
             known = [n for n in signatures.public_names(location) if n[:1].isupper()]
             raise ConfigError(f"{path}.type: no {registry.name} is called {name!r}{suggest(name, known)}")
@@ -345,26 +524,38 @@ def _steps(key: str) -> list[str | int]:
 
 
 def _plain(value: Any, path: str) -> Any:
-    """The value with tuples as lists, so that a config equals its own JSON; anything else is refused."""
+    """A copy of the value with tuples as lists, so that a config equals its own JSON; anything else is refused.
+
+    Parts that share a variable of the page become parts of their own, so that an override changes one of them.
+    """
+    check_depth(path)
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, f"{path}.{k}".lstrip(".")) for k, v in value.items()}
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigError(f"{path}: expected text as the keys of a dict, got {shown(key)}")
+        return {k: _plain(v, f"{path}.{k}" if path else k) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v, f"{path}[{i}]") for i, v in enumerate(value)]
-    raise ConfigError(f"{path}: a config holds plain data, got {type(value).__name__} {value!r}")
+    raise ConfigError(f"{path}: a config holds plain data, got {type(value).__name__} {shown(value)}")
 
 
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call):
         if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args:
             raise ValueError
-        return {_keyword(k): _literal(k.value) for k in node.keywords}
+        names = [_keyword(k) for k in node.keywords]
+        if len(set(names)) < len(names):
+            raise ValueError("a key stands twice")
+        return dict(zip(names, [_literal(k.value) for k in node.keywords], strict=True))
     if isinstance(node, ast.List | ast.Tuple):
         values = [_literal(v) for v in node.elts]
         return values if isinstance(node, ast.List) else tuple(values)
     if isinstance(node, ast.Dict):
         keys = [_literal(k) if k is not None else None for k in node.keys]
+        if len(set(keys)) < len(keys):
+            raise ValueError("a key stands twice")
         return dict(zip(keys, map(_literal, node.values), strict=True))
     return ast.literal_eval(node)
 

@@ -2,21 +2,36 @@
 
 The decorator `@QUANTIZERS.register_module()` leaves a class as it is: every class of this project
 can be used in plain Python, without a config. This is the only importer of `mmengine.registry`.
+
+Data may name registered classes only. A name that a page gives is a `CodeName`, which `build` imports wherever it
+stands; JSON and the metadata of weight files hold plain strings, and those are looked up in the registries alone.
 """
 
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.registry import Registry
 
+from vq import signatures
 from vq.errors import UserError
+from vq.text import printable
 
 
 class ConfigError(UserError, ValueError):
     """A config that cannot be used. The message starts with the place in the config."""
+
+
+class CodeName(str):
+    """The full name of a class, given by a page that the user typed: code, which may name any class.
+
+    The name itself carries this, through copies and merges of a config. What is written to a file is a plain string.
+    """
+
+    __slots__ = ()
 
 
 def _registry(name: str, *locations: str) -> Registry:
@@ -29,6 +44,7 @@ QUANTIZER_PARTS = _registry("quantizer part", "vq.quantizers")
 ENCODERS = _registry("encoder", "vq.networks")
 DECODERS = _registry("decoder", "vq.networks")
 LAYERS = _registry("layer", "vq.layers")
+FEATURE_NETWORKS = _registry("feature network", "vq.networks")
 DISCRIMINATORS = _registry("discriminator", "vq.networks")
 TOKENIZERS = _registry("tokenizer", "vq.tokenizers")
 GENERATORS = _registry("generator", "vq.generators")
@@ -42,6 +58,7 @@ STEPS = _registry("train step", "vq.engine")
 SCHEDULES = _registry("schedule", "vq.engine")
 CALLBACKS = _registry("callback", "vq.engine")
 ENGINES = _registry("engine part", "vq.engine")
+OPTIMIZERS = _registry("optimizer", "vq.optimizers")
 
 SLOTS: dict[str, Registry] = {
     "quantizer": QUANTIZERS,
@@ -63,6 +80,8 @@ SLOTS: dict[str, Registry] = {
     "transformer": LAYERS,
     "positions": LAYERS,
     "attention": LAYERS,
+    "augmentation": LAYERS,
+    "network": FEATURE_NETWORKS,
     "tokenizer": TOKENIZERS,
     "generator": GENERATORS,
     "contestants": QUANTIZERS,
@@ -80,107 +99,175 @@ SLOTS: dict[str, Registry] = {
     "step": STEPS,
     "adversary": ENGINES,
     "schedule": SCHEDULES,
+    "optimizer": OPTIMIZERS,
     "trainer": ENGINES,
     "evaluator": ENGINES,
+    "checkpointer": ENGINES,
 }
 """Which registry a config key draws from. Below any other key stands a class by its full name."""
 
 COLLECTIONS = ("losses", "penalties", "contestants", "tokenizers", "annealing")
 """The keys whose entries are named parts: `losses=dict(l1=dict(type=...), ...)`."""
 
+MAX_DEPTH = 64
+"""How many keys and indices the place of a node may have; the project's own pages have at most 9."""
+
+RUNTIME: dict[str, dict[str, str]] = {
+    "train_step": {
+        "tokenizer": "the section tokenizer",
+        "generator": "the section generator",
+        "autocast": "--autocast",
+    },
+    "optimizer": {"params": "the parameters of what the step trains"},
+    "schedule": {"total_steps": "trainer.max_steps"},
+    "trainer": {
+        "train_step": "the section train_step",
+        "batches": "the section train_data",
+        "checkpointer": "the section checkpointer",
+        "evaluator": "the section evaluator",
+        "val_data": "the section val_data",
+        "callback": "the command",
+        "seed": "--seed",
+    },
+    "evaluator": {"tokenizer": "the section tokenizer"},
+    "checkpointer": {"directory": "NAME", "config": "CONFIG"},
+}
+"""What a command fills in, by the key of the node, and where it comes from; a config may not have these arguments."""
+
 REGISTRIES: dict[str, Registry] = {registry.name: registry for registry in (*SLOTS.values(), CALLBACKS)}
 """Every registry by its name (`--list quantizer`)."""
 
 
-def build(node: Mapping[str, Any], *, path: str, registered_only: bool = False, **runtime: Any) -> Any:
+def build(node: Mapping[str, Any], *, path: str, **runtime: Any) -> Any:
     """Builds the object that a config node describes, its children first.
 
-    Classes never see a config: a nested node arrives in `__init__` as the built object.
+    Classes never see a config: a nested node arrives in `__init__` as the built object. The names of all arguments are
+    compared with the class before anything inside the node is built.
 
     Args:
-        node: `dict(type="module.Class" or "ShortName", **arguments)`.
+        node: `dict(type="module.Class" or "ShortName", **arguments)`. Python code may give the class itself.
         path: The node's place in the config, such as `tokenizer.quantizer`; errors start with it,
             and its last key says which registry a short name is looked up in (`SLOTS`).
-        registered_only: Refuse every class that is not in a registry of this project. Set for a
-            config that came with a checkpoint: that file is data and may not name arbitrary code.
-        **runtime: Arguments that exist only at run time; they replace a node's own keys.
+        **runtime: Arguments that exist only at run time. A node that has one of them too is refused.
 
     Raises:
-        ConfigError: If the class is unknown, an argument is unknown or missing, the class refuses
-            a value, or the result does not belong into its slot.
+        ConfigError: If the class is unknown, or not registered and not named by code; an argument is unknown, missing
+            or given at run time; the class refuses a value; the result does not belong into its slot; or the
+            node is nested too deeply.
     """
-    target = resolve(node.get("type"), path, registered_only=registered_only)
-    arguments = {
-        key: build_value(value, path=f"{path}.{key}", registered_only=registered_only)
-        for key, value in node.items()
-        if key != "type" and key not in runtime
-    }
-    arguments |= runtime
-    _check_arguments(target, arguments, path)
+    check_depth(path)
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{path}: expected dict(type=..., ...), got {shown(node)}")
+    name = node.get("type")
+    target = resolve(name, path)
+    for key in node:
+        if key in runtime:
+            raise ConfigError(f"{path}.{key}: {runtime_hint(path, key)}")
+    given = [key for key in node if key != "type"]
+    _check_arguments(target, [*given, *runtime], path)
+    arguments = {key: build_value(node[key], path=f"{path}.{key}") for key in given}
     try:
-        return target(**arguments)
-    except ConfigError:
-        raise
+        return target(**arguments, **runtime)
+    except UserError as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{path}: {error}") from error
+    except FileNotFoundError as error:  # weights or statistics; the message says where they come from
+        raise ConfigError(f"{path}: {_name(target)} lacks a file: {error}") from error
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: {target.__name__} refuses its arguments: {error}") from error
-    except FileNotFoundError as error:  # weights or statistics; the message says what brings them
-        raise ConfigError(f"{path}: {target.__name__} lacks a file: {error}") from error
+        raise ConfigError(f"{path}: {_name(target)} refuses its arguments: {error}") from error
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError) as error:
+        if isinstance(name, CodeName):
+            raise
+        raise ConfigError(
+            f"{path}: {_name(target)} refuses its arguments: {type(error).__name__}: {error}"
+        ) from error
 
 
-def build_value(value: Any, *, path: str, registered_only: bool = False) -> Any:
-    """Builds whatever nodes stand inside a value: a node, or a dict or list that holds some."""
+def build_value(value: Any, *, path: str) -> Any:
+    """Builds whatever nodes are inside a value: a node, or a dict or list that holds some."""
+    check_depth(path)
     if isinstance(value, Mapping):
         if "type" in value:
-            return build(value, path=path, registered_only=registered_only)
-        return {
-            k: build_value(v, path=f"{path}.{k}", registered_only=registered_only) for k, v in value.items()
-        }
+            return build(value, path=path)
+        return {k: build_value(v, path=f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, list | tuple):
-        built = [
-            build_value(v, path=f"{path}[{i}]", registered_only=registered_only) for i, v in enumerate(value)
-        ]
+        built = [build_value(v, path=f"{path}[{i}]") for i, v in enumerate(value)]
         return tuple(built) if isinstance(value, tuple) else built
     return value
 
 
-def resolve(name: Any, path: str, *, registered_only: bool = False) -> Any:
+def check_depth(path: str) -> None:
+    """Refuses a place that is nested more than `MAX_DEPTH` deep, which only damaged or hostile data are.
+
+    Raises:
+        ConfigError: With the beginning of the place.
+    """
+    if path.count(".") + path.count("[") > MAX_DEPTH:
+        raise ConfigError(f"{path[:80]}...: nested more than {MAX_DEPTH} deep, or inside itself")
+
+
+def resolve(name: Any, path: str) -> Any:
     """The class or function that a node's `type` names.
 
     Args:
-        name: A full dotted name, or a short name of the registry that `path` draws from.
+        name: A full dotted name, or a short name of the registry that `path` draws from. Only a `CodeName` may
+            name a class outside the registries.
         path: The node's place.
-        registered_only: See `build`.
+
+    Raises:
+        ConfigError: If there is no such class, or it does not belong in this place.
     """
+    if callable(name):
+        return name
     if not isinstance(name, str):
-        raise ConfigError(f"{path}.type: expected the name of a class, got {name!r}")
+        raise ConfigError(f"{path}.type: expected the name of a class, got {shown(name)}")
     registry = slot_of(path)
     if "." in name:
-        module, _, attribute = name.rpartition(".")
-        if registered_only and not module.startswith("vq."):
-            raise ConfigError(
-                f"{path}.type: {name} is not a class of vq, and this config is not trusted code"
-            )
-        target = _import(module, attribute, path)
-        if registered_only and target not in registered_classes():
-            raise ConfigError(f"{path}.type: {name} is not in any registry of vq")
+        target = _import(name, path) if isinstance(name, CodeName) else _registered(name, path)
         if registry is not None:
             _check_slot(target, registry, path)
         return target
     if registry is None:
         raise ConfigError(
-            f"{path}.type: give {name!r} by its full dotted name; this place has no short names"
+            f"{path}.type: give {shown(name)} by its full dotted name; this place has no short names"
         )
-    target = registry.get(name)
+    registry.import_from_location()
+    target = registry.module_dict.get(name)  # `Registry.get` would import a module of this name
     if target is None:
         known = sorted(registry.module_dict)
-        raise ConfigError(f"{path}.type: no {registry.name} is called {name!r}{suggest(name, known)}")
+        raise ConfigError(f"{path}.type: no {registry.name} is called {shown(name)}{suggest(name, known)}")
     return target
 
 
+def _registered(name: str, path: str) -> Any:
+    """The registered class of this name; no module is imported that the registries do not import."""
+    for target in registered_classes():
+        if name == f"{target.__module__}.{target.__qualname__}":
+            return target
+    module, _, attribute = name.rpartition(".")
+    target = vars(sys.modules[module]).get(attribute) if _is_of_registries(module) else None
+    if target is not None and any(target is known for known in registered_classes()):
+        return target
+    if module.startswith("vq.") and not signatures.has_module(module):
+        raise ConfigError(f"{path}.type: there is no module {shown(module)} (for {shown(name)})")
+    if module.startswith("vq.") and signatures.has_name(module, attribute) is False:
+        hint = suggest(attribute, signatures.public_names(module))
+        raise ConfigError(f"{path}.type: {module} has no {shown(attribute)}{hint}")
+    raise ConfigError(
+        f"{path}.type: {shown(name)[1:-1]} is not a class of vq's registries, and a config in a file (JSON, weights) "
+        f"may name only those; for a class of your own, give the page (.py) that names it as CONFIG"
+    )
+
+
+def _is_of_registries(module: str) -> bool:
+    return module.partition(".")[0] in ("vq", "torch") and module in sys.modules
+
+
 def _check_slot(target: Any, registry: Registry, path: str) -> None:
+    if any(target is own for own in registry.module_dict.values()):
+        return
     for other in REGISTRIES.values():
-        if target in other.module_dict.values() and target not in registry.module_dict.values():
-            raise ConfigError(f"{path}: expected a {registry.name}, got {target.__name__}, a {other.name}")
+        if any(target is theirs for theirs in other.module_dict.values()):
+            raise ConfigError(f"{path}: expected a {registry.name}, got {_name(target)}, a {other.name}")
 
 
 def slot_of(path: str) -> Registry | None:
@@ -192,17 +279,31 @@ def slot_of(path: str) -> Registry | None:
     return SLOTS.get(keys[-2]) if len(keys) > 1 and keys[-2] in COLLECTIONS else None
 
 
-def registered_classes() -> set[Any]:
-    """Every class in any registry of this project."""
-    for registry in REGISTRIES.values():
+def runtime_hint(path: str, key: str) -> str:
+    """What to say of an argument that a command fills in."""
+    place = path.rpartition(".")[2].partition("[")[0]
+    source = RUNTIME.get("train_step" if place == "step" else place, {}).get(key, "the command")
+    return f"expected no such key, for the value comes from {source}; leave {key!r} out"
+
+
+def registered_classes() -> list[Any]:
+    """Every class that a config from a file may name: those in any registry but that of the callbacks."""
+    registries = [registry for registry in REGISTRIES.values() if registry is not CALLBACKS]
+    for registry in registries:
         registry.import_from_location()
-    return {target for registry in REGISTRIES.values() for target in registry.module_dict.values()}
+    return [target for registry in registries for target in registry.module_dict.values()]
+
+
+def shown(value: Any) -> str:
+    """A value from a config as short printable text for a message."""
+    text = printable(repr(value))
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """The tail of an error message: the nearest valid name, or the list of them."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; valid here: {', '.join(known)}" if known else ""
@@ -212,7 +313,9 @@ def argument_problems(
     class_name: str, given: Iterable[str], names: list[str], required: Iterable[str]
 ) -> str:
     """What is wrong with the names of some arguments, one line each; empty if nothing is."""
-    problems = [f"unknown argument {name!r}{suggest(name, names)}" for name in given if name not in names]
+    problems = [
+        f"unknown argument {shown(name)}{suggest(name, names)}" for name in given if name not in names
+    ]
     problems += [f"missing argument {name!r}" for name in required if name not in set(given)]
     if not problems:
         return ""
@@ -220,19 +323,27 @@ def argument_problems(
     return f"cannot build {class_name}{lines}\n  {class_name} takes: {', '.join(names)}"
 
 
-def _check_arguments(target: Any, arguments: Mapping[str, Any], path: str) -> None:
-    parameters = list(inspect.signature(target).parameters.values())
+def _check_arguments(target: Any, given: list[str], path: str) -> None:
+    try:
+        parameters = list(inspect.signature(target).parameters.values())
+    except (TypeError, ValueError):
+        raise ConfigError(f"{path}.type: {_name(target)} is not a class or function") from None
     if getattr(target.__init__, "__qualname__", "") == "Module.__init__":
         parameters = []  # torch's own constructor swallows anything
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
     names = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
     required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
-    if problem := argument_problems(target.__name__, list(arguments), names, required):
+    if problem := argument_problems(_name(target), given, names, required):
         raise ConfigError(f"{path}: {problem}")
 
 
-def _import(module: str, attribute: str, path: str) -> Any:
+def _name(target: Any) -> str:
+    return getattr(target, "__name__", None) or shown(target)
+
+
+def _import(name: str, path: str) -> Any:
+    module, _, attribute = name.rpartition(".")
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:

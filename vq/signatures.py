@@ -6,20 +6,37 @@ against the *text* of the classes they name; `vq.registry.build` checks the real
 
 import ast
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 _MAX_HOPS = 12  # re-exports followed before giving up
+_PLAIN_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+}
+_SEQUENCES = ("Sequence", "list", "tuple", "Collection", "Iterable")
+_MAPPINGS = ("Mapping", "dict")
 _NO_ARGUMENTS = ("ABC", "object", "nn.Module", "torch.nn.Module", "Generic[T]")  # as bases add none
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The argument names of a class or function, in order, and those without a default."""
+    """The argument names of a class or function, in order, those without a default, and the annotations."""
 
     names: tuple[str, ...]
     required: tuple[str, ...]
+    annotations: Mapping[str, ast.expr] = field(default_factory=dict)
+
+    def expected(self, name: str, value: object) -> str | None:
+        """The annotation of an argument in words, if a plain value contradicts it; None if it fits or nothing tells."""
+        annotation = self.annotations.get(name)
+        if annotation is None or _fits(annotation, value):
+            return None
+        return ast.unparse(annotation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +95,13 @@ def _signature_of(definition: _Definition | None) -> Signature | None:
             and isinstance(item.target, ast.Name)
             and "ClassVar" not in ast.unparse(item.annotation)
         }
-        return Signature(tuple(fields), tuple(name for name, default in fields.items() if default is None))
+        annotations = {
+            item.target.id: item.annotation
+            for item in definition.node.body
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+        }
+        required = tuple(name for name, default in fields.items() if default is None)
+        return Signature(tuple(fields), required, annotations)
     return _inherited(definition)
 
 
@@ -99,7 +122,46 @@ def _from_arguments(arguments: ast.arguments, *, skip: int) -> Signature | None:
     required = positional[: len(positional) - with_default]
     pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     required += [a.arg for a, default in pairs if default is None]
-    return Signature(tuple(positional + [a.arg for a in arguments.kwonlyargs]), tuple(required))
+    names = tuple(positional + [a.arg for a in arguments.kwonlyargs])
+    everything = arguments.posonlyargs + arguments.args + arguments.kwonlyargs
+    annotations = {a.arg: a.annotation for a in everything if a.annotation is not None}
+    return Signature(names, tuple(required), annotations)
+
+
+def _fits(annotation: ast.expr, value: object) -> bool:
+    """Whether a plain value may have this annotation; True where the annotation says nothing about plain values."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body
+    if isinstance(annotation, ast.Constant):
+        return annotation.value is not None or value is None
+    if isinstance(value, Mapping) and "type" in value:
+        return True  # what is built of it is seen later
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        return _fits(annotation.left, value) or _fits(annotation.right, value)
+    if isinstance(annotation, ast.Subscript):
+        return _fits_subscript(annotation, value)
+    name = annotation.id if isinstance(annotation, ast.Name) else ""
+    return name not in _PLAIN_TYPES or type(value) in _PLAIN_TYPES[name]
+
+
+def _fits_subscript(annotation: ast.Subscript, value: object) -> bool:
+    name = annotation.value.id if isinstance(annotation.value, ast.Name) else ""
+    inner = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+    if name == "Literal":
+        allowed = [item.value for item in inner if isinstance(item, ast.Constant)]
+        return len(allowed) < len(inner) or any(value == a and type(value) is type(a) for a in allowed)
+    if name in _SEQUENCES:
+        if not isinstance(value, list | tuple):
+            return False
+        is_fixed = name == "tuple" and not (
+            isinstance(inner[-1], ast.Constant) and inner[-1].value is Ellipsis
+        )
+        if is_fixed:
+            return len(value) == len(inner) and all(map(_fits, inner, value))
+        return all(_fits(inner[0], item) for item in value)
+    if name in _MAPPINGS:
+        return isinstance(value, Mapping) and all(_fits(inner[-1], item) for item in value.values())
+    return True
 
 
 def _find(module: str, name: str, hops: int = 0) -> _Definition | None:
@@ -164,12 +226,17 @@ def _parse(module: str) -> ast.Module | None:
     file = _file(module)
     if file is None or file.suffix != ".py":
         return None
-    return ast.parse(file.read_text(encoding="utf-8"))
+    try:
+        return ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
 
 
 @lru_cache(maxsize=512)
 def _file(module: str) -> Path | None:
     top, *rest = module.split(".")
+    if not all(part.isidentifier() for part in (top, *rest)):
+        return None
     try:
         spec = importlib.util.find_spec(top)  # a top-level module is found without being imported
     except (ImportError, ValueError):

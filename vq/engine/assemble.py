@@ -1,5 +1,6 @@
 """The one place where configs and objects meet: sections become the parts of a run."""
 
+import inspect
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +20,14 @@ from vq.engine.checkpointer import Checkpointer
 from vq.engine.evaluator import Evaluator
 from vq.engine.launch import Machine
 from vq.engine.proposal import decay_groups, tokens_of
-from vq.engine.schedules import Schedule
+from vq.engine.schedules import Constant, Schedule
 from vq.engine.steps import TrainStep
 from vq.engine.tokenization import fingerprint
 from vq.engine.trainer import Trainer
 from vq.engine.tuning import Tuning, networks_of
 from vq.generators import Generator
 from vq.ops.keyed import stable_hash
-from vq.registry import ConfigError, build, build_value
+from vq.registry import ConfigError, build, build_value, resolve, shown
 from vq.tokenizers import Tokenizer
 from vq.tokenizers.checkpoint import CheckpointError
 
@@ -211,25 +212,39 @@ def _build_step(
     config: Tree, node: Tree, path: str, parameters: Sequence[Any], tuning: Tuning, **runtime: Any
 ) -> TrainStep:
     """A step whose `optimizer` moves `parameters` by its `schedule`."""
-    runtime["optimizer"] = build(node["optimizer"], path=f"{path}.optimizer", params=parameters)
+    optimizer = build(_child(node, "optimizer", path), path=f"{path}.optimizer", params=parameters)
+    built: dict[str, Any] = {"optimizer": optimizer}
     if "step" not in node:
-        runtime["schedule"] = _build_schedule(node, path, section(config, "trainer").get("max_steps"))
+        built["schedule"] = _build_schedule(node, path, section(config, "trainer").get("max_steps"))
     if "adversary" in node:
         device = next(runtime["tokenizer"].parameters()).device
-        runtime["adversary"] = _build_adversary(
-            config, node["adversary"], f"{path}.adversary", device, tuning
+        built["adversary"] = _build_adversary(
+            config, _child(node, "adversary", path), f"{path}.adversary", device, tuning
         )
-    step: TrainStep = build(node, path=path, **runtime)
+    if "step" in runtime:
+        built["step"] = runtime.pop("step")
+    step: TrainStep = build(_without(node, built), path=path, **built, **runtime)
     return step
+
+
+def _child(node: Tree, key: str, path: str) -> Tree:
+    """The node at a key of another node."""
+    child = node.get(key)
+    if not isinstance(child, Mapping) or "type" not in child:
+        raise ConfigError(f"{path}.{key}: expected dict(type=..., ...), got {shown(child)}")
+    return child
+
+
+def _without(node: Tree, built: Mapping[str, Any]) -> Tree:
+    """A node without the children that are built already: what remains must not be given at run time too."""
+    return {key: value for key, value in node.items() if key not in built}
 
 
 def _build_adversary(config: Tree, node: Tree, path: str, device: torch.device, tuning: Tuning) -> Adversary:
     """The discriminator's side; its first weights are a function of the seed that the tokenizer's came from."""
-    if "discriminator" not in node or "optimizer" not in node:
-        raise ConfigError(f"{path}: expected a discriminator and an optimizer, got {', '.join(node)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stable_hash(torch.initial_seed(), "discriminator"))
-        discriminator = build(node["discriminator"], path=f"{path}.discriminator").to(device)
+        discriminator = build(_child(node, "discriminator", path), path=f"{path}.discriminator").to(device)
     tuning.apply(discriminator, [discriminator])
     parameters = [p for p in discriminator.parameters() if p.requires_grad]
     start, end = node.get("start_step", 0), section(config, "trainer").get("max_steps")
@@ -238,20 +253,23 @@ def _build_adversary(config: Tree, node: Tree, path: str, device: torch.device, 
             "%s.start_step: the run ends at step %d, before step %d: no discriminator", path, end, start
         )
         end = start + 1
-    return build(  # type: ignore[no-any-return]
-        node,
-        path=path,
-        discriminator=discriminator,
-        optimizer=build(node["optimizer"], path=f"{path}.optimizer", params=parameters),
-        schedule=_build_schedule(node, path, None if end is None else end - start),
-    )
+    optimizer = build(_child(node, "optimizer", path), path=f"{path}.optimizer", params=parameters)
+    built = {
+        "discriminator": discriminator,
+        "optimizer": optimizer,
+        "schedule": _build_schedule(node, path, None if end is None else end - start),
+    }
+    return build(_without(node, built), path=path, **built)  # type: ignore[no-any-return]
 
 
 def _build_schedule(node: Tree, path: str, total_steps: int | None) -> Schedule:
     """The node's schedule, by default a constant rate; one that ends gets the number of steps."""
-    schedule = node.get("schedule") or {"type": "vq.engine.schedules.Constant"}
-    length: dict[str, Any] = {} if schedule["type"].endswith("Constant") else {"total_steps": total_steps}
-    built: Schedule = build(schedule, path=f"{path}.schedule", **length)
+    if node.get("schedule") is None:
+        return Constant()
+    schedule, path = _child(node, "schedule", path), f"{path}.schedule"
+    takes = inspect.signature(resolve(schedule["type"], path)).parameters
+    length: dict[str, Any] = {"total_steps": total_steps} if "total_steps" in takes else {}
+    built: Schedule = build(schedule, path=path, **length)
     return built
 
 

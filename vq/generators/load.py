@@ -5,8 +5,14 @@ from pathlib import Path
 import torch
 
 from vq.generators.base import Generator
-from vq.registry import build
-from vq.tokenizers.checkpoint import CheckpointError, find_weights, load_weights, read_weights
+from vq.tokenizers.checkpoint import (
+    CheckpointError,
+    build_from,
+    config_of,
+    find_weights,
+    load_weights,
+    read_weights,
+)
 
 
 def load_generator(path: str | Path, *, device: str | torch.device = "cpu") -> Generator:
@@ -22,6 +28,8 @@ def load_generator(path: str | Path, *, device: str | torch.device = "cpu") -> G
     _, config = read_weights(file)
     if config is None or "generator" not in config:
         raise CheckpointError(f"{file}: expected the weights of a generator with their config, got none")
-    generator: Generator = build(config["generator"], path="generator", registered_only=True)
+    generator = build_from(file, config_of(config, "generator", file), "generator")
+    if not isinstance(generator, Generator):
+        raise CheckpointError(f"{file}: expected a generator, got a {type(generator).__name__}")
     load_weights(generator, [file])
     return generator.to(device).eval()

@@ -7,11 +7,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vq.registry import LAYERS
+
 CHANGES = ("color", "translation", "cutout")
 SHIFT = 1 / 8
 HOLE = 1 / 2
 
 
+@LAYERS.register_module()  # type: ignore[untyped-decorator]
 class DiffAugment(nn.Module):
     """Changes colours, moves and blanks out a part of every image at random; gradients pass through (DiffAug).
 

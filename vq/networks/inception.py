@@ -12,6 +12,7 @@ from torch import Tensor
 from vq import pretrained
 from vq.networks.features import FeatureNetwork
 from vq.ops.resize import resize_like_pillow, resize_like_tensorflow_1
+from vq.registry import FEATURE_NETWORKS
 
 INCEPTION_WEIGHTS = "inception/pt_inception-2015-12-05-6726825d.pth"
 """The file's place below the pretrained folder."""
@@ -103,6 +104,7 @@ def inception_shapes() -> dict[str, tuple[int, ...]]:
     return shapes | {"fc.weight": (1008, 2048), "fc.bias": (1008,)}
 
 
+@FEATURE_NETWORKS.register_module()  # type: ignore[untyped-decorator]
 class InceptionNetwork(FeatureNetwork):
     """Turns images into the features that FID, sFID, the Inception Score and KID are made of.
 

@@ -1,27 +1,34 @@
-"""Weight files that describe themselves: safetensors with the resolved config as metadata.
+"""Weight files that describe themselves: safetensors with the resolved config and a checksum as metadata.
 
 A weight file is data: it is read without pickle, and the config inside may name only classes of
 this project's registries, so loading one executes none of its content.
 """
 
+import hashlib
 import json
-import os
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vq.config import PRETRAINED_TOKENIZER, check, parse_json
 from vq.errors import UserError
-from vq.registry import build
+from vq.pretrained import digest
+from vq.registry import ConfigError, build, shown
+from vq.text import printable
+from vq.tokenizers.manifest import MANIFEST, ManifestError, read_manifest, verify, verify_file
 
-FORMAT = "vq-1"
+FORMAT = "vq-2"
+"""Files of the format vq-1 have no checksum, and are read without."""
 WEIGHTS = "model.safetensors"
 EMA_WEIGHTS = "model_ema.safetensors"
+logger = logging.getLogger(__name__)
 _KINDS = {"model.pth": WEIGHTS, "model.pt": WEIGHTS, "model_ema.pth": EMA_WEIGHTS}
 
 
@@ -30,7 +37,7 @@ class CheckpointError(UserError, ValueError):
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, config: Mapping[str, Any]) -> None:
-    """Writes weights and the config they belong to.
+    """Writes weights, the config they belong to, and a checksum of both; equal content gives equal bytes.
 
     Args:
         state: A `state_dict`.
@@ -38,37 +45,102 @@ def save_weights(state: Mapping[str, Tensor], path: Path, config: Mapping[str, A
         config: The resolved config as plain data; `config["tokenizer"]` rebuilds the module.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    save_file(tensors, path, metadata={"format": FORMAT, "config": json.dumps(config)})
+    text = json.dumps(config)
+    metadata = {"format": FORMAT, "config": text, "sha256": _content_sha256(text, tensors)}
+    save_file(tensors, path, metadata=metadata)
+    _sort_metadata(path)
+
+
+def _content_sha256(config: str, tensors: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256(f"{FORMAT}\n{config}\n{digest(tensors)}".encode()).hexdigest()
+
+
+def _sort_metadata(path: Path) -> None:
+    """Gives the metadata in the header of a safetensors file one order; safetensors leaves it to chance."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        metadata = dict(sorted(header.pop("__metadata__").items()))
+        text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":"), ensure_ascii=False)
+        file.seek(8)
+        file.write(text.encode().ljust(size))
 
 
 def find_weights(path: str | Path) -> Path:
-    """The weight file that a user's path means.
+    """The weight file that a user's path means, verified where a manifest is beside it.
 
     Args:
-        path: A weight file, a checkpoint folder (`.../iter_100`), or a run folder (its newest valid
-            checkpoint). `model.pth` is accepted for `model.safetensors`, the name that other
-            frameworks give the file.
+        path: A weight file, a checkpoint folder (`.../iter_100`), or a run folder: then its newest valid
+            checkpoint, and one line in the log for each newer one that is damaged. Averaged (EMA) weights are taken
+            where there are some. `model.pth` is accepted for `model.safetensors`, the name that other frameworks
+            give the file.
 
     Raises:
-        CheckpointError: If there is none; the message lists what is there.
+        CheckpointError: If there is none, which the message answers with what is there; or it is damaged.
     """
     path = Path(path)
+    if not path.is_file() and path.name in _KINDS:
+        path = path.parent / _KINDS[path.name] if (path.parent / _KINDS[path.name]).is_file() else path
     if path.is_file():
+        if problem := verify_file(path):
+            raise CheckpointError(f"{path}: damaged: {problem}")
         return path
-    if path.name in _KINDS and (path.parent / _KINDS[path.name]).is_file():
-        return path.parent / _KINDS[path.name]
     if path.is_dir():
-        for name in (EMA_WEIGHTS, WEIGHTS):
-            if (path / name).is_file():
-                return path / name
-        for checkpoint in checkpoints_in(path / "checkpoints"):
-            return find_weights(checkpoint)
-        inside = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
-        raise CheckpointError(f"{path}: expected a checkpoint or a run folder with one; it holds {inside}")
+        return _in_folder(path)
     near = sorted(str(p) for p in path.parent.glob("*"))[:8] if path.parent.is_dir() else []
     raise CheckpointError(
         f"{path}: there is no such file or folder" + (f"; there are {', '.join(near)}" if near else "")
     )
+
+
+def _in_folder(path: Path) -> Path:
+    if any((path / name).exists() for name in (MANIFEST, EMA_WEIGHTS, WEIGHTS)):
+        return _in_checkpoint(path)
+    there = checkpoints_in(path / "checkpoints")
+    if not there:
+        inside = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        raise CheckpointError(f"{path}: expected a checkpoint or a run folder with one; it holds {inside}")
+    is_described = any((checkpoint / MANIFEST).exists() for checkpoint in there)
+    problems = []
+    for checkpoint in there:
+        try:
+            if is_described and not (checkpoint / MANIFEST).exists():
+                raise CheckpointError(f"{checkpoint}: damaged: {MANIFEST} is missing")
+            found = _in_checkpoint(checkpoint)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            logger.warning("%s; taking %s", problem, checkpoint.name)
+        return found
+    raise CheckpointError(f"{path}: every checkpoint is damaged: {'; '.join(problems)}")
+
+
+def _in_checkpoint(checkpoint: Path) -> Path:
+    """The averaged weights of a checkpoint folder, or else its weights, as its manifest says they are."""
+    if not (checkpoint / MANIFEST).exists():
+        files = [checkpoint / name for name in (EMA_WEIGHTS, WEIGHTS) if (checkpoint / name).is_file()]
+        if not files:
+            raise CheckpointError(f"{checkpoint}: expected {WEIGHTS} in this checkpoint folder, got none")
+        return _saying_what_is_missing(files[0])
+    try:
+        listed = read_manifest(checkpoint)
+    except (FileNotFoundError, ManifestError) as error:
+        raise CheckpointError(f"{checkpoint}: damaged: {error}") from error
+    name = EMA_WEIGHTS if EMA_WEIGHTS in listed else WEIGHTS
+    if problem := verify(checkpoint, [name]):
+        raise CheckpointError(f"{checkpoint}: damaged: {problem}")
+    return _saying_what_is_missing(checkpoint / name)
+
+
+def _saying_what_is_missing(file: Path) -> Path:
+    step = (read_config(file) or {}).get("train_step") if file.name == WEIGHTS else None
+    if isinstance(step, Mapping) and step.get("weight_ema") is not None:
+        logger.warning(
+            "%s: the run averaged its weights, but %s is not there; taking those that were not averaged",
+            file, EMA_WEIGHTS,
+        )  # fmt: skip
+    return file
 
 
 def checkpoints_in(directory: Path) -> list[Path]:
@@ -83,21 +155,36 @@ def step_of(checkpoint: Path) -> int:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The tensors of a weight file, and its config if it carries one.
+    """The tensors of a weight file, and its config if it carries one; both are compared with the file's checksum.
 
     Raises:
         CheckpointError: If the file is damaged or is no weight file.
     """
+    _check_is_file(path)
     if path.suffix != ".safetensors":
         return _read_pickled(path), None
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # safetensors and torch raise many kinds; all mean the same to a user
         raise CheckpointError(f"{path}: damaged, or not a safetensors file: {error}") from error
-    config = json.loads(metadata["config"]) if "config" in metadata else None
-    return tensors, config
+    if _is_own(path, metadata) and _content_sha256(metadata["config"], tensors) != metadata["sha256"]:
+        raise CheckpointError(
+            f"{path}: damaged: its tensors or its config have another checksum than when written"
+        )
+    return tensors, _parsed(path, metadata.get("config"))
+
+
+def _is_own(path: Path, metadata: Mapping[str, str]) -> bool:
+    """Whether this project wrote the file with a checksum; older files, and those of other projects, have none."""
+    is_own = metadata.get("format") == FORMAT
+    if is_own != {"config", "sha256"}.issubset(metadata) or (is_own and len(metadata) != 3):
+        keys = ", ".join(printable(key) for key in sorted(metadata))
+        raise CheckpointError(
+            f"{path}: damaged: expected the metadata format, config and sha256, got {keys[:200]}"
+        )
+    return is_own
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
@@ -106,15 +193,52 @@ def read_config(path: Path) -> dict[str, Any] | None:
     Raises:
         CheckpointError: If the file is damaged.
     """
+    _check_is_file(path)
     if path.suffix != ".safetensors":
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("config")
-    except (SafetensorError, OSError) as error:
+            metadata = file.metadata() or {}
+    except Exception as error:
         raise CheckpointError(f"{path}: damaged, or not a safetensors file: {error}") from error
-    config: dict[str, Any] | None = json.loads(text) if text else None
+    _is_own(path, metadata)
+    return _parsed(path, metadata.get("config"))
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: expected a weight file, got {'a folder' if path.is_dir() else 'none'}"
+        )
+
+
+def _parsed(path: Path, text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        config = parse_json(text, "its config")
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: damaged: expected a config with sections, got {shown(config)}")
     return config
+
+
+def config_of(config: Mapping[str, Any] | None, name: str, file: Path) -> Mapping[str, Any]:
+    """A section of the config that a weight file carries, compared with the classes it names.
+
+    Raises:
+        CheckpointError: If there is none.
+        ConfigError: If it is not the description of a part.
+    """
+    node = (config or {}).get(name)
+    if node is None:
+        raise CheckpointError(f"{file}: expected a config with a section {name!r}, got none")
+    try:
+        check({name: node})
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return node  # type: ignore[no-any-return]
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
@@ -127,8 +251,13 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: expected names and tensors, got {type(content).__name__}")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{path}: expected names and tensors, got {type(value).__name__} under {shown(name)}"
+            )
     return dict(content)
 
 
@@ -156,16 +285,23 @@ def load_weights(
         state |= tensors
         config = found or config
     own = module.state_dict()
-    missing = [n for n in own if n not in state and not re.fullmatch(allow_missing, n)]
-    unexpected = [n for n in state if n not in own and not re.fullmatch(allow_unexpected, n)]
+    may_miss, may_remain = _pattern(allow_missing, "missing"), _pattern(allow_unexpected, "unexpected")
+    missing = [n for n in own if n not in state and not may_miss.fullmatch(n)]
+    unexpected = [n for n in state if n not in own and not may_remain.fullmatch(n)]
     shapes = [
         f"{n}: the file has {tuple(state[n].shape)}, the model {tuple(own[n].shape)}"
         for n in own
         if n in state and state[n].shape != own[n].shape
     ]
+    kinds = [f"{n}: {state[n].dtype}" for n in own if n in state and not _may_become(state[n], own[n])]
     problems = [
         f"{len(names)} {kind} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", shapes),
+            ("of a type that loses values", kinds),
+        )
         if names
     ]
     if problems:
@@ -178,28 +314,56 @@ def load_weights(
     return config
 
 
+def _pattern(text: str, kind: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise CheckpointError(
+            f"--allow-{kind} {text!r}: not a regular expression: {error}; for any ending write .*"
+        ) from None
+
+
+def _may_become(given: Tensor, own: Tensor) -> bool:
+    """Whether copying keeps the values: no fraction and no imaginary part is dropped."""
+    if given.layout != torch.strided or given.is_quantized:
+        return False
+    return (own.is_complex() or not given.is_complex()) and (
+        own.is_complex() or own.is_floating_point() or not given.is_floating_point()
+    )
+
+
 def load_tokenizer(path: str | Path, *, device: str | torch.device = "cpu") -> nn.Module:
     """The tokenizer in a run folder, checkpoint folder or weight file, ready to use (eval mode).
 
     Raises:
         CheckpointError: If there is none, it is damaged, or it does not say what it is.
-        ConfigError: If its config names something that is not a class of this project.
+        ConfigError: If its config names something that is not a registered class of this project.
     """
     file = find_weights(path)
     _, config = read_weights(file)
     if config is None:
         raise CheckpointError(
-            f"{file}: carries no config; build the tokenizer and use --load-model-from instead"
+            f"{file}: carries no config; build the tokenizer and use --load-model-from instead. Weights of another "
+            f"project are converted by tools/convert_checkpoints.py"
         )
-    tokenizer: nn.Module = build(config["tokenizer"], path="tokenizer", registered_only=True)
+    node = config_of(config, "tokenizer", file)
+    while node["type"] in PRETRAINED_TOKENIZER and isinstance(node.get("tokenizer"), Mapping):
+        node = node["tokenizer"]  # this file has all weights, so that the first ones are not needed
+    tokenizer = build_from(file, node, "tokenizer")
     load_weights(tokenizer, [file])
     return tokenizer.to(device).eval()
 
 
-def fsync(path: Path) -> None:
-    """Makes the operating system write a file's or folder's content to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def build_from(file: Path, node: Mapping[str, Any], name: str) -> nn.Module:
+    """The module that a weight file describes in the section `name`.
+
+    Raises:
+        ConfigError: If it cannot be built; the message begins with the file.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        module = build(node, path=name)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"{file}: {name}: expected a module, got a {type(module).__name__}")
+    return module

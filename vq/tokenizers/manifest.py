@@ -47,6 +47,23 @@ def read_manifest(checkpoint: Path) -> dict[str, Entry]:
     return entries
 
 
+def verify_file(file: Path) -> str | None:
+    """What is wrong with one file according to the manifest beside it; None if it is as written, or none lists it."""
+    if not (file.parent / MANIFEST).exists():
+        return None
+    try:
+        expected = read_manifest(file.parent).get(file.name)
+        if expected is None:
+            return None
+        if file.stat().st_size != expected.bytes:
+            return f"{file.name} has {file.stat().st_size} bytes, expected {expected.bytes}"
+        if sha256_of(file) != expected.sha256:
+            return f"{file.name} has another checksum than when it was written"
+    except (OSError, ManifestError) as error:
+        return str(error)
+    return None
+
+
 def verify(checkpoint: Path, names: Collection[str] | None = None) -> str | None:
     """What is wrong with a checkpoint folder; None if its files are as the manifest says.
 

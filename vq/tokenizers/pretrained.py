@@ -1,56 +1,134 @@
-"""A trained tokenizer as a part of a config: frozen, from weight files that say what they are."""
+"""A trained tokenizer as a part of a config: frozen, from weight files, each of which a checksum may identify."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from vq import config as configs
+from vq.config import PRETRAINED_TOKENIZER
+from vq.files import sha256_of
 from vq.registry import TOKENIZERS, build
-from vq.tokenizers.checkpoint import CheckpointError, find_weights, load_weights, read_weights
+from vq.tokenizers.checkpoint import CheckpointError, config_of, find_weights, load_weights, read_config
+
+MAX_FILES = 8
+"""How many weight files may each name the next one as their tokenizer."""
+
+_OPEN: ContextVar[tuple[Path, ...]] = ContextVar("_OPEN", default=())
 
 
 @TOKENIZERS.register_module()  # type: ignore[untyped-decorator]
-def pretrained_tokenizer(*, weights: Sequence[str], config: str | None = None) -> nn.Module:
+def pretrained_tokenizer(
+    *,
+    weights: Sequence[str],
+    sha256: Sequence[str] | None = None,
+    tokenizer: nn.Module | None = None,
+    config: str | None = None,
+) -> nn.Module:
     """Builds the tokenizer that weight files belong to, loads them, and freezes it (eval mode, no gradient).
 
+    The weights are read as tensors; no page is read here. A command that is given a page with `config=PAGE` writes
+    that page's tokenizer out as `tokenizer`, and the SHA-256 of each file as `sha256`.
+
     Args:
-        weights: Weight files, checkpoint folders or run folders; later ones over earlier ones, so that a
-            decoder trained for a frozen encoder can lie over it.
-        config: A page or `config.json` whose tokenizer it is; None for that inside the last weight file.
+        weights: Weight files, checkpoint folders or run folders; of a name that several hold, the last one counts, so
+            that a decoder trained for a frozen encoder can replace the first decoder.
+        sha256: The SHA-256 of each file, in hexadecimal; None to take any.
+        tokenizer: What the weights are loaded into; None for the tokenizer in the last file that describes one, which
+            may name registered classes only.
+        config: Only in a page: the page (`.py`), or `config.json`, whose tokenizer it is.
 
     Raises:
-        CheckpointError: If no weights are named, a file is missing, damaged or of another tokenizer, or
-            none says what it is and there is no `config`.
+        CheckpointError: If no weights are named; a file is missing, damaged, of another tokenizer or of another
+            SHA-256; none describes its tokenizer and there is no `tokenizer`; or `config` names a page.
     """
-    if not weights or not all(weights):
+    if config is not None:
+        raise CheckpointError(
+            f"pretrained_tokenizer: this config is data and names the page {config!r}, which would be code; give the "
+            f"page (.py) that the run was trained with as CONFIG"
+        )
+    files = _files(weights, sha256)
+    with _opened(files):
+        built = tokenizer if tokenizer is not None else build(_described(files), path="tokenizer")
+        load_weights(built, files)
+    return built.eval().requires_grad_(requires_grad=False)
+
+
+def _files(weights: Sequence[str], sha256: Sequence[str] | None) -> list[Path]:
+    if not weights or not all(isinstance(path, str) and path for path in weights):
         raise CheckpointError(
             "pretrained_tokenizer: expected the weights of a trained tokenizer, got none; give e.g. "
             "--config-options it_state_dict::work_dirs/NAME"
         )
-    files = [find_weights(path) for path in weights]
-    node = _node(files, config)
-    # A page is the user's own code; the config inside a weight file may name only classes of this project.
-    tokenizer: nn.Module = build(node, path="tokenizer", registered_only=config is None)
-    load_weights(tokenizer, files)
-    return tokenizer.eval().requires_grad_(requires_grad=False)
-
-
-def _node(files: Sequence[Path], config: str | None) -> Mapping[str, Any]:
-    if config is not None:
-        page = configs.load(Path(config)).to_dict()
-    else:
-        found = [page for file in files if (page := read_weights(file)[1]) is not None]
-        if not found:
-            raise CheckpointError(
-                f"{', '.join(map(str, files))}: carry no config; name the page too (config=..., "
-                f"ir_config::PAGE on the command line)"
-            )
-        page = found[-1]
-    if "tokenizer" not in page:
+    if sha256 is not None and len(sha256) != len(weights):
         raise CheckpointError(
-            f"{config or files[-1]}: expected a config with a section 'tokenizer', got none"
+            f"pretrained_tokenizer: expected a sha256 of each of {len(weights)} weights, got {len(sha256)}"
         )
-    node: Mapping[str, Any] = page["tokenizer"]
-    return node
+    files = []
+    for i, path in enumerate(weights):
+        place = f"--weights tokenizer.weights[{i}]=PATH says where the file is now"
+        try:
+            files.append(find_weights(path))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {place}") from error
+        if sha256 is not None and (found := sha256_of(files[-1])) != sha256[i]:
+            raise CheckpointError(
+                f"{files[-1]}: not the weights that the config means: expected the SHA-256 {sha256[i]}, got {found}; "
+                f"{place}"
+            )
+    return files
+
+
+@contextmanager
+def _opened(files: Sequence[Path]) -> Iterator[None]:
+    """Refuses weights whose config names themselves, directly or through other files."""
+    outer, resolved = _OPEN.get(), tuple(file.resolve() for file in files)
+    if len(outer) > MAX_FILES or set(outer) & set(resolved):
+        raise CheckpointError(
+            f"{files[-1]}: names itself as its tokenizer, or {MAX_FILES} files in a row name each other"
+        )
+    token = _OPEN.set((*outer, *resolved))
+    try:
+        yield
+    finally:
+        _OPEN.reset(token)
+
+
+def _described(files: Sequence[Path]) -> Mapping[str, Any]:
+    """The tokenizer in the last file that describes one."""
+    found = [(file, config) for file in files if (config := read_config(file)) is not None]
+    if not found:
+        raise CheckpointError(
+            f"{', '.join(map(str, files))}: carry no config; name the page too (config=..., "
+            f"it_config::PAGE on the command line)"
+        )
+    file, config = found[-1]
+    return config_of(config, "tokenizer", file)
+
+
+def record_weights(value: Any) -> Any:
+    """A config in which each trained tokenizer is described whole: its files by path and SHA-256, and its parts.
+
+    Args:
+        value: A config, or a part of one. Where weights are missing it stays as it is; `build` says so.
+    """
+    if isinstance(value, list):
+        return [record_weights(child) for child in value]
+    if not isinstance(value, Mapping):
+        return value
+    node = {key: record_weights(child) for key, child in value.items()}
+    if node.get("type") not in PRETRAINED_TOKENIZER or node.get("sha256") is not None:
+        return node
+    try:
+        files = _files(node.get("weights") or [], None)
+        described = node.get("tokenizer") or _described(files)
+    except CheckpointError:
+        return node
+    return {
+        **node,
+        "weights": [str(file) for file in files],
+        "sha256": [sha256_of(file) for file in files],
+        "tokenizer": described,
+    }
