@@ -161,6 +161,7 @@ class TestNames:
         assert metric.stamp() == {
             "protocol": "test", "extractor": "tiny", "extractor_sha256": "0" * 64,
             "resize": "mean of 4 x 4 tiles", "num_images": COUNT, "reference": "the images of the same pass",
+            "reference_images": COUNT,
         }  # fmt: skip
         for metric in make_metrics():
             run([metric])

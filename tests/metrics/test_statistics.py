@@ -1,5 +1,6 @@
 """The statistics file: what is in it, whose files can be read, and what is refused."""
 
+import io
 import json
 import zipfile
 
@@ -8,8 +9,8 @@ import pytest
 import torch
 from feature_networks import TinyNetwork
 
-from vq.metrics import ReferenceStatistics, Stamp, StatisticsCollector
-from vq.metrics.statistics import frechet
+from vq.metrics import FIDMetric, ReferenceStatistics, Stamp, StatisticsCollector
+from vq.metrics.statistics import StatisticsError, frechet
 
 STAMP = Stamp(protocol="test", extractor="tiny", extractor_sha256="0" * 64, num_images=40, dataset="mine")
 
@@ -82,7 +83,7 @@ class TestRefused:
         make().save(path)
         content = path.read_bytes()
         path.write_bytes(content[: int(len(content) * share)])
-        self.load(path, "expected a whole .npz file without pickles")
+        self.load(path, "expected a whole .npz file of statistics")
 
     def test_a_flipped_bit(self, tmp_path):
         path = tmp_path / "x.npz"
@@ -101,20 +102,95 @@ class TestRefused:
 
     def test_a_pickle(self, tmp_path):
         np.savez(tmp_path / "x.npz", mu=np.array([{}], dtype=object), sigma=np.eye(1))
-        self.load(tmp_path / "x.npz", "expected a whole .npz file without pickles")
+        self.load(tmp_path / "x.npz", "expected a whole .npz file of statistics")
 
     def test_images_alone(self, tmp_path):
         np.savez(tmp_path / "x.npz", arr_0=np.zeros((2, 4, 4, 3), dtype=np.uint8))
         self.load(tmp_path / "x.npz", "expected 'mu' and 'sigma' in .*, got neither")
 
-    @pytest.mark.parametrize("sigma", [np.eye(3), np.full((2, 2), np.nan)])
-    def test_shapes_and_values(self, tmp_path, sigma):
-        np.savez(tmp_path / "x.npz", mu=np.zeros(2), sigma=sigma)
-        self.load(tmp_path / "x.npz", r"expected finite 'mu' of \(n,\) and 'sigma' of \(n, n\)")
+    @pytest.mark.parametrize(
+        ("mu", "sigma", "message"),
+        [
+            (np.zeros(2), np.eye(3), "expected floating-point"),
+            (np.zeros((2, 1)), np.eye(2), "expected floating-point"),
+            (np.zeros(0), np.zeros((0, 0)), "expected floating-point"),
+            (np.array(["1", "2"]), np.eye(2), "expected floating-point"),
+            (np.zeros(2), np.eye(2, dtype=np.int64), "expected a whole .npz file"),
+            (np.zeros(2), np.eye(2) * 1j, "expected a whole .npz file"),
+            (np.zeros(2), np.eye(2, dtype=bool), "expected a whole .npz file"),
+            (np.zeros(2), np.full((2, 2), np.nan), "expected finite"),
+            (np.array([0, np.inf]), np.eye(2), "expected finite"),
+            (np.zeros(2), np.array([[1.0, 5.0], [0.0, 1.0]]), "expected a symmetric"),
+            (np.zeros(2), -np.eye(2), "expected a symmetric"),
+        ],
+    )
+    def test_shapes_types_and_values(self, tmp_path, mu, sigma, message):
+        np.savez(tmp_path / "x.npz", mu=mu, sigma=sigma)
+        self.load(tmp_path / "x.npz", message)
 
-    def test_a_broken_stamp(self, tmp_path):
-        np.savez(tmp_path / "x.npz", mu=np.zeros(2), sigma=np.eye(2), stamp=np.array("no json"))
+    @pytest.mark.parametrize(
+        "stamp",
+        ["no json", "[]", "3", '{"num_images": "many"}', '{"num_images": true}', '{"num_images": 1}',
+         '{"extractor": ["x"]}', '{"protocol": {"a": 1}}', "[" * 10**5],
+    )  # fmt: skip
+    def test_a_broken_stamp(self, tmp_path, stamp):
+        np.savez(tmp_path / "x.npz", mu=np.zeros(2), sigma=np.eye(2), stamp=np.array(stamp))
         self.load(tmp_path / "x.npz", "expected a stamp in JSON")
+
+    def test_any_changed_byte_is_refused_or_changes_nothing(self, tmp_path):
+        path, whole = tmp_path / "x.npz", make()
+        whole.save(path)
+        content, bits, refused = path.read_bytes(), np.random.RandomState(0), 0
+        for place in range(len(content)):
+            changed = bytearray(content)
+            changed[place] ^= 1 << bits.randint(8)
+            path.write_bytes(changed)
+            try:
+                found = ReferenceStatistics.load(path)
+            except StatisticsError:
+                refused += 1
+                continue
+            assert found.stamp == whole.stamp
+            for name in ("mean", "covariance", "spatial_mean", "spatial_covariance"):
+                assert torch.equal(getattr(found, name), getattr(whole, name))
+        assert refused > 0.8 * len(content)
+
+    def test_arrays_that_were_exchanged_are_not_those_of_the_checksum(self, tmp_path):
+        make().save(tmp_path / "x.npz")
+        with np.load(tmp_path / "x.npz") as archive:
+            arrays = dict(archive)
+        for changes in ({"mu": arrays["mu"] + 1}, {"stamp": np.array('{"extractor": "tiny"}')}):
+            np.savez(tmp_path / "y.npz", **(arrays | changes))
+            self.load(tmp_path / "y.npz", "expected a whole .npz file .* does not have its own checksum")
+        arrays.pop("mu_s")
+        np.savez(tmp_path / "y.npz", **arrays)
+        self.load(tmp_path / "y.npz", "expected a whole .npz file .* does not have its own checksum")
+
+    def test_a_file_takes_no_more_memory_than_it_holds(self, tmp_path):
+        def member(shape):
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(
+                header, {"descr": "<f8", "fortran_order": False, "shape": shape}
+            )
+            return header.getvalue()
+
+        for shape in ((10**9,), (10**5, 10**5), (2**62, 8), (-1, 4)):
+            with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+                archive.writestr("mu.npy", member(shape) + bytes(64))
+            self.load(tmp_path / "x.npz", "expected a whole .npz file")
+        with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("other.npy", bytes(10**6))
+        self.load(
+            tmp_path / "x.npz", "expected a whole .npz file .* unexpected or repeated members: other.npy"
+        )
+
+    def test_features_of_another_length(self, tmp_path):
+        np.savez(tmp_path / "x.npz", mu=np.zeros(2), sigma=np.eye(2), stamp=np.array("{}"))
+        with pytest.raises(StatisticsError, match="expected pool features of 6 numbers, as tiny makes them"):
+            FIDMetric(network=TinyNetwork(), reference=str(tmp_path / "x.npz"))
+
+    def test_a_stamp_is_shown_on_one_line(self):
+        assert str(Stamp(dataset="a\nb\x1b[2J")) == r"dataset a\nb\x1b[2J"
 
     def test_another_extractor_with_both_stamps(self):
         message = (

@@ -72,27 +72,25 @@ class Evaluator:
             on_progress: Gets the number of images that this rank has just done.
         """
         device = next(model.parameters()).device
-        was_training = model.training
-        model.eval()
         for metric in self.metrics:
             metric.to(device).reset()
         undecodable: list[str] = []
         num_images = 0
-        for batch in loader.pass_batches():
-            undecodable += batch["undecodable"]
-            if not batch["key"]:
-                continue
-            image = to_signed_unit(batch["image"].to(device))
-            output = model(image)
-            reconstruction = output.reconstruction.float().clamp(-1, 1)
-            for metric in self.metrics:
-                metric.update(image=image, reconstruction=reconstruction, indices=output.quantize.indices)
-            if on_batch is not None:
-                on_batch(batch, to_uint8(reconstruction), output.quantize.indices)
-            if on_progress is not None:
-                on_progress(len(image))
-            num_images += len(image)
-        model.train(was_training)
+        with evaluating(model):
+            for batch in loader.pass_batches():
+                undecodable += batch["undecodable"]
+                if not batch["key"]:
+                    continue
+                image = to_signed_unit(batch["image"].to(device))
+                output = model(image)
+                reconstruction = output.reconstruction.float().clamp(-1, 1)
+                for metric in self.metrics:
+                    metric.update(image=image, reconstruction=reconstruction, indices=output.quantize.indices)
+                if on_batch is not None:
+                    on_batch(batch, to_uint8(reconstruction), output.quantize.indices)
+                if on_progress is not None:
+                    on_progress(len(image))
+                num_images += len(image)
         scores: dict[str, float] = {}
         stamps: dict[str, dict[str, str | int | None]] = {}
         for metric in self.metrics:
@@ -130,7 +128,7 @@ class Evaluator:
         batch = next(iter(loader.pass_batches()), None)
         if batch is None or not batch["key"]:
             return
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), evaluating(model):
             image = to_signed_unit(batch["image"].to(next(model.parameters()).device))
             output = model(image)
             reconstruction = output.reconstruction.float().clamp(-1, 1)
@@ -149,8 +147,8 @@ class Evaluator:
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, the module is in eval mode."""
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, the module is in eval mode; afterwards, also after an error, in the mode that it had."""
     was_training = model.training
     model.eval()
     try:

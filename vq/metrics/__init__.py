@@ -1,6 +1,6 @@
 """Metrics: scores of a whole set of images."""
 
-from vq.metrics.base import Metric
+from vq.metrics.base import Metric, SetMetric
 from vq.metrics.codebook import CodebookUsage, Perplexity
 from vq.metrics.features import BatchFeatures, share_features
 from vq.metrics.frechet import FIDMetric, SpatialFIDMetric
@@ -28,6 +28,7 @@ __all__ = [
     "Perplexity",
     "PrecisionRecall",
     "ReferenceStatistics",
+    "SetMetric",
     "SpatialFIDMetric",
     "Stamp",
     "StatisticsCollector",

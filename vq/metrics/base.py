@@ -1,4 +1,8 @@
-"""What every metric is: sums over a whole set of images, on all ranks, and the scores they make."""
+"""What every metric is: sums over a whole set of images, on all ranks, and the scores they make.
+
+There are two kinds. A `Metric` compares images with their own reconstructions, or counts the codes of both. A
+`SetMetric` scores a set of pictures as a whole, so it can score generated pictures, which have no original.
+"""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, TypeAlias
@@ -81,13 +85,16 @@ class Metric(nn.Module, ABC):
         Raises:
             RuntimeError: If the ranks' sums are joined already; `reset` first.
         """
+        self._refuse_if_synced()
+        self.images += len(image)
+        self.accumulate(image=image, reconstruction=reconstruction, indices=indices)
+
+    def _refuse_if_synced(self) -> None:
         if self._is_synced:
             raise RuntimeError(
                 f"{type(self).__name__}.update: expected a metric that is still counting, got one that has "
                 "joined its sums over the ranks; call reset() before the next set of images"
             )
-        self.images += len(image)
-        self.accumulate(image=image, reconstruction=reconstruction, indices=indices)
 
     def sync(self) -> None:
         """Replaces the sums by those over all ranks; every rank must call it. A second call does nothing."""
@@ -133,3 +140,61 @@ class Metric(nn.Module, ABC):
             for name, total in sums.items()
             if total.ndim == 0 and total.is_floating_point()
         }
+
+
+class SetMetric(Metric):
+    """Scores a set of pictures as a whole: of reconstructions, or of generated pictures, which have no original.
+
+    Reconstructions come by `update`. Generated pictures come by `update_generated`, and the real images that they are
+    compared with by `update_real`, where `needs_real` says so; the numbers of the two may differ. A picture is never
+    compared with itself. To add one, write `add_made`, and `add_real` where real images are needed.
+    """
+
+    @property
+    @abstractmethod
+    def needs_real(self) -> bool:
+        """Whether it compares with real images that it has to see, instead of none or a file's statistics."""
+
+    @abstractmethod
+    def add_made(self, made: Images, decides: Images) -> None:
+        """Adds reconstructions or generated pictures.
+
+        Args:
+            made: The pictures.
+            decides: The pictures whose pixels decide which of `made` are sampled: the originals of reconstructions,
+                generated pictures themselves.
+        """
+
+    def add_real(self, real: Images) -> None:
+        """Adds real images; called only where `needs_real`."""
+        raise NotImplementedError(
+            f"{type(self).__name__}.add_real: needs_real is True, so it must be written"
+        )
+
+    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+        """Adds the images to one side and their reconstructions to the other."""
+        self.add_made(reconstruction, image)
+        if self.needs_real:
+            self.add_real(image)
+
+    @torch.no_grad()
+    def update_generated(self, made: Images) -> None:
+        """Adds a batch of generated pictures, in [-1, 1].
+
+        Raises:
+            RuntimeError: If the ranks' sums are joined already; `reset` first.
+        """
+        self._refuse_if_synced()
+        self.images += len(made)
+        self.add_made(made, made)
+
+    @torch.no_grad()
+    def update_real(self, real: Images) -> None:
+        """Adds a batch of real images, in [-1, 1], for generated pictures to be compared with.
+
+        Raises:
+            RuntimeError: If the ranks' sums are joined already; `reset` first.
+        """
+        self._refuse_if_synced()
+        if self.needs_real:
+            self.add_real(real)

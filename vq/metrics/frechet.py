@@ -1,11 +1,8 @@
-"""Distances between the reconstructions' features and those of a reference set, as Gaussians (FID, sFID)."""
+"""Distances between the features of pictures and those of a reference set, as Gaussians (FID, sFID)."""
 
 from typing import Literal
 
-from jaxtyping import Float32
-from torch import Tensor
-
-from vq.metrics.base import Images, Indices, Metric
+from vq.metrics.base import Images, SetMetric
 from vq.metrics.features import BatchFeatures, score_name
 from vq.metrics.statistics import MomentSums, ReferenceStatistics, reference_path, warn_if_singular
 from vq.networks.features import FeatureNetwork
@@ -44,8 +41,8 @@ class _Reference:
 
 
 @METRICS.register_module()
-class FIDMetric(Metric):
-    """Compares the Gaussians of reconstructions and reference in a network's features (key `fid`).
+class FIDMetric(SetMetric):
+    """Compares the Gaussians of pictures and reference in a network's features (key `fid`).
 
     The means and covariances are summed in float64, in memory that does not grow with the set, and over all
     ranks. Both sides are rounded to bytes first. Only with the published Inception weights is the key `fid`;
@@ -75,9 +72,19 @@ class FIDMetric(Metric):
         self.found = MomentSums(size=network.sizes["pool"])
         self.wanted = MomentSums(size=network.sizes["pool"]) if reference is None else None
 
-    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+    @property
+    def needs_real(self) -> bool:
+        """Whether there is no file of reference statistics."""
+        return self.wanted is not None
+
+    def add_made(self, made: Images, decides: Images) -> None:
         """Adds the features to the sums."""
-        _add(self, "pool", image, reconstruction)
+        self.found.add(self.features(made)["pool"])
+
+    def add_real(self, real: Images) -> None:
+        """Adds the features to the sums of the other side."""
+        assert self.wanted is not None  # else it is not called
+        self.wanted.add(self.features(real)["pool"])
 
     def reset(self) -> None:
         """Forgets all images."""
@@ -103,7 +110,7 @@ class FIDMetric(Metric):
 
 
 @METRICS.register_module()
-class SpatialFIDMetric(Metric):
+class SpatialFIDMetric(SetMetric):
     """Compares the Gaussians of features that still know where they are (key `sfid`).
 
     As `FIDMetric`, with 7 channels on a 17 x 17 grid: sensitive to layout where FID sees none.
@@ -129,9 +136,19 @@ class SpatialFIDMetric(Metric):
         self.found = MomentSums(size=network.sizes["spatial"])
         self.wanted = MomentSums(size=network.sizes["spatial"]) if reference is None else None
 
-    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+    @property
+    def needs_real(self) -> bool:
+        """Whether there is no file of reference statistics."""
+        return self.wanted is not None
+
+    def add_made(self, made: Images, decides: Images) -> None:
         """Adds the features to the sums."""
-        _add(self, "spatial", image, reconstruction)
+        self.found.add(self.features(made)["spatial"])
+
+    def add_real(self, real: Images) -> None:
+        """Adds the features to the sums of the other side."""
+        assert self.wanted is not None  # else it is not called
+        self.wanted.add(self.features(real)["spatial"])
 
     def reset(self) -> None:
         """Forgets all images."""
@@ -154,16 +171,6 @@ class SpatialFIDMetric(Metric):
     def stamp(self) -> dict[str, str | int | None]:
         """Protocol, network, its sha256, resizing, numbers of images, and the reference."""
         return _stamp(self)
-
-
-def _add(metric: FIDMetric | SpatialFIDMetric, kind: Kind, image: Tensor, reconstruction: Tensor) -> None:
-    def features(images: Tensor) -> Float32[Tensor, "b size"]:
-        found: Tensor = metric.features(images)[kind]
-        return found
-
-    metric.found.add(features(reconstruction))
-    if metric.wanted is not None:
-        metric.wanted.add(features(image))
 
 
 def _reset(metric: FIDMetric | SpatialFIDMetric) -> None:
@@ -194,6 +201,6 @@ def _distance(metric: FIDMetric | SpatialFIDMetric, kind: Kind) -> float:
 
 
 def _stamp(metric: FIDMetric | SpatialFIDMetric) -> dict[str, str | int | None]:
-    return (
-        metric.features.network.stamp() | {"num_images": int(metric.found.count)} | metric.reference.stamp()
-    )
+    stamp = metric.features.network.stamp() | {"num_images": int(metric.found.count)}
+    stamp |= metric.reference.stamp()
+    return stamp if metric.wanted is None else stamp | {"reference_images": int(metric.wanted.count)}

@@ -1,12 +1,12 @@
 """Scores of what images show to a classifier's features: Inception Score, KID, precision and recall."""
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor
 
-from vq.metrics.base import Images, Indices, Metric
+from vq.metrics.base import Images, Indices, Metric, SetMetric
 from vq.metrics.features import BatchFeatures, score_name
-from vq.metrics.reservoir import FeatureReservoir, image_keys
+from vq.metrics.reservoir import TwoReservoirs, image_keys
 from vq.networks.features import FeatureNetwork
 from vq.ops.images import to_uint8
 from vq.ops.two_samples import kernel_distances, precision_and_recall
@@ -14,15 +14,16 @@ from vq.registry import METRICS
 
 
 @METRICS.register_module()
-class InceptionScore(Metric):
-    """Scores how sharply and how variously the reconstructions are classified (key `inception_score`).
+class InceptionScore(SetMetric):
+    """Scores how sharply and how variously the pictures are classified (key `inception_score`).
 
     The exp of the mean divergence between an image's classes and those of its split, then the mean and the spread
     (`inception_score_std`) over splits. With another network the keys are `class_score[NAME]`.
 
     Source: Salimans et al. 2016, https://arxiv.org/abs/1606.03498, section 4.
-    Differs from the source: the split of an image comes from the real image's pixels, so that batches and
-        ranks do not matter; splits then differ a little in size. With one split it equals torch-fidelity.
+    Differs from the source: the split of a reconstruction comes from its original's pixels, that of a generated
+        picture from its own, so that batches and ranks do not matter; splits then differ a little in size. With one
+        split it equals torch-fidelity.
 
     Args:
         network: Whose `logits` are read, without biases in Inception's case.
@@ -49,11 +50,16 @@ class InceptionScore(Metric):
         self.add_sum("split_negative_entropy", shape=(splits,))
         self.add_sum("split_images", shape=(splits,), dtype=torch.int64)
 
-    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds the images' class distributions to their splits' sums."""
-        log_probability = self.features(reconstruction)["logits"].double().log_softmax(dim=1)
+    @property
+    def needs_real(self) -> bool:
+        """False: the pictures are compared with nothing."""
+        return False
+
+    def add_made(self, made: Images, decides: Images) -> None:
+        """Adds the pictures' class distributions to their splits' sums."""
+        log_probability = self.features(made)["logits"].double().log_softmax(dim=1)
         probability = log_probability.exp()
-        split = (image_keys(to_uint8(image)) >> 32) % self.splits
+        split = (image_keys(to_uint8(decides)) >> 32) % self.splits
         self.split_probability.index_add_(0, split, probability)
         self.split_negative_entropy.index_add_(0, split, (probability * log_probability).sum(dim=1))
         self.split_images.index_add_(0, split, torch.ones_like(split))
@@ -78,8 +84,8 @@ class InceptionScore(Metric):
 
 
 @METRICS.register_module()
-class KID(Metric):
-    """Compares reconstructions and images by a polynomial kernel, without bias (keys `kid`, `kid_std`).
+class KID(SetMetric):
+    """Compares two sets of pictures by a polynomial kernel, without bias (keys `kid`, `kid_std`).
 
     The mean and the spread over random subsets. Unlike FID's, its expectation does not depend on the number of
     images, so it is the one to read for small sets; a little below 0 is possible. Features are kept, so
@@ -120,34 +126,48 @@ class KID(Metric):
         self.features = BatchFeatures(network=network)
         self.score = score_name(network, "kid", "kernel_distance")
         self.spread = score_name(network, "kid_std", "kernel_distance_std")
-        self.reservoir = FeatureReservoir(capacity=capacity)
+        self.sides = TwoReservoirs(network=network, capacity=capacity)
 
-    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+    @property
+    def needs_real(self) -> bool:
+        """True."""
+        return True
+
+    def add_made(self, made: Images, decides: Images) -> None:
+        """Keeps the features of those pictures whose pixels decide it."""
+        self.sides.add("made", self.features(made)["pool"], decides)
+
+    def add_real(self, real: Images) -> None:
         """Keeps the features of those images whose pixels decide it."""
-        self.reservoir.add(image_keys(to_uint8(image)), _both(self.features, reconstruction, image))
+        self.sides.add("real", self.features(real)["pool"], real)
 
     def reset(self) -> None:
         """Forgets all images."""
         super().reset()
         self.features.forget()
-        self.reservoir.reset()
+        self.sides.reset()
 
     def sync(self) -> None:
         """Joins the ranks' features; every rank must call it. A second call does nothing."""
-        _gather(self.reservoir, self.features, is_done=self.is_synced, device=self.images.device)
+        self.features.forget()
+        if not self.is_synced:
+            self.sides.sync(device=self.images.device)
         super().sync()
 
     def result(self) -> dict[str, float]:
         """The mean and the spread over subsets.
 
         Raises:
-            ValueError: If there were fewer than two images.
+            ValueError: If there were fewer than two pictures on a side.
         """
-        found, wanted = self.reservoir.result().unbind(dim=1)
-        if len(found) < 2:
-            raise ValueError(f"KID: expected at least two images, got {len(found)}; evaluate more images")
-        size = min(self.subset_size, len(found))
-        num_subsets = self.num_subsets if size < len(found) else 1
+        found, wanted = self.sides.result()
+        smallest, largest = sorted((len(found), len(wanted)))
+        if smallest < 2:
+            raise ValueError(
+                f"KID: expected at least two images a side, got {smallest}; evaluate more images"
+            )
+        size = min(self.subset_size, smallest)
+        num_subsets = self.num_subsets if size < largest else 1
         distances = kernel_distances(found, wanted, num_subsets=num_subsets, subset_size=size, seed=self.seed)
         return {self.score: distances.mean().item(), self.spread: distances.std(correction=0).item()}
 
@@ -155,7 +175,7 @@ class KID(Metric):
         """Protocol, network, its sha256, resizing, number of images and of those compared, and the draws."""
         return self.features.network.stamp() | {
             "num_images": int(self.images),
-            "num_compared": min(int(self.images), self.reservoir.capacity),
+            **self.sides.stamp(int(self.images)),
             "subsets": self.num_subsets,
             "subset_size": self.subset_size,
             "seed": self.seed,
@@ -163,8 +183,8 @@ class KID(Metric):
 
 
 @METRICS.register_module()
-class PrecisionRecall(Metric):
-    """Measures how real the reconstructions look and how many of the images they cover (`precision`, `recall`).
+class PrecisionRecall(SetMetric):
+    """Measures how real the pictures look and how many of the real ones they cover (`precision`, `recall`).
 
     Both are fractions of images, by the balls around each set's features that reach to the k-th nearest
     neighbour. They depend on the number of images and on the network, so compare only at equal ones; with
@@ -192,45 +212,56 @@ class PrecisionRecall(Metric):
         self.features = BatchFeatures(network=network)
         self.precision = score_name(network, "precision", "precision")
         self.recall = score_name(network, "recall", "recall")
-        self.reservoir = FeatureReservoir(capacity=capacity)
+        self.sides = TwoReservoirs(network=network, capacity=capacity)
 
-    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+    @property
+    def needs_real(self) -> bool:
+        """True."""
+        return True
+
+    def add_made(self, made: Images, decides: Images) -> None:
+        """Keeps the features of those pictures whose pixels decide it."""
+        self.sides.add("made", self.features(made)["pool"], decides)
+
+    def add_real(self, real: Images) -> None:
         """Keeps the features of those images whose pixels decide it."""
-        self.reservoir.add(image_keys(to_uint8(image)), _both(self.features, reconstruction, image))
+        self.sides.add("real", self.features(real)["pool"], real)
 
     def reset(self) -> None:
         """Forgets all images."""
         super().reset()
         self.features.forget()
-        self.reservoir.reset()
+        self.sides.reset()
 
     def sync(self) -> None:
         """Joins the ranks' features; every rank must call it. A second call does nothing."""
-        _gather(self.reservoir, self.features, is_done=self.is_synced, device=self.images.device)
+        self.features.forget()
+        if not self.is_synced:
+            self.sides.sync(device=self.images.device)
         super().sync()
 
     def result(self) -> dict[str, float]:
-        """Precision and recall, in 0..1; NaN if a reconstruction was NaN.
+        """Precision and recall, in 0..1; NaN if a picture was NaN.
 
         Raises:
             ValueError: If there were not more images than neighbours.
         """
-        kept = self.reservoir.result()
-        if len(kept) <= self.neighbours:
+        found, wanted = self.sides.result()
+        if (smallest := min(len(found), len(wanted))) <= self.neighbours:
             raise ValueError(
                 f"PrecisionRecall: expected more than {self.neighbours} images for as many neighbours, got "
-                f"{len(kept)}; evaluate more images"
+                f"{smallest}; evaluate more images"
             )
-        if not bool(torch.isfinite(kept).all()):
+        if not bool(torch.isfinite(found).all() and torch.isfinite(wanted).all()):
             return {self.precision: float("nan"), self.recall: float("nan")}
-        precision, recall = precision_and_recall(kept[:, 0], kept[:, 1], neighbours=self.neighbours)
+        precision, recall = precision_and_recall(found, wanted, neighbours=self.neighbours)
         return {self.precision: precision.item(), self.recall: recall.item()}
 
     def stamp(self) -> dict[str, str | int | None]:
         """Protocol, network, its sha256, resizing, number of images and of those compared, and k."""
         return self.features.network.stamp() | {
             "num_images": int(self.images),
-            "num_compared": min(int(self.images), self.reservoir.capacity),
+            **self.sides.stamp(int(self.images)),
             "neighbours": self.neighbours,
         }
 
@@ -289,15 +320,3 @@ class FeatureCosine(Metric):
     def stamp(self) -> dict[str, str | int | None]:
         """Protocol, network, its sha256, resizing and number of images."""
         return self.features.network.stamp() | {"num_images": int(self.images)}
-
-
-def _both(features: BatchFeatures, reconstruction: Tensor, image: Tensor) -> Float32[Tensor, "b 2 size"]:
-    return torch.stack([features(reconstruction)["pool"], features(image)["pool"]], dim=1)
-
-
-def _gather(
-    reservoir: FeatureReservoir, features: BatchFeatures, *, is_done: bool, device: torch.device
-) -> None:
-    features.forget()
-    if not is_done:
-        reservoir.sync(torch.zeros(0, 2, features.network.sizes["pool"], device=device))

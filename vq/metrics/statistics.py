@@ -1,11 +1,13 @@
 """Statistics of a reference set's features: how they are made, kept in a file with a stamp, and compared."""
 
+import hashlib
+import io
 import json
-import os
-import tempfile
+import math
+import re
 import warnings
 import zipfile
-import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +19,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vq import distributed, pretrained
+from vq.errors import UserError
+from vq.files import write_atomically
 from vq.networks.features import FeatureNetwork
 from vq.ops.frechet import frechet_distance, moments
+from vq.text import printable
 
+_MOST_FEATURES = 8192  # numbers of a feature; the networks have up to 2048
+_KNOWN_MEMBER = re.compile(r"(mu|sigma|mu_s|sigma_s|stamp|sha256|arr_\d+)\.npy")
+_ASYMMETRY = 1e-3  # of a float32 covariance's largest number, by rounding; a wrong matrix is far above
 _BINDING = ("protocol", "extractor", "extractor_sha256")
+
+
+class StatisticsError(UserError, ValueError):
+    """Reference statistics that cannot be used: damaged, of another kind, or of too few images."""
+
+
+class MissingStatisticsError(UserError, FileNotFoundError):
+    """There are no reference statistics in the place where they were expected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +85,7 @@ class Stamp:
 
     def __str__(self) -> str:
         known = {name: value for name, value in self.as_dict().items() if value is not None}
-        return ", ".join(f"{name} {value}" for name, value in known.items())
+        return ", ".join(f"{name} {printable(str(value))}" for name, value in known.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,19 +112,19 @@ class ReferenceStatistics:
         """The mean and covariance of a kind of feature.
 
         Raises:
-            ValueError: If they were not computed.
+            StatisticsError: If they were not computed.
         """
         if kind == "pool":
             return self.mean, self.covariance
         if self.spatial_mean is None or self.spatial_covariance is None:
-            raise ValueError(
+            raise StatisticsError(
                 f"ReferenceStatistics: expected spatial features (mu_s, sigma_s) for sFID, got none in ({self.stamp}); "
                 "make the file anew with `python -m vq.fid`, or leave sFID out"
             )
         return self.spatial_mean, self.spatial_covariance
 
     def save(self, path: str | Path) -> None:
-        """Writes a `.npz` without pickles, whole or not at all; pytorch-fid can read it too.
+        """Writes a `.npz` without pickles, whole or not at all, with a checksum; pytorch-fid can read it too.
 
         Args:
             path: Its folder is made if it is missing.
@@ -119,20 +135,16 @@ class ReferenceStatistics:
                 "mu_s": self.spatial_mean.cpu().numpy(),
                 "sigma_s": self.spatial_covariance.cpu().numpy(),
             }
-        stamp: NDArray[Any] = np.array(json.dumps(self.stamp.as_dict()))
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        unfinished = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, allow_pickle=False, stamp=stamp, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.chmod(0o644)  # mkstemp's file is for its owner alone
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        stamp = json.dumps(self.stamp.as_dict())
+        content = io.BytesIO()
+        np.savez(
+            content,
+            allow_pickle=False,
+            stamp=np.array(stamp),
+            sha256=np.array(_sha256(arrays, stamp)),
+            **arrays,
+        )
+        write_atomically(Path(path), content.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> "ReferenceStatistics":
@@ -142,22 +154,25 @@ class ReferenceStatistics:
         its own protocol and ADM's by TensorFlow's resizing, that of `torch-fidelity`. The images in an ADM batch
         are not read.
 
+        A file is data: nothing in it is executed, and no more memory is taken than such statistics need.
+
         Raises:
-            FileNotFoundError: If there is no such file; the message says which command makes it.
-            ValueError: If it is cut short, holds no statistics, or they are not finite and of one size.
+            MissingStatisticsError: If there is no such file; the message says which command makes it.
+            StatisticsError: If it is damaged, holds no statistics, or ones that cannot be those of a set.
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(
-                f"reference statistics: expected a file at {path}, got none; make it with `{_command(path)}`"
+            raise MissingStatisticsError(
+                f"reference statistics: expected a file at {_shown(path)}, got none; make it with `{_command(path)}`"
             )
         found = _arrays(path)
+        _check_sha256(path, found)
         mean, covariance = _pair(path, found, "mu", "sigma")
         spatial: tuple[Tensor | None, Tensor | None] = (None, None)
         if "mu_s" in found or "sigma_s" in found:
             spatial = _pair(path, found, "mu_s", "sigma_s")
         if "stamp" in found:
-            stamp = _parse(path, found["stamp"])
+            stamp = _parse(path, str(found["stamp"]))
         else:
             stamp = Stamp(
                 protocol="torch-fidelity" if "mu_s" in found else "pytorch-fid", extractor="inception"
@@ -178,14 +193,22 @@ class ReferenceStatistics:
             path: Where they came from, for the message.
 
         Raises:
-            ValueError: With both stamps.
+            StatisticsError: With both stamps, or if a feature has another length than the network's.
         """
         wanted = Stamp.of(network)
         if not self.stamp.agrees(wanted):
-            raise ValueError(
-                f"reference statistics: expected ({wanted}) as the metric has it, got ({self.stamp}) in {path}; choose "
-                f"the protocol and network of the file, or make it anew with `{_command(Path(path))}`"
+            raise StatisticsError(
+                f"reference statistics: expected ({wanted}) as the metric has it, got ({self.stamp}) in "
+                f"{_shown(path)}; choose the protocol and network of the file, or make it anew with "
+                f"`{_command(Path(path))}`"
             )
+        for kind, mean in (("pool", self.mean), ("spatial", self.spatial_mean)):
+            size = network.sizes.get(kind)
+            if mean is not None and size is not None and len(mean) != size:
+                raise StatisticsError(
+                    f"reference statistics: expected {kind} features of {size} numbers, as {network.name} makes them, "
+                    f"got {len(mean)} in {_shown(path)}; make the file anew with `{_command(Path(path))}`"
+                )
 
 
 class StatisticsCollector(nn.Module):
@@ -296,7 +319,7 @@ class MomentSums(nn.Module):
         """
         count = int(self.count)
         if count < 2:
-            raise ValueError(
+            raise StatisticsError(
                 f"{place}: expected at least two images for a covariance, got {count}; evaluate more images"
             )
         return moments(self.total.cpu(), self.outer.cpu(), count)
@@ -316,7 +339,7 @@ def frechet(
         ValueError: If the two were made by different protocols or extractors, or have no such features.
     """
     if not a.stamp.agrees(b.stamp):
-        raise ValueError(
+        raise StatisticsError(
             f"frechet: expected statistics of one protocol and one extractor, got ({a.stamp}) and ({b.stamp}); "
             "make one of them anew"
         )
@@ -356,48 +379,114 @@ def _command(path: Path) -> str:
     return f"python -m vq.fid {dataset}" + (" --train" if split == "train" else "")
 
 
+def _shown(path: str | Path) -> str:
+    return printable(str(path))
+
+
+def _damaged(path: Path, what: str) -> StatisticsError:
+    return StatisticsError(
+        f"reference statistics: expected a whole .npz file of statistics at {_shown(path)}, got one that {what}; "
+        f"delete it and make it anew with `{_command(path)}`"
+    )
+
+
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    names = ("mu", "sigma", "mu_s", "sigma_s", "stamp")
+    """The arrays that statistics consist of, by name; pickled objects and arrays that are too large are refused."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        ValueError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise ValueError(
-            f"reference statistics: expected a whole .npz file without pickles at {path}, got one that cannot be read "
-            f"({type(error).__name__}: {error}); delete it and make it anew with `{_command(path)}`"
-        ) from error
+        with zipfile.ZipFile(path) as archive:
+            members = {member.filename: member for member in archive.infolist()}
+            strange = [name for name in members if not _KNOWN_MEMBER.fullmatch(name)]
+            if strange or len(members) != len(archive.infolist()):
+                raise ValueError(f"unexpected or repeated members: {', '.join(strange[:3])}")
+            return {
+                name.removesuffix(".npy"): _read_array(archive, member)
+                for name, member in members.items()
+                if not name.startswith("arr_")
+            }
+    except Exception as error:  # zipfile, zlib, struct, numpy and ast each raise their own for a damaged file
+        raise _damaged(path, f"cannot be read ({type(error).__name__}: {printable(str(error))})") from error
 
 
-def _pair(path: Path, found: dict[str, NDArray[Any]], mean: str, covariance: str) -> tuple[Tensor, Tensor]:
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """One array: its header first, so that neither its shape nor a compression makes it larger than it may be."""
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(stream)  # type: ignore[no-untyped-call]
+    if dtype.hasobject or dtype.kind not in "fU":
+        raise ValueError(f"{member.filename}: expected floating-point numbers or a text, got {dtype}")
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if num_bytes > 8 * _MOST_FEATURES**2 or num_bytes > member.file_size:
+        raise ValueError(f"{member.filename}: {num_bytes} bytes are more than it can hold")
+    with archive.open(member) as stream:
+        found: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)  # type: ignore[no-untyped-call]
+        if stream.read(1):  # up to the end, where zipfile compares the checksum
+            raise ValueError(f"{member.filename}: has more bytes than its shape says")
+    return found
+
+
+def _sha256(arrays: Mapping[str, NDArray[Any]], stamp: str) -> str:
+    """Of the stamp and of each array's name, type, shape and bytes."""
+    digest = hashlib.sha256(stamp.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _check_sha256(path: Path, found: Mapping[str, NDArray[Any]]) -> None:
+    """Compares a file with its own checksum; files of pytorch-fid, of ADM and of older versions have none."""
+    if "sha256" not in found:
+        return
+    arrays = {name: array for name, array in found.items() if name not in ("sha256", "stamp")}
+    if "stamp" not in found or str(found["sha256"]) != _sha256(arrays, str(found["stamp"])):
+        raise _damaged(path, "does not have its own checksum")
+
+
+def _pair(path: Path, found: Mapping[str, NDArray[Any]], mean: str, covariance: str) -> tuple[Tensor, Tensor]:
     if mean not in found or covariance not in found:
-        raise ValueError(
-            f"reference statistics: expected {mean!r} and {covariance!r} in {path}, got {sorted(found) or 'neither'}; "
-            f"a batch of images alone holds no statistics, so make them with `{_command(path)}`"
+        raise StatisticsError(
+            f"reference statistics: expected {mean!r} and {covariance!r} in {_shown(path)}, got "
+            f"{sorted(found) or 'neither'}; a batch of images alone holds no statistics, so make them with "
+            f"`{_command(path)}`"
         )
-    m, c = (np.asarray(found[name], dtype=np.float64) for name in (mean, covariance))
-    if m.ndim != 1 or c.shape != (len(m), len(m)) or not (np.isfinite(m).all() and np.isfinite(c).all()):
-        raise ValueError(
-            f"reference statistics: expected finite {mean!r} of (n,) and {covariance!r} of (n, n) in {path}, got "
-            f"{m.shape} and {c.shape}; make the file anew with `{_command(path)}`"
+    m, c = found[mean], found[covariance]
+    if m.dtype.kind != "f" or c.dtype.kind != "f" or m.ndim != 1 or not len(m) or c.shape != (len(m), len(m)):
+        raise StatisticsError(
+            f"reference statistics: expected floating-point {mean!r} of (n,) and {covariance!r} of (n, n) in "
+            f"{_shown(path)}, got {m.dtype} {m.shape} and {c.dtype} {c.shape}; make the file anew with "
+            f"`{_command(path)}`"
         )
-    return torch.from_numpy(m.copy()), torch.from_numpy(c.copy())
+    m, c = m.astype(np.float64), c.astype(np.float64)
+    if not (np.isfinite(m).all() and np.isfinite(c).all()):
+        raise StatisticsError(
+            f"reference statistics: expected finite {mean!r} and {covariance!r} in {_shown(path)}, got NaN or "
+            f"infinity; make the file anew with `{_command(path)}`"
+        )
+    scale = np.abs(c).max()
+    if np.abs(c - c.T).max() > _ASYMMETRY * scale or c.diagonal().min() < -_ASYMMETRY * scale:
+        raise StatisticsError(
+            f"reference statistics: expected a symmetric {covariance!r} with variances of at least 0 in "
+            f"{_shown(path)}, got another matrix; make the file anew with `{_command(path)}`"
+        )
+    return torch.from_numpy(m), torch.from_numpy(c)
 
 
-def _parse(path: Path, stamp: NDArray[Any]) -> Stamp:
-    known = {field.name for field in fields(Stamp)}
+def _parse(path: Path, text: str) -> Stamp:
+    kinds = {field.name: int if field.name == "num_images" else str for field in fields(Stamp)}
     try:
-        values = json.loads(str(stamp))
-        return Stamp(**{name: value for name, value in values.items() if name in known})
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"reference statistics: expected a stamp in JSON in {path}, got {str(stamp)[:60]!r}; make the file anew "
-            f"with `{_command(path)}`"
+        values = json.loads(text)
+        known = {name: value for name, value in values.items() if name in kinds}
+        for name, value in known.items():
+            if value is not None and type(value) is not kinds[name]:
+                raise TypeError(f"{name} is {value!r}")
+        if (known.get("num_images") or 2) < 2:
+            raise ValueError(f"num_images is {known['num_images']}")
+        return Stamp(**known)
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise StatisticsError(
+            f"reference statistics: expected a stamp in JSON in {_shown(path)}, got {printable(text[:60])!r} "
+            f"({printable(str(error))[:100]}); make the file anew with `{_command(path)}`"
         ) from error
