@@ -1,13 +1,14 @@
 """Folders on disk: layouts, order, labels, and what is said when something is missing."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from vq.data import ImageFolder, ImageLoader, ImageNet, UndecodableImage
+from vq.data import DataError, ImageFolder, ImageLoader, ImageNet, UndecodableImage
 
 
 def put(path, value=0, size=(6, 4)):
@@ -173,3 +174,127 @@ class TestImageNet:
     def test_split(self):
         with pytest.raises(ValueError, match="ImageNet: expected split 'train' or 'val', got 'test'"):
             ImageNet(split="test")
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("a.jpg", "a.jpeg", "a.jpe", "a.jfif", "a.png", "a.webp", "a.avif", "a.bmp", "a.gif", "a.tif"),
+            *(
+                "a.tiff",
+                "A.PNG",
+                "a.JPEG",
+                "a.Jfif",
+                "a b.png",
+                "a.b.png",
+                "#1.png",
+                "[bold].png",
+                "a%20.png",
+            ),
+        ],
+    )
+    def test_endings_in_any_case(self, tmp_path, name):
+        Image.new("RGB", (6, 4), (9, 9, 9)).save(
+            tmp_path / name, "PNG"
+        )  # the content decides, not the ending
+        dataset = ImageFolder(root=tmp_path)
+        assert keys(dataset) == [name]
+        assert dataset.read(0).shape == (3, 4, 6)
+
+    @pytest.mark.parametrize("name", ["a", "a.txt", "png", "a.png.part", "a.jpg~", ".png", "a.eps", "a.svg"])
+    def test_other_endings_are_passed_over(self, tmp_path, name):
+        put(tmp_path / "there.png")
+        (tmp_path / name).write_bytes(b"no image")
+        assert keys(ImageFolder(root=tmp_path)) == ["there.png"]
+
+    def test_folders_of_numbers_are_sorted_as_text_and_that_is_told(self, tmp_path, caplog):
+        for name in ("0", "9", "10", "100"):
+            put(tmp_path / name / "1.png")
+        assert ImageFolder(root=tmp_path).class_names == ("0", "10", "100", "9")
+        caplog.clear()
+        ImageFolder(root=tmp_path).check()
+        assert "folder 0 is class 0, folder 10 is class 1, folder 100 is class 2, ..." in caplog.text
+        (tmp_path / "10").rename(tmp_path / "bird")
+        caplog.clear()
+        ImageFolder(root=tmp_path).check()
+        assert caplog.text == ""
+
+    def test_numbers_of_equal_length_need_no_word(self, tmp_path, caplog):
+        for name in ("00", "09", "10"):
+            put(tmp_path / name / "1.png")
+        ImageFolder(root=tmp_path).check()
+        assert caplog.text == ""
+
+    def test_a_name_that_is_not_utf8_is_read_and_escaped(self, tmp_path, caplog):
+        put(tmp_path / "a" / "1.png", value=5)
+        folder = os.fsencode(tmp_path)
+        os.makedirs(folder + b"/b\xe4")
+        os.rename(folder + b"/a/1.png", folder + b"/b\xe4/x\xff.png")
+        dataset = ImageFolder(root=tmp_path)
+        assert dataset.class_names == ("a", "b\\udce4")
+        assert keys(dataset) == ["b\\udce4/x\\udcff.png"]
+        assert dataset.key(0).encode("utf-8")  # it can be written anywhere
+        assert dataset.read(0)[0, 0, 0] == 5
+        assert (
+            "1 names are not UTF-8, such as b\\udce4/x\\udcff.png; they are stored and shown" in caplog.text
+        )
+
+    def test_a_root_that_is_not_utf8(self, tmp_path):
+        root = os.fsdecode(os.fsencode(tmp_path) + b"/r\xe4")
+        put(Path(root) / "1.png", value=7)
+        dataset = ImageFolder(root=root)
+        assert (dataset.class_names, int(dataset.read(0)[0, 0, 0])) == (("r\\udce4",), 7)
+        with pytest.raises(ValueError, match=r"found no file"):
+            ImageFolder(root=root, extensions=(".jpg",)).check()
+
+    def test_two_names_that_would_be_equal_once_escaped_are_refused(self, tmp_path):
+        put(tmp_path / "x\\udce4.png")
+        os.link(os.fsencode(tmp_path) + b"/x\\udce4.png", os.fsencode(tmp_path) + b"/x\xe4.png")
+        with pytest.raises(ValueError, match="the same name once their bytes are escaped"):
+            ImageFolder(root=tmp_path).check()
+
+    def test_a_name_with_a_line_break_stays_on_one_line_of_an_error(self, tmp_path):
+        (tmp_path / "a\nb\x1b[31m.png").write_bytes(b"")
+        dataset = ImageFolder(root=tmp_path)
+        with pytest.raises(UndecodableImage) as caught:
+            dataset.read(0)
+        assert str(caught.value) == "a\\nb\\x1b[31m.png: the file is empty"
+
+
+class TestPlaces:
+    def test_a_tilde_is_the_home_folder(self, tmp_path, monkeypatch):
+        put(tmp_path / "pictures" / "1.png")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert len(ImageFolder(root="~/pictures")) == 1
+        assert ImageNet(root="~/imagenet").root == tmp_path / "imagenet"
+        with pytest.raises(ValueError, match="root: expected a folder, got '~no_such_user_here/x'"):
+            ImageFolder(root="~no_such_user_here/x")
+
+    def test_links_in_a_circle_and_to_nothing_count_as_undecodable(self, tmp_path):
+        put(tmp_path / "good.png")
+        (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+        (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+        os.mkfifo(tmp_path / "pipe.png")
+        loader = ImageLoader(dataset=ImageFolder(root=tmp_path), batch_size=4, max_undecodable=1.0)
+        (batch,) = loader.pass_batches()
+        assert (batch["key"], batch["undecodable"]) == (["good.png"], ["gone.png", "pipe.png", "self.png"])
+
+    def test_a_folder_with_the_name_of_an_image_is_a_folder(self, tmp_path):
+        put(tmp_path / "cat.png" / "1.png")
+        dataset = ImageFolder(root=tmp_path)
+        assert (dataset.class_names, keys(dataset)) == (("cat.png",), ["cat.png/1.png"])
+
+    def test_a_folder_that_cannot_be_read_is_named(self, tmp_path, monkeypatch):
+        put(tmp_path / "a" / "1.png")
+        (tmp_path / "b").mkdir()
+        listed = os.scandir
+
+        def scandir(folder):
+            if Path(folder).name == "b":
+                raise PermissionError(13, "Permission denied", str(folder))
+            return listed(folder)
+
+        monkeypatch.setattr(os, "scandir", scandir)  # the tests may run as root, whom no permission stops
+        with pytest.raises(DataError, match=r"the folder .*/b cannot be read \(Permission denied\); mend"):
+            ImageFolder(root=tmp_path).check()

@@ -1,6 +1,6 @@
 """Images from disk or from inside a package, and the loader that makes batches of them."""
 
-from vq.data.base import ImageDataset, UndecodableImage, UndecodableSetError
+from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableSetError
 from vq.data.decode import read_image
 from vq.data.digits import DigitsDataset
 from vq.data.embedded import EmojiDataset, PhotoDataset, ProceduralDataset
@@ -21,6 +21,7 @@ from vq.data.transforms import (
 __all__ = [
     "Batch",
     "CenterCrop",
+    "DataError",
     "DigitsDataset",
     "EmojiDataset",
     "ImageDataset",

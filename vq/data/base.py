@@ -7,6 +7,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vq.errors import UserError
+from vq.text import printable
+
+
+class DataError(UserError, ValueError):
+    """Data, or settings of them, that cannot be used."""
 
 
 class UndecodableImage(UserError, ValueError):  # noqa: N818  # it names the image, which is the news
@@ -23,7 +28,7 @@ class UndecodableImage(UserError, ValueError):  # noqa: N818  # it names the ima
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
+        return printable(f"{self.name}: {self.reason}")
 
 
 class UndecodableSetError(UserError, RuntimeError):
@@ -66,7 +71,7 @@ class ImageDataset(ABC):
         """Looks for the files, before any work begins.
 
         Raises:
-            ValueError: If there are none, with what to do about it.
+            DataError: If there are none, with what to do about it.
         """
         if len(self) == 0:
-            raise ValueError(f"{type(self).__name__}: expected at least 1 image, got none")
+            raise DataError(f"{type(self).__name__}: expected at least 1 image, got none")

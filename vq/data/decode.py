@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from vq.data.base import UndecodableImage
+from vq.data.base import DataError, UndecodableImage
 
 Image.init()  # older Pillows have no AVIF
 FORMATS = tuple(
@@ -48,10 +48,10 @@ def checked_max_pixels(place: str, max_pixels: int) -> int:
     """`max_pixels`, if it is a limit that can be kept.
 
     Raises:
-        ValueError: If it is below 1, or above Pillow's own limit.
+        DataError: If it is below 1, or above Pillow's own limit.
     """
     if not 1 <= max_pixels <= _PILLOWS_LIMIT:
-        raise ValueError(f"{place}: expected max_pixels from 1 to {_PILLOWS_LIMIT:,}, got {max_pixels}")
+        raise DataError(f"{place}: expected max_pixels from 1 to {_PILLOWS_LIMIT:,}, got {max_pixels}")
     return max_pixels
 
 

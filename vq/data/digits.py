@@ -9,7 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vq.data.base import ImageDataset
+from vq.data.base import DataError, ImageDataset
 from vq.data.embedded import checked_split, package_folder
 from vq.registry import DATASETS
 
@@ -64,11 +64,11 @@ class DigitsDataset(ImageDataset):
             with gzip.open(file, "rt", encoding="ascii") as stream:
                 table = np.loadtxt(stream, delimiter=",", dtype=np.float32).astype(np.uint8)
         except (OSError, ValueError) as error:
-            raise ValueError(
+            raise DataError(
                 f"DigitsDataset: expected lines of numbers in {file}, got: {error}; pip install {_INSTALL}"
             ) from error
         if table.shape != (5000, _SIDE**2 + 1):
-            raise ValueError(
+            raise DataError(
                 f"DigitsDataset: expected 5000 lines of {_SIDE**2 + 1} numbers in {file}, got {table.shape}; "
                 f"pip install {_INSTALL}"
             )

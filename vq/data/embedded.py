@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from vq.data.base import ImageDataset
+from vq.data.base import DataError, ImageDataset
 from vq.data.decode import read_image
 from vq.ops.keyed import generator, stable_hash
 from vq.registry import DATASETS
@@ -248,7 +248,7 @@ class PhotoDataset(ImageDataset):
 
     def __init__(self, *, split: str = "train", crop_size: int = 64) -> None:
         if not 16 <= crop_size <= 256:
-            raise ValueError(f"PhotoDataset: expected a crop_size of 16 to 256 pixels, got {crop_size}")
+            raise DataError(f"PhotoDataset: expected a crop_size of 16 to 256 pixels, got {crop_size}")
         self.split = checked_split("PhotoDataset", split)
         self.crop_size = crop_size
         self._pixels: dict[int, UInt8[Tensor, "3 h w"]] = {}  # 15 MB when all are decoded
@@ -286,7 +286,7 @@ class PhotoDataset(ImageDataset):
             folder = package_folder(package, install=install)
             for photo in photos:
                 if not (folder / photo.file).is_file():
-                    raise ValueError(
+                    raise DataError(
                         f"PhotoDataset: expected {photo.file} inside the package {install}, which lacks it; "
                         f"install another version of {install}"
                     )
@@ -349,7 +349,7 @@ class ProceduralDataset(ImageDataset):
 
     def __init__(self, *, num_images: int, image_size: int = 32, seed: int = 0) -> None:
         if num_images < 1 or image_size < 8:
-            raise ValueError(
+            raise DataError(
                 "ProceduralDataset: expected num_images of at least 1 and image_size of at least 8, "
                 f"got {num_images} and {image_size}"
             )
@@ -415,7 +415,7 @@ def _signed_distance(
 def checked_split(place: str, split: str) -> str:
     """`split`, if it is `"train"`, `"val"` or `"all"`."""
     if split not in ("train", "val", "all"):
-        raise ValueError(f"{place}: expected split 'train', 'val' or 'all', got {split!r}")
+        raise DataError(f"{place}: expected split 'train', 'val' or 'all', got {split!r}")
     return split
 
 
@@ -423,7 +423,7 @@ def package_folder(package: str, *, install: str) -> Path:
     """Where an installed package lies; `install` is what pip is to be given if there is none."""
     spec = importlib.util.find_spec(package)  # finds it without running its code
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(
+        raise DataError(
             f"data: expected the package {package!r}, which holds the images, and found none; pip install {install}"
         )
     return Path(spec.submodule_search_locations[0])

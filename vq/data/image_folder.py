@@ -1,5 +1,6 @@
 """Image files in folders on disk."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,17 +13,22 @@ import numpy.typing as npt
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vq.data.base import ImageDataset
+from vq.data.base import DataError, ImageDataset
 from vq.data.decode import MAX_PIXELS, checked_max_pixels, read_image
 from vq.registry import DATASETS
+from vq.text import printable
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+logger = logging.getLogger(__name__)
+
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff",
+)  # fmt: skip
 
 
 class _Listing(NamedTuple):
     # Arrays, not lists: a worker that touches a Python string writes its reference count, and a million
     # of them would be copied into every worker's memory.
-    paths: npt.NDArray[np.bytes_]  # below the root, encoded by the file system's rules
+    paths: npt.NDArray[np.bytes_]  # below the root, the bytes of the file system
     labels: npt.NDArray[np.int32]
     class_names: tuple[str, ...]
 
@@ -33,23 +39,28 @@ class ImageFolder(ImageDataset):
 
     Two layouts: `root/CLASS/.../picture.png`, whose labels follow the sorted names of the folders directly
     below `root` (an empty one keeps its number); or all pictures directly in `root`, which is one class.
-    Hidden files and folders are passed over, links to folders are followed. See `decode_image` for what
-    happens to grey, palette, 16-bit, CMYK, transparent and rotated images.
+    Names are sorted as text, by code points: class `10` comes before class `9`, which is logged where it matters.
+    Hidden files and folders are passed over, links to folders are followed, but not in circles. See docs/data.md for
+    which files are read, and what happens to grey, palette, 16-bit, CMYK, transparent and rotated images.
+
+    Names that are not UTF-8 are read; in keys and class names their bytes are escaped (`x\\udce4.png`), which is logged
+    when the folder is listed.
 
     Args:
-        root: The folder; looked at when first used, not when this object is made.
+        root: The folder, a leading `~` being the home folder; looked at when first used, not when this object is made.
         extensions: Endings of the files to take, in any case, such as `(".png", ".jpg")`.
+        max_pixels: Height times width of the largest image that is decoded; a larger one counts as undecodable.
 
     Raises:
-        ValueError: If an extension has no leading dot; when first used, if `root` is missing, holds no
-            such file, or holds some both directly and in folders.
+        DataError: If an extension has no leading dot, or `max_pixels` is out of range; when first used, if `root` is
+            missing or cannot be read, holds no such file, or holds some both directly and in folders.
     """
 
     def __init__(
         self, *, root: str | Path, extensions: Sequence[str] = EXTENSIONS, max_pixels: int = MAX_PIXELS
     ) -> None:
         if isinstance(extensions, str) or not extensions or not all(e.startswith(".") for e in extensions):
-            raise ValueError(f"ImageFolder: expected extensions such as ('.png', '.jpg'), got {extensions!r}")
+            raise DataError(f"ImageFolder: expected extensions such as ('.png', '.jpg'), got {extensions!r}")
         self.root = expanded(root)
         self.extensions = tuple(extension.lower() for extension in extensions)
         self.max_pixels = checked_max_pixels("ImageFolder", max_pixels)
@@ -60,12 +71,12 @@ class ImageFolder(ImageDataset):
 
     def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
         """Decodes file `index` to RGB pixels 0..255, upright, on white."""
-        name = self.key(index)
-        return read_image(self.root / name, name, max_pixels=self.max_pixels)
+        path = self.root / os.fsdecode(self._listing.paths[index].item())
+        return read_image(path, self.key(index), max_pixels=self.max_pixels)
 
     def key(self, index: int) -> str:
-        """The file's path below the root, with forward slashes."""
-        return os.fsdecode(self._listing.paths[index].item())
+        """The file's path below the root, with forward slashes; bytes that are not UTF-8 are escaped."""
+        return _as_text(self._listing.paths[index].item())
 
     def label(self, index: int) -> int:
         """The number of the file's class folder among the sorted folders."""
@@ -82,42 +93,42 @@ class ImageFolder(ImageDataset):
 
     @cached_property
     def _listing(self) -> _Listing:
+        root = printable(str(self.root))
         if not self.root.is_dir():
             what = "a file" if self.root.exists() else "nothing"
-            raise ValueError(
-                f"ImageFolder: expected a folder of images at {self.root}, found {what}; "
+            raise DataError(
+                f"ImageFolder: expected a folder of images at {root}, found {what}; "
                 f"put images ({', '.join(self.extensions)}) there, or set `root`"
             )
         found = sorted(self._walk(self.root, "", set()))
-        folders = sorted(
-            entry.name for entry in os.scandir(self.root) if entry.is_dir() and not _hidden(entry)
-        )
+        folders = sorted(entry.name for entry in _entries(self.root) if _is_folder(entry))
         flat = [path for path in found if "/" not in path]
         if not found:
-            raise ValueError(
-                f"ImageFolder: expected images in {self.root} or its subfolders, found no file that ends in "
+            raise DataError(
+                f"ImageFolder: expected images in {root} or its subfolders, found no file that ends in "
                 f"{', '.join(self.extensions)}; set `root` or `extensions`"
             )
         if flat and len(flat) < len(found):
-            raise ValueError(
-                f"ImageFolder: expected all images of {self.root} either directly in it or all in subfolders, "
-                f"got both ({flat[0]!r} and {next(path for path in found if '/' in path)!r}); move some of them"
+            deep = next(path for path in found if "/" in path)
+            raise DataError(
+                f"ImageFolder: expected all images of {root} either directly in it or all in subfolders, "
+                f"got both ({flat[0]!r} and {deep!r}); move some of them"
             )
         paths = np.array([os.fsencode(path) for path in found])
+        _report_names(root, found, folders)
         if flat:
-            return _Listing(paths, np.zeros(len(found), dtype=np.int32), (self.root.resolve().name,))
+            name = _as_text(os.fsencode(self.root.resolve().name))
+            return _Listing(paths, np.zeros(len(found), dtype=np.int32), (name,))
         number = {name: i for i, name in enumerate(folders)}
         labels = np.array([number[path.partition("/")[0]] for path in found], dtype=np.int32)
-        return _Listing(paths, labels, tuple(folders))
+        return _Listing(paths, labels, tuple(_as_text(os.fsencode(name)) for name in folders))
 
     def _walk(self, folder: Path, prefix: str, parents: set[str]) -> Iterator[str]:
         real = os.path.realpath(folder)
         if real in parents:
             return  # a link back to a folder that we are in
-        for entry in os.scandir(folder):
-            if _hidden(entry):
-                continue
-            if entry.is_dir():
+        for entry in _entries(folder):
+            if _is_folder(entry):
                 yield from self._walk(folder / entry.name, f"{prefix}{entry.name}/", parents | {real})
             elif entry.name.lower().endswith(self.extensions):
                 yield f"{prefix}{entry.name}"
@@ -138,12 +149,12 @@ class ImageNet(ImageDataset):
         split: `"train"` (1,281,167 images) or `"val"` (50,000 images).
 
     Raises:
-        ValueError: If `split` is another; when first used, if the folder is missing or laid out otherwise.
+        DataError: If `split` is another; when first used, if the folder is missing or laid out otherwise.
     """
 
     def __init__(self, *, root: str | Path = "data/imagenet", split: str = "train") -> None:
         if split not in ("train", "val"):
-            raise ValueError(f"ImageNet: expected split 'train' or 'val', got {split!r}")
+            raise DataError(f"ImageNet: expected split 'train' or 'val', got {split!r}")
         self.root = expanded(root)
         self.split = split
 
@@ -176,7 +187,7 @@ class ImageNet(ImageDataset):
     def _folder(self) -> ImageFolder:
         layout = f"{self.root}/{self.split}/n01440764/*.JPEG"
         if not (self.root / self.split).is_dir():
-            raise ValueError(
+            raise DataError(
                 f"ImageNet: expected {layout} and so on, found no folder {self.root / self.split}; "
                 "get ImageNet from https://image-net.org, unpack it there, or set `root`"
             )
@@ -184,7 +195,7 @@ class ImageNet(ImageDataset):
         # The archive of the validation images unpacks into one flat folder; they have to be sorted first.
         strange = [name for name in folder.class_names if not re.fullmatch(r"n\d{8}", name)]
         if strange:
-            raise ValueError(
+            raise DataError(
                 f"ImageNet: expected {layout} and so on, but {strange[0]!r} in {self.root / self.split} is not "
                 "named like n01440764; sort the images into one folder a class, or use ImageFolder"
             )
@@ -195,13 +206,55 @@ def expanded(root: str | Path) -> Path:
     """A folder as the user wrote it, with a leading `~` or `~name` replaced by that home folder.
 
     Raises:
-        ValueError: If there is no such user.
+        DataError: If there is no such user.
     """
     try:
         return Path(root).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"root: expected a folder, got {str(root)!r}: {error}") from error
+        raise DataError(f"root: expected a folder, got {str(root)!r}: {error}") from error
 
 
-def _hidden(entry: "os.DirEntry[str]") -> bool:
-    return entry.name.startswith(".")
+def _entries(folder: Path) -> "list[os.DirEntry[str]]":
+    """What is in a folder and not hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(
+            f"ImageFolder: the folder {printable(str(folder))} cannot be read ({error.strerror}); mend that, or "
+            f"move it away"
+        ) from error
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _as_text(name: bytes) -> str:
+    r"""A name as text, whatever the locale: bytes that are not UTF-8 become `\udce4`, as `printable` shows them."""
+    text = name.decode("utf-8", errors="surrogateescape")
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
+def _report_names(root: str, found: Sequence[str], folders: Sequence[str]) -> None:
+    strange = [path for path in found if os.fsencode(path) != _as_text(os.fsencode(path)).encode()]
+    if strange:
+        if len({_as_text(os.fsencode(path)) for path in found}) < len(found):
+            raise DataError(
+                f"ImageFolder: two files below {root} have the same name once their bytes are escaped"
+            )
+        logger.warning(
+            "%s: %d names are not UTF-8, such as %s; they are stored and shown with these bytes escaped",
+            root,
+            len(strange),
+            printable(_as_text(os.fsencode(strange[0]))),
+        )
+    if all(re.fullmatch("[0-9]+", name) for name in folders) and sorted(folders, key=int) != list(folders):
+        logger.warning(
+            "%s: classes are numbered in the order of their names as text: %s, ...",
+            root,
+            ", ".join(f"folder {name} is class {i}" for i, name in enumerate(folders[:3])),
+        )

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vq.data.base import ImageDataset, UndecodableImage, UndecodableSetError
+from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableSetError
 from vq.data.reader import Draw, SampleReader, quiet_worker
 from vq.data.sample import Batch, Sample, collate
 from vq.data.transforms import Transform
@@ -61,13 +61,13 @@ class ImageLoader:
         balance_classes: bool = False,
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"ImageLoader: expected a batch_size of at least 1, got {batch_size}")
+            raise DataError(f"ImageLoader: expected a batch_size of at least 1, got {batch_size}")
         if num_workers < 0:
-            raise ValueError(f"ImageLoader: expected num_workers of at least 0, got {num_workers}")
+            raise DataError(f"ImageLoader: expected num_workers of at least 0, got {num_workers}")
         if not 0 <= max_undecodable <= 1:
-            raise ValueError(f"ImageLoader: expected max_undecodable in [0, 1], got {max_undecodable}")
+            raise DataError(f"ImageLoader: expected max_undecodable in [0, 1], got {max_undecodable}")
         if balance_classes and not shuffle:
-            raise ValueError("ImageLoader: balance_classes draws at random; it needs shuffle=True")
+            raise DataError("ImageLoader: balance_classes draws at random; it needs shuffle=True")
         self.dataset = dataset
         self.transforms = tuple(transforms)
         self.batch_size = batch_size
@@ -114,13 +114,13 @@ class ImageLoader:
             UndecodableSetError: While reading, if more than `max_undecodable` of the images are broken.
         """
         if start_step < 0 or micro_batches < 1:
-            raise ValueError(
+            raise DataError(
                 "ImageLoader: expected start_step of at least 0 and micro_batches of at least 1, "
                 f"got {start_step} and {micro_batches}"
             )
         self._check_divisible(micro_batches)
         if self.batch_size > len(self.dataset):
-            raise ValueError(
+            raise DataError(
                 f"ImageLoader: expected a batch_size of at most the {len(self.dataset)} images of the set, "
                 f"got {self.batch_size}; use a smaller one"
             )
@@ -170,7 +170,7 @@ class ImageLoader:
             UndecodableSetError: If no image can be decoded.
         """
         if num < 1:
-            raise ValueError(f"ImageLoader: expected num of at least 1 image, got {num}")
+            raise DataError(f"ImageLoader: expected num of at least 1 image, got {num}")
         total = len(self.dataset)
         num = min(num, total)
         reader = SampleReader(dataset=self.dataset, transforms=self.transforms, replace=True)
@@ -196,7 +196,7 @@ class ImageLoader:
 
     def _check_divisible(self, micro_batches: int) -> None:
         if self.batch_size % (world_size() * micro_batches):
-            raise ValueError(
+            raise DataError(
                 f"ImageLoader: expected a batch_size (over all ranks) divisible by {world_size()} rank(s) x "
                 f"{micro_batches} micro-batch(es), got {self.batch_size}; "
                 f"use a multiple of {world_size() * micro_batches}"

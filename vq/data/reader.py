@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from vq.data.base import ImageDataset, UndecodableImage, UndecodableSetError
+from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableSetError
 from vq.data.sample import Sample
 from vq.data.transforms import ImageTooLargeError, Transform
 from vq.ops.keyed import generator
@@ -78,7 +78,7 @@ class SampleReader(Dataset[Sample | UndecodableImage]):
             except ImageTooLargeError as error:
                 raise UndecodableImage(key, str(error)) from error
             except ValueError as error:
-                raise ValueError(f"ImageLoader: image {key!r}: {error}") from error
+                raise DataError(f"ImageLoader: image {key!r}: {error}") from error
         return {"image": image, "label": self._dataset.label(draw.item), "key": key, "undecodable": ""}
 
     def _report(self, error: UndecodableImage) -> None:

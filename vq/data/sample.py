@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from vq.data.base import DataError
+
 
 class Sample(TypedDict):
     """One image with what is known of it."""
@@ -36,11 +38,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ValueError: If there is none, or if their images differ in size.
     """
     if not samples:
-        raise ValueError("collate: expected at least 1 sample, got none")
+        raise DataError("collate: expected at least 1 sample, got none")
     first = samples[0]
     for sample in samples:
         if sample["image"].shape != first["image"].shape:
-            raise ValueError(
+            raise DataError(
                 "collate: expected images of one size in a batch, got "
                 f"{_size(first)} for {first['key']!r} and {_size(sample)} for {sample['key']!r}; "
                 "add Resize and CenterCrop or RandomCrop to the loader's transforms"

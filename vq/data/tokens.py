@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from vq.data.base import DataError
+from vq.data.image_folder import expanded
 from vq.data.token_store import TokenStore, TokenStoreError
 from vq.distributed import rank, world_size
 from vq.ops.keyed import generator
@@ -38,7 +40,7 @@ class TokenDataset:
     """
 
     def __init__(self, *, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = expanded(root)
 
     @cached_property
     def store(self) -> TokenStore:
@@ -92,9 +94,9 @@ class TokenLoader:
         balance_classes: bool = False,
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"TokenLoader: expected a batch_size of at least 1, got {batch_size}")
+            raise DataError(f"TokenLoader: expected a batch_size of at least 1, got {batch_size}")
         if balance_classes and not shuffle:
-            raise ValueError("TokenLoader: balance_classes draws at random; it needs shuffle=True")
+            raise DataError("TokenLoader: balance_classes draws at random; it needs shuffle=True")
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
         self.balance_classes = balance_classes
 
@@ -117,7 +119,7 @@ class TokenLoader:
         """
         pieces = world_size() * micro_batches
         if self.batch_size % pieces or self.batch_size > self.num_samples:
-            raise ValueError(
+            raise DataError(
                 f"TokenLoader: expected a batch_size that is a multiple of {pieces} (ranks x micro-batches) and at "
                 f"most the {self.num_samples} images of the store, got {self.batch_size}"
             )

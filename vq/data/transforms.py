@@ -11,12 +11,12 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from vq.data.base import DataError
 from vq.data.decode import MAX_PIXELS
-from vq.errors import UserError
 from vq.registry import TRANSFORMS
 
 
-class ImageTooLargeError(UserError, ValueError):
+class ImageTooLargeError(DataError):
     """An image that a transform would make too large; a loader counts it as one that cannot be decoded."""
 
 
@@ -128,7 +128,7 @@ class RandomHorizontalFlip(Transform):
 
     def __init__(self, *, p: float = 0.5) -> None:
         if not 0 <= p <= 1:
-            raise ValueError(f"RandomHorizontalFlip: expected a probability p in [0, 1], got {p}")
+            raise DataError(f"RandomHorizontalFlip: expected a probability p in [0, 1], got {p}")
         self.p = p
 
     def __call__(
@@ -160,9 +160,9 @@ class RandomResizedCrop(Transform):
     ) -> None:
         self.size = _checked_size("RandomResizedCrop", size)
         if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"RandomResizedCrop: expected 0 < scale[0] <= scale[1] <= 1, got scale={scale}")
+            raise DataError(f"RandomResizedCrop: expected 0 < scale[0] <= scale[1] <= 1, got scale={scale}")
         if not 0 < ratio[0] <= ratio[1]:
-            raise ValueError(f"RandomResizedCrop: expected 0 < ratio[0] <= ratio[1], got ratio={ratio}")
+            raise DataError(f"RandomResizedCrop: expected 0 < ratio[0] <= ratio[1], got ratio={ratio}")
         self.scale = scale
         self.ratio = ratio
 
@@ -189,14 +189,14 @@ class RandomResizedCrop(Transform):
 
 def _checked_size(place: str, size: Any) -> int:
     if not isinstance(size, int) or size < 1:
-        raise ValueError(f"{place}: expected a size of at least 1 pixel, got {size!r}")
+        raise DataError(f"{place}: expected a size of at least 1 pixel, got {size!r}")
     return size
 
 
 def _spare(place: str, image: UInt8[Tensor, "3 height width"], size: int) -> tuple[int, int]:
     _, height, width = image.shape
     if height < size or width < size:
-        raise ValueError(
+        raise DataError(
             f"{place}: expected an image of at least {size}x{size}, got {height}x{width}; "
             f"put Resize(size={size}) before it"
         )
