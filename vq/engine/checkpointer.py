@@ -179,7 +179,7 @@ class Checkpointer:
         (partial / ARGUMENTS).write_text(json.dumps(self.arguments, indent=2), encoding="utf-8")
         write_manifest(partial, int(state["step"]))
         if os.path.lexists(final):  # a resumed run came by here again, or something else has the name
-            _set_aside(final)
+            _set_aside(final, "is written again")
         partial.rename(final)
         fsync(self.directory)
         self._sound.add(final)
@@ -204,7 +204,7 @@ class Checkpointer:
                 continue
             try:
                 if not self._is_sound(checkpoint):
-                    _set_aside(checkpoint)
+                    _set_aside(checkpoint, "is damaged")
                 elif kept < limit:
                     kept += 1
                 else:
@@ -227,7 +227,7 @@ class Checkpointer:
         """Renames the checkpoints after `step`, which belong to another trajectory."""
         for checkpoint in checkpoints_in(self.directory):
             if step_of(checkpoint) > step and (checkpoint.is_symlink() or not _is_foreign(checkpoint)):
-                _set_aside(checkpoint)
+                _set_aside(checkpoint, "is of a training that this one replaces")
 
     def _sweep(self) -> None:
         """Removes what a killed process left half-written."""
@@ -417,7 +417,9 @@ def _is_foreign(checkpoint: Path) -> bool:
 def _has_its_sizes(checkpoint: Path) -> bool:
     try:
         files = read_manifest(checkpoint)
-        return all((checkpoint / name).stat().st_size == entry.bytes for name, entry in files.items())
+        return bool(files) and all(
+            (checkpoint / name).stat().st_size == entry.bytes for name, entry in files.items()
+        )
     except (OSError, ManifestError):
         return False
 
@@ -441,13 +443,13 @@ def write_manifest(checkpoint: Path, step: int) -> None:
     fsync(checkpoint)
 
 
-def _set_aside(checkpoint: Path) -> None:
+def _set_aside(checkpoint: Path, reason: str) -> None:
     """Renames a folder so that it is never taken for a checkpoint, and says so."""
     for i in itertools.count(1):
         aside = checkpoint.with_name(f"{checkpoint.name}.replaced_{i}")
         if not os.path.lexists(aside):
             os.rename(checkpoint, aside)
-            logger.warning("%s is not of this training any more; it is kept as %s", checkpoint, aside.name)
+            logger.warning("%s %s; it is kept as %s", checkpoint, reason, aside.name)
             return
 
 
