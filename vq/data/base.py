@@ -62,6 +62,17 @@ class ImageDataset(ABC):
     def label(self, index: int) -> int:
         """The class of image `index`, an index into `class_names`."""
 
+    def content(self, index: int) -> bytes:
+        """What decides the pixels of image `index`: its file's bytes, or where there is no file its pixels.
+
+        Two contents are equal only if the images are; an image that cannot be read has an empty one.
+        """
+        try:
+            pixels = self.read(index)
+        except UndecodableImage:
+            return b""
+        return str(tuple(pixels.shape)).encode() + pixels.contiguous().numpy().tobytes()
+
     @property
     @abstractmethod
     def class_names(self) -> Sequence[str]:

@@ -74,6 +74,14 @@ class ImageFolder(ImageDataset):
         path = self.root / os.fsdecode(self._listing.paths[index].item())
         return read_image(path, self.key(index), max_pixels=self.max_pixels)
 
+    def content(self, index: int) -> bytes:
+        """The bytes of file `index`; none if it cannot be read."""
+        path = self.root / os.fsdecode(self._listing.paths[index].item())
+        try:
+            return path.read_bytes() if path.is_file() else b""
+        except OSError:
+            return b""
+
     def key(self, index: int) -> str:
         """The file's path below the root, with forward slashes; bytes that are not UTF-8 are escaped."""
         return _as_text(self._listing.paths[index].item())
@@ -165,6 +173,10 @@ class ImageNet(ImageDataset):
     def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
         """Decodes image `index` to RGB pixels 0..255; sizes differ."""
         return self._folder.read(index)
+
+    def content(self, index: int) -> bytes:
+        """The bytes of file `index`; none if it cannot be read."""
+        return self._folder.content(index)
 
     def key(self, index: int) -> str:
         """Such as `n01440764/n01440764_10026.JPEG`."""
