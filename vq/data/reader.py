@@ -14,6 +14,7 @@ from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableS
 from vq.data.sample import Sample
 from vq.data.transforms import ImageTooLargeError, Transform
 from vq.ops.keyed import generator
+from vq.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,9 @@ class SampleReader(Dataset[Sample | UndecodableImage]):
         Raises:
             UndecodableSetError: If so many images in a row cannot be decoded that this cannot be a set of images.
         """
-        failed = ""
-        for distance in range(_MOST_STAND_INS):
+        failed, reason = "", ""
+        tried = min(_MOST_STAND_INS, len(self._dataset))
+        for distance in range(tried):
             item = (draw.item + distance) % len(self._dataset)
             try:
                 sample = self._read(draw._replace(item=item))
@@ -59,12 +61,14 @@ class SampleReader(Dataset[Sample | UndecodableImage]):
                 self._report(error)
                 if not self._replace:
                     return error
-                failed = failed or error.name
+                failed, reason = failed or error.name, reason or error.reason
             else:
                 sample["undecodable"] = failed
                 return sample
+        several = f"{tried} images in a row cannot be decoded, from {printable(failed)!r} on"
+        all_there_are = f"{tried} images, none can be decoded; the first is {printable(failed)!r}"
         raise UndecodableSetError(
-            f"ImageLoader: {_MOST_STAND_INS} images in a row cannot be decoded, from {failed!r} on; "
+            f"ImageLoader: {all_there_are if tried == len(self._dataset) else several} ({printable(reason)}); "
             "check that the set consists of images"
         )
 
