@@ -1,5 +1,6 @@
 """What every set of images offers: how many, which one, its name, its class."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -62,16 +63,17 @@ class ImageDataset(ABC):
     def label(self, index: int) -> int:
         """The class of image `index`, an index into `class_names`."""
 
-    def content(self, index: int) -> bytes:
-        """What decides the pixels of image `index`: its file's bytes, or where there is no file its pixels.
+    def sha256(self, index: int) -> str:
+        """The SHA-256 of what decides image `index`: of its file, or where there is none of its pixels.
 
-        Two contents are equal only if the images are; an image that cannot be read has an empty one.
+        In hexadecimal; "" for an image that cannot be read.
         """
         try:
             pixels = self.read(index)
         except UndecodableImage:
-            return b""
-        return str(tuple(pixels.shape)).encode() + pixels.contiguous().numpy().tobytes()
+            return ""
+        shape = str(tuple(pixels.shape)).encode()
+        return hashlib.sha256(shape + pixels.contiguous().numpy().tobytes()).hexdigest()
 
     @property
     @abstractmethod

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vq.data.base import DataError, ImageDataset
 from vq.data.decode import MAX_PIXELS, checked_max_pixels, read_image
+from vq.files import sha256_of
 from vq.registry import DATASETS
 from vq.text import printable
 
@@ -74,13 +75,13 @@ class ImageFolder(ImageDataset):
         path = self.root / os.fsdecode(self._listing.paths[index].item())
         return read_image(path, self.key(index), max_pixels=self.max_pixels)
 
-    def content(self, index: int) -> bytes:
-        """The bytes of file `index`; none if it cannot be read."""
+    def sha256(self, index: int) -> str:
+        """The SHA-256 of file `index`, in hexadecimal; "" if it cannot be read."""
         path = self.root / os.fsdecode(self._listing.paths[index].item())
         try:
-            return path.read_bytes() if path.is_file() else b""
+            return sha256_of(path) if path.is_file() else ""
         except OSError:
-            return b""
+            return ""
 
     def key(self, index: int) -> str:
         """The file's path below the root, with forward slashes; bytes that are not UTF-8 are escaped."""
@@ -174,9 +175,9 @@ class ImageNet(ImageDataset):
         """Decodes image `index` to RGB pixels 0..255; sizes differ."""
         return self._folder.read(index)
 
-    def content(self, index: int) -> bytes:
-        """The bytes of file `index`; none if it cannot be read."""
-        return self._folder.content(index)
+    def sha256(self, index: int) -> str:
+        """The SHA-256 of file `index`, in hexadecimal; "" if it cannot be read."""
+        return self._folder.sha256(index)
 
     def key(self, index: int) -> str:
         """Such as `n01440764/n01440764_10026.JPEG`."""
