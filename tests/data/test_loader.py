@@ -2,6 +2,8 @@
 
 import itertools
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,15 +11,19 @@ import warnings
 
 import pytest
 import torch
+from PIL import Image
 
 from vq.data import (
     CenterCrop,
+    DataError,
     EmojiDataset,
+    ImageFolder,
     ImageLoader,
     RandomCrop,
     RandomHorizontalFlip,
     Resize,
 )
+from vq.data.loader import LoaderWorkerError
 from vq.registry import LOADERS, build
 
 TRANSFORMS = (RandomCrop(size=8), RandomHorizontalFlip(p=0.5))
@@ -207,9 +213,7 @@ class TestPass:
         assert all(len(batch["image"]) == len(batch["label"]) > 0 for batch in batches)
 
     def test_nothing_but_broken_images(self, loader):
-        with pytest.raises(
-            RuntimeError, match="none of this rank's 10 images can be decoded, from 'image-0' on"
-        ):
+        with pytest.raises(RuntimeError, match="none of the 10 images can be decoded, from image-0 on"):
             list(loader(10, broken=range(10), max_undecodable=1.0).pass_batches())
 
     def test_a_fixed_batch_is_spread_over_the_set(self, loader):
@@ -327,3 +331,47 @@ def test_it_is_built_from_a_config_of_real_images():
     assert isinstance(built.dataset, EmojiDataset)
     assert batch["image"].device.type == "cpu"
     assert batch["image"].shape == (16, 3, 32, 32)
+
+
+class TestWorkers:
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_an_error_comes_out_of_a_worker_as_it_went_in(self, loader, workers):
+        small = loader(transforms=(RandomCrop(size=32),), num_workers=workers)
+        with pytest.raises(DataError) as caught:
+            list(small.pass_batches())
+        assert str(caught.value).startswith("ImageLoader: image 'image-0': RandomCrop: expected an image of")
+        assert "Traceback" not in str(caught.value)
+        uneven = loader(sizes=(12, 16), transforms=(), num_workers=workers)
+        with pytest.raises(DataError, match=r"^collate: expected images of one size in a batch, got 12x12"):
+            list(uneven.pass_batches())
+
+    @pytest.mark.parametrize("end", [lambda: os._exit(3), lambda: os.kill(os.getpid(), signal.SIGKILL)])
+    def test_a_worker_that_dies_is_told_with_what_to_do(self, loader, monkeypatch, end):
+        dying = loader(num_workers=2)
+        main, read = os.getpid(), dying.dataset.read
+
+        def read_or_die(index):
+            if index == 30 and os.getpid() != main:
+                end()
+            return read(index)
+
+        monkeypatch.setattr(dying.dataset, "read", read_or_die)
+        with pytest.raises(
+            LoaderWorkerError, match=r"a process that reads images ended: .*lower num_workers=2"
+        ):
+            list(dying.pass_batches())
+
+    def test_a_file_that_can_no_longer_be_read_counts_as_undecodable(self, tmp_path):
+        for i in range(4):
+            Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+        loader = ImageLoader(
+            dataset=ImageFolder(root=tmp_path),
+            batch_size=2,
+            shuffle=False,
+            num_workers=1,
+            max_undecodable=0.5,
+        )
+        loader.check()
+        (tmp_path / "2.png").unlink()
+        batches = list(loader.pass_batches())
+        assert [batch["undecodable"] for batch in batches] == [[], ["2.png"]]

@@ -82,3 +82,16 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_at_once(loader, on_ranks
     assert [[expected in message for message in found] for found in on_ranks(5, refusals)] == [
         [True, True]
     ] * 5
+
+
+def test_broken_images_are_counted_alike_however_many_ranks_share_them(numbered, on_ranks):
+    """Rank 1 of 2 has two images, both broken: on one rank the pass would end well, so it does on two."""
+
+    def passed():
+        loader = ImageLoader(dataset=numbered(4, broken=(2, 3)), batch_size=2, max_undecodable=0.5)
+        return [(batch["key"], batch["undecodable"]) for batch in loader.pass_batches()]
+
+    assert passed() == [(["image-0", "image-1"], ["image-2", "image-3"])]
+    first, second = on_ranks(2, passed)
+    assert first == [(["image-0"], []), (["image-1"], [])]
+    assert second == [([], ["image-2", "image-3"])]

@@ -126,6 +126,10 @@ def test_another_format_and_indices_out_of_range_are_refused(tmp_path: Path) -> 
     make_store(tmp_path / "s")
     file = tmp_path / "s" / MANIFEST
     manifest = json.loads(file.read_text())
+    with pytest.raises(TokenStoreError, match="it does not have its own checksum"):
+        file.write_text(json.dumps(manifest | {"vocabulary_size": 10}))
+        TokenStore(tmp_path / "s")
+    del manifest["manifest_sha256"]
     file.write_text(json.dumps(manifest | {"vocabulary_size": 10}))
     with pytest.raises(TokenStoreError, match="expected indices below 10, got"):
         TokenStore(tmp_path / "s").verify()
@@ -138,6 +142,7 @@ def test_a_manifest_without_checksums_of_the_notes_is_accepted_and_its_notes_are
     make_store(tmp_path / "s")
     file = tmp_path / "s" / MANIFEST
     manifest = json.loads(file.read_text())
+    del manifest["manifest_sha256"]
     for shard in manifest["shards"]:
         del shard["notes_sha256"]
     file.write_text(json.dumps(manifest))

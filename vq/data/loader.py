@@ -9,18 +9,24 @@ from typing import cast
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableSetError
 from vq.data.reader import Draw, SampleReader, quiet_worker
 from vq.data.sample import Batch, Sample, collate
 from vq.data.transforms import Transform
 from vq.distributed import rank, world_size
+from vq.errors import UserError
 from vq.ops.keyed import generator
 from vq.registry import LOADERS
+from vq.text import printable
 
 _FEWEST_UNDECODABLE = 3  # so many have to be broken before their share means anything
 _SHARE_OF_AT_LEAST = 1000  # samples; a few broken ones at the very start must not end a long run
+
+
+class LoaderWorkerError(UserError, RuntimeError):
+    """A process that read images ahead ended before its work was done."""
 
 
 @LOADERS.register_module()
@@ -131,7 +137,8 @@ class ImageLoader:
     def pass_batches(self) -> Iterator[Batch]:
         """Yields this rank's share of the set once, in order: every image on exactly one rank, none twice.
 
-        Shares are contiguous and may differ by one image, so ranks may yield different numbers of batches.
+        Shares are contiguous and may differ by one image, so ranks may yield different numbers of batches. With
+        several ranks a batch may hold no image, if none of a rank's can be decoded.
         Random transforms see the same generator in every pass.
 
         Raises:
@@ -215,10 +222,11 @@ class ImageLoader:
             epoch, first = epoch + 1, 0
 
     def _load(self, draws: Iterable[list[Draw]], budget: "_Budget", *, replace: bool) -> Iterator[Batch]:
-        loader: Iterable[Batch] = DataLoader(
-            SampleReader(dataset=self.dataset, transforms=self.transforms, replace=replace),
+        reader = SampleReader(dataset=self.dataset, transforms=self.transforms, replace=replace)
+        loader: Iterable[Batch | UserError] = DataLoader(
+            _Reported(reader),
             batch_sampler=draws,  # type: ignore[arg-type]  # any iterable of keys will do
-            collate_fn=_collate_decodable,
+            collate_fn=_batch_or_error,
             num_workers=self.num_workers,
             worker_init_fn=quiet_worker,
             # Forked workers share the dataset's memory and start at once; they never touch the GPU.
@@ -233,11 +241,44 @@ class ImageLoader:
                 "ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning
             )
             batches = iter(loader)
-        for batch in batches:
+        for batch in self._checked(batches):
             # A stand-in fills the place of its broken image; without one the place is empty.
             num_read = len(batch["key"]) + (0 if replace else len(batch["undecodable"]))
             budget.spend(num_read, batch["undecodable"])
             yield batch
+
+    def _checked(self, batches: Iterator[Batch | UserError]) -> Iterator[Batch]:
+        """Raises the errors that workers give, and says what to do about a worker that died."""
+        while True:
+            try:
+                batch = next(batches, None)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader worker"):
+                    raise
+                reason = str(error).splitlines()[0].rstrip(". ")
+                raise LoaderWorkerError(
+                    f"ImageLoader: a process that reads images ended: {reason}; if it was killed, memory or shared "
+                    f"memory was full: lower num_workers={self.num_workers} or batch_size={self.batch_size}; "
+                    f"num_workers=0 shows at which image"
+                ) from error
+            if batch is None:
+                return
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+class _Reported(Dataset[Sample | UserError]):
+    """Gives the error of a sample instead of raising it: a worker would wrap it into its own traceback."""
+
+    def __init__(self, reader: SampleReader) -> None:
+        self._reader = reader
+
+    def __getitem__(self, draw: Draw) -> Sample | UserError:
+        try:
+            return self._reader[draw]
+        except UserError as error:
+            return error
 
 
 class _Budget:
@@ -261,12 +302,25 @@ class _Budget:
             raise UndecodableSetError(
                 f"ImageLoader: {self._num_broken} of {self._num_read} images read "
                 f"({self._num_broken / self._num_read:.1%}) cannot be decoded, more than max_undecodable="
-                f"{self._largest_share:.1%}; the first: {', '.join(self._first_names)}; "
+                f"{self._largest_share:.1%}; the first: {', '.join(map(printable, self._first_names))}; "
                 "mend or remove them, or raise max_undecodable"
             )
 
 
-def _collate_decodable(samples: list[Sample | UndecodableImage]) -> Batch:
+def _batch_or_error(samples: list[Sample | UserError]) -> Batch | UserError:
+    """A batch, or the first error that is not about a broken image."""
+    readable: list[Sample | UndecodableImage] = []
+    for sample in samples:
+        if isinstance(sample, UserError) and not isinstance(sample, UndecodableImage):
+            return sample
+        readable.append(sample)
+    try:
+        return _collate_decodable(readable)
+    except UserError as error:
+        return error
+
+
+def _collate_decodable(samples: Sequence[Sample | UndecodableImage]) -> Batch:
     """Stacks what could be decoded; a batch of nothing holds no image and all the names."""
     names = [sample.name for sample in samples if isinstance(sample, UndecodableImage)]
     decoded = [sample for sample in samples if not isinstance(sample, UndecodableImage)]
@@ -280,12 +334,17 @@ def _collate_decodable(samples: list[Sample | UndecodableImage]) -> Batch:
 
 
 def _without_gaps(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Drops batches without images and hands their names to the next batch, at the end to the last."""
+    """Drops batches without images and hands their names to the next batch, at the end to the last.
+
+    One of several ranks that has broken images only gives one batch, of no image and all the names.
+    """
     held: Batch | None = None
     names: list[str] = []
+    empty: Batch | None = None
     for batch in batches:
         if not batch["key"]:
             names += batch["undecodable"]
+            empty = batch
             continue
         if held is not None:
             yield held
@@ -294,8 +353,10 @@ def _without_gaps(batches: Iterator[Batch]) -> Iterator[Batch]:
     if held is not None:
         held["undecodable"] = held["undecodable"] + names
         yield held
+    elif empty is not None and world_size() > 1:
+        yield empty | {"undecodable": names}  # a small share, all broken: other ranks may have images
     elif names:
         raise UndecodableSetError(
-            f"ImageLoader: none of this rank's {len(names)} images can be decoded, from {names[0]!r} on; "
+            f"ImageLoader: none of the {len(names)} images can be decoded, from {printable(names[0])} on; "
             "check that the set consists of images"
         )

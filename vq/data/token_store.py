@@ -5,7 +5,7 @@ docs/tokens.md states the format byte by byte.
 
 import hashlib
 import json
-import os
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,12 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from vq.errors import UserError
+from vq.files import sha256_of, write_atomically
+from vq.text import printable
 
 FORMAT = "vq-tokens-1"
 MANIFEST = "manifest.json"
+_MOST_NOTES = 2**30
 CONVENTION = (
     "row by row; stacked indices of a position side by side, the first (coarsest) first; little-endian"
 )
@@ -82,6 +85,7 @@ def write_shard(
     keys: Sequence[str],
     undecodable: Sequence[str],
     width: int,
+    source_sha256: str = "",
 ) -> None:
     """Writes a shard whole or not at all.
 
@@ -92,6 +96,7 @@ def write_shard(
         keys: One for each image.
         undecodable: The names of images that are left out.
         width: Bytes of an index.
+        source_sha256: Of the images that the shard was made from.
     """
     content = pack(indices, width)
     notes = {
@@ -100,21 +105,31 @@ def write_shard(
         "labels": list(labels),
         "keys": list(keys),
         "undecodable": list(undecodable),
+        "source_sha256": source_sha256,
     }
-    _write(files.tokens, content)
-    _write(files.notes, zlib.compress(json.dumps(notes, separators=(",", ":")).encode(), 9))
+    write_atomically(files.tokens, content)
+    write_atomically(files.notes, zlib.compress(json.dumps(notes, separators=(",", ":")).encode(), 9))
 
 
 def read_notes(files: ShardFiles) -> dict[str, Any]:
     """What `write_shard` noted.
 
     Raises:
-        TokenStoreError: If the file is missing or damaged.
+        TokenStoreError: If the file is missing or damaged, or was written for something else.
     """
     try:
-        notes: dict[str, Any] = json.loads(zlib.decompress(files.notes.read_bytes()))
-    except (OSError, zlib.error, ValueError) as error:
-        raise TokenStoreError(f"{files.notes}: missing or damaged: {error}; tokenize again") from error
+        content = files.notes.read_bytes()
+        notes: dict[str, Any] = json.loads(_decompress(content))
+        for name, kind in _NOTES.items():
+            _expect(notes, name, kind)
+        if not len(notes["labels"]) == len(notes["keys"]) == notes["count"]:
+            raise ValueError(
+                f"{notes['count']} images, {len(notes['labels'])} labels and {len(notes['keys'])} keys"
+            )
+    except (OSError, zlib.error, ValueError, RecursionError) as error:
+        raise TokenStoreError(
+            f"{printable(str(files.notes))}: missing or damaged: {printable(str(error))}; tokenize again"
+        ) from error
     return notes
 
 
@@ -123,7 +138,7 @@ def is_whole(files: ShardFiles) -> bool:
     if not (files.notes.is_file() and files.tokens.is_file()):
         return False
     try:
-        return bool(read_notes(files)["sha256"] == _sha256(files.tokens))
+        return bool(read_notes(files)["sha256"] == sha256_of(files.tokens))
     except TokenStoreError:
         return False
 
@@ -143,7 +158,7 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any], num_shards: int
                 "file": files.tokens.name,
                 "count": notes["count"],
                 "sha256": notes["sha256"],
-                "notes_sha256": _sha256(files.notes),
+                "notes_sha256": sha256_of(files.notes),
                 "undecodable": notes["undecodable"],
             }
         )
@@ -155,8 +170,109 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any], num_shards: int
         "num_undecodable": sum(len(shard["undecodable"]) for shard in shards),
         "shards": shards,
     }
-    _write(directory / MANIFEST, json.dumps(whole, indent=1).encode())
+    whole["manifest_sha256"] = manifest_sha256(whole)
+    write_atomically(directory / MANIFEST, json.dumps(whole, indent=1))
     return whole
+
+
+def manifest_sha256(manifest: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a manifest says, but for this checksum itself: of its JSON with sorted keys."""
+    said = {name: value for name, value in manifest.items() if name != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a finished store, compared with its checksum and found complete.
+
+    A manifest that was written before it had a checksum is accepted if its entries are such as they must be.
+
+    Raises:
+        TokenStoreError: If there is none, or it is damaged or of another format.
+    """
+    place = printable(str(directory))
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TokenStoreError(
+            f"{place}: expected a finished token store with {MANIFEST}: {printable(str(error))}; make one with "
+            f"python -m vq.tokenize NAME CONFIG"
+        ) from error
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise TokenStoreError(f"{place}: expected the format {FORMAT}, got {found!r}; tokenize again")
+    try:
+        _check_manifest(manifest)
+    except ValueError as error:
+        raise TokenStoreError(
+            f"{place}: its {MANIFEST} was changed or damaged: {printable(str(error))}; tokenize again"
+        ) from error
+    return manifest  # type: ignore[no-any-return]
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Raises a ValueError for a manifest that `write_manifest` did not write."""
+    for name, kind in _MANIFEST.items():
+        _expect(manifest, name, kind)
+    for shard in manifest["shards"]:
+        for name, kind in _SHARD.items():
+            _expect(shard, name, kind)
+    if manifest["views"] < 1 or manifest["bytes_per_index"] != bytes_per_index(manifest["vocabulary_size"]):
+        raise ValueError(
+            f"{manifest['views']} views, {manifest['bytes_per_index']} bytes for an index below "
+            f"{manifest['vocabulary_size']}"
+        )
+    if not all(0 < axis <= 2**31 for axis in manifest["axes"]):
+        raise ValueError(f"axes are {manifest['axes']}")
+    if manifest.get("manifest_sha256", manifest_sha256(manifest)) != manifest_sha256(manifest):
+        raise ValueError("it does not have its own checksum")
+    count = sum(shard["count"] for shard in manifest["shards"])
+    if manifest["num_images"] != count:
+        raise ValueError(f"num_images is {manifest['num_images']}, its shards have {count}")
+    names = [f"shard_{number:05d}.bin" for number in range(len(manifest["shards"]))]
+    if [shard["file"] for shard in manifest["shards"]] != names:
+        raise ValueError("its shards are not those of the format")
+
+
+_NOTES: Mapping[str, Any] = {
+    "count": int,
+    "sha256": str,
+    "labels": [int],
+    "keys": [str],
+    "undecodable": [str],
+}
+_SHARD: Mapping[str, Any] = {"file": str, "count": int, "sha256": str, "undecodable": [str]}
+_MANIFEST: Mapping[str, Any] = {
+    "vocabulary_size": int,
+    "bytes_per_index": int,
+    "axes": [int],
+    "views": int,
+    "class_names": [str],
+    "tokenizer_sha256": str,
+    "num_images": int,
+    "shards": [dict],
+}
+
+
+def _expect(found: Any, name: str, kind: Any) -> None:
+    """Raises a ValueError unless `found[name]` is there and of the kind: a type, or a list of one in brackets."""
+    value = found.get(name) if isinstance(found, dict) else None
+    is_right = (
+        isinstance(value, list) and all(type(item) is kind[0] for item in value)
+        if isinstance(kind, list)
+        else type(value) is kind
+    )
+    numbers = value if isinstance(value, list) else [value]
+    if not is_right or any(type(item) is int and item < 0 for item in numbers):
+        raise ValueError(f"its {name!r} is missing or is not what it must be")
+
+
+def _decompress(content: bytes) -> bytes:
+    """The content of notes, which must end where the compressed data end and are not endless."""
+    worker = zlib.decompressobj()
+    found = worker.decompress(content, _MOST_NOTES)
+    if not worker.eof or worker.unused_data:
+        raise ValueError(f"not one whole zlib stream of at most {_MOST_NOTES} bytes")
+    return found
 
 
 class TokenStore:
@@ -166,25 +282,15 @@ class TokenStore:
         directory: Where `vq.tokenize` wrote.
 
     Raises:
-        TokenStoreError: If there is no manifest, it is of another format, or a shard has not its length.
+        TokenStoreError: If there is no manifest, it is damaged or of another format, or a shard has not its length.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        try:
-            self.manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise TokenStoreError(
-                f"{directory}: expected a finished token store with {MANIFEST}: {error}; make one with "
-                f"python -m vq.tokenize NAME CONFIG"
-            ) from error
-        if self.manifest.get("format") != FORMAT:
-            raise TokenStoreError(
-                f"{directory}: expected the format {FORMAT}, got {self.manifest.get('format')!r}; tokenize again"
-            )
+        self.manifest = read_manifest(directory)
         self.axes = tuple(self.manifest["axes"])
         self.views, self.width = int(self.manifest["views"]), int(self.manifest["bytes_per_index"])
-        self.record = self.views * int(np.prod(self.axes)) * self.width
+        self.record = self.views * math.prod(self.axes) * self.width
         self.shards = [ShardFiles(directory=directory, number=i) for i in range(len(self.manifest["shards"]))]
         counts = [int(shard["count"]) for shard in self.manifest["shards"]]
         self.ends = np.cumsum(counts, dtype=np.int64)
@@ -192,7 +298,7 @@ class TokenStore:
             size = files.tokens.stat().st_size if files.tokens.is_file() else -1
             if size != count * self.record:
                 raise TokenStoreError(
-                    f"{files.tokens}: expected {count * self.record} bytes for {count} images, got "
+                    f"{printable(str(files.tokens))}: expected {count * self.record} bytes for {count} images, got "
                     f"{'no file' if size < 0 else size}; delete it and tokenize again"
                 )
 
@@ -224,7 +330,7 @@ class TokenStore:
         return str(self._notes(shard)["keys"][row])
 
     def verify(self) -> None:
-        """Compares every shard with its checksum, and its indices with the vocabulary.
+        """Compares every shard with its checksum, its indices with the vocabulary, its labels with the classes.
 
         A manifest that was written before notes had a checksum there is accepted: such notes must be readable and
         those of their shard.
@@ -239,16 +345,22 @@ class TokenStore:
             else:
                 _check_notes(files, shard)
             for file, expected in checksums.items():
-                found = _sha256(file) if file.is_file() else "no file"
+                found = sha256_of(file) if file.is_file() else "no file"
                 if found != expected:
                     raise TokenStoreError(
-                        f"{file}: expected the checksum {expected[:16]}..., got {found[:16]}...: "
+                        f"{printable(str(file))}: expected the checksum {expected[:16]}..., got {found[:16]}...: "
                         f"the file was changed or damaged; delete it and tokenize again"
                     )
+            labels = read_notes(files)["labels"]
+            if max(labels, default=0) >= max(1, len(self.manifest["class_names"])):
+                raise TokenStoreError(
+                    f"{printable(str(files.notes))}: expected labels below {len(self.manifest['class_names'])}, the "
+                    f"number of classes, got {max(labels)}; delete it and tokenize again"
+                )
             largest = int(unpack(self._maps[number], self.width).max()) if shard["count"] else 0
             if largest >= self.manifest["vocabulary_size"]:
                 raise TokenStoreError(
-                    f"{files.tokens}: expected indices below {self.manifest['vocabulary_size']}, got {largest}"
+                    f"{printable(str(files.tokens))}: expected indices below {self.manifest['vocabulary_size']}, got {largest}"
                 )
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -280,20 +392,6 @@ def _check_notes(files: ShardFiles, shard: Mapping[str, Any]) -> None:
     counts = [notes["count"], len(notes["labels"]), len(notes["keys"])]
     if notes["sha256"] != shard["sha256"] or counts != [shard["count"]] * 3:
         raise TokenStoreError(
-            f"{files.notes}: expected the notes of {shard['count']} images, got those of another shard ({counts[0]} "
-            f"images); delete it and tokenize again"
+            f"{printable(str(files.notes))}: expected the notes of {shard['count']} images, got those of another shard "
+            f"({counts[0]} images); delete it and tokenize again"
         )
-
-
-def _write(file: Path, content: bytes) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

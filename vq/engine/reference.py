@@ -134,6 +134,8 @@ def collect(
     with PassProgress("features", loader.num_samples) as progress:
         for batch in loader.pass_batches():
             broken += batch["undecodable"]
+            if not batch["key"]:
+                continue
             collector.update(batch["image"].to(device))
             progress.advance(len(batch["image"]))
     collector.sync()
