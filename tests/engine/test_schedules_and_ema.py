@@ -1,6 +1,8 @@
 """Learning rates and averaged weights, against the formulas."""
 
+import logging
 import math
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -8,6 +10,15 @@ import torch
 from torch import nn
 
 from vq.engine import Constant, WarmupCosine, WeightEMA
+from vq.quantizers import (
+    BottleneckQuantizer,
+    EMACodebook,
+    LearnedCodebook,
+    NormalInit,
+    ReplaceDeadCodes,
+    ResidualQuantizer,
+    VectorQuantizer,
+)
 
 
 def test_warmup_cosine_equals_the_formula() -> None:
@@ -19,8 +30,26 @@ def test_warmup_cosine_equals_the_formula() -> None:
             t = min(1, (step - 10) / 90)
             expected = 0.1 + 0.9 * (1 + math.cos(math.pi * t)) / 2
         assert schedule.factor(step) == pytest.approx(expected, abs=1e-12)
-    with pytest.raises(ValueError, match="warmup_steps: expected fewer than total_steps=5"):
-        WarmupCosine(total_steps=5, warmup_steps=5)
+
+
+@pytest.mark.parametrize("total_steps", [1, 3, 5])
+def test_a_run_within_its_warm_up_goes_along_it_and_says_so(
+    total_steps: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        schedule = WarmupCosine(total_steps=total_steps, warmup_steps=5)
+    (record,) = caplog.records
+    assert f"ends at step {total_steps}, within its warm-up of 5 steps" in record.getMessage()
+    assert [schedule.factor(step) for step in range(7)] == [1 / 5, 2 / 5, 3 / 5, 4 / 5, 1, 1, 1]
+
+
+def test_impossible_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="warmup_steps: expected at least 0, got -1"):
+        WarmupCosine(total_steps=5, warmup_steps=-1)
+    with pytest.raises(ValueError, match="warmup_steps: expected at least 0, got -1"):
+        Constant(warmup_steps=-1)
+    with pytest.raises(ValueError, match="total_steps: expected at least 1, got 0"):
+        WarmupCosine(total_steps=0)
 
 
 def test_constant_has_a_warmup() -> None:
@@ -41,6 +70,7 @@ def test_weight_ema_equals_the_recursion_and_swaps_both_ways() -> None:
         decay = min(0.5, (1 + t) / (10 + t))
         expected = {n: decay * expected[n] + (1 - decay) * p.detach() for n, p in module.named_parameters()}
     for name, tensor in expected.items():
+        # Six steps in float64, of which each rounds a few times: values of about 1, spacing 2e-16.
         torch.testing.assert_close(ema.average[name], tensor, atol=1e-12, rtol=1e-12)
     assert torch.equal(ema.average["1.running_mean"], module[1].running_mean)  # buffers are copied
     raw = {n: t.clone() for n, t in module.state_dict().items()}
@@ -50,3 +80,62 @@ def test_weight_ema_equals_the_recursion_and_swaps_both_ways() -> None:
     assert all(torch.equal(t, raw[n]) for n, t in module.state_dict().items())
     with pytest.raises(ValueError, match="expected a decay in"):
         WeightEMA(module, decay=1.0)
+
+
+def tied() -> nn.Module:
+    """One table under two names, one of them inside of a list."""
+    module = nn.Module()
+    module.table, module.last = nn.Embedding(4, 3).double(), nn.Linear(3, 4, bias=False).double()
+    module.last.weight = module.table.weight
+    return module
+
+
+def shared_codebook() -> nn.Module:
+    book = LearnedCodebook(size=4, dim=2, init=NormalInit(), revival=ReplaceDeadCodes())
+    return ResidualQuantizer(quantizers=[VectorQuantizer(codebook=book)], depth=3).double()
+
+
+def shared_projections() -> nn.Module:
+    inner = VectorQuantizer(codebook=EMACodebook(size=4, dim=2))
+    return ResidualQuantizer(quantizers=[BottleneckQuantizer(quantizer=inner, dim=3)], depth=2).double()
+
+
+@pytest.mark.parametrize("make", [tied, shared_codebook, shared_projections])
+def test_a_tensor_with_several_names_is_averaged_once_and_stands_under_all(
+    make: Callable[[], nn.Module],
+) -> None:
+    module = make()
+    ema = WeightEMA(module, decay=0.5)
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    assert max(map(len, names.values())) > 1
+    expected = {n: p.detach().clone() for n, p in module.named_parameters()}
+    for t in range(5):
+        for p in module.parameters():
+            p.data.add_(torch.randn_like(p))
+        ema.update()
+        decay = min(0.5, (1 + t) / (10 + t))
+        expected = {n: decay * expected[n] + (1 - decay) * p.detach() for n, p in module.named_parameters()}
+    for first, *others in names.values():
+        torch.testing.assert_close(ema.average[first], expected[first], atol=1e-12, rtol=1e-12)
+        assert all(torch.equal(ema.average[other], ema.average[first]) for other in others)
+        with ema.applied():
+            assert torch.equal(module.get_parameter(first), ema.average[first])
+    again = WeightEMA(make(), decay=0.5)
+    again.load_state_dict(ema.state_dict())
+    again.load_average({name: tensor.clone() for name, tensor in ema.average.items()})
+    assert again.num_updates == 5
+    assert all(torch.equal(again.average[name], tensor) for name, tensor in ema.average.items())
+
+
+def test_an_average_that_cannot_be_loaded_leaves_the_weights() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    ema = WeightEMA(module, decay=0.5)
+    before = {n: t.clone() for n, t in module.state_dict().items()}
+    for tensor in ema.average.values():
+        tensor.add_(1)
+    ema.average["1.bias"] = torch.zeros(7)
+    with pytest.raises(RuntimeError, match="size mismatch"), ema.applied():
+        pass
+    assert all(torch.equal(t, before[n]) for n, t in module.state_dict().items())

@@ -142,10 +142,13 @@ def _is_refused(change: Change, old: Mapping[str, Any], new: Mapping[str, Any]) 
 
 
 def _is_architecture(change: Change, names: list[str]) -> bool:
-    """Whether a value of a model says what its weights mean; a real number, such as a decay or a weight, does not."""
+    """Whether a value of a model says what its weights mean; a real number, such as a decay or a weight, does not.
+
+    A value that is not set is the default of its class, and so of the same kind as the other.
+    """
     if any(name in NETWORK_FREE for name in names):
         return False
-    values = (change.old, change.new)
+    values = [value for value in (change.old, change.new) if value != MISSING]
     are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return not (are_numbers and any(isinstance(value, float) for value in values))
 

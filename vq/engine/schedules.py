@@ -1,9 +1,12 @@
 """Learning-rate schedules: a factor of the base rate, as a pure function of the step."""
 
+import logging
 import math
 from abc import ABC, abstractmethod
 
 from vq.registry import SCHEDULES
+
+logger = logging.getLogger(__name__)
 
 
 class Schedule(ABC):
@@ -20,9 +23,13 @@ class Constant(Schedule):
 
     Args:
         warmup_steps: Steps over which the rate rises from near 0; the first step uses 1/warmup_steps.
+
+    Raises:
+        ValueError: If there are fewer than 0 of them.
     """
 
     def __init__(self, *, warmup_steps: int = 0) -> None:
+        _check_warmup(warmup_steps)
         self.warmup_steps = warmup_steps
 
     def factor(self, step: int) -> float:
@@ -34,6 +41,8 @@ class Constant(Schedule):
 class WarmupCosine(Schedule):
     """Raises the rate linearly, then lowers it along half a cosine (SGDR without restarts).
 
+    A run that is not longer than its warm-up (a smoke run) ends on the way up; a line in the log says so.
+
     Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983, eq. 5.
 
     Args:
@@ -42,7 +51,7 @@ class WarmupCosine(Schedule):
         final_factor: The factor at the end.
 
     Raises:
-        ValueError: If the warm-up is longer than the run.
+        ValueError: If there is no step, or fewer than 0 of the warm-up.
 
     Example:
         >>> [round(WarmupCosine(total_steps=10, warmup_steps=2).factor(step), 2) for step in (0, 1, 6, 10)]
@@ -50,15 +59,25 @@ class WarmupCosine(Schedule):
     """
 
     def __init__(self, *, total_steps: int, warmup_steps: int = 0, final_factor: float = 0.0) -> None:
+        _check_warmup(warmup_steps)
+        if total_steps < 1:
+            raise ValueError(f"total_steps: expected at least 1, got {total_steps}")
         if warmup_steps >= total_steps:
-            raise ValueError(
-                f"warmup_steps: expected fewer than total_steps={total_steps}, got {warmup_steps}"
-            )
+            logger.warning(
+                "the run ends at step %d, within its warm-up of %d steps: its last learning rate is %.3g times the "
+                "full one",
+                total_steps, warmup_steps, total_steps / warmup_steps,
+            )  # fmt: skip
         self.total_steps, self.warmup_steps, self.final_factor = total_steps, warmup_steps, final_factor
 
     def factor(self, step: int) -> float:
         """See `Schedule`."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
+        if step < self.warmup_steps or self.total_steps <= self.warmup_steps:
+            return min(1.0, (step + 1) / self.warmup_steps)
         progress = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
         return self.final_factor + (1 - self.final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _check_warmup(warmup_steps: int) -> None:
+    if warmup_steps < 0:
+        raise ValueError(f"warmup_steps: expected at least 0, got {warmup_steps}; 0 is no warm-up")
