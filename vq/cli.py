@@ -93,6 +93,15 @@ def add_config_changes(parser: argparse.ArgumentParser) -> None:
         help="values assigned after the config ran: .trainer.max_steps:8 .evaluator.metrics[0].network::vgg; "
         "literals are parsed (None, [1, 2], dict(a=1)), never evaluated",
     )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=PATH",
+        help="where weights that the config refers to are now, such as tokenizer=work_dirs/NAME; they must have the "
+        "SHA-256 that a run has recorded",
+    )
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -196,11 +205,25 @@ def load_config(args: argparse.Namespace, source: str | Path | None = None) -> "
         args: With `config`, `config_options` and `override`.
         source: A file instead of `args.config`.
     """
-    return config.load(
+    loaded = config.load(
         source or args.config,
         options=config.parse_assignments(args.config_options),
         overrides=config.parse_assignments(args.override),
     )
+    moved = dict(_moved(word) for word in getattr(args, "weights", []))
+    tree = config.with_weights(loaded.to_dict(), moved)
+    if config.refers_to_weights(tree):
+        from vq.tokenizers.pretrained import record_weights
+
+        tree = record_weights(tree)
+    return config.replaced(loaded, tree)
+
+
+def _moved(word: str) -> tuple[str, str]:
+    key, equals, path = word.partition("=")
+    if not key or not equals or not path:
+        raise UsageError(f"--weights {word}: expected KEY=PATH, such as tokenizer=work_dirs/NAME")
+    return key, path
 
 
 def run_directory(name: str) -> Path:

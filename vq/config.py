@@ -58,6 +58,13 @@ MAX_PAGES = 4
 PRETRAINED_TOKENIZER = ("vq.tokenizers.pretrained_tokenizer", "vq.tokenizers.pretrained.pretrained_tokenizer")
 """The full names of the function whose `config` may be a page."""
 
+WEIGHTS_OF: dict[str, str] = {
+    **dict.fromkeys(PRETRAINED_TOKENIZER, "weights"),
+    **dict.fromkeys(("vq.quantizers.FileInit", "vq.quantizers.initialization.FileInit"), "path"),
+    **dict.fromkeys(("vq.networks.TimmViTFeatures", "vq.networks.timm_vit.TimmViTFeatures"), "weights"),
+}
+"""What refers to weights outside a run, and in which argument; `sha256` beside it says which weights are meant."""
+
 Tree = dict[str, Any]
 
 
@@ -190,6 +197,73 @@ def check(tree: Mapping[str, Any]) -> None:
             if not isinstance(part, Mapping) or "type" not in part:
                 raise ConfigError(f"{place}: expected dict(type=..., ...), got {shown(part)}")
         _check_value(value, key)
+
+
+def nodes(value: Any) -> Iterator[Tree]:
+    """Every `dict(type=...)` of a config, the outer before the inner."""
+    if isinstance(value, Mapping):
+        if "type" in value:
+            yield value  # type: ignore[misc]
+        value = list(value.values())
+    for child in value if isinstance(value, list) else ():
+        yield from nodes(child)
+
+
+def refers_to_weights(config: Mapping[str, Any]) -> bool:
+    """Whether any part of a config takes weights from outside the run."""
+    return any(node["type"] in WEIGHTS_OF for node in nodes(config) if isinstance(node["type"], str))
+
+
+def with_weights(config: Mapping[str, Any], moved: Mapping[str, str]) -> Tree:
+    """A copy of a config in which some weights have another path; a `sha256` beside the path still holds.
+
+    Args:
+        config: Plain data.
+        moved: Place -> path. The place is a part that takes weights, such as `tokenizer`, or one of several,
+            such as `tokenizer.weights[1]`.
+
+    Raises:
+        ConfigError: If no weights belong to a place.
+    """
+    tree: Tree = _plain(config, "")
+    for key, path in moved.items():
+        _set_weights(tree, key, str(path))
+    return tree
+
+
+def _set_weights(tree: Tree, key: str, path: str) -> None:
+    node: Any = tree
+    holder: Any = None
+    steps = _steps(f".{key.removeprefix('.')}")
+    for i, step in enumerate(steps):
+        inside = (
+            node if isinstance(node, Mapping) else dict(enumerate(node)) if isinstance(node, list) else {}
+        )
+        if isinstance(inside.get("type"), str) and inside["type"] in WEIGHTS_OF:
+            holder = (WEIGHTS_OF[inside["type"]], i)
+        if step not in inside:
+            raise ConfigError(
+                f"--weights {key}: the config has no such place{suggest(str(step), map(str, inside))}"
+            )
+        parent, node = node, inside[step]
+    if isinstance(node, Mapping) and isinstance(node.get("type"), str) and node["type"] in WEIGHTS_OF:
+        parent, steps = node, [WEIGHTS_OF[node["type"]]]
+        node = parent.get(steps[0])
+    elif holder is None or steps[holder[1]] != holder[0]:
+        raise ConfigError(f"--weights {key}: expected a part that takes weights, or its weights")
+    if isinstance(node, list) and len(node) != 1:
+        raise ConfigError(
+            f"--weights {key}: expected one of {len(node)} weights, such as {key}.{steps[-1]}[0]"
+        )
+    if isinstance(node, list):
+        node[0] = path
+    else:
+        parent[steps[-1]] = path
+
+
+def replaced(config: Config, tree: Tree) -> Config:
+    """The config of the same file with other content."""
+    return Config(tree, cfg_text=config.text, filename=config.filename, format_python_code=False)
 
 
 def save(config: Config, directory: Path) -> None:

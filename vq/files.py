@@ -14,6 +14,19 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def check_sha256(file: Path, expected: str | None) -> None:
+    """Refuses a file with another SHA-256 than the expected one; None expects nothing.
+
+    Raises:
+        ValueError: With both.
+    """
+    if expected is not None and (found := sha256_of(file)) != expected:
+        raise ValueError(
+            f"{file}: not the file that the config means: expected the SHA-256 {expected}, got {found}; --weights "
+            f"KEY=PATH says where it is now"
+        )
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader, or a restart after a crash, finds the old content or the new, never a part.
 

@@ -48,6 +48,7 @@ FEATURE_NETWORKS = _registry("feature network", "vq.networks")
 DISCRIMINATORS = _registry("discriminator", "vq.networks")
 TOKENIZERS = _registry("tokenizer", "vq.tokenizers")
 GENERATORS = _registry("generator", "vq.generators")
+SAMPLING_PARTS = _registry("sampling part", "vq.generators")
 LOSSES = _registry("loss", "vq.losses")
 ADVERSARIAL_PARTS = _registry("adversarial part", "vq.losses")
 METRICS = _registry("metric", "vq.metrics")
@@ -84,6 +85,7 @@ SLOTS: dict[str, Registry] = {
     "network": FEATURE_NETWORKS,
     "tokenizer": TOKENIZERS,
     "generator": GENERATORS,
+    "guidance": SAMPLING_PARTS,
     "contestants": QUANTIZERS,
     "tokenizers": TOKENIZERS,
     "losses": LOSSES,
@@ -174,7 +176,7 @@ def build(node: Mapping[str, Any], *, path: str, **runtime: Any) -> Any:
         raise ConfigError(f"{path}: {_name(target)} lacks a file: {error}") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {_name(target)} refuses its arguments: {error}") from error
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError) as error:
+    except Exception as error:  # a value from a file can make a class raise anything
         if isinstance(name, CodeName):
             raise
         raise ConfigError(

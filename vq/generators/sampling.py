@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vq.errors import UserError
+from vq.registry import SAMPLING_PARTS
 
 FIRST_CANDIDATES = 1024
 """How many of the likeliest indices top-p looks at first; it doubles them until their mass is enough."""
@@ -76,6 +77,7 @@ class Guidance(ABC):
         """The share of the way from 1 to the scale, at a share of the interval."""
 
 
+@SAMPLING_PARTS.register_module()  # type: ignore[untyped-decorator]
 class ConstantGuidance(Guidance):
     """The same scale from `start` to `end`.
 
@@ -91,6 +93,7 @@ class ConstantGuidance(Guidance):
         return 1.0
 
 
+@SAMPLING_PARTS.register_module()  # type: ignore[untyped-decorator]
 class LinearGuidance(Guidance):
     """A scale that grows in a straight line from 1 at `start` to `scale` at `end`.
 
@@ -106,6 +109,7 @@ class LinearGuidance(Guidance):
         return progress
 
 
+@SAMPLING_PARTS.register_module()  # type: ignore[untyped-decorator]
 class CosineGuidance(Guidance):
     """A scale that grows along half a cosine, slowly at first: 1 + (scale - 1) (1 - cos(pi progress)) / 2.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vq import pretrained
 from vq.networks.frozen import FrozenWeights
+from vq.registry import FEATURE_NETWORKS
 
 LPIPSTrunk = Literal["alex", "vgg"]
 
@@ -31,6 +32,7 @@ _STEPS: dict[str, tuple[tuple[str, int, int] | tuple[str, int] | str, ...]] = {
 _MIN_SIZE = {"alex": 31, "vgg": 16}
 
 
+@FEATURE_NETWORKS.register_module()  # type: ignore[untyped-decorator]
 class LPIPSNetwork(FrozenWeights):
     """Measures how different two images look to a network trained on photographs (LPIPS v0.1).
 

@@ -11,13 +11,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vq import pretrained
+from vq.files import check_sha256
 from vq.networks.frozen import FrozenWeights
+from vq.registry import FEATURE_NETWORKS
 
 DINO_WEIGHTS = "dino/dino_deitsmall16_pretrain.pth"
 """The place of DINO's ViT-S/16 below the pretrained folder."""
 DINO_ADDRESS = "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"
 
 
+@FEATURE_NETWORKS.register_module()  # type: ignore[untyped-decorator]
 class TimmViTFeatures(FrozenWeights):
     """Turns images into the tokens after some blocks of a frozen vision transformer, as maps.
 
@@ -33,6 +36,7 @@ class TimmViTFeatures(FrozenWeights):
         name: A vision transformer of timm.
         weights: The file of its weights (safetensors, or tensors that torch saved): a path, or a place below
             the pretrained folder. The default is the one that DINO's authors publish.
+        sha256: The SHA-256 of the file, in hexadecimal; None to take any.
         blocks: The blocks after which tokens are taken, from 0, ascending.
         image_size: Images are resized to this square.
 
@@ -51,6 +55,7 @@ class TimmViTFeatures(FrozenWeights):
         *,
         name: str = "vit_small_patch16_224.dino",
         weights: str = DINO_WEIGHTS,
+        sha256: str | None = None,
         blocks: Sequence[int] = (2, 5, 8, 11),
         image_size: int = 224,
     ) -> None:
@@ -58,7 +63,9 @@ class TimmViTFeatures(FrozenWeights):
         # Built where the file is read: frozen weights are needed even where parts are made on the meta device.
         with torch.device("cpu"):
             self.trunk = _transformer(name)
-            _load(self.trunk, name, _file(weights))
+            file = _file(weights)
+            check_sha256(file, sha256)
+            _load(self.trunk, name, file)
         patch = int(self.trunk.patch_embed.patch_size[0])
         depth = len(self.trunk.blocks)
         if not blocks or sorted(set(blocks)) != list(blocks) or not 0 <= blocks[0] <= blocks[-1] < depth:

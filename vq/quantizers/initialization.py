@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vq.distributed import all_gather_cat, all_reduce_sum, broadcast, rank, world_size
+from vq.files import check_sha256
 from vq.ops.kmeans import Seeding, k_means
 from vq.registry import QUANTIZER_PARTS
 
@@ -160,19 +161,21 @@ class FileInit(Initialization):
     Args:
         path: The file. It holds floating-point numbers of the shape (size, dim).
         key: The name of the tensor in a `.safetensors` file; None if it has only one.
+        sha256: The SHA-256 of the file, in hexadecimal; None to take any.
     """
 
     path: str
     key: str | None = None
+    sha256: str | None = None
 
     def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
         """The vectors of the file, in float32.
 
         Raises:
             ValueError: If there is no such file, it cannot be read, or what it holds is not (size, dim)
-                finite numbers.
+                finite numbers; or the file has another SHA-256.
         """
-        found = _read_array(Path(self.path), self.key)
+        found = _read_array(Path(self.path), self.key, self.sha256)
         if found.shape != (size, dim) or not found.is_floating_point():
             raise ValueError(
                 f"FileInit: expected floating-point numbers of the shape {(size, dim)}, size and dim of the "
@@ -186,12 +189,15 @@ class FileInit(Initialization):
         return found.float()
 
 
-def _read_array(path: Path, key: str | None) -> Tensor:
+def _read_array(path: Path, key: str | None, sha256: str | None) -> Tensor:
     if path.suffix not in (".safetensors", ".npy") or (path.suffix == ".npy" and key is not None):
         raise ValueError(
             f"FileInit: expected a .safetensors file, or a .npy file without a key, got {path} and key={key!r}"
         )
+    if path.exists() and not path.is_file():
+        raise ValueError(f"FileInit: expected a file, got {path}")
     try:
+        check_sha256(path, sha256)
         if path.suffix == ".npy":
             tensors = {"": torch.from_numpy(np.load(path, allow_pickle=False))}
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from vq.config import PRETRAINED_TOKENIZER
+from vq.config import PRETRAINED_TOKENIZER, WEIGHTS_OF
 from vq.files import sha256_of
 from vq.registry import TOKENIZERS, build
 from vq.tokenizers.checkpoint import CheckpointError, config_of, find_weights, load_weights, read_config
@@ -109,7 +109,9 @@ def _described(files: Sequence[Path]) -> Mapping[str, Any]:
 
 
 def record_weights(value: Any) -> Any:
-    """A config in which each trained tokenizer is described whole: its files by path and SHA-256, and its parts.
+    """A config in which every part that takes weights from outside the run says which: by path and SHA-256.
+
+    A trained tokenizer is described whole, so that nothing but tensors is read from its files.
 
     Args:
         value: A config, or a part of one. Where weights are missing it stays as it is; `build` says so.
@@ -119,8 +121,12 @@ def record_weights(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     node = {key: record_weights(child) for key, child in value.items()}
-    if node.get("type") not in PRETRAINED_TOKENIZER or node.get("sha256") is not None:
+    kind = node.get("type")
+    if not isinstance(kind, str) or kind not in WEIGHTS_OF or node.get("sha256") is not None:
         return node
+    if kind not in PRETRAINED_TOKENIZER:
+        file = Path(str(node.get(WEIGHTS_OF[kind])))
+        return {**node, "sha256": sha256_of(file)} if file.is_file() else node
     try:
         files = _files(node.get("weights") or [], None)
         described = node.get("tokenizer") or _described(files)
