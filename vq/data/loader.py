@@ -264,7 +264,10 @@ class ImageLoader:
             if batch is None:
                 return
             if isinstance(batch, UserError):
-                raise batch
+                try:
+                    raise batch
+                finally:
+                    del batch  # or the error would hold this frame, and with it the workers, until the next collection
             yield batch
 
 
