@@ -47,8 +47,8 @@ class StopRequest:
     """Inside its `with`, SIGTERM, SIGINT, SIGHUP and SIGUSR1 ask for an end instead of killing the process.
 
     The first signal sets `requested`; the work goes on until the code that owns the loop looks at it, saves what it
-    has, and ends with `exit_code`. A second signal ends the process at once with 128 + its number. Signals that are
-    ignored when the `with` begins (as under `nohup`) stay ignored. Forked children, such as the workers of a data
+    has, and ends with `exit_code`. A second signal ends the process at once with 128 + its number. SIGTERM, SIGHUP and
+    SIGUSR1 stay ignored if they are when the `with` begins, as SIGHUP is under `nohup`. Forked children, such as the workers of a data
     loader, ignore all of them and leave the decision to their parent.
 
     Two ways to use it, which may be mixed::
@@ -107,7 +107,8 @@ class StopRequest:
         self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                # `nohup` ignores SIGHUP on purpose; shells ignore SIGINT for any job in the background.
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
