@@ -48,8 +48,8 @@ class StopRequest:
 
     The first signal sets `requested`; the work goes on until the code that owns the loop looks at it, saves what it
     has, and ends with `exit_code`. A second signal ends the process at once with 128 + its number. SIGTERM, SIGHUP and
-    SIGUSR1 stay ignored if they are when the `with` begins, as SIGHUP is under `nohup`. Forked children, such as the workers of a data
-    loader, ignore all of them and leave the decision to their parent.
+    SIGUSR1 stay ignored if they are when the `with` begins, as SIGHUP is under `nohup`. Forked children, such as the
+    workers of a data loader, ignore all of them and leave the decision to their parent.
 
     Two ways to use it, which may be mixed::
 
