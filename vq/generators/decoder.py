@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vq.ops.precision import at_least_float32
 from vq.registry import LAYERS
 
 Rotation = Float[Tensor, "2 n pairs"]
@@ -315,7 +316,7 @@ def turned(x: Float[Tensor, "b heads n dim"], rotation: Rotation) -> Float[Tenso
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34.
     """
     cos, sin = rotation
-    first, second = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)
+    first, second = at_least_float32(x).reshape(*x.shape[:-1], -1, 2).unbind(-1)
     return torch.stack([first * cos - second * sin, first * sin + second * cos], -1).flatten(-2).to(x.dtype)
 
 

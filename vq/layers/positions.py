@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vq.ops.precision import at_least_float32
 from vq.registry import LAYERS
 
 Places = Int[Tensor, "n 2"]
@@ -93,7 +94,7 @@ class RotaryPositions(Positions):
         if dim % 4:
             raise ValueError(f"RotaryPositions: expected heads of a multiple of 4 channels, got {dim}")
         angle = angles(places, dim // 4, self.base)  # (n, axis, dim / 4)
-        first, second = x.float().reshape(*x.shape[:-1], 2, 2, dim // 4).unbind(-2)
+        first, second = at_least_float32(x).reshape(*x.shape[:-1], 2, 2, dim // 4).unbind(-2)
         turned = torch.stack(
             [first * angle.cos() - second * angle.sin(), first * angle.sin() + second * angle.cos()], dim=-2
         )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vq.ops.precision import at_least_float32
 from vq.registry import LAYERS
 
 
@@ -64,7 +65,7 @@ class LinearAttention(TokenAttention):
     weights are made, what came before it arrives as one (dim, dim) matrix.
 
     Source: Qin et al. 2022, https://arxiv.org/abs/2210.10340, section 4.1 (NormAttention).
-    Differs from the source: a layer norm without parameters for each head; computed in float32.
+    Differs from the source: a layer norm without parameters for each head; computed in float32 at least.
 
     Args:
         causal: Whether a token sees only itself and those before it.
@@ -93,7 +94,7 @@ class LinearAttention(TokenAttention):
         """See `TokenAttention`."""
         # Sums over all tokens: bfloat16 would lose the small ones.
         with torch.autocast(value.device.type, enabled=False):
-            q, k, v = query.float(), key.float(), value.float()
+            q, k, v = (at_least_float32(x) for x in (query, key, value))
             mixed = self._causal(q, k, v) if self.causal else q @ (k.transpose(-1, -2) @ v)
             return F.layer_norm(mixed, mixed.shape[-1:]).to(value.dtype)
 

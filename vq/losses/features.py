@@ -3,13 +3,14 @@
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq.losses.base import Loss
 from vq.losses.perceptual import RANGE_SLACK
 from vq.networks.features import frozen_pyramid
+from vq.ops.directions import unit
+from vq.ops.precision import at_least_float32
 from vq.registry import LOSSES
 
 
@@ -56,7 +57,8 @@ class FeatureLoss(Loss):
                 wanted = network.pyramid(image.to(dtype))
             found = network.pyramid(reconstruction.to(dtype))
             distances = [
-                (_unit(a) - _unit(b)).square().sum(dim=1).mean() for a, b in zip(found, wanted, strict=True)
+                (unit(a, dim=1) - unit(b, dim=1)).square().sum(dim=1).mean()
+                for a, b in zip(found, wanted, strict=True)
             ]
             return torch.stack(distances).mean()
 
@@ -73,13 +75,8 @@ class CosineFeatureLoss(Loss):
         self, reconstruction: Float[Tensor, "b c h w"], image: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, ""]:
         """Predicted features and the teacher's, which get no gradient, to the mean distance of their directions."""
-        return (1 - F.cosine_similarity(reconstruction.float(), image.detach().float(), dim=1)).mean()
-
-
-def _unit(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    # The floor keeps the root's gradient finite where all features are 0.
-    squared = features.square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(features.dtype).tiny)
-    return features / (squared.sqrt() + 1e-10)
+        predicted, wanted = (unit(at_least_float32(x), dim=1) for x in (reconstruction, image.detach()))
+        return (1 - (predicted * wanted).sum(dim=1)).mean()
 
 
 def _check_range(image: Float[Tensor, "b 3 h w"]) -> None:

@@ -1,8 +1,9 @@
 """Values from one tensor, gradients from another: the building blocks of the estimators."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from vq.ops.directions import SHORTEST, bounded_inverse, length, unit
 
 
 def replace_value(
@@ -23,7 +24,7 @@ def replace_value(
 
 
 def rotate(
-    z: Float[Tensor, "*lead dim"], code: Float[Tensor, "*lead dim"], eps: float = 1e-8
+    z: Float[Tensor, "*lead dim"], code: Float[Tensor, "*lead dim"], shortest: float = SHORTEST
 ) -> Float[Tensor, "*lead dim"]:
     r"""Rotates and scales each `z` onto its `code` by a map that is constant for the gradient.
 
@@ -31,19 +32,17 @@ def rotate(
     $\frac{|q|}{|z|} (I - 2 r r^T + 2 \hat q \hat z^T)$, with $r = (\hat z + \hat q) / |\hat z + \hat q|$.
 
     Source: Fifty et al. 2024, https://arxiv.org/abs/2410.06424, section 4.2 (Householder form).
-    Differs from the source: lengths are floored at `eps`, so that a zero vector gives no NaN.
+    Differs from the source: where z is shorter than `shortest` the factor 1 / |z| fades to 0, as in
+        `vq.ops.directions.unit`: a vector of zeros has no direction to be rotated from, and gets no gradient.
 
     Args:
         z: The encoder's vectors.
         code: The selected codes.
-        eps: The smallest length that is divided by.
+        shortest: The length of z from which on the map is exact.
     """
-    z_length = z.detach().norm(dim=-1, keepdim=True).clamp_min(eps)
-    code_length = code.detach().norm(dim=-1, keepdim=True).clamp_min(eps)
-    z_unit, code_unit = z.detach() / z_length, code.detach() / code_length
-    middle = torch.nn.functional.normalize(z_unit + code_unit, dim=-1, eps=eps)
+    z_unit, code_unit = unit(z.detach()), unit(code.detach())
+    middle = unit(z_unit + code_unit)
+    scale = length(code) * bounded_inverse(length(z), shortest=shortest)
     reflected = z - 2 * (z * middle).sum(-1, keepdim=True) * middle
-    rotated: Tensor = (
-        code_length / z_length * (reflected + 2 * (z * z_unit).sum(-1, keepdim=True) * code_unit)
-    )
+    rotated: Tensor = scale * (reflected + 2 * (z * z_unit).sum(-1, keepdim=True) * code_unit)
     return rotated

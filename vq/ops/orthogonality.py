@@ -2,7 +2,8 @@
 
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
+
+from vq.ops.directions import unit
 
 
 def orthogonality(
@@ -24,12 +25,12 @@ def orthogonality(
         >>> orthogonality(2 * torch.eye(3)).item()
         0.0
     """
-    unit = F.normalize(codes, dim=-1)
+    directions = unit(codes)
     if counted is None:
         count = codes.new_tensor(len(codes))
     else:
-        unit = unit * counted[:, None]
+        directions = directions * counted[:, None]
         count = counted.sum().clamp_min(1).to(codes.dtype)
-    gram = unit.T @ unit
+    gram = directions.T @ directions
     # The 1 / K is taken as the codes' own squared lengths, which keeps 0 exact where none counts.
-    return gram.square().sum() / count.square() - unit.square().sum() / count.square()
+    return gram.square().sum() / count.square() - directions.square().sum() / count.square()

@@ -3,10 +3,10 @@
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from vq.ops.constants import constant, int64s
 from vq.ops.digits import pack_digits, unpack_digits
+from vq.ops.directions import unit
 from vq.ops.gradients import replace_value
 from vq.ops.reductions import mean_square
 from vq.quantizers.base import QuantizeOutput, Quantizer
@@ -20,7 +20,8 @@ class BinarySphericalQuantizer(Quantizer):
     r"""Puts each vector on the unit sphere and replaces its channels by their signs over sqrt(bits) (BSQ).
 
     With $u = z / |z|$ the code is $c = sign(u) / \sqrt{bits}$, which is on the sphere too, so the error is
-    bounded: $|u - c| < \sqrt 2$. Bit i of the index says whether channel i is positive; 0 counts as negative.
+    bounded: $|u - c| < \sqrt 2$. A vector of zeros has u = 0 and no gradient. Bit i of the index says whether
+    channel i is positive; 0 counts as negative.
 
     The loss is `entropy_weight` times $E[H(p)] - \gamma H(E[p])$ with $p = softmax_k(-|u - c_k|^2 / \tau)$, in
     which each bit is independently 1 with the probability sigmoid(4 u / (tau sqrt(bits))). In training the
@@ -72,7 +73,7 @@ class BinarySphericalQuantizer(Quantizer):
         return cls(bits=6)
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
-        on_sphere = F.normalize(z, dim=-1)
+        on_sphere = unit(z)
         bits = z > 0
         code = (bits.to(z.dtype) * 2 - 1) * self._radius
         sample, codebook = bit_entropies(
@@ -82,7 +83,7 @@ class BinarySphericalQuantizer(Quantizer):
             across_ranks=self.training,
         )
         entropy_loss = sample - self.diversity_weight * codebook
-        commitment_loss = mean_square(on_sphere, code, mask)
+        commitment_loss = self._over_ranks(mean_square(on_sphere, code, mask))
         return QuantizeOutput(
             quantized=replace_value(on_sphere, code),
             indices=pack_digits(bits.long(), self._levels(z)),

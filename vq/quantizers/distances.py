@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
+from vq.ops.directions import SHORTEST, unit
 from vq.ops.distance import nearest_code
 from vq.registry import QUANTIZER_PARTS
 
@@ -42,17 +42,27 @@ class EuclideanDistance(Distance):
 class CosineDistance(Distance):
     """Puts vectors and codes on the unit sphere and compares them there; codes come out with length 1.
 
+    A vector of zeros has no direction: it stays one, and has no gradient. Below a length of `eps` the gradient
+    fades (see `vq.ops.directions.unit`).
+
     Source: Yu et al. 2022 (ViT-VQGAN), https://arxiv.org/abs/2110.04627, section 3.2.
 
     Args:
-        eps: The smallest length that is divided by.
+        eps: The length from which on the gradient is exact; 1 / eps is the most that it can be multiplied by.
+
+    Raises:
+        ValueError: If `eps` is not positive.
     """
 
-    eps: float = 1e-12
+    eps: float = SHORTEST
+
+    def __post_init__(self) -> None:
+        if not self.eps > 0:
+            raise ValueError(f"CosineDistance: expected a positive eps, got {self.eps}")
 
     def place(self, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
         """The vectors divided by their lengths."""
-        return F.normalize(x, dim=-1, eps=self.eps)
+        return unit(x, shortest=self.eps)
 
     def nearest(self, z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"]) -> Int[Tensor, "n"]:
         """The index of the code with the largest cosine: on the sphere that is the nearest one."""
@@ -74,10 +84,10 @@ class DirectionDistance(Distance):
         `decode(encode(z))` is the quantized vector.
 
     Args:
-        eps: The smallest length that is divided by.
+        eps: Of no effect, as no gradient passes the search; still taken, because stored configs have it.
     """
 
-    eps: float = 1e-12
+    eps: float = SHORTEST
 
     def place(self, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
         """The same tensor."""
@@ -85,6 +95,5 @@ class DirectionDistance(Distance):
 
     def nearest(self, z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"]) -> Int[Tensor, "n"]:
         """The index of the code with the largest cosine."""
-        directions = F.normalize(codes.detach(), dim=-1, eps=self.eps)
         # The length of z does not change which code wins, but a huge one would overflow.
-        return nearest_code(F.normalize(z.detach(), dim=-1, eps=self.eps), directions)
+        return nearest_code(unit(z.detach()), unit(codes.detach()))

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vq.ops.constants import constant, int64s
+from vq.ops.gradients import replace_value
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.registry import QUANTIZERS
 
@@ -14,9 +15,9 @@ class IdentityQuantizer(Quantizer):
     """Hands `z` on as it is, with its gradient; the indices are the bytes of its float32 values.
 
     The upper bound of every league. It keeps the contract: each channel is stored in four bytes, the least
-    significant first, so `decode(encode(z))` is `z` to the bit, and the bits a token counts are what it
-    really takes, 32 a channel. (Indices that no `z` has may decode to NaN or infinity.) Usage and
-    perplexity are those of the bytes and say little.
+    significant first, so `decode(encode(z))` is `z` to the bit (float64 is rounded to float32), and the bits a
+    token counts are what it really takes, 32 a channel. (Indices that no `z` has may decode to NaN or infinity.)
+    Usage and perplexity are those of the bytes and say little.
 
     Args:
         dim: The last axis of `z`.
@@ -43,7 +44,9 @@ class IdentityQuantizer(Quantizer):
         return cls(dim=4)
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
-        return QuantizeOutput(quantized=z, indices=self._encode(z.detach()), loss=z.new_zeros(()))
+        # Of float64 only the part that has an index; a float32 z is handed on untouched, minus zero included.
+        kept = replace_value(z, z.float().to(z.dtype)) if z.dtype == torch.float64 else z
+        return QuantizeOutput(quantized=kept, indices=self._encode(z.detach()), loss=z.new_zeros(()))
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead dim bytes"]:
         pattern = z.float().contiguous().view(torch.int32).long()

@@ -1,0 +1,139 @@
+"""Every network, layer, tokenizer and generator that a config can name, each in something small that runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from vq.generators import (
+    DecoderTransformer,
+    Generator,
+    GPT2Style,
+    LlamaStyle,
+    MaskedGenerator,
+    PixelCNNGenerator,
+    TransformerGenerator,
+)
+from vq.layers import (
+    FrequencyBandPatches,
+    FrequencyBlockPatches,
+    FrequencyPatches,
+    LearnedPositions,
+    LinearAttention,
+    PixelPatches,
+    RotaryPositions,
+    SineCosinePositions,
+    SoftmaxAttention,
+    SpectrumPatches,
+    Transformer,
+)
+from vq.networks import (
+    CNNDecoder,
+    CNNEncoder,
+    FrequencyDecoder,
+    FrequencyEncoder,
+    LatentTokensDecoder,
+    LatentTokensEncoder,
+    StridedCNNDecoder,
+    StridedCNNEncoder,
+    ViTDecoder,
+    ViTEncoder,
+    VQVAEDecoder,
+    VQVAEEncoder,
+)
+from vq.quantizers import EMACodebook, FiniteScalarQuantizer, NormalInit, Quantizer, VectorQuantizer
+from vq.tokenizers import ImageTokenizer, Tokenizer, TwoLevelTokenizer
+
+SIDE = 16
+"""Of the images that every tokenizer here takes."""
+
+
+def _transformer(**changes: Any) -> Transformer:
+    return Transformer(
+        **({"width": 16, "depth": 1, "num_heads": 2, "positions": RotaryPositions()} | changes)
+    )
+
+
+def _tokenizer(encoder: nn.Module, decoder: nn.Module, quantizer: Quantizer | None = None) -> Tokenizer:
+    return ImageTokenizer(
+        encoder=encoder, quantizer=quantizer or FiniteScalarQuantizer(levels=[8, 6, 5]), decoder=decoder
+    )
+
+
+def strided(quantizer: Quantizer) -> Tokenizer:
+    """The least networks, around any quantizer of vectors."""
+    net: dict[str, Any] = {"widths": (8, 8), "num_blocks": 1}
+    return _tokenizer(StridedCNNEncoder(**net), StridedCNNDecoder(**net), quantizer)
+
+
+def _vit(patches: type = PixelPatches, **changes: Any) -> Tokenizer:
+    # A factory, so that encoder and decoder have layers of their own.
+    made = [{name: make() for name, make in changes.items()} for _ in range(2)]
+    return _tokenizer(
+        ViTEncoder(patches=patches(size=4), transformer=_transformer(**made[0]), num_extra_tokens=1),
+        ViTDecoder(patches=patches(size=4), transformer=_transformer(**made[1])),
+    )
+
+
+def _latent_tokens() -> Tokenizer:
+    parts: dict[str, Any] = {"num_latents": 5, "patches": PixelPatches(size=4)}
+    return _tokenizer(
+        LatentTokensEncoder(**parts, transformer=_transformer()),
+        LatentTokensDecoder(**parts, transformer=_transformer(), image_size=SIDE),
+    )
+
+
+def _two_levels() -> Tokenizer:
+    net: dict[str, Any] = {"width": 8, "num_blocks": 1}
+    return TwoLevelTokenizer(
+        bottom_encoder=VQVAEEncoder(**net, num_halvings=2),
+        top_encoder=VQVAEEncoder(**net, num_halvings=1, in_channels=8),
+        top_quantizer=FiniteScalarQuantizer(levels=[5, 4, 3]),
+        bottom_quantizer=VectorQuantizer(codebook=EMACodebook(size=9, dim=6, init=NormalInit())),
+        top_decoder=VQVAEDecoder(**net, num_halvings=1, out_channels=8),
+        decoder=VQVAEDecoder(**net, num_halvings=2),
+    )
+
+
+TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
+    "strided": lambda: strided(FiniteScalarQuantizer(levels=[8, 6, 5])),
+    "cnn": lambda: _tokenizer(
+        CNNEncoder(base_width=8, multipliers=(1, 2), num_blocks=1, out_channels=6),
+        CNNDecoder(base_width=8, multipliers=(1, 2), num_blocks=1, in_channels=6),
+    ),
+    "vq-vae": lambda: _tokenizer(
+        VQVAEEncoder(width=8, num_blocks=1, num_halvings=2),
+        VQVAEDecoder(width=8, num_blocks=1, num_halvings=2),
+    ),
+    "frequency": lambda: _tokenizer(
+        FrequencyEncoder(encoder=StridedCNNEncoder(widths=(8, 8))),
+        FrequencyDecoder(decoder=StridedCNNDecoder(widths=(8, 8))),
+    ),
+    "vit-rotary": lambda: _vit(attention=SoftmaxAttention),
+    "vit-waves-linear": lambda: _vit(positions=SineCosinePositions, attention=LinearAttention),
+    "vit-causal-linear": lambda: _vit(attention=lambda: LinearAttention(causal=True, chunk_size=3)),
+    "vit-learned": lambda: _vit(positions=lambda: LearnedPositions(width=16, grid=(2, 2))),
+    "vit-frequency": lambda: _vit(FrequencyPatches),
+    "vit-bands": lambda: _vit(FrequencyBandPatches),
+    "vit-blocks": lambda: _vit(FrequencyBlockPatches),
+    "vit-spectrum": lambda: _vit(SpectrumPatches),
+    "latent-tokens": _latent_tokens,
+    "two-levels": _two_levels,
+}
+
+
+def _decoder(**changes: Any) -> DecoderTransformer:
+    return DecoderTransformer(**({"width": 16, "depth": 1, "num_heads": 2} | changes))
+
+
+_SHAPE: dict[str, Any] = {"vocabulary_size": 12, "num_classes": 3, "grid": (3, 4)}
+
+GENERATORS: dict[str, Callable[[], Generator]] = {
+    "llama": lambda: TransformerGenerator(transformer=_decoder(style=LlamaStyle(qk_norm=True)), **_SHAPE),
+    "zigzag": lambda: TransformerGenerator(transformer=_decoder(style=GPT2Style()), order="zigzag", **_SHAPE),
+    "stacked": lambda: TransformerGenerator(
+        transformer=_decoder(), num_indices=3, depth_transformer=_decoder(), **_SHAPE
+    ),
+    "masked": lambda: MaskedGenerator(transformer=_decoder(style=GPT2Style()), **_SHAPE),
+    "pixelcnn": lambda: PixelCNNGenerator(width=8, depth=1, **_SHAPE),
+}
