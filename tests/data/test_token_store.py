@@ -1,6 +1,8 @@
 """The token store: a few bytes an index, found without a search, and never damaged unnoticed."""
 
+import hashlib
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from vq.data.token_store import (
     ShardFiles,
     bytes_per_index,
     is_whole,
+    manifest_sha256,
     pack,
     unpack,
     write_manifest,
@@ -126,8 +129,8 @@ def test_another_format_and_indices_out_of_range_are_refused(tmp_path: Path) -> 
     make_store(tmp_path / "s")
     file = tmp_path / "s" / MANIFEST
     manifest = json.loads(file.read_text())
+    file.write_text(json.dumps(manifest | {"vocabulary_size": 10}))
     with pytest.raises(TokenStoreError, match="it does not have its own checksum"):
-        file.write_text(json.dumps(manifest | {"vocabulary_size": 10}))
         TokenStore(tmp_path / "s")
     del manifest["manifest_sha256"]
     file.write_text(json.dumps(manifest | {"vocabulary_size": 10}))
@@ -188,3 +191,88 @@ class TestLoader:
         loader = TokenLoader(dataset=TokenDataset(root=tmp_path / "s"), batch_size=9)
         with pytest.raises(ValueError, match="at most the 8 images of the store, got 9"):
             loader.train_batches(seed=0)
+
+
+def states(directory: Path) -> Any:
+    """Everything that a store says, if it is opened and verified."""
+    store = TokenStore(directory)
+    store.verify()
+    rows = range(len(store))
+    return store.manifest, [
+        (store.key(i), store.label(i), [store.read(i, v).tolist() for v in range(store.views)]) for i in rows
+    ]
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "shard_00000.bin", "shard_00000.notes"])
+@pytest.mark.parametrize("has_checksum", [True, False])
+def test_any_changed_byte_is_a_damaged_store_or_changes_nothing(
+    tmp_path: Path, name: str, has_checksum: bool
+) -> None:
+    make_store(tmp_path, counts=(2, 1), views=1)
+    if (
+        not has_checksum
+    ):  # as it was before manifests had one: never a KeyError, never another number of images
+        manifest = json.loads((tmp_path / MANIFEST).read_text())
+        del manifest["manifest_sha256"]
+        (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    file, whole = tmp_path / name, states(tmp_path)
+    content, draws = file.read_bytes(), torch.Generator().manual_seed(0)
+    refused = 0
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(torch.randint(8, (), generator=draws))
+        file.write_bytes(changed)
+        try:
+            found = states(tmp_path)
+        except TokenStoreError:
+            refused += 1
+            continue
+        if has_checksum:
+            found[0]["manifest_sha256"] = whole[0]["manifest_sha256"]
+            names = {key for key in found[0] if key not in whole[0]}
+            assert {key: value for key, value in found[0].items() if key not in names} == whole[0]
+        assert [row[0] for row in found[1]] == [row[0] for row in whole[1]]
+    assert refused > (0.8 if has_checksum else 0.2) * len(content)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shards": None}, {"shards": [1]}, {"shards": [{}]}, {"axes": [0]}, {"axes": "34"}, {"axes": [True, 2]},
+        {"views": 0}, {"views": -1}, {"views": "2"}, {"bytes_per_index": 3}, {"vocabulary_size": 0},
+        {"vocabulary_size": 2**40}, {"vocabulary_size": 1e3}, {"class_names": "abcd"}, {"num_images": 7},
+        {"tokenizer_sha256": None},
+    ],
+)  # fmt: skip
+def test_a_manifest_that_cannot_be_is_a_damaged_store(tmp_path: Path, changes: dict[str, Any]) -> None:
+    make_store(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    for removed in ([], list(changes)):
+        wrong = {key: value for key, value in (manifest | changes).items() if key not in removed}
+        wrong["manifest_sha256"] = manifest_sha256(wrong)  # whoever wrote it meant it
+        (tmp_path / MANIFEST).write_text(json.dumps(wrong))
+        with pytest.raises(TokenStoreError, match="was changed or damaged"):
+            TokenStore(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "3", "{", "[" * 10**5, '{"format": "vq-tokens-1"}'])
+def test_another_file_in_place_of_a_manifest(tmp_path: Path, text: str) -> None:
+    make_store(tmp_path)
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(TokenStoreError, match="tokenize"):
+        TokenStore(tmp_path)
+
+
+def test_labels_that_are_no_class_are_refused(tmp_path: Path) -> None:
+    make_store(tmp_path)
+    notes = json.loads(zlib.decompress((tmp_path / "shard_00000.notes").read_bytes()))
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    for labels, message in (([0, 1, 2, 3, 4], "expected labels below 4"), ([0], "missing or damaged"),
+                            ([0, 1, 2, 3, -1], "missing or damaged"), (["0"] * 5, "missing or damaged")):  # fmt: skip
+        content = zlib.compress(json.dumps(notes | {"labels": labels}).encode())
+        (tmp_path / "shard_00000.notes").write_bytes(content)
+        manifest["shards"][0]["notes_sha256"] = hashlib.sha256(content).hexdigest()
+        manifest["manifest_sha256"] = manifest_sha256(manifest)
+        (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+        with pytest.raises(TokenStoreError, match=message):
+            TokenStore(tmp_path).verify()

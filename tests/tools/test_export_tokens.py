@@ -20,6 +20,7 @@ from vq.data.token_store import (
     TokenStore,
     TokenStoreError,
     bytes_per_index,
+    manifest_sha256,
     write_manifest,
     write_shard,
 )
@@ -291,7 +292,8 @@ def test_nothing_is_overwritten(tmp_path: Path, place: str) -> None:
 
 def test_a_store_without_images_is_not_exported(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", keys=KEYS[:4])
-    manifest = {**store.manifest, "shards": []}
+    manifest = {**store.manifest, "shards": [], "num_images": 0}
+    manifest["manifest_sha256"] = manifest_sha256(manifest)
     (tmp_path / "s" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UsageError, match=r"s: expected at least one image, got none"):
         export(tmp_path / "s", "parquet", tmp_path / "out")

@@ -18,7 +18,7 @@ from PIL import Image
 from tools.visualize_patches import LINE, Reservoir, _mixed, main
 from vq import config as pages
 from vq.cli import UsageError
-from vq.data.token_store import TokenStore
+from vq.data.token_store import TokenStore, manifest_sha256
 from vq.engine import assemble
 from vq.engine.tokenization import cut_views, settings_of, tokenize, views_of
 
@@ -279,7 +279,8 @@ class TestRefusals:
 
     def test_an_empty_store(self, store: TokenStore) -> None:
         manifest = json.loads((store.directory / "manifest.json").read_text())
-        manifest["shards"] = []
+        manifest |= {"shards": [], "num_images": 0}
+        manifest["manifest_sha256"] = manifest_sha256(manifest)
         (store.directory / "manifest.json").write_text(json.dumps(manifest))
         with pytest.raises(UsageError, match="expected at least one image, got none"):
             draw(store, [FSQ])
@@ -292,6 +293,7 @@ class TestRefusals:
     def test_an_index_beyond_the_vocabulary(self, store: TokenStore) -> None:
         manifest = json.loads((store.directory / "manifest.json").read_text())
         manifest["vocabulary_size"] = 2
+        manifest["manifest_sha256"] = manifest_sha256(manifest)
         (store.directory / "manifest.json").write_text(json.dumps(manifest))
         with pytest.raises(UsageError, match="expected indices below 2, got"):
             draw(store, [FSQ])

@@ -19,12 +19,16 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from vq.errors import UserError
-from vq.files import sha256_of, write_atomically
+from vq.files import read_regular, sha256_of, write_atomically
 from vq.text import printable
 
 FORMAT = "vq-tokens-1"
 MANIFEST = "manifest.json"
-_MOST_NOTES = 2**30
+_MOST_MANIFEST = 2**30  # bytes
+_MOST_NOTES = (
+    2**27
+)  # bytes of the notes of a shard, uncompressed, where the number of its images is not known
+_MOST_NOTES_AN_IMAGE = 2**13  # on average, with a megabyte for all
 CONVENTION = (
     "row by row; stacked indices of a position side by side, the first (coarsest) first; little-endian"
 )
@@ -111,15 +115,19 @@ def write_shard(
     write_atomically(files.notes, zlib.compress(json.dumps(notes, separators=(",", ":")).encode(), 9))
 
 
-def read_notes(files: ShardFiles) -> dict[str, Any]:
+def read_notes(files: ShardFiles, *, num_images: int | None = None) -> dict[str, Any]:
     """What `write_shard` noted.
+
+    Args:
+        files: Which shard.
+        num_images: How many images it holds or leaves out, if that is known: notes may have 8 KiB for each.
 
     Raises:
         TokenStoreError: If the file is missing or damaged, or was written for something else.
     """
     try:
-        content = files.notes.read_bytes()
-        notes: dict[str, Any] = json.loads(_decompress(content))
+        most = _MOST_NOTES if num_images is None else 2**20 + num_images * _MOST_NOTES_AN_IMAGE
+        notes: dict[str, Any] = json.loads(_decompress(read_regular(files.notes, most=most), most))
         for name, kind in _NOTES.items():
             _expect(notes, name, kind)
         if not len(notes["labels"]) == len(notes["keys"]) == notes["count"]:
@@ -191,7 +199,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """
     place = printable(str(directory))
     try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_regular(directory / MANIFEST, most=_MOST_MANIFEST).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise TokenStoreError(
             f"{place}: expected a finished token store with {MANIFEST}: {printable(str(error))}; make one with "
@@ -225,6 +233,13 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         raise ValueError(f"axes are {manifest['axes']}")
     if manifest.get("manifest_sha256", manifest_sha256(manifest)) != manifest_sha256(manifest):
         raise ValueError("it does not have its own checksum")
+    ranges = manifest.get("index_ranges", [[0, manifest["vocabulary_size"]]])
+    if not isinstance(ranges, list) or len(ranges) not in {1, *manifest["axes"][-1:]}:
+        raise ValueError("its 'index_ranges' are not one, or one for each index of a place")
+    for pair in ranges:
+        _expect({"index_ranges": pair}, "index_ranges", [int])
+        if len(pair) != 2 or not pair[0] < pair[1] <= manifest["vocabulary_size"]:
+            raise ValueError(f"index_ranges has {pair}")
     count = sum(shard["count"] for shard in manifest["shards"])
     if manifest["num_images"] != count:
         raise ValueError(f"num_images is {manifest['num_images']}, its shards have {count}")
@@ -266,12 +281,12 @@ def _expect(found: Any, name: str, kind: Any) -> None:
         raise ValueError(f"its {name!r} is missing or is not what it must be")
 
 
-def _decompress(content: bytes) -> bytes:
-    """The content of notes, which must end where the compressed data end and are not endless."""
+def _decompress(content: bytes, most: int) -> bytes:
+    """The content of notes, which must end where the compressed data end and have at most so many bytes."""
     worker = zlib.decompressobj()
-    found = worker.decompress(content, _MOST_NOTES)
+    found = worker.decompress(content, most)
     if not worker.eof or worker.unused_data:
-        raise ValueError(f"not one whole zlib stream of at most {_MOST_NOTES} bytes")
+        raise ValueError(f"not one whole zlib stream of at most {most:,} bytes")
     return found
 
 
@@ -293,7 +308,6 @@ class TokenStore:
         self.record = self.views * math.prod(self.axes) * self.width
         self.shards = [ShardFiles(directory=directory, number=i) for i in range(len(self.manifest["shards"]))]
         counts = [int(shard["count"]) for shard in self.manifest["shards"]]
-        self.ends = np.cumsum(counts, dtype=np.int64)
         for files, count in zip(self.shards, counts, strict=True):
             size = files.tokens.stat().st_size if files.tokens.is_file() else -1
             if size != count * self.record:
@@ -301,6 +315,7 @@ class TokenStore:
                     f"{printable(str(files.tokens))}: expected {count * self.record} bytes for {count} images, got "
                     f"{'no file' if size < 0 else size}; delete it and tokenize again"
                 )
+        self.ends = np.cumsum(counts, dtype=np.int64)  # no count exceeds its file's size
 
     def __len__(self) -> int:
         """The number of images."""
@@ -330,7 +345,7 @@ class TokenStore:
         return str(self._notes(shard)["keys"][row])
 
     def verify(self) -> None:
-        """Compares every shard with its checksum, its indices with the vocabulary, its labels with the classes.
+        """Compares every shard with its checksum, its indices with their ranges, its labels with the classes.
 
         A manifest that was written before notes had a checksum there is accepted: such notes must be readable and
         those of their shard.
@@ -343,7 +358,7 @@ class TokenStore:
             if "notes_sha256" in shard:
                 checksums[files.notes] = shard["notes_sha256"]
             else:
-                _check_notes(files, shard)
+                self._check_notes(number)
             for file, expected in checksums.items():
                 found = sha256_of(file) if file.is_file() else "no file"
                 if found != expected:
@@ -351,16 +366,24 @@ class TokenStore:
                         f"{printable(str(file))}: expected the checksum {expected[:16]}..., got {found[:16]}...: "
                         f"the file was changed or damaged; delete it and tokenize again"
                     )
-            labels = read_notes(files)["labels"]
+            labels = self._notes(number)["labels"]
             if max(labels, default=0) >= max(1, len(self.manifest["class_names"])):
                 raise TokenStoreError(
                     f"{printable(str(files.notes))}: expected labels below {len(self.manifest['class_names'])}, the "
                     f"number of classes, got {max(labels)}; delete it and tokenize again"
                 )
-            largest = int(unpack(self._maps[number], self.width).max()) if shard["count"] else 0
-            if largest >= self.manifest["vocabulary_size"]:
+            if shard["count"]:
+                self._check_indices(files.tokens, unpack(self._maps[number], self.width))
+
+    def _check_indices(self, file: Path, indices: Int64[Tensor, "n"]) -> None:
+        """Refuses indices outside of the ranges that the tokenizer has for each index of a place."""
+        ranges = self.manifest.get("index_ranges", [[0, self.manifest["vocabulary_size"]]])
+        for depth, own in enumerate(indices.view(-1, len(ranges)).unbind(1)):
+            (start, stop), (lowest, highest) = ranges[depth], (int(x) for x in own.aminmax())
+            if lowest < start or highest >= stop:
                 raise TokenStoreError(
-                    f"{printable(str(files.tokens))}: expected indices below {self.manifest['vocabulary_size']}, got {largest}"
+                    f"{printable(str(file))}: expected indices below {stop}{f' and from {start} on' if start else ''}, "
+                    f"got {lowest if lowest < start else highest}; tokenize again"
                 )
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -378,20 +401,23 @@ class TokenStore:
 
     def _notes(self, shard: int) -> dict[str, Any]:
         if shard not in self._read_notes:
-            self._read_notes[shard] = read_notes(self.shards[shard])
+            self._read_notes[shard] = read_notes(self.shards[shard], num_images=self._num_listed(shard))
         return self._read_notes[shard]
+
+    def _num_listed(self, shard: int) -> int:
+        """How many images of a shard have a name in its notes: those it holds and those that are left out."""
+        listed = self.manifest["shards"][shard]
+        return int(listed["count"]) + len(listed["undecodable"])
+
+    def _check_notes(self, number: int) -> None:
+        """Refuses notes that are damaged (zlib has a checksum of its own) or another shard's."""
+        files, shard, notes = self.shards[number], self.manifest["shards"][number], self._notes(number)
+        if notes["sha256"] != shard["sha256"] or notes["count"] != shard["count"]:
+            raise TokenStoreError(
+                f"{printable(str(files.notes))}: expected the notes of {shard['count']} images, got those of another "
+                f"shard ({notes['count']} images); delete it and tokenize again"
+            )
 
     @cached_property
     def _read_notes(self) -> dict[int, dict[str, Any]]:
         return {}
-
-
-def _check_notes(files: ShardFiles, shard: Mapping[str, Any]) -> None:
-    """Refuses notes that are damaged (zlib has a checksum of its own) or another shard's."""
-    notes = read_notes(files)
-    counts = [notes["count"], len(notes["labels"]), len(notes["keys"])]
-    if notes["sha256"] != shard["sha256"] or counts != [shard["count"]] * 3:
-        raise TokenStoreError(
-            f"{printable(str(files.notes))}: expected the notes of {shard['count']} images, got those of another shard "
-            f"({counts[0]} images); delete it and tokenize again"
-        )

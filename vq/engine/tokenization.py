@@ -16,14 +16,19 @@ from torchvision.transforms.v2 import functional
 
 from vq import distributed
 from vq.data import Batch, CenterCrop, ImageLoader, Resize
+from vq.data.base import ImageDataset
 from vq.data.token_store import (
+    MANIFEST,
     ShardFiles,
     TokenStoreError,
     bytes_per_index,
     is_whole,
+    read_notes,
     write_manifest,
     write_shard,
 )
+from vq.files import write_atomically
+from vq.text import printable
 
 logger = logging.getLogger(__name__)
 SETTINGS = "settings.json"
@@ -126,7 +131,7 @@ def tokenize(
     settings: Mapping[str, Any],
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> Tokenization:
-    """Writes the store; shards that are whole already are kept.
+    """Writes the store; shards that are whole already, and of the images that the set has now, are kept.
 
     A shard holds a fixed part of the set and is encoded in fixed batches, so neither ranks nor a run that
     was killed change a byte. The ranks share the shards; nothing is exchanged until the end.
@@ -141,7 +146,8 @@ def tokenize(
         on_progress: Gets the number of images that this rank has just done.
 
     Raises:
-        TokenStoreError: If the folder holds tokens of another tokenizer or set.
+        TokenStoreError: On every rank, if the folder holds tokens of another tokenizer, or of images with other
+            names or contents.
     """
     vocabulary = int(tokenizer.codebook_size)  # type: ignore[arg-type]
     width = bytes_per_index(vocabulary)
@@ -160,23 +166,20 @@ def tokenize(
         "batch_size": source.batch_size,
         "num_source_images": source.num_samples,
         "class_names": list(source.dataset.class_names),
+        "keys_sha256": keys_sha256(source.dataset),
     }
     _claim(directory, manifest)
     num_shards = max(1, -(-source.num_samples // images_per_shard))
     mine = range(distributed.rank(), num_shards, distributed.world_size())
-    todo = []
-    for number in mine:
-        if is_whole(ShardFiles(directory=directory, number=number)):
-            on_progress(len(_items(number, images_per_shard, source.num_samples)))
-        else:
-            todo.append(number)
+    shards = [
+        (ShardFiles(directory=directory, number=n), _items(n, images_per_shard, source.num_samples))
+        for n in mine
+    ]
+    todo = _unwritten(source.dataset, shards, on_progress)
     _write_shards(
         tokenizer,
         source,
-        [
-            (ShardFiles(directory=directory, number=n), _items(n, images_per_shard, source.num_samples))
-            for n in todo
-        ],
+        todo,
         crops=crops,
         size=size,
         width=width,
@@ -194,6 +197,44 @@ def tokenize(
         undecodable=[name for shard in whole["shards"] for name in shard["undecodable"]],
         num_bytes=whole["num_images"] * crops * int(torch.tensor(axes).prod()) * width,
     )
+
+
+def keys_sha256(dataset: ImageDataset) -> str:
+    """The SHA-256 of the names and labels of a set's images, in order."""
+    digest = hashlib.sha256()
+    for i in range(len(dataset)):
+        digest.update(json.dumps([dataset.key(i), dataset.label(i)]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def source_sha256(dataset: ImageDataset, items: range) -> str:
+    """The SHA-256 of some images of a set, by what decides their pixels: the bytes of their files."""
+    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="checksums") as pool:
+        return hashlib.sha256("\n".join(pool.map(dataset.sha256, items)).encode()).hexdigest()
+
+
+def _unwritten(
+    dataset: ImageDataset, shards: Sequence[tuple[ShardFiles, range]], on_progress: Callable[[int], None]
+) -> list[tuple[ShardFiles, range]]:
+    """This rank's shards that are not whole yet.
+
+    Raises:
+        TokenStoreError: On every rank, if a whole shard was made from other images than the set has now.
+    """
+    todo, problem = [], ""
+    for files, items in shards:
+        if not is_whole(files):
+            todo.append((files, items))
+        elif read_notes(files).get("source_sha256") != source_sha256(dataset, items):
+            problem = problem or (
+                f"{printable(str(files.directory))}: holds tokens of other images under the names of "
+                f"{printable(dataset.key(items[0]))} to {printable(dataset.key(items[-1]))}; choose another --out"
+            )
+        else:
+            on_progress(len(items))
+    if problems := [text for text in distributed.gather_objects(problem) if text]:
+        raise TokenStoreError(problems[0])
+    return todo
 
 
 def _items(number: int, images_per_shard: int, total: int) -> range:
@@ -228,7 +269,15 @@ def _write_shards(
                 keys += batch["key"]
             on_progress(min(local, len(items) - start))
         indices = torch.cat(parts).cpu() if parts else torch.zeros(0, crops, dtype=torch.int64)
-        write_shard(files, indices, labels=labels, keys=keys, undecodable=undecodable, width=width)
+        write_shard(
+            files,
+            indices,
+            labels=labels,
+            keys=keys,
+            undecodable=undecodable,
+            width=width,
+            source_sha256=source_sha256(loader.dataset, items),
+        )
 
 
 def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -258,16 +307,28 @@ def _claim(directory: Path, manifest: Mapping[str, Any]) -> None:
     """On rank 0 writes what the folder is for, or refuses one that is for something else; all ranks wait."""
     problem = ""
     if distributed.rank() == 0:
-        file = directory / SETTINGS
-        if file.is_file():
-            there = json.loads(file.read_text(encoding="utf-8"))
-            different = [k for k in sorted({*there, *manifest}) if there.get(k) != manifest.get(k)]
-            problem = "; ".join(f"{k}: {there.get(k)} there, {manifest.get(k)} now" for k in different)
-        else:
-            directory.mkdir(parents=True, exist_ok=True)
-            partial = file.with_name(f"{SETTINGS}.partial")
-            partial.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            partial.replace(file)
-    problem = json.loads(distributed.broadcast_object(json.dumps(problem)))
-    if problem:
-        raise TokenStoreError(f"{directory}: holds tokens made otherwise ({problem}); choose another --out")
+        try:
+            problem = _difference(directory, manifest)
+        except (OSError, ValueError, RecursionError) as error:
+            problem = f"its {SETTINGS} cannot be read: {error}"
+    if problem := distributed.broadcast_object(problem):
+        raise TokenStoreError(f"{printable(str(directory))}: {printable(problem)}; choose another --out")
+
+
+def _difference(directory: Path, manifest: Mapping[str, Any]) -> str:
+    """Why the store cannot be made there; "" if it can, and its settings are then written."""
+    file = directory / SETTINGS
+    if file.exists():
+        there = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(there, dict):
+            raise ValueError(f"expected an object, got {type(there).__name__}")
+        now = json.loads(json.dumps(manifest))
+        different = [k for k in sorted({*there, *now}) if there.get(k) != now.get(k)]
+        changes = "; ".join(f"{k}: {there.get(k)} there, {now.get(k)} now" for k in different)
+        return f"holds tokens made otherwise ({changes})" if different else ""
+    if directory.exists() and not directory.is_dir():
+        return "expected a folder, got a file"
+    if directory.is_dir() and (found := [*directory.glob("shard_*"), *directory.glob(MANIFEST)]):
+        return f"holds {found[0].name}, but no {SETTINGS} that says what it was made for"
+    write_atomically(file, json.dumps(manifest, indent=1))
+    return ""
