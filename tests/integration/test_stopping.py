@@ -1,0 +1,113 @@
+"""Commands that a signal ends: code 128 + signal, whole files only, and what is done is not done again."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import TINY, accepted, command, environment, refused
+from PIL import Image
+
+MANY = ["--override", ".val_data.dataset.num_images:20000"]  # longer than the test
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopping")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        accepted("train", "run", TINY, "--config-options", "max_steps:4")
+    return folder
+
+
+def stop(words: list[object], number: signal.Signals, *, cwd: Path, when: Callable[[Path], bool]) -> str:
+    """Starts a command, sends it a signal once `when` holds, and checks its exit code; what it said."""
+    with subprocess.Popen(
+        command(str(words[0]), *words[1:]), cwd=cwd, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not when(cwd):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, said
+    return said
+
+
+def is_logged(words: str) -> Callable[[Path], bool]:
+    return lambda cwd: any(words in p.read_text() for p in (cwd / "work_dirs/run/val").glob("log.txt"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_val_ends_and_keeps_the_scores_it_has(folder: Path, number: signal.Signals) -> None:
+    (folder / "work_dirs/run/val/log.txt").unlink(missing_ok=True)
+    said = stop(["val", "run", *MANY], number, cwd=folder, when=is_logged("process x"))
+    assert f"stopped by {number.name}" in said
+    assert "Traceback" not in said
+    assert not list((folder / "work_dirs/run/val").glob("*/metrics.json"))
+    assert not list((folder / "work_dirs").rglob("*.partial"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_tokenize_ends_and_goes_on_with_the_next_shard(folder: Path, number: signal.Signals) -> None:
+    words = ["tokenize", "run", *MANY, "--images-per-shard", 64, "--out", number.name]
+    stop(words, number, cwd=folder, when=lambda cwd: len(list((cwd / number.name).glob("*.bin"))) > 2)
+    assert not (folder / number.name / "manifest.json").exists()
+    assert not list((folder / number.name).glob("*.partial"))
+
+
+def test_val_scores_again_only_what_has_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    before = "scored before with the same weights, images and settings"
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for i in range(4):
+        Image.new("RGB", (16, 16), (9 * i, 0, 0)).save(pictures / f"{i}.png")
+    own = ["--override", ".val_data.dataset:dict(type='vq.data.ImageFolder', root='pictures')"]
+    metrics = folder / "work_dirs/run/val/iter_4/metrics.json"
+
+    def is_scored(*words: object) -> bool:
+        return before not in accepted("val", "run", "--load-from", "iter_4", *words)
+
+    assert is_scored(*own)
+    scores = json.loads(metrics.read_text())["scores"]
+    assert not is_scored(*own)
+    assert is_scored(*own, "--again")
+    assert is_scored(*own, "--visual", "indices")
+    assert is_scored()
+    assert is_scored(*own)
+    assert json.loads(metrics.read_text())["scores"] == scores
+    Image.new("RGB", (16, 16), (99, 99, 0)).save(pictures / "3.png")
+    assert is_scored(*own)
+    assert json.loads(metrics.read_text())["scores"] != scores
+    metrics.write_text(metrics.read_text()[:100])
+    assert is_scored(*own)
+    # One broken image is left out and named; when it is mended, it is counted.
+    (pictures / "2.png").write_bytes(b"no picture")
+    lenient = [".val_data.max_undecodable:0.5"]
+    said = accepted("val", "run", *own, *lenient, "--load-from", "iter_4")
+    assert "2.png" in said
+    assert json.loads(metrics.read_text())["undecodable"] == ["2.png"]
+    assert is_scored(*own, *lenient)
+
+
+def test_a_validation_that_fails_names_the_image_and_keeps_earlier_scores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    accepted("val", "run", "--load-from", "iter_2", "--again")
+    metrics = folder / "work_dirs/run/val/iter_2/metrics.json"
+    content = metrics.read_bytes()
+    broken = folder / "broken"
+    broken.mkdir()
+    for i in range(2):
+        (broken / f"{i}.png").write_bytes(b"no picture")
+    own = ["--override", ".val_data.dataset:dict(type='vq.data.ImageFolder', root='broken')"]
+    said = refused("val", "run", "--load-from", "iter_2", *own)
+    assert "2 images, none can be decoded; the first is '0.png'" in said
+    assert metrics.read_bytes() == content
