@@ -5,7 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -55,10 +55,11 @@ class Quantizer(Part, ABC):
         recomputation changes nothing, and has the values and gradients of the first forward.
 
     Loss:
-        In training it is a mean over the unmasked vectors of all ranks, however many each has: a rank's loss is its
-        own mean times its share of the vectors times the number of ranks, so the mean over ranks, which
-        DistributedDataParallel takes of gradients, is right. A forward does not know of other micro-batches: weigh
-        the loss of each by its share of the unmasked vectors. In eval it is the mean of this rank alone.
+        In training it is the mean over the unmasked vectors of all ranks, however many each has; so are the metrics.
+        Its gradient is that of this rank's part, times the number of ranks: DistributedDataParallel, which takes the
+        mean of the ranks' gradients, arrives at the gradient of the mean over all vectors. A forward does not know
+        of other micro-batches: weigh the loss of each by its share of the unmasked vectors of all ranks. In eval it
+        is the mean of this rank alone.
 
     Bad input:
         `forward` never waits for the device, so it cannot raise on values. Where `z` is NaN, the loss or
@@ -103,16 +104,14 @@ class Quantizer(Part, ABC):
                 output = self._forward(exact, mask)
             else:
                 lead = z.shape[: z.ndim - 1 - len(self.grid)]
-                with one_event(self, exact, mask, math.prod(lead)):
+                with one_event(self, exact, mask, math.prod(lead)) as event:
                     output = self._forward(exact, mask)
+                    loss, *values = event.average([output.loss, *output.metrics.values()])
+                metrics = dict(zip(output.metrics, values, strict=True))
+                output = replace(output, loss=loss, metrics=metrics)
         if output.quantized.dtype == z.dtype:
             return output
-        return QuantizeOutput(
-            quantized=output.quantized.to(z.dtype),
-            indices=output.indices,
-            loss=output.loss,
-            metrics=output.metrics,
-        )
+        return replace(output, quantized=output.quantized.to(z.dtype))
 
     @torch.no_grad()
     def encode(self, z: Shaped[Tensor, "*lead dim"]) -> Int[Tensor, "*lead_and_index_shape"]:

@@ -102,7 +102,7 @@ class GumbelQuantizer(Quantizer):
             quantized = _hard_mixture(probabilities, indices, codes)
         else:
             quantized = probabilities @ codes
-        divergence = divergence_from_uniform(vectors, weight, bias, counted)
+        divergence = self._over_ranks(divergence_from_uniform(vectors, weight, bias, counted))
         return QuantizeOutput(
             quantized=quantized.view(z.shape),
             indices=indices.view(z.shape[:-1]),
@@ -169,8 +169,8 @@ class SoftmaxQuantizer(Quantizer):
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         vectors, codes = z.reshape(-1, self.codebook_dim), self.codes.to(z.dtype)
         indices = nearest_code(vectors, codes)
-        scaled, bias = distance_logits(vectors, codes, self.temperature * math.sqrt(self.codebook_dim))
-        probabilities = F.linear(scaled, codes, bias).softmax(dim=1)
+        scaled, moved, bias = distance_logits(vectors, codes, self.temperature * math.sqrt(self.codebook_dim))
+        probabilities = F.linear(scaled, moved, bias).softmax(dim=1)
         if self.is_straight_through or not self.training:
             quantized = _hard_mixture(probabilities, indices, codes)
         else:

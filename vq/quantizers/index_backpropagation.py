@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vq.ops.backpropagation import choose_with_soft_gradient
-from vq.ops.distance import largest_product
+from vq.ops.distance import common_centre, largest_product
 from vq.ops.reductions import mean_square
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.initialization import Initialization, NormalInit, UniformInit
@@ -90,15 +90,15 @@ class IndexBackpropagationQuantizer(Quantizer):
         indices = largest_product(vectors, codes)
         soft = choose_with_soft_gradient(vectors, codes, indices)
         hard = F.embedding(indices, codes)
-        soft_loss = mean_square(soft, vectors, counted)
-        pull_loss = mean_square(hard.detach(), vectors, counted)
-        code_loss = mean_square(hard, vectors.detach(), counted)
+        soft_loss = self._over_ranks(mean_square(soft, vectors, counted))
+        pull_loss = self._over_ranks(mean_square(hard.detach(), vectors, counted))
+        code_loss = self._over_ranks(mean_square(hard, vectors.detach(), counted))
         loss = soft_loss + pull_loss + self.commitment_weight * code_loss
         metrics = {"quantization_loss": loss.detach()}
         if self.entropy_weight:
             sample, codebook = softmax_entropies(
                 vectors / self.temperature,
-                codes,
+                codes - common_centre(codes),  # the same softmax
                 codes.new_zeros(self.codebook_size),
                 counted,
                 across_ranks=self.training,

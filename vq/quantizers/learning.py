@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from vq.distributed import all_reduce_sum_with_gradient, repeatable, world_size
+from vq.ops.gradients import replace_value
 from vq.quantizers.recomputation import Record, is_in_backward, keep_record, new_record, record_to_repeat
 
 
@@ -75,6 +76,14 @@ class Event:
             self._total = all_reduce_sum_with_gradient(count)
         return mean * (count * world_size() / self._total.clamp_min(1)).to(mean.dtype)
 
+    def average(self, scalars: list[Float[Tensor, ""]]) -> list[Float[Tensor, ""]]:
+        """The means over ranks of what `weighted` was used in, each with the gradient of this rank's own."""
+        if self._total is None:
+            return scalars
+        own = torch.stack([scalar.detach() for scalar in scalars])
+        means = all_reduce_sum_with_gradient(own).detach() / world_size()
+        return [replace_value(scalar, mean) for scalar, mean in zip(scalars, means, strict=True)]
+
     def has_drawn(self, device: torch.device) -> None:
         """Called after what learns has drawn random numbers: a recomputation does not, but goes on as if it had."""
         if self.record is not None:
@@ -85,7 +94,7 @@ class Event:
 @contextmanager
 def one_event(
     quantizer: nn.Module, z: Shaped[Tensor, "*shape"], mask: Bool[Tensor, "*mask"] | None, count: int
-) -> Iterator[None]:
+) -> Iterator[Event]:
     """Inside, the codebooks below `quantizer` collect; they learn at the end, or not at all if it raises.
 
     A forward inside of a backward is a recomputation (activation checkpointing). It learns nothing, searches the
@@ -115,7 +124,7 @@ def one_event(
             if is_replay and record is not None:
                 part._search_again(record.codes[number])
         with nullcontext() if record is None else repeatable(record.reduced, is_replay=is_replay):
-            yield
+            yield event
         if not is_replay:
             if record is not None:
                 record.codes = [part._searched() for part in parts]

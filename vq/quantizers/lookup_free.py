@@ -77,7 +77,7 @@ class LookupFreeQuantizer(Quantizer):
             across_ranks=self.training,
         )
         entropy_loss = sample - self.diversity_weight * codebook
-        commitment_loss = mean_square(z, code, mask)
+        commitment_loss = self._over_ranks(mean_square(z, code, mask))
         return QuantizeOutput(
             quantized=replace_value(z, code),
             indices=pack_digits(bits.long(), self._levels(z)),

@@ -174,8 +174,8 @@ class EntropyRegulariser(Regulariser):
         across_ranks: bool,
     ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
         """See `Regulariser`."""
-        scaled, bias = distance_logits(z, codes, self.temperature)
-        sample, codebook = softmax_entropies(scaled, codes, bias, mask, across_ranks=across_ranks)
+        scaled, moved, bias = distance_logits(z, codes, self.temperature)
+        sample, codebook = softmax_entropies(scaled, moved, bias, mask, across_ranks=across_ranks)
         loss = self.weight * (sample - self.diversity_weight * codebook)
         return loss, {"sample_entropy": sample.detach(), "codebook_entropy": codebook.detach()}
 
@@ -189,7 +189,7 @@ class OrthogonalRegulariser(Regulariser):
 
     Args:
         weight: What the objective is multiplied with; the paper uses 10.
-        only_used: Only among the codes that some vector of this rank's batch chose.
+        only_used: Only among the codes that some vector of the ranks' batches chose.
     """
 
     weight: float = 10.0
@@ -204,11 +204,11 @@ class OrthogonalRegulariser(Regulariser):
         *,
         across_ranks: bool,
     ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
-        """See `Regulariser`; the codes are the same on all ranks, so nothing is exchanged."""
+        """See `Regulariser`; the codes are the same on all ranks, which only agree on how often each is chosen."""
         weights = _weights(z, mask)
-        is_used = None
-        if self.only_used:
-            is_used = codes.new_zeros(len(codes)).index_add_(0, indices, weights) > 0
-        value = orthogonality(codes, is_used)
-        # A batch without a vector teaches nothing, this included; asked without waiting for the device.
-        return self.weight * value * (weights.sum() > 0), {"orthogonality": value.detach()}
+        usage = codes.new_zeros(len(codes)).index_add_(0, indices, weights)
+        if across_ranks:
+            usage = all_reduce_sum_with_gradient(usage)
+        value = orthogonality(codes, usage > 0 if self.only_used else None)
+        # Batches without a vector teach nothing, this included; asked without waiting for the device.
+        return self.weight * value * (usage.sum() > 0), {"orthogonality": value.detach()}
