@@ -240,6 +240,6 @@ def test_a_wrong_step_is_refused(make: Make, changes: dict[str, Any], message: s
 
 def test_a_node_without_discriminator_is_refused(make: Make) -> None:
     with pytest.raises(
-        ConfigError, match=r"train_step\.adversary: expected a discriminator and an optimizer"
+        ConfigError, match=r"train_step\.adversary\.discriminator: expected dict\(type="
     ):
         make({"type": "Adversary", "objective": {"type": "HingeObjective"}})

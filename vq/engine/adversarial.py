@@ -17,13 +17,13 @@ from vq.engine.moving import (
     check_weights,
     collecting,
     mean_over_ranks,
-    shares_of,
 )
 from vq.engine.schedules import Schedule
 from vq.engine.steps import Stateful, TokenizerStep, parallel
 from vq.engine.weight_ema import WeightEMA
 from vq.losses import Loss
 from vq.ops.balance import adaptive_weight
+from vq.ops.precision import at_least_float32
 from vq.quantizers import Annealing
 from vq.registry import STEPS
 from vq.tokenizers import Tokenizer, TokenizerOutput
@@ -106,8 +106,7 @@ class AdversarialStep(TokenizerStep):
         zero = torch.zeros((), device=self.device)
         pull = _Pull(self, is_split=has_begun and self.is_adaptive and len(batches) > 1)
         sums: dict[str, Tensor] = {"adversarial_weight": zero, "loss/adversarial": zero}
-        shares = shares_of([len(batch["image"]) for batch in batches], self.device)
-        for i, (batch, share) in enumerate(zip(batches, shares, strict=True)):
+        for i, (batch, share) in enumerate(zip(batches, self.shares_of(batches), strict=True)):
             is_last = i == len(batches) - 1
             with nullcontext() if is_last else collecting(self.tokenizer, self.forward):
                 add(sums, self._backward(batch, pull, share, has_begun=has_begun))
@@ -128,7 +127,7 @@ class AdversarialStep(TokenizerStep):
         image = self.image_of(batch)
         with self.networks_autocast():
             output: TokenizerOutput = self.forward(image)
-        reconstruction = output.reconstruction.float()
+        reconstruction = at_least_float32(output.reconstruction)
         seen = reconstruction.detach().requires_grad_()  # nothing behind this point is in reach
         terms = {name: loss(seen, image) for name, loss in self.losses.items()}
         weighted = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()

@@ -13,6 +13,7 @@ from vq.engine.moving import Mover, average_gradients, check_weights, mean_over_
 from vq.engine.schedules import Schedule
 from vq.engine.tuning import uncompiled
 from vq.losses import AdversarialObjective, DiscriminatorPenalty
+from vq.ops.precision import at_least_float32
 from vq.registry import ENGINES
 
 State = dict[str, object]
@@ -100,8 +101,8 @@ class Adversary:
             autocast: Run the discriminator in bfloat16; losses and penalties stay in float32.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
-            fake = self._logits(reconstruction).float()
-            real = self._logits(image).float()
+            fake = at_least_float32(self._logits(reconstruction))
+            real = at_least_float32(self._logits(image))
         loss = self.objective.generator(fake)
         (gradient,) = torch.autograd.grad(loss, reconstruction, retain_graph=True)
         terms = {"objective": self.objective.discriminator(real, fake)}

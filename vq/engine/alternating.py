@@ -89,7 +89,7 @@ class AlternatingStep(TrainStep):
         self.mover.prepare(step)
         total = torch.zeros((), device=self.device)
         quantizer = self.quantizer
-        for z, share in zip(vectors, shares_of([len(z) for z in vectors], self.device), strict=True):
+        for z, share in zip(vectors, shares_of([len(z) for z in vectors], vectors[0]), strict=True):
             indices = quantizer.encode(z)
             codes = quantizer.distance.place(quantizer.codebook.vectors.to(z.dtype))
             loss = share.local * quantizer.codebook.loss(quantizer.distance.place(z), codes[indices])

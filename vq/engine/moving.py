@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from vq import distributed
 from vq.engine.schedules import Schedule
+from vq.ops.precision import computed_in
 from vq.quantizers import Annealing, Quantizer, accumulate
 
 
@@ -73,17 +74,20 @@ class Share:
     common: float | Tensor
 
 
-def shares_of(counts: Sequence[int], device: torch.device) -> list[Share]:
-    """The shares of micro-batches with so many images on this rank; all ranks must have the same number of them."""
+def shares_of(counts: Sequence[int], like: Tensor) -> list[Share]:
+    """The shares of micro-batches with so many images on this rank; all ranks must have the same number of them.
+
+    Args:
+        counts: Of each micro-batch.
+        like: With several ranks the shares are tensors of its device, in float64 if it is, else in float32.
+    """
     if distributed.world_size() == 1:
         return [Share(count / max(1, sum(counts)), count / max(1, sum(counts))) for count in counts]
-    everywhere = distributed.all_reduce_sum(torch.tensor(counts, dtype=torch.float32, device=device))
+    own = torch.tensor(counts, dtype=torch.float64, device=like.device)
+    everywhere = distributed.all_reduce_sum(own)
     total = everywhere.sum().clamp_min(1)
-    scale = distributed.world_size() / total
-    return [
-        Share(count * scale, common)
-        for count, common in zip(counts, (everywhere / total).unbind(), strict=True)
-    ]
+    shares = torch.stack([own * distributed.world_size() / total, everywhere / total])
+    return [Share(local, common) for local, common in shares.to(computed_in(like.dtype)).unbind(1)]
 
 
 def restore_optimizer(optimizer: Optimizer, state: Mapping[str, object]) -> None:

@@ -65,7 +65,7 @@ class ProposalStep(TrainStep):
         # Gradients are divided by what would be scored if all were, and put right when the true number is known.
         places = self.generator.num_places * self.generator.num_indices
         wanted = places * max(1, sum(len(batch["label"]) for batch in batches))
-        sums = torch.zeros(3, device=self.device)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         for i, batch in enumerate(batches):
             is_last = i == len(batches) - 1
             waits = isinstance(self.forward, DistributedDataParallel) and not is_last
@@ -74,7 +74,7 @@ class ProposalStep(TrainStep):
         nats, right, scored = sums
         per_rank = distributed.all_reduce_sum(scored).clamp_min(1) / distributed.world_size()
         gradients = [p.grad for p in self.mover.parameters if p.grad is not None]
-        torch._foreach_mul_(gradients, wanted / per_rank)
+        torch._foreach_mul_(gradients, (wanted / per_rank).to(gradients[0].dtype))
         moved = self.mover.move()
         if self.weight_ema is not None:
             self.weight_ema.update()
@@ -87,7 +87,7 @@ class ProposalStep(TrainStep):
             output = self.forward(indices, label)
         scored = output.num_scored.to(output.loss.dtype)
         torch.autograd.backward(output.loss * (scored / wanted))
-        return torch.stack([output.loss.detach() * scored, output.accuracy * scored, scored])
+        return torch.stack([output.loss.detach(), output.accuracy, scored.new_ones(())]).double() * scored
 
     def parts(self) -> Mapping[str, Stateful]:
         """See `TrainStep`."""

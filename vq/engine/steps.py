@@ -17,6 +17,7 @@ from vq.engine.schedules import Schedule
 from vq.engine.weight_ema import WeightEMA
 from vq.losses import Loss
 from vq.ops.images import to_signed_unit
+from vq.ops.precision import at_least_float32, computed_in
 from vq.quantizers import Annealing
 from vq.registry import STEPS
 from vq.tokenizers import Tokenizer, TokenizerOutput
@@ -107,8 +108,13 @@ class TokenizerStep(TrainStep):
             setattr(self.tokenizer.quantizer, name, annealing.at(step))
 
     def image_of(self, batch: Batch) -> Tensor:
-        """The batch's images in [-1, 1], on the model's device."""
-        return to_signed_unit(batch["image"].to(self.device, non_blocking=True))
+        """The batch's images in [-1, 1], on the model's device; in float64 for a model in float64, else in float32."""
+        image = to_signed_unit(batch["image"].to(self.device, non_blocking=True))
+        return image.to(computed_in(next(self.tokenizer.parameters()).dtype))
+
+    def shares_of(self, batches: Sequence[Batch]) -> list[Share]:
+        """What each micro-batch's means are multiplied with."""
+        return shares_of([len(batch["image"]) for batch in batches], next(self.tokenizer.parameters()))
 
     def networks_autocast(self) -> torch.autocast:
         """Inside, networks run in bfloat16 if the step says so."""
@@ -119,7 +125,7 @@ class TokenizerStep(TrainStep):
         """The vectors of the batch that the quantizer sees in this step, without a gradient; in its dtype."""
         with self.networks_autocast():
             latent = self.tokenizer.latent(self.image_of(batch))
-        return latent.to(torch.promote_types(latent.dtype, torch.float32))
+        return at_least_float32(latent)
 
     def parts(self) -> Mapping[str, Stateful]:
         """See `TrainStep`."""
@@ -178,8 +184,7 @@ class ReconstructionStep(TokenizerStep):
         """See `TrainStep`."""
         self.begin(step)
         sums: dict[str, Tensor] = {}
-        shares = shares_of([len(batch["image"]) for batch in batches], self.device)
-        for i, (batch, share) in enumerate(zip(batches, shares, strict=True)):
+        for i, (batch, share) in enumerate(zip(batches, self.shares_of(batches), strict=True)):
             with collecting(self.tokenizer, self.forward) if i < len(batches) - 1 else nullcontext():
                 add(sums, self._backward(batch, share))
         total = torch.stack([self.weights[name] * sums[f"loss/{name}"] for name in self.weights]).sum()
@@ -193,7 +198,7 @@ class ReconstructionStep(TokenizerStep):
         image = self.image_of(batch)
         with self.networks_autocast():
             output: TokenizerOutput = self.forward(image)
-        reconstruction = output.reconstruction.float()
+        reconstruction = at_least_float32(output.reconstruction)
         terms = {name: share.local * loss(reconstruction, image) for name, loss in self.losses.items()}
         terms["quantizer"] = share.common * output.quantize.loss
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vq.generators.sampling import ConstantGuidance, Guidance, Sampler
 from vq.ops.integers import as_int64
+from vq.ops.precision import at_least_float32
 
 Ranges = Sequence[Sequence[int]]
 """(start, stop) of the values of each index of a place, or one pair for all of them."""
@@ -250,7 +251,7 @@ def generator_output(logits: Float[Tensor, "b l q v"], indices: Int64[Tensor, "b
         >>> round(out.loss.item(), 4), out.accuracy.item()
         (1.3863, 0.5)
     """
-    loss = F.cross_entropy(logits.flatten(0, 2).float(), indices.flatten())
+    loss = F.cross_entropy(at_least_float32(logits.flatten(0, 2)), indices.flatten())
     accuracy = (logits.detach().argmax(-1) == indices).float().mean()
     count = torch.full((), indices.numel(), device=indices.device)
     return GeneratorOutput(logits=logits, loss=loss, accuracy=accuracy, num_scored=count)

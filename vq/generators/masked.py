@@ -13,6 +13,7 @@ from vq.generators.decoder import DecoderTransformer
 from vq.generators.heads import LinearHead
 from vq.generators.sampling import Sampler, uniform_numbers
 from vq.generators.stem import TokenStem
+from vq.ops.precision import at_least_float32
 from vq.registry import GENERATORS
 
 
@@ -99,7 +100,7 @@ class MaskedGenerator(Generator):
         is_masked = self._mask(uniform)
         logits = self._logits(indices.masked_fill(is_masked[..., None], self.vocabulary_size), label)
         flat, share = is_masked.flatten(), is_masked.sum()
-        nats = F.cross_entropy(logits.flatten(0, 1).float(), indices.flatten(), reduction="none")
+        nats = F.cross_entropy(at_least_float32(logits.flatten(0, 1)), indices.flatten(), reduction="none")
         is_right = logits.detach().argmax(-1).flatten() == indices.flatten()
         return GeneratorOutput(
             logits=logits[:, :, None],

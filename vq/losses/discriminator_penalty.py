@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vq.ops.precision import at_least_float32
 from vq.registry import ADVERSARIAL_PARTS
 
 Judge = Callable[[Tensor], Tensor]
@@ -157,9 +158,9 @@ class LeCAMPenalty(DiscriminatorPenalty):
 
 
 def _gradient(judge: Judge, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b pixels"]:
-    """The gradient of each image's score, with a graph so that it can itself be lowered; in float32."""
+    """The gradient of each image's score, with a graph so that it can itself be lowered; not in half precision."""
     with torch.autocast(image.device.type, enabled=False):
-        seen = image.detach().float().requires_grad_()
+        seen = at_least_float32(image.detach()).requires_grad_()
         score = judge(seen).flatten(1).mean(dim=1)
         (gradient,) = torch.autograd.grad(score.sum(), seen, create_graph=True)
     return gradient.flatten(1)

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vq.losses.base import Loss
+from vq.ops.precision import at_least_float32
 from vq.registry import LOSSES
 
 
@@ -24,7 +25,7 @@ class L1Loss(Loss):
         self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, ""]:
         """Reconstructions and images in [-1, 1] to their mean absolute difference, in float32."""
-        return F.l1_loss(reconstruction.float(), image.float())
+        return F.l1_loss(at_least_float32(reconstruction), at_least_float32(image))
 
 
 @LOSSES.register_module()
@@ -43,4 +44,4 @@ class MSELoss(Loss):
         self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, ""]:
         """Reconstructions and images in [-1, 1] to their mean squared difference, in float32."""
-        return F.mse_loss(reconstruction.float(), image.float())
+        return F.mse_loss(at_least_float32(reconstruction), at_least_float32(image))
