@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import TINY, accepted, command, environment, refused
+from commands import TINY, accepted, command, environment, refused, run_and_kill
 from PIL import Image
+
+from vq.engine import following
 
 MANY = ["--override", ".val_data.dataset.num_images:20000"]  # longer than the test
 
@@ -111,3 +113,33 @@ def test_a_validation_that_fails_names_the_image_and_keeps_earlier_scores(
     said = refused("val", "run", "--load-from", "iter_2", *own)
     assert "2 images, none can be decoded; the first is '0.png'" in said
     assert metrics.read_bytes() == content
+
+
+def test_follow_ends_when_the_training_ended_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(following, "POLL_SECONDS", 0.1)
+    said = accepted("val", "run", "--follow", "--override", ".trainer.max_steps:100")
+    assert "the training has ended before step 100; its last checkpoint here is of step 4" in said
+    assert {"iter_2", "iter_4"} <= {p.name for p in (folder / "work_dirs/run/val").iterdir()}
+
+
+def test_follow_waits_while_the_training_goes_on_and_tells_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(following, "POLL_SECONDS", 0.1)
+    training = following.Training(tmp_path / "work_dirs/run")
+    assert training.is_running()  # it has not begun
+    states: list[bool] = []
+
+    def has_saved() -> bool:
+        if (tmp_path / "work_dirs/run/checkpoints/iter_2").is_dir():
+            states.append(training.is_running())
+        return bool(states)
+
+    run_and_kill("train", ["run", TINY, "--override", ".trainer.max_steps:100000"], cwd=tmp_path, ranks=1,
+                 when=has_saved, delay=0)  # fmt: skip
+    assert states == [True]
+    assert not training.is_running()
+    said = accepted("val", "run", "--follow")
+    assert "the training was ended without a word, by a crash or a kill before step 100000" in said
