@@ -26,6 +26,7 @@ from vq.engine.steps import TrainStep
 from vq.errors import UserError
 from vq.files import fsync, sha256_of, why, write_atomically
 from vq.registry import ENGINES
+from vq.text import printable
 from vq.tokenizers.checkpoint import (
     EMA_WEIGHTS,
     WEIGHTS,
@@ -329,9 +330,12 @@ class Checkpointer:
             return
         near = [self.directory, checkpoint / "checkpoints", checkpoint, checkpoint.parent]
         there = {str(p): None for folder in near for p in reversed(checkpoints_in(folder))}
+        if not there:  # neither here nor there: those of the runs beside this one
+            runs = sorted(self.directory.parent.parent.glob("*/checkpoints"))
+            there = {str(p): None for folder in runs[:4] for p in reversed(checkpoints_in(folder)[:4])}
         raise CheckpointError(
-            f"{checkpoint}: no such checkpoint; there are: {', '.join(there) or 'none'}. --load-from takes the path of "
-            f"a checkpoint folder"
+            f"{printable(str(checkpoint))}: no such checkpoint; there are: {', '.join(there) or 'none'}. "
+            f"--load-from takes the path of a checkpoint folder"
         )
 
     def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
