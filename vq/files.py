@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,27 @@ def sha256_of(file: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_regular(path: Path, *, most: int) -> bytes:
+    """The content of a regular file, or of a link to one; a pipe or a device is not waited for.
+
+    Args:
+        path: The file.
+        most: A longer file is not read.
+
+    Raises:
+        OSError: If it is something else, cannot be read, or has more than `most` bytes.
+    """
+    # Opening a pipe would wait for a writer without O_NONBLOCK; a regular file is read as always.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file, found a folder, pipe or device")
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"the file has {status.st_size:,} bytes, more than {most:,}")
+        return file.read(status.st_size + 1)
 
 
 def check_sha256(file: Path, expected: str | None) -> None:

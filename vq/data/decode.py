@@ -5,8 +5,6 @@ program are used, only regular files are read, and the size of an image is looke
 """
 
 import io
-import os
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vq.data.base import DataError, UndecodableImage
+from vq.files import read_regular
 
 Image.init()  # older Pillows have no AVIF
 FORMATS = tuple(
@@ -69,17 +68,9 @@ def read_image(path: Path, name: str, *, max_pixels: int = MAX_PIXELS) -> UInt8[
     """
     most = _BYTES_A_PIXEL * max_pixels + _OTHER_BYTES
     try:
-        # Opening a pipe would wait for a writer without O_NONBLOCK; a regular file is read as always.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise UndecodableImage(name, "expected a regular file, found a folder, pipe or device")
-            size = os.fstat(descriptor).st_size
-            data = file.read(size + 1) if size <= most else b""
+        data = read_regular(path, most=most)
     except OSError as error:
         raise UndecodableImage(name, f"cannot be read ({error.strerror or error})") from error
-    if size > most:
-        raise UndecodableImage(name, f"the file has {size:,} bytes, more than {most:,}; raise max_pixels")
     return decode_image(data, name, max_pixels=max_pixels)
 
 

@@ -224,6 +224,8 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     for shard in manifest["shards"]:
         for name, kind in _SHARD.items():
             _expect(shard, name, kind)
+        if "notes_sha256" in shard:  # older manifests have none
+            _expect(shard, "notes_sha256", str)
     if manifest["views"] < 1 or manifest["bytes_per_index"] != bytes_per_index(manifest["vocabulary_size"]):
         raise ValueError(
             f"{manifest['views']} views, {manifest['bytes_per_index']} bytes for an index below "
