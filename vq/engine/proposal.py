@@ -62,31 +62,30 @@ class ProposalStep(TrainStep):
     def __call__(self, batches: Sequence[Mapping[str, Any]], step: int) -> dict[str, Tensor]:
         """See `TrainStep`."""
         self.mover.prepare(step)
-        # Gradients are divided by what would be scored if all were, and put right when the true number is known.
-        places = self.generator.num_places * self.generator.num_indices
-        wanted = places * max(1, sum(len(batch["label"]) for batch in batches))
+        # Until the number of all scored indices is known, gradients are those of sums, in units of a whole picture.
+        unit = self.generator.num_places * self.generator.num_indices
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         for i, batch in enumerate(batches):
             is_last = i == len(batches) - 1
             waits = isinstance(self.forward, DistributedDataParallel) and not is_last
             with self.forward.no_sync() if waits else nullcontext():  # type: ignore[operator]
-                sums = sums + self._backward(batch, wanted)
+                sums = sums + self._backward(batch, unit)
         nats, right, scored = sums
         per_rank = distributed.all_reduce_sum(scored).clamp_min(1) / distributed.world_size()
         gradients = [p.grad for p in self.mover.parameters if p.grad is not None]
-        torch._foreach_mul_(gradients, (wanted / per_rank).to(gradients[0].dtype))
+        torch._foreach_mul_(gradients, (unit / per_rank).to(gradients[0].dtype))
         moved = self.mover.move()
         if self.weight_ema is not None:
             self.weight_ema.update()
         return {"loss/total": nats / per_rank, "accuracy": right / per_rank, **moved}
 
-    def _backward(self, batch: Mapping[str, Any], wanted: int) -> Tensor:
-        """Adds the gradient of the summed loss over `wanted`; returns the sums of nats, right guesses and scored."""
+    def _backward(self, batch: Mapping[str, Any], unit: int) -> Tensor:
+        """Adds the gradient of the summed loss over `unit`; returns the sums of nats, right guesses and scored."""
         indices, label = tokens_of(batch, self.tokenizer, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.forward(indices, label)
         scored = output.num_scored.to(output.loss.dtype)
-        torch.autograd.backward(output.loss * (scored / wanted))
+        torch.autograd.backward(output.loss * (scored / unit))
         return torch.stack([output.loss.detach(), output.accuracy, scored.new_ones(())]).double() * scored
 
     def parts(self) -> Mapping[str, Stateful]:

@@ -1,0 +1,203 @@
+"""Run by test_step_ranks.py: steps on ranks and micro-batches of unequal size move as one process does on all of it.
+
+Everything is in float64, where sums in another order differ by about 1e-16 of their terms, and SGD hands such
+differences on without enlarging them: after three steps 1e-9 is far above rounding, and far below any wrong mean.
+
+The ranks are forked from this process after it has computed what one process does.
+"""
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import SGD
+
+from vq import distributed
+from vq.engine.adversarial import AdversarialStep
+from vq.engine.adversary import Adversary
+from vq.engine.alternating import AlternatingStep, codebook_parameters
+from vq.engine.proposal import ProposalStep
+from vq.engine.schedules import Constant
+from vq.engine.steps import ReconstructionStep, TrainStep
+from vq.generators import DecoderTransformer, LlamaStyle, MaskedGenerator, TransformerGenerator
+from vq.losses import HingeObjective, L1Loss, LeCAMPenalty, R1Penalty
+from vq.networks import PatchDiscriminator, StridedCNNDecoder, StridedCNNEncoder
+from vq.quantizers import Codebook, EMACodebook, LearnedCodebook, NormalInit, VectorQuantizer
+from vq.tokenizers import ImageTokenizer
+
+STEPS, IMAGES = 3, 12
+SHARDS = {1: [12], 2: [9, 3], 4: [2, 5, 2, 3]}
+"""How many of a step's images each rank has; with micro-batches the first of them has one."""
+Scalars = dict[str, Tensor]
+
+
+def tokenizer(book: Callable[..., Codebook]) -> ImageTokenizer:
+    torch.manual_seed(0)
+    encoder, decoder = StridedCNNEncoder(widths=(8, 8)), StridedCNNDecoder(widths=(8, 8))
+    quantizer = VectorQuantizer(codebook=book(size=16, dim=4, init=NormalInit()))
+    return ImageTokenizer(encoder=encoder, quantizer=quantizer, decoder=decoder).double().train()
+
+
+def reconstruction(
+    book: Callable[..., Codebook] = EMACodebook, *, accumulate: int, codes: bool = True
+) -> Any:
+    model = tokenizer(book)
+    mine = set() if codes else {id(p) for p in codebook_parameters(model)}
+    return ReconstructionStep(
+        tokenizer=model,
+        losses={"l1": L1Loss()},
+        weights={"l1": 1.0, "quantizer": 1.0},
+        optimizer=SGD([p for p in model.parameters() if id(p) not in mine], lr=0.05),
+        schedule=Constant(),
+        max_gradient_norm=0.5,
+        weight_ema=0.9,
+        accumulate=accumulate,
+    )
+
+
+def adversarial(*, accumulate: int, is_adaptive: bool = True) -> TrainStep:
+    model = tokenizer(EMACodebook)
+    discriminator = PatchDiscriminator(base_width=4, depth=1, norm="group").double()
+    adversary = Adversary(
+        discriminator=discriminator,
+        objective=HingeObjective(),
+        optimizer=SGD(discriminator.parameters(), lr=0.01),
+        schedule=Constant(),
+        penalties={"r1": R1Penalty(every=2), "lecam": LeCAMPenalty().double()},
+        weights={"objective": 1.0, "r1": 0.1, "lecam": 0.1},
+        max_gradient_norm=0.5,
+    )
+    return AdversarialStep(
+        tokenizer=model,
+        losses={"l1": L1Loss()},
+        weights={"l1": 1.0, "quantizer": 1.0, "adversarial": 0.8},
+        adversary=adversary,
+        optimizer=SGD(model.parameters(), lr=0.01),
+        schedule=Constant(),
+        is_adaptive=is_adaptive,
+        max_gradient_norm=1.0,
+        accumulate=accumulate,
+    )
+
+
+def alternating(*, accumulate: int) -> TrainStep:
+    inner = reconstruction(LearnedCodebook, accumulate=accumulate, codes=False)
+    codes = codebook_parameters(inner.model)
+    return AlternatingStep(step=inner, optimizer=SGD(codes, lr=0.5), num_codebook_steps=2)
+
+
+def proposal(kind: type, *, accumulate: int) -> TrainStep:
+    torch.manual_seed(0)
+    transformer = DecoderTransformer(width=16, depth=1, num_heads=2, style=LlamaStyle(), dropout=0.0)
+    model = kind(transformer=transformer, vocabulary_size=8, num_classes=3, grid=(4, 4)).double()
+    model.eval()  # what is masked is then a function of the indices, not of a draw
+    return ProposalStep(
+        generator=model,
+        tokenizer=None,
+        optimizer=SGD(model.parameters(), lr=0.5),
+        schedule=Constant(),
+        accumulate=accumulate,
+    )
+
+
+KINDS: dict[str, Callable[..., TrainStep]] = {
+    "reconstruction-ema": reconstruction,
+    "reconstruction-learned": lambda **o: reconstruction(LearnedCodebook, **o),
+    "adversarial": adversarial,
+    "adversarial-fixed": lambda **o: adversarial(is_adaptive=False, **o),
+    "alternating": alternating,
+    "proposal": lambda **o: proposal(TransformerGenerator, **o),
+    "proposal-masked": lambda **o: proposal(MaskedGenerator, **o),
+}
+
+
+def batches(step: int, shard: slice, accumulate: int) -> list[Any]:
+    numbers = torch.Generator().manual_seed(step)
+    whole = {
+        "image": torch.randint(0, 256, (IMAGES, 3, 16, 16), generator=numbers, dtype=torch.uint8),
+        "indices": torch.randint(0, 8, (IMAGES, 4, 4), generator=numbers),
+        "label": torch.arange(IMAGES) % 3,
+    }
+    mine = {name: value[shard] for name, value in whole.items()}
+    cuts = [slice(None)] if accumulate == 1 else [slice(0, 1), slice(1, None)]
+    return [{name: value[cut] for name, value in mine.items()} for cut in cuts]
+
+
+def results(kind: str, shard: slice, accumulate: int) -> Scalars:
+    """The weights after a few steps, all state, and the last step's scalars as the trainer logs them."""
+    step = KINDS[kind](accumulate=accumulate)
+    for number in range(STEPS):
+        scalars = step(batches(number, shard, accumulate), number)
+    found = {f"model.{name}": tensor for name, tensor in step.model.state_dict().items()}
+    if step.weight_ema is not None:
+        found |= {f"average.{name}": tensor for name, tensor in step.weight_ema.average.items()}
+    if isinstance(step, AdversarialStep):
+        found |= {f"discriminator.{n}": t for n, t in step.adversary.discriminator.state_dict().items()}
+        found["anchors"] = step.adversary.penalties["lecam"].get_buffer("anchors")
+    for name, value in scalars.items():
+        found[f"logged.{name}"] = distributed.all_reduce_sum(value.double()) / distributed.world_size()
+    return {name: tensor.detach().clone().double() for name, tensor in found.items()}
+
+
+def compare(where: str, found: Scalars, expected: Scalars) -> None:
+    assert found.keys() == expected.keys(), where
+    for name, value in found.items():
+        atol = (
+            2e-7 if name.endswith("accuracy") else 1e-9
+        )  # accuracies are means in float32, whose spacing is 1.2e-7
+        torch.testing.assert_close(
+            value, expected[name], atol=atol, rtol=1e-9, msg=lambda m, n=name: f"{where}: {n}: {m}"
+        )
+        if name.startswith(("model.", "average.", "discriminator.")):
+            everywhere = distributed.all_gather_cat(value.flatten()[None])
+            assert (everywhere == everywhere[0]).all(), f"{where}: {name} differs between ranks"
+
+
+def run_rank(rank: int, size: int, store: str, expected: dict[str, Scalars]) -> None:
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=60)
+    )
+    first = sum(SHARDS[size][:rank])
+    shard = slice(first, first + SHARDS[size][rank])
+    for kind in KINDS:
+        for accumulate in (1, 2):
+            compare(f"{size} ranks, {kind}, {accumulate}", results(kind, shard, accumulate), expected[kind])
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main() -> int:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    whole = slice(0, IMAGES)
+    expected = {kind: results(kind, whole, 1) for kind in KINDS}
+    for kind in KINDS:
+        compare(f"{kind}, micro-batches", results(kind, whole, 2), expected[kind])
+    context = get_context("fork")
+    for size in (2, 4):
+        with tempfile.TemporaryDirectory() as folder:
+            ranks = [
+                context.Process(target=run_rank, args=(rank, size, f"{folder}/store", expected))
+                for rank in range(size)
+            ]
+            for process in ranks:
+                process.start()
+            for process in ranks:
+                process.join()
+            if any(process.exitcode for process in ranks):
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
