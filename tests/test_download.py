@@ -1,5 +1,6 @@
 """Files from a real HTTP server on this machine: cut, resumed, wrong, missing; and the command that brings them."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -15,7 +16,8 @@ import pytest
 
 from tools import prepare_checkpoints
 from vq import pretrained
-from vq.download import DownloadError, fetch, file_name, is_address, sha256_of
+from vq.download import DownloadError, WrongFileError, fetch, file_name, is_address
+from vq.files import sha256_of
 
 ROOT = Path(__file__).parents[1]
 CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
@@ -47,6 +49,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.ranges.append(asked)
+        if self.path.startswith("/endless"):
+            self._send_without_end()
+            return
         if self.path != "/weights.pth":
             self.send_error(404)
             return
@@ -69,6 +74,17 @@ class Handler(BaseHTTPRequestHandler):
             self.server.cuts -= 1
             end = min(start + self.server.piece, end)
         self.wfile.write(CONTENT[start:end])
+
+    def _send_without_end(self) -> None:
+        self.send_response(200)
+        if self.path == "/endless-announced":
+            self.send_header("Content-Length", str(2**50))
+        if self.path == "/endless-nonsense":
+            self.send_header("Content-Length", "many")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(CONTENT)
 
 
 @pytest.fixture
@@ -140,7 +156,9 @@ class TestFetch:
     def test_a_wrong_hash_leaves_nothing(self, server: Server, tmp_path: Path) -> None:
         target = tmp_path / "weights.pth"
         target.write_bytes(b"the old file")
-        with pytest.raises(ValueError, match=rf"expected sha256 0000.* of .*, got {SHA256}; nothing .* kept"):
+        with pytest.raises(
+            WrongFileError, match=rf"expected sha256 0000.* of .*, got {SHA256}; nothing .* kept"
+        ):
             fetch(f"{server.address}/weights.pth", target, sha256="0" * 64)
         assert everything_in(tmp_path) == ["weights.pth"]
         assert target.read_bytes() == b"the old file"
@@ -150,6 +168,32 @@ class TestFetch:
             fetch(f"{server.address}/nothing.pth", tmp_path / "weights.pth", sha256=SHA256)
         assert len(server.ranges) == 1
         assert everything_in(tmp_path) == []
+
+    @pytest.mark.parametrize("path", ["endless", "endless-announced", "endless-nonsense"])
+    def test_a_download_without_end_is_cut_and_nothing_is_kept(
+        self, server: Server, tmp_path: Path, path: str
+    ) -> None:
+        with pytest.raises(
+            DownloadError, match=r"(bytes, expected at most|more than the expected) 20,000,000"
+        ):
+            fetch(f"{server.address}/{path}", tmp_path / "w.pth", sha256=SHA256, max_bytes=20_000_000)
+        assert everything_in(tmp_path) == []
+        assert len(server.ranges) == 1  # another attempt would be the same
+
+    def test_a_device_is_cut_too(self, tmp_path: Path) -> None:
+        with pytest.raises(DownloadError, match=r"more than the expected 5,000,000 bytes"):
+            fetch("file:///dev/zero", tmp_path / "w.pth", sha256=SHA256, max_bytes=5_000_000)
+        assert everything_in(tmp_path) == []
+
+    def test_an_old_piece_longer_than_the_limit_is_dropped(self, server: Server, tmp_path: Path) -> None:
+        (tmp_path / "weights.pth.partial").write_bytes(CONTENT[:2_000_000])
+        with pytest.raises(DownloadError, match=r"3,000,000 bytes, expected at most 1,000,000"):
+            fetch(
+                f"{server.address}/weights.pth", tmp_path / "weights.pth", sha256=SHA256, max_bytes=1_000_000
+            )
+        assert everything_in(tmp_path) == []
+        fetch(f"{server.address}/weights.pth", tmp_path / "weights.pth", sha256=SHA256, max_bytes=3_000_000)
+        assert (tmp_path / "weights.pth").read_bytes() == CONTENT
 
     def test_no_server(self, tmp_path: Path) -> None:
         with pytest.raises(DownloadError, match="refused"):

@@ -26,7 +26,8 @@ from rich.progress import (
 )
 
 from vq import pretrained
-from vq.download import DownloadError, fetch, file_name, is_address, sha256_of
+from vq.download import DownloadError, fetch, file_name, is_address
+from vq.files import sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,13 @@ def _download(wish: Wish, published: pretrained.Published) -> str:
     for address in addresses:
         try:
             with _bar(wish.name) as bar:
-                fetch(address, wish.target, sha256=published.sha256, on_progress=bar.moved)
+                fetch(
+                    address,
+                    wish.target,
+                    sha256=published.sha256,
+                    max_bytes=2_000_000 * published.megabytes,  # its size is known roughly
+                    on_progress=bar.moved,
+                )
             return _done(wish, address)
         except DownloadError as error:
             failures.append(str(error))

@@ -3,7 +3,6 @@
 Nothing in this package opens a connection but `fetch`, and nothing calls it but `tools/prepare_checkpoints.py`.
 """
 
-import hashlib
 import http.client
 import logging
 import os
@@ -16,18 +15,30 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vq.errors import UserError
+from vq.files import sha256_of
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int | None], None]
 """Gets the bytes that are there, and those that there will be if the server says so."""
 
+MAX_BYTES = 2**34
+"""The largest download where nothing is known of its size: 16 GiB."""
+
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
 
 
 class DownloadError(UserError, OSError):
-    """A file that could not be brought; the message says from where and why."""
+    """A file that could not be fetched; the message says from where and why."""
+
+
+class WrongFileError(UserError, ValueError):
+    """What was fetched is another file than expected, by its SHA-256."""
+
+
+class _TooLongError(DownloadError):
+    """More bytes than the file can have; another attempt would bring the same."""
 
 
 def fetch(
@@ -37,6 +48,7 @@ def fetch(
     sha256: str,
     attempts: int = 5,
     pause: float = 1.0,
+    max_bytes: int = MAX_BYTES,
     on_progress: Progress | None = None,
 ) -> None:
     """Writes what an address serves to `target`, replacing a file already there.
@@ -50,16 +62,18 @@ def fetch(
         sha256: In hex, all digits or the first few, as far as it is known.
         attempts: How often to try before giving up, each going on where the last one was cut.
         pause: Seconds before the second attempt; doubled before each further one.
+        max_bytes: The download ends, and nothing of it is kept, as soon as the server announces or sends more.
         on_progress: Called after each piece.
 
     Raises:
-        DownloadError: If it cannot be had; what has come is kept, to go on from.
-        ValueError: If its sha256 is another one; nothing of it is kept.
+        DownloadError: If it cannot be fetched; what has come is kept, to go on from. Or if it has more than
+            `max_bytes`.
+        WrongFileError: If its sha256 is another one; nothing of it is kept.
     """
     partial = target.with_name(f"{target.name}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
     is_continued = partial.exists()
-    _complete(address, partial, attempts, pause, on_progress)
+    _complete(address, partial, attempts, pause, max_bytes=max_bytes, on_progress=on_progress)
     found = sha256_of(partial)
     if is_continued and not found.startswith(sha256):
         # The piece from an earlier day may be another file's.
@@ -67,32 +81,37 @@ def fetch(
             "%s: the sha256 is wrong after going on from an earlier piece; from the start again", target
         )
         partial.unlink()
-        _complete(address, partial, attempts, pause, on_progress)
+        _complete(address, partial, attempts, pause, max_bytes=max_bytes, on_progress=on_progress)
         found = sha256_of(partial)
     if not found.startswith(sha256):
         partial.unlink()
-        raise ValueError(
+        raise WrongFileError(
             f"download: expected sha256 {sha256}{'' if len(sha256) == 64 else '...'} of {address}, got {found}; "
             "nothing of it was kept"
         )
     partial.replace(target)
 
 
-def sha256_of(file: Path) -> str:
-    """The sha256 of a file in hex, read in pieces."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _complete(address: str, partial: Path, attempts: int, pause: float, on_progress: Progress | None) -> None:
+def _complete(
+    address: str,
+    partial: Path,
+    attempts: int,
+    pause: float,
+    *,
+    max_bytes: int,
+    on_progress: Progress | None,
+) -> None:
     """Attempts until the partial file is complete."""
     for attempt in range(1, attempts + 1):
         try:
             with partial.open("ab") as file:
-                _continue(address, file, on_progress)
+                _continue(address, file, max_bytes, on_progress)
                 file.flush()
                 os.fsync(file.fileno())
             return
+        except _TooLongError:
+            partial.unlink()
+            raise
         except urllib.error.HTTPError as error:
             error.close()
             if error.code < 500 or attempt == attempts:  # what is not there will not be there in a second
@@ -118,10 +137,11 @@ def _drop_if_empty(partial: Path) -> None:
         partial.unlink()
 
 
-def _continue(address: str, file: BinaryIO, on_progress: Progress | None) -> None:
+def _continue(address: str, file: BinaryIO, max_bytes: int, on_progress: Progress | None) -> None:
     """Appends the bytes from the end of the file on.
 
     Raises:
+        _TooLongError: If there are more than `max_bytes`.
         OSError: If the connection ends before the last byte.
     """
     start = file.seek(0, os.SEEK_END)
@@ -143,11 +163,15 @@ def _continue(address: str, file: BinaryIO, on_progress: Progress | None) -> Non
             start = 0
             file.truncate(0)
         length = response.headers.get("Content-Length")
-        total = None if length is None else start + int(length)
+        total = start + int(length) if length is not None and length.isdecimal() else None
+        if total is not None and total > max_bytes:
+            raise _TooLongError(f"download: {address}: {total:,} bytes, expected at most {max_bytes:,}")
         done = start
         while piece := response.read(_CHUNK):
-            file.write(piece)
             done += len(piece)
+            if done > max_bytes:
+                raise _TooLongError(f"download: {address}: sends more than the expected {max_bytes:,} bytes")
+            file.write(piece)
             if on_progress is not None:
                 on_progress(done, total)
         if total is not None and done < total:
