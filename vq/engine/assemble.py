@@ -17,6 +17,7 @@ from vq.engine.adversary import Adversary
 from vq.engine.alternating import codebook_parameters
 from vq.engine.callbacks import Callback, ConsoleProgress, Guarded, ImageGrid, MetricsFile, TensorBoard, WandB
 from vq.engine.checkpointer import Checkpointer
+from vq.engine.class_names import check_class_names
 from vq.engine.evaluator import Evaluator
 from vq.engine.launch import Machine
 from vq.engine.proposal import decay_groups, tokens_of
@@ -333,6 +334,7 @@ def make_trainer(
     train_data, val_data = make_loader(config, "train_data"), make_loader(config, "val_data")
     for name, loader in (("train_data", train_data), ("val_data", val_data)):
         check_data(train_step.model, frozen_tokenizer, loader, name)
+    check_class_names(train_step.model, train_data.dataset.class_names, val_data.dataset.class_names)
     accumulate = train_step.accumulate
     try:  # the global batch must divide over ranks and micro-batches
         next(iter(train_data.train_batches(seed=seed, micro_batches=accumulate)))

@@ -21,6 +21,7 @@ from vq import distributed
 from vq.data import Batch, ImageLoader, TokenLoader
 from vq.engine.assemble import check_data, make_evaluator, make_frozen_tokenizer, make_loader, make_model
 from vq.engine.callbacks import Callback
+from vq.engine.class_names import check_class_names, training_class_names
 from vq.engine.evaluator import Evaluation
 from vq.engine.pictures import index_picture
 from vq.engine.progress import PassProgress
@@ -90,6 +91,8 @@ class Validation:
         frozen = make_frozen_tokenizer(config).to(device) if "generator" in config else None
         evaluator = make_evaluator(config, frozen_tokenizer=frozen)
         check_data(model, frozen, loader, "val_data")
+        if frozen is not None and (names := training_class_names(config)) is not None:
+            check_class_names(model, names, loader.dataset.class_names)
         return cls(
             model=model,
             loader=loader,
