@@ -71,6 +71,8 @@ def launched(
     Raises:
         LaunchError: If the device does not exist here, or the process group cannot be joined.
     """
+    if not timeout > 0:
+        raise LaunchError(f"--timeout: expected seconds above 0, got {timeout:g}")
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     local_rank, world_size = _number("LOCAL_RANK", 0), _number("WORLD_SIZE", 1)
     if kind == "cuda":
@@ -100,8 +102,6 @@ def _joined(kind: str, world_size: int, timeout: float) -> Iterator[None]:
     if world_size == 1:
         yield
         return
-    if timeout <= 0:
-        raise LaunchError(f"--timeout: expected seconds above 0, got {timeout:g}")
     # Later than the heartbeat, which names the rank that is missing.
     patience = timedelta(seconds=1.25 * timeout + 10)
     try:
