@@ -5,8 +5,13 @@ import hashlib
 import os
 import stat
 import tempfile
+import zipfile
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def sha256_of(file: Path) -> str:
@@ -34,6 +39,27 @@ def read_regular(path: Path, *, most: int) -> bytes:
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"the file has {status.st_size:,} bytes, more than {most:,}")
         return file.read(status.st_size + 1)
+
+
+def read_npy(path: Path) -> "np.ndarray[Any, Any]":
+    """The one array of a `.npy` file; its header is compared with the file's size before any memory is taken.
+
+    Raises:
+        ValueError: If it is no such file, of Python objects, or shorter than its header says.
+        OSError: If it is not a regular file, or cannot be read.
+    """
+    import numpy as np
+
+    if not path.is_file() and path.exists():
+        raise OSError(errno.EINVAL, "expected a regular file, found a folder, pipe or device")
+    try:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (EOFError, OverflowError, MemoryError, SyntaxError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"not a .npy file: {error}") from error
+    if not isinstance(mapped, np.ndarray):
+        mapped.close()
+        raise ValueError("expected one array as numpy.save writes it, got an archive of several (.npz)")
+    return np.array(mapped)
 
 
 def check_sha256(file: Path, expected: str | None) -> None:

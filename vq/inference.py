@@ -3,13 +3,12 @@
 import argparse
 import io
 import logging
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vq import cli
-from vq.files import write_atomically
+from vq.files import read_npy, write_atomically
 from vq.run_config import config_for
 
 if TYPE_CHECKING:
@@ -207,14 +206,9 @@ def _read_indices(source: Path, tokenizer: "Tokenizer") -> "Indices":
     import numpy as np
 
     try:
-        indices = np.load(source, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        indices = read_npy(source)
+    except (ValueError, OSError) as error:
         raise cli.UsageError(f"{source}: expected an .npy file of indices, got: {error}") from error
-    if not isinstance(indices, np.ndarray):
-        raise cli.UsageError(
-            f"{source}: expected one array as numpy.save writes it, got an archive of several ({source.name} is an "
-            f".npz file)"
-        )
     factor = tokenizer.downsample_factor
     height, width = getattr(tokenizer, "image_size", None) or (factor, factor)
     wanted = tokenizer.indices_shape(height, width)

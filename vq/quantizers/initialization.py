@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vq.distributed import all_gather_cat, all_reduce_sum, broadcast, rank, world_size
-from vq.files import check_sha256
+from vq.files import check_sha256, read_npy
 from vq.ops.kmeans import Seeding, k_means
 from vq.registry import QUANTIZER_PARTS
 
@@ -198,10 +197,8 @@ def _read_array(path: Path, key: str | None, sha256: str | None) -> Tensor:
         raise ValueError(f"FileInit: expected a file, got {path}")
     try:
         check_sha256(path, sha256)
-        if path.suffix == ".npy":
-            tensors = {"": torch.from_numpy(np.load(path, allow_pickle=False))}
-        else:
-            tensors = load_file(path)
+        is_npy = path.suffix == ".npy"
+        tensors = {"": torch.from_numpy(read_npy(path))} if is_npy else load_file(path)
     except (OSError, SafetensorError, EOFError, TypeError, ValueError) as error:
         raise ValueError(f"FileInit: expected a readable array in {path}, got: {error}") from error
     if key is None and len(tensors) == 1:
