@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vq.ops.distance import nearest_code
+from vq.ops.distance import common_centre, nearest_code
 
 # Elements of one tile of scores, all vectors against some codes (4 MiB in float32 on a CPU).
 CPU_TILE = 2**20
@@ -38,12 +38,11 @@ def closest_vector(
 def log_affinity(
     z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"], codes: Float[Tensor, "size dim"]
 ) -> Float[Tensor, "size"]:
-    r"""For each code e the log of $\sum_n \exp(2 z_n e - |z_n|^2)$; minus infinity without any vector.
-
-    That is the sum of $\exp(-|z_n - e|^2)$ but for a factor of the code, $\exp(|e|^2)$.
-    """
-    total: Tensor = _log_affinity(z, mask, codes)
-    return total
+    r"""For each code e the log of $\sum_n \exp(-|z_n - e|^2)$; minus infinity without any vector."""
+    centre = common_centre(codes)  # differences are the same, but keep their digits
+    moved = codes - centre
+    total: Tensor = _log_affinity(z - centre, mask, moved)
+    return total - moved.square().sum(dim=1)
 
 
 def draw_by_affinity(
@@ -60,7 +59,8 @@ def draw_by_affinity(
         codes: The codes.
         uniform: In [0, 1): what decides the draw, by the rows' cumulative probability.
     """
-    rows: Tensor = _draw_by_affinity(z, mask, codes, uniform)
+    centre = common_centre(codes)
+    rows: Tensor = _draw_by_affinity(z - centre, mask, codes - centre, uniform)
     return rows
 
 
@@ -77,6 +77,7 @@ def _tiles(z: Tensor, mask: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, list
     "vq::log_affinity", mutates_args=(), schema="(Tensor z, Tensor mask, Tensor codes) -> Tensor"
 )
 def _log_affinity(z: Tensor, mask: Tensor, codes: Tensor) -> Tensor:
+    # Of the squared distance all but |e|^2, which a code's scores share.
     filled, bias, tiles = _tiles(z, mask, codes)
     totals = [torch.addmm(bias, codes[some], filled.T, alpha=2).logsumexp(dim=1) for some in tiles]
     return torch.cat(totals)

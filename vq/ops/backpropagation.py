@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vq.ops.distance import common_centre
 from vq.ops.entropy import softmax_tile, tile_rows
 
 
@@ -50,6 +51,8 @@ def _choose_backward(grad: Tensor, z: Tensor, codes: Tensor, indices: Tensor) ->
     z_grad, codes_grad = torch.empty_like(z), torch.zeros_like(codes)
     codes_grad.index_add_(0, indices, grad)
     no_bias = codes.new_zeros(len(codes))
+    # The sum over codes of d_k is 0, so the codes may be taken relative to their centre, with all their digits.
+    codes = codes - common_centre(codes)
     step = tile_rows(z, len(codes))
     for start in range(0, len(z), step):
         some = slice(start, start + step)

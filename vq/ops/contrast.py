@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vq.ops.distance import common_centre
+
 # Elements of one tile of scores, some codes against all vectors; sorting keeps about five of them.
 CPU_TILE = 2**19
 GPU_TILE = 2**23
@@ -32,7 +34,8 @@ def contrast(
         mask: Which vectors count; those that do not, NaN included, have no influence.
         temperature: What the scores are divided by.
     """
-    loss: Tensor = _contrast(z, codes, mask, temperature)[0]
+    centre = common_centre(codes)  # differences are the same, but keep their digits
+    loss: Tensor = _contrast(z - centre, codes - centre, mask, temperature)[0]
     return loss
 
 

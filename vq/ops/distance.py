@@ -1,5 +1,6 @@
 """Nearest code by squared Euclidean distance, streamed: no (vectors x codes) tensor is ever alive."""
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -154,7 +155,7 @@ def _column_ranges(size: int, width: int, device: str) -> Iterator[tuple[int, in
     """The codes of each column of tiles; on a CPU whole blocks first, then what is left."""
     whole = size // CODES_PER_BLOCK * CODES_PER_BLOCK if device == "cpu" and width >= CODES_PER_BLOCK else 0
     bounds = [*range(0, whole, width), *range(whole, size, width), size]
-    yield from zip(bounds, bounds[1:], strict=False)
+    yield from itertools.pairwise(bounds)
 
 
 def _two_smallest(

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from vq.ops.distance import common_centre
+
 # Elements of one tile of probabilities; a backward keeps three of them (4 MiB each in float32).
 CPU_TILE = 2**20
 GPU_TILE = 2**24
@@ -63,13 +65,16 @@ def softmax_sums(
 
 def distance_logits(
     z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"], temperature: float
-) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "size"]]:
-    r"""The first and third argument of `softmax_sums` for $p = softmax(- |z - e_k|^2 / \tau)$.
+) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "size dim"], Float[Tensor, "size"]]:
+    r"""The first three arguments of `softmax_sums` for $p = softmax(- |z - e_k|^2 / \tau)$.
 
     The sign is *minus* the distance: the nearest code is the most probable one. $|z|^2$, which all codes
-    share, is left out.
+    share, is left out, and vectors and codes are relative to the codes' common centre, as a mean that they share
+    would cost digits.
     """
-    return z * (2 / temperature), -codes.square().sum(dim=-1) / temperature
+    centre = common_centre(codes)
+    moved = codes - centre
+    return (z - centre) * (2 / temperature), moved, -moved.square().sum(dim=-1) / temperature
 
 
 def bit_distribution_sum(

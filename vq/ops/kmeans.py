@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vq.ops.distance import nearest_code
+from vq.ops.distance import common_centre, nearest_code
 from vq.ops.reductions import count_and_sum, split_counts
 
 Seeding = Literal["k-means++", "random"]
@@ -47,12 +47,13 @@ def k_means(
     else:
         centres = vectors[_far_apart(vectors, size, generator)]
     everything = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
+    origin = common_centre(vectors)  # relative to which sums of vectors far from 0 keep their digits
     for _ in range(steps if len(vectors) > size else 0):
         indices = nearest_code(vectors, centres)
-        counts, sums = split_counts(count_and_sum(vectors, indices, everything, size), size)
-        centres = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1), centres)
+        counts, sums = split_counts(count_and_sum(vectors - origin, indices, everything, size), size)
+        centres = torch.where(counts[:, None] > 0, origin + sums / counts[:, None].clamp_min(1), centres)
     indices = nearest_code(vectors, centres)
-    return centres, split_counts(count_and_sum(vectors, indices, everything, size), size)[0]
+    return centres, split_counts(count_and_sum(vectors[:, :0], indices, everything, size), size)[0]
 
 
 def _copy_up(

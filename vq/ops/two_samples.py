@@ -83,7 +83,9 @@ def precision_and_recall(
         >>> [x.item() for x in precision_and_recall(real / 100, real, neighbours=1)]
         [1.0, 0.2]
     """
-    generated, real = generated.double(), real.double()
+    # Only differences count; relative to a common centre their squares keep all digits.
+    centre = real.double().mean(dim=0)
+    generated, real = generated.double() - centre, real.double() - centre
     return _covered(generated, real, neighbours), _covered(real, generated, neighbours)
 
 
