@@ -31,7 +31,9 @@ def losses_of_five_steps() -> list[dict[str, float]]:
         "adversary": ADVERSARY,
         "weights": {"l1": 1.0, "quantizer": 1.0, "adversarial": 0.8},
     }
-    step = assemble.make_step(tree, assemble.make_tokenizer(tree, seed=7).train())
+    step = assemble.make_step(tree, assemble.make_tokenizer(tree, seed=7).double().train())
+    for module in (step.adversary.discriminator, *step.adversary.penalties.values()):
+        module.double()
     batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), 7, step.accumulate, 0)
     rows = []
     for number in range(5):

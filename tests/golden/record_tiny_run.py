@@ -19,7 +19,7 @@ def five_steps() -> tuple[list[dict[str, float]], torch.nn.Module, dict]:
     from vq.ops.keyed import stable_hash
 
     tree = config.load(TINY).to_dict()
-    step = assemble.make_step(tree, assemble.make_tokenizer(tree, seed=7).train())
+    step = assemble.make_step(tree, assemble.make_tokenizer(tree, seed=7).double().train())
     batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), 7, step.accumulate, 0)
     rows = []
     for number in range(5):
@@ -44,7 +44,9 @@ def main() -> None:
 
     rows, tokenizer, tree = five_steps()
     LOSSES.write_text(json.dumps(rows, indent=1) + "\n")
-    save_weights(tokenizer.state_dict(), CHECKPOINT, tree)
+    if CHECKPOINT.exists():  # what version 0.1 wrote must stay readable: it is not written again
+        return
+    save_weights(tokenizer.float().state_dict(), CHECKPOINT, tree)
     indices = tokenizer.eval().encode(picture())
     stored = {"indices": indices.flatten().tolist(), "mean": tokenizer.decode(indices).mean().item()}
     CHECKPOINT.with_suffix(".json").write_text(json.dumps(stored) + "\n")
