@@ -20,6 +20,7 @@ from typing import Any
 from mmengine.config import Config
 
 from vq import signatures
+from vq.files import write_atomically
 from vq.registry import (
     RUNTIME,
     CodeName,
@@ -284,7 +285,7 @@ def write_and_keep(path: Path, text: str) -> None:
             return
         taken = len(list(path.parent.glob(f"{path.name}.*")))
         path.rename(path.with_name(f"{path.name}.{taken + 1}"))
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text)
 
 
 def to_json(config: Config) -> str:
