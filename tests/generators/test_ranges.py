@@ -1,15 +1,18 @@
 """Indices of a place that use a part of the vocabulary: sampling stays inside, so that every sample can be decoded."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from test_generators import KINDS, transformer
 
+from vq.data import ImageLoader, ProceduralDataset, TokenDataset, TokenLoader
 from vq.engine import ProposalEvaluator, ProposalStep
 from vq.engine.generation import generate_images
 from vq.engine.proposal import decay_groups
 from vq.engine.schedules import Constant
+from vq.engine.tokenization import tokenize
 from vq.generators import Generator, TransformerGenerator
 from vq.networks import VQVAEDecoder, VQVAEEncoder
 from vq.quantizers import LearnedCodebook, NormalInit, VectorQuantizer
@@ -100,11 +103,11 @@ class Images:
         return [self._batch(4), self._batch(4)]
 
 
-def two_level_generator(tokenizer: TwoLevelTokenizer) -> Generator:
+def two_level_generator(tokenizer: TwoLevelTokenizer, num_classes: int = 2) -> Generator:
     return TransformerGenerator(
         transformer=transformer(),
         vocabulary_size=tokenizer.codebook_size,
-        num_classes=2,
+        num_classes=num_classes,
         grid=(2, 2),
         num_indices=5,
         depth_transformer=transformer(depth=1),
@@ -139,3 +142,24 @@ def test_a_generator_over_two_levels_trains_validates_and_generates() -> None:
         generator, tokenizer, torch.arange(40) % 2, torch.arange(40), sampling={"temperature": 9.0}
     )
     assert made.shape == (40, 3, 16, 16)
+
+
+def test_a_store_of_two_levels_records_the_ranges_and_trains_a_generator(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = two_levels()
+    images = ImageLoader(dataset=ProceduralDataset(num_images=8, image_size=16), batch_size=4, shuffle=False)
+    tokenize(tokenizer, images, tmp_path / "tokens", settings={"tokenizer_sha256": "x"})
+    loader = TokenLoader(dataset=TokenDataset(root=tmp_path / "tokens"), batch_size=4)
+    loader.check()
+    assert loader.dataset.store.manifest["index_ranges"] == [[0, 3], [3, 11], [3, 11], [3, 11], [3, 11]]
+    generator = two_level_generator(tokenizer, num_classes=4)
+    step = ProposalStep(
+        generator=generator,
+        tokenizer=None,
+        optimizer=torch.optim.AdamW(decay_groups(generator), lr=1e-3),
+        schedule=Constant(),
+    )
+    assert step([next(loader.train_batches(seed=0))], 0)["loss/total"].isfinite()
+    evaluator = ProposalEvaluator(tokenizer=tokenizer, num_grid_images=4, sampling={"temperature": 9.0})
+    assert evaluator.evaluate(generator, loader).num_images == 8
+    assert evaluator.picture(generator, loader).shape[1] > 3 * 16
