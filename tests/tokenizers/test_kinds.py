@@ -17,9 +17,11 @@ from vq.networks import (
 )
 from vq.quantizers import (
     EMACodebook,
+    EntropyRegulariser,
     FiniteScalarQuantizer,
     LearnedCodebook,
     MultiScaleResidualQuantizer,
+    NormalInit,
     ResidualQuantizer,
     VectorQuantizer,
 )
@@ -209,3 +211,16 @@ def test_level_usage_errors():
     metric.update(image=IMAGE, reconstruction=IMAGE, indices=torch.full((2, 1), 2))
     with pytest.raises(ValueError, match=r"LevelUsage: expected indices in \[0, 2\), got 2 outside"):
         metric.compute()
+
+
+def test_a_codebook_of_both_levels_learns_once_a_step():
+    torch.manual_seed(0)
+    book = EMACodebook(size=9, dim=6, decay=0.5, init=NormalInit())
+    levels = [VectorQuantizer(codebook=book, regularisers=[EntropyRegulariser()]) for _ in range(2)]
+    tokenizer = two_levels(top_quantizer=levels[0], bottom_quantizer=levels[1])
+    usage = book.usage.clone()
+    output = tokenizer(IMAGE)
+    counts = torch.bincount(tokenizer.unpack(output.quantize.indices)[0].flatten(), minlength=9)
+    counts += torch.bincount(tokenizer.unpack(output.quantize.indices)[1].flatten(), minlength=9)
+    torch.testing.assert_close(book.usage, 0.5 * usage + 0.5 * counts)
+    (output.quantize.loss + output.reconstruction.sum()).backward()

@@ -1,12 +1,14 @@
 """The two-level tokenizer: a coarse map of indices, and a fine one that knows it (VQ-VAE-2)."""
 
+from contextlib import ExitStack
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from vq.ops.integers import as_int64
-from vq.quantizers import QuantizeOutput, Quantizer
+from vq.quantizers import Codebook, QuantizeOutput, Quantizer, accumulate
 from vq.registry import TOKENIZERS
 from vq.tokenizers.base import Tokenizer, check_colours
 from vq.tokenizers.output import TokenizerOutput
@@ -99,7 +101,10 @@ class TwoLevelTokenizer(Tokenizer):
             ValueError: If the height or width is not a multiple of `downsample_factor`.
         """
         features, top_z = self._top(image)
-        top: QuantizeOutput = self.top_quantizer(top_z)
+        with ExitStack() as stack:
+            for book in self._shared_codebooks():  # learns once, with the bottom
+                stack.enter_context(accumulate(book))
+            top: QuantizeOutput = self.top_quantizer(top_z)
         bottom: QuantizeOutput = self.bottom_quantizer(self._bottom(features, top.quantized))
         codes = self._both(top.quantized, bottom.quantized)
         metrics = {f"top/{name}": value for name, value in top.metrics.items()}
@@ -117,6 +122,11 @@ class TwoLevelTokenizer(Tokenizer):
         features, top_z = self._top(image)
         top = self.top_quantizer.encode(top_z.detach())
         return self._bottom(features, self.top_quantizer.decode(top, top_z.dtype))
+
+    def _shared_codebooks(self) -> list[Codebook]:
+        """Those that both quantizers search."""
+        below = set(self.bottom_quantizer.modules())
+        return [part for part in self.top_quantizer.modules() if isinstance(part, Codebook) and part in below]
 
     @torch.no_grad()
     def encode_levels(self, image: Shaped[Tensor, "*shape"]) -> tuple[Map, Map]:
