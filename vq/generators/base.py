@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
+from vq.generators.errors import GeneratorError
 from vq.generators.sampling import ConstantGuidance, Guidance, Sampler
+from vq.layers.modes import evaluating
 from vq.ops.integers import as_int64
 from vq.ops.precision import at_least_float32
 
@@ -69,14 +71,14 @@ class Generator(nn.Module, ABC):
             [vocabulary_size, num_classes, num_indices, *grid],
         )
         if min(vocabulary_size, num_classes, num_indices) < 1:
-            raise ValueError(
+            raise GeneratorError(
                 f"{name}: expected vocabulary_size, num_classes and num_indices of at least 1, got "
                 f"{vocabulary_size}, {num_classes} and {num_indices}"
             )
         if len(grid) not in (1, 2) or min(grid) < 1:
-            raise ValueError(f"{name}: expected a grid (rows, columns) or (length,), got {tuple(grid)}")
+            raise GeneratorError(f"{name}: expected a grid (rows, columns) or (length,), got {tuple(grid)}")
         if not 0 <= class_dropout <= 1:
-            raise ValueError(f"{name}: expected a class_dropout in [0, 1], got {class_dropout}")
+            raise GeneratorError(f"{name}: expected a class_dropout in [0, 1], got {class_dropout}")
         self.vocabulary_size, self.num_classes, self.num_indices = vocabulary_size, num_classes, num_indices
         self.grid, self.num_places, self.class_dropout = tuple(grid), math.prod(grid), class_dropout
 
@@ -146,7 +148,7 @@ class Generator(nn.Module, ABC):
         device = next(self.parameters()).device
         label, seeds = as_int64("label", label, device=device), as_int64("seeds", seeds, device=device)
         if label.ndim != 1 or seeds.shape != label.shape:
-            raise ValueError(
+            raise GeneratorError(
                 f"generate: expected one label and one seed a picture, got shapes {tuple(label.shape)} and "
                 f"{tuple(seeds.shape)}"
             )
@@ -159,12 +161,8 @@ class Generator(nn.Module, ABC):
         )
         given = self._given(prefix, label, allowed or ((0, self.vocabulary_size),))
         rows = label if sampler.copies == 1 else torch.cat([label, torch.full_like(label, self.num_classes)])
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             indices = self.draw(rows, sampler, seeds, given)
-        finally:
-            self.train(was_training)
         stack = (self.num_indices,) if self.num_indices > 1 else ()
         return indices.reshape(len(label), *self.grid, *stack)
 
@@ -188,7 +186,7 @@ class Generator(nn.Module, ABC):
     def _flattened(self, indices: Tensor) -> Tensor:
         stack = (self.num_indices,) if self.num_indices > 1 else ()
         if tuple(indices.shape[1:]) not in ((*self.grid, *stack), (self.num_places, *stack)):
-            raise ValueError(
+            raise GeneratorError(
                 f"{type(self).__name__}: expected indices of the shape (b, {_listed((*self.grid, *stack))}), got "
                 f"{tuple(indices.shape)}; the grid of the generator must be that of the tokens"
             )
@@ -204,7 +202,7 @@ class Generator(nn.Module, ABC):
         count = prefix.shape[1] if prefix.ndim > 1 else 0
         stack = (self.num_indices,) if self.num_indices > 1 else ()
         if tuple(prefix.shape) != (len(label), count, *stack) or count > self.num_places:
-            raise ValueError(
+            raise GeneratorError(
                 f"prefix: expected the shape ({_listed((len(label), 'places', *stack))}) with at most "
                 f"{self.num_places} places, got {tuple(prefix.shape)}"
             )
@@ -217,12 +215,12 @@ class Generator(nn.Module, ABC):
     def _checked_ranges(self, ranges: Ranges) -> tuple[tuple[int, int], ...]:
         pairs = tuple((pair[0], pair[-1]) for pair in ranges if len(pair) == 2)
         if len(pairs) != len(ranges) or len(pairs) not in (1, self.num_indices):
-            raise ValueError(
+            raise GeneratorError(
                 f"ranges: expected one pair (start, stop), or one for each of the {self.num_indices} indices of a "
                 f"place, got {ranges}; is the generator made for another tokenizer?"
             )
         if not all(0 <= start < stop <= self.vocabulary_size for start, stop in pairs):
-            raise ValueError(
+            raise GeneratorError(
                 f"ranges: expected 0 <= start < stop <= {self.vocabulary_size}, the generator's vocabulary_size, got "
                 f"{ranges}; is the generator made for another tokenizer?"
             )
@@ -238,7 +236,7 @@ class Generator(nn.Module, ABC):
                 if name == "label"
                 else "is it another tokenizer's?"
             )
-            raise ValueError(
+            raise GeneratorError(
                 f"{name}: expected {start} to {stop - 1}, got {lowest if lowest < start else highest}; {what}"
             )
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vq.generators.errors import GeneratorError
 from vq.ops.precision import at_least_float32
 from vq.registry import LAYERS
 
@@ -340,19 +341,19 @@ def _check(
     dropout: float,
 ) -> None:
     if min(width, depth, num_heads, num_kv_heads, 1 if hidden is None else hidden) < 1:
-        raise ValueError(
+        raise GeneratorError(
             f"DecoderTransformer: expected width, depth, num_heads, num_kv_heads and hidden of at least 1, got "
             f"{width}, {depth}, {num_heads}, {num_kv_heads} and {hidden}"
         )
     if width % num_heads or num_heads % num_kv_heads:
-        raise ValueError(
+        raise GeneratorError(
             f"DecoderTransformer: expected a width of equal heads and heads of equal groups, got width {width}, "
             f"num_heads {num_heads} and num_kv_heads {num_kv_heads}"
         )
     if style.is_rotary and (width // num_heads) % 4:
-        raise ValueError(
+        raise GeneratorError(
             f"DecoderTransformer: expected heads of a multiple of 4 channels, which rotary positions of two axes "
             f"need, got {width // num_heads}"
         )
     if not 0 <= dropout < 1:
-        raise ValueError(f"DecoderTransformer: expected a dropout in [0, 1), got {dropout}")
+        raise GeneratorError(f"DecoderTransformer: expected a dropout in [0, 1), got {dropout}")

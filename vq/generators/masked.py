@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vq.generators.base import Generator, GeneratorOutput
 from vq.generators.decoder import DecoderTransformer
+from vq.generators.errors import GeneratorError
 from vq.generators.heads import LinearHead
 from vq.generators.sampling import Sampler, uniform_numbers
 from vq.generators.stem import TokenStem
@@ -74,7 +75,7 @@ class MaskedGenerator(Generator):
             vocabulary_size=vocabulary_size, num_classes=num_classes, grid=grid, class_dropout=class_dropout
         )
         if num_steps < 1 or choice_temperature < 0:
-            raise ValueError(
+            raise GeneratorError(
                 f"MaskedGenerator: expected num_steps of at least 1 and choice_temperature of at least 0, got "
                 f"{num_steps} and {choice_temperature}"
             )

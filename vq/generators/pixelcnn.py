@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vq.generators.base import Generator, GeneratorOutput, generator_output
+from vq.generators.errors import GeneratorError
 from vq.generators.sampling import Sampler, uniform_numbers
 from vq.registry import GENERATORS
 
@@ -94,7 +95,7 @@ class PixelCNNGenerator(Generator):
             vocabulary_size=vocabulary_size, num_classes=num_classes, grid=grid, class_dropout=class_dropout
         )
         if len(grid) != 2 or width < 1 or depth < 1 or kernel_size < 3 or kernel_size % 2 == 0:
-            raise ValueError(
+            raise GeneratorError(
                 f"PixelCNNGenerator: expected a grid (rows, columns), width and depth of at least 1 and an odd "
                 f"kernel_size of at least 3, got {tuple(grid)}, {width}, {depth} and {kernel_size}"
             )

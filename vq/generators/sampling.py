@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vq.errors import UserError
+from vq.generators.errors import GeneratorError
 from vq.registry import SAMPLING_PARTS
 
 FIRST_CANDIDATES = 1024
 """How many of the likeliest indices top-p looks at first; it doubles them until their mass is enough."""
 
 
-class NotFiniteLogitsError(UserError, ValueError):
+class NotFiniteLogitsError(GeneratorError):
     """Logits from which no index can be drawn: NaN, plus infinity, or minus infinity throughout."""
 
 
@@ -62,9 +62,9 @@ class Guidance(ABC):
     def __post_init__(self) -> None:
         name = type(self).__name__
         if not (math.isfinite(self.scale) and self.scale >= 0):
-            raise ValueError(f"{name}: expected a finite scale of at least 0, got {self.scale}")
+            raise GeneratorError(f"{name}: expected a finite scale of at least 0, got {self.scale}")
         if not 0 <= self.start < self.end <= 1:
-            raise ValueError(f"{name}: expected 0 <= start < end <= 1, got {self.start} and {self.end}")
+            raise GeneratorError(f"{name}: expected 0 <= start < end <= 1, got {self.start} and {self.end}")
 
     def at(self, progress: float) -> float:
         """The scale when a share `progress` in [0, 1) of the picture is there."""
@@ -154,13 +154,17 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ValueError(f"temperature: expected a finite number of at least 0, got {self.temperature}")
+            raise GeneratorError(
+                f"temperature: expected a finite number of at least 0, got {self.temperature}"
+            )
         if self.top_k is not None and (type(self.top_k) is not int or self.top_k < 1):
-            raise ValueError(
+            raise GeneratorError(
                 f"top_k: expected a whole number of at least 1, got {self.top_k}; None allows every index"
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p: expected a number in (0, 1], got {self.top_p}; None allows every index")
+            raise GeneratorError(
+                f"top_p: expected a number in (0, 1], got {self.top_p}; None allows every index"
+            )
 
     @property
     def copies(self) -> int:

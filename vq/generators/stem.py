@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vq.generators.decoder import start_normal
+from vq.generators.errors import GeneratorError
 from vq.layers.positions import angles
 from vq.ops.constants import constant, multiples
 from vq.ops.dct import zigzag
@@ -99,13 +100,13 @@ def order_of(order: str | Sequence[int], grid: Sequence[int]) -> Int64[Tensor, "
     rows, columns = (1, *grid)[-2:]
     if isinstance(order, str):
         if order not in ("raster", "zigzag"):
-            raise ValueError(f"order: expected 'raster', 'zigzag' or a list of places, got {order!r}")
+            raise GeneratorError(f"order: expected 'raster', 'zigzag' or a list of places, got {order!r}")
         is_raster = order == "raster"
         return (
             torch.arange(rows * columns, device="cpu") if is_raster else zigzag(rows, columns, "cpu").long()
         )
     if sorted(order) != list(range(rows * columns)):
-        raise ValueError(
+        raise GeneratorError(
             f"order: expected each place from 0 to {rows * columns - 1} once, got {len(order)} places, "
             f"{len(set(order))} of them different"
         )

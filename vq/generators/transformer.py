@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vq.generators.base import Generator, GeneratorOutput, generator_output
 from vq.generators.decoder import DecoderTransformer, KeyValueCache
+from vq.generators.errors import GeneratorError
 from vq.generators.heads import DepthHead, Head, LinearHead
 from vq.generators.packed import packed_weights
 from vq.generators.sampling import Position, Sampler, uniform_numbers
@@ -75,7 +76,7 @@ class TransformerGenerator(Generator):
             class_dropout=class_dropout,
         )
         if (num_indices > 1) != (depth_transformer is not None):
-            raise ValueError(
+            raise GeneratorError(
                 f"TransformerGenerator: expected a depth_transformer for num_indices above 1 and only then, got "
                 f"num_indices {num_indices} and {'none' if depth_transformer is None else 'one'}"
             )
