@@ -102,7 +102,7 @@ def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machin
         load_weights(model, files, allow_missing=args.allow_missing, allow_unexpected=args.allow_unexpected)
     tuning = Tuning(is_channels_last=args.channels_last, is_compiled=args.compile)
     train_step = assemble.make_step(
-        tree, model, autocast=args.autocast, frozen_tokenizer=frozen, tuning=tuning
+        tree, model, seed=seed, autocast=args.autocast, frozen_tokenizer=frozen, tuning=tuning
     )
     trainer = assemble.make_trainer(
         tree, run, train_step, machine, seed=seed, wandb=args.wandb, frozen_tokenizer=frozen

@@ -31,7 +31,7 @@ def losses_of_five_steps() -> list[dict[str, float]]:
         "adversary": ADVERSARY,
         "weights": {"l1": 1.0, "quantizer": 1.0, "adversarial": 0.8},
     }
-    step = assemble.make_step(tree, assemble.make_tokenizer(tree, seed=7).double().train())
+    step = assemble.make_step(tree, assemble.make_tokenizer(tree, seed=7).double().train(), seed=7)
     for module in (step.adversary.discriminator, *step.adversary.penalties.values()):
         module.double()
     batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), 7, step.accumulate, 0)

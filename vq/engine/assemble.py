@@ -27,7 +27,7 @@ from vq.engine.tokenization import fingerprint
 from vq.engine.trainer import Trainer
 from vq.engine.tuning import Tuning, networks_of
 from vq.generators import Generator
-from vq.ops.keyed import stable_hash
+from vq.ops.keyed import seeded, stable_hash
 from vq.registry import ConfigError, build, build_value, resolve, shown
 from vq.tokenizers import Tokenizer
 from vq.tokenizers.checkpoint import CheckpointError
@@ -50,8 +50,8 @@ def section(config: Tree, name: str) -> Tree:
 
 def make_tokenizer(config: Tree, *, seed: int = 0) -> Tokenizer:
     """The config's tokenizer; its first weights are a function of the seed."""
-    torch.manual_seed(stable_hash(seed, "weights"))
-    tokenizer: Tokenizer = build(section(config, "tokenizer"), path="tokenizer")
+    with seeded(seed, "weights"):
+        tokenizer: Tokenizer = build(section(config, "tokenizer"), path="tokenizer")
     return tokenizer
 
 
@@ -68,8 +68,8 @@ def make_model(config: Tree, *, seed: int = 0) -> torch.nn.Module:
     """What the page trains: its generator if it has one, else its tokenizer."""
     if "generator" not in config:
         return make_tokenizer(config, seed=seed)
-    torch.manual_seed(stable_hash(seed, "weights"))
-    generator: Generator = build(section(config, "generator"), path="generator")
+    with seeded(seed, "weights"):
+        generator: Generator = build(section(config, "generator"), path="generator")
     return generator
 
 
@@ -178,6 +178,7 @@ def make_step(
     config: Tree,
     model: torch.nn.Module,
     *,
+    seed: int = 0,
     autocast: bool = False,
     frozen_tokenizer: torch.nn.Module | None = None,
     tuning: Tuning | None = None,
@@ -187,12 +188,24 @@ def make_step(
     Args:
         config: The resolved config.
         model: What it trains; tuned in place, and then moved.
+        seed: That of the model's first weights; a discriminator's first weights are a function of it too.
         autocast: Run the networks in bfloat16.
         frozen_tokenizer: What makes a generator's indices of images.
         tuning: For the model and its discriminator.
     """
-    node, runtime = section(config, "train_step"), {"tokenizer": model, "autocast": autocast}
-    tuning = tuning or Tuning()
+    runtime = {"tokenizer": model, "autocast": autocast}
+    with seeded(seed, "weights"):
+        return _make_step(config, model, frozen_tokenizer, tuning or Tuning(), runtime)
+
+
+def _make_step(
+    config: Tree,
+    model: torch.nn.Module,
+    frozen_tokenizer: torch.nn.Module | None,
+    tuning: Tuning,
+    runtime: dict[str, Any],
+) -> TrainStep:
+    node = section(config, "train_step")
     tuning.apply(model, networks_of(model))
     if str(tuning):
         logger.info("%s", tuning)

@@ -1,7 +1,6 @@
 """One pass over a validation set: images in, a table of scores and a grid of pictures out."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from vq import distributed
 from vq.data import Batch, ImageLoader
+from vq.layers.modes import evaluating
 from vq.metrics import Metric, share_features
 from vq.ops.images import grid, to_signed_unit, to_uint8
 from vq.registry import ENGINES, ConfigError
@@ -146,27 +146,14 @@ class Evaluator:
         return draw_reconstructions(model, loader.fixed_batch(self.num_grid_images)["image"])
 
 
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, the module is in eval mode; afterwards, also after an error, in the mode that it had."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
 @torch.no_grad()
 def draw_reconstructions(
     tokenizer: Tokenizer, image: UInt8[Tensor, "batch 3 h w"], columns: int = 8
 ) -> UInt8[Tensor, "3 height width"]:
     """A picture in which each row of originals stands above the row of their reconstructions."""
     device = next(tokenizer.parameters()).device
-    was_training = tokenizer.training
-    tokenizer.eval()
-    reconstruction = to_uint8(tokenizer(to_signed_unit(image.to(device))).reconstruction.float()).cpu()
-    tokenizer.train(was_training)
+    with evaluating(tokenizer):
+        reconstruction = to_uint8(tokenizer(to_signed_unit(image.to(device))).reconstruction.float()).cpu()
     rows = [
         row
         for start in range(0, len(image), columns)

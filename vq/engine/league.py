@@ -132,7 +132,7 @@ def train_contestant(
     ]
     own["evaluator"] = {**own["evaluator"], "metrics": metrics}
     own["trainer"] = {**own["trainer"], "max_steps": steps}
-    step = assemble.make_step(own, tokenizer)
+    step = assemble.make_step(own, tokenizer, seed=seed)
     loader, val_loader = assemble.make_loader(own, "train_data"), assemble.make_loader(own, "val_data")
     evaluator = assemble.make_evaluator(own)
     batches = assemble.grouped_batches(loader, seed, step.accumulate, 0)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from vq import distributed
 from vq.data import ImageLoader, TokenLoader
-from vq.engine.evaluator import Evaluation, evaluating
+from vq.engine.evaluator import Evaluation
 from vq.engine.generation import generate_images
 from vq.engine.proposal import tokens_of
 from vq.generators import Generator
+from vq.layers.modes import evaluating
 from vq.metrics import Metric, SetMetric, share_features
 from vq.ops.images import grid, to_signed_unit, to_uint8
 from vq.ops.keyed import stable_hash

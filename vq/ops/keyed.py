@@ -1,6 +1,8 @@
 """Randomness that is a pure function of a key: the same key, the same numbers, on every worker and rank."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -29,6 +31,28 @@ def stable_hash(*key: int | str) -> int:
         text = f"{type(part).__name__}:{part}".encode()
         digest.update(len(text).to_bytes(8, "little") + text)
     return int.from_bytes(digest.digest(), "little")
+
+
+@contextmanager
+def seeded(*key: int | str) -> Iterator[None]:
+    """Inside, PyTorch's global CPU generator is seeded by the key; afterwards it is as it was, whatever was raised.
+
+    Args:
+        *key: See `stable_hash`.
+
+    Example:
+        >>> before = torch.get_rng_state()
+        >>> with seeded("weights", 7):
+        ...     layer = torch.nn.Linear(2, 2)
+        >>> torch.equal(torch.get_rng_state(), before)
+        True
+    """
+    before = torch.get_rng_state()
+    try:
+        torch.default_generator.manual_seed(stable_hash(*key))
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def generator(*key: int | str) -> torch.Generator:
