@@ -86,7 +86,10 @@ class ProposalStep(TrainStep):
             output = self.forward(indices, label)
         scored = output.num_scored.to(output.loss.dtype)
         torch.autograd.backward(output.loss * (scored / unit))
-        return torch.stack([output.loss.detach(), output.accuracy, scored.new_ones(())]).double() * scored
+        sums: Tensor = (
+            torch.stack([output.loss.detach(), output.accuracy, scored.new_ones(())]).double() * scored
+        )
+        return sums
 
     def parts(self) -> Mapping[str, Stateful]:
         """See `TrainStep`."""
