@@ -1,7 +1,11 @@
 """Under activation checkpointing every quantizer has the values, the gradients and the state that it has without."""
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,14 +28,15 @@ from vq.quantizers import (
     VectorQuantizer,
     accumulate,
 )
+from vq.quantizers.recomputation import MOST_RECORDS, _records
 
-CONTRAST = [EntropyRegulariser(temperature=1.0)]
+ENTROPY = [EntropyRegulariser(temperature=1.0)]
 COMPOSED: dict[str, Callable[[], Quantizer]] = CASES | {
     "residual-revival-entropy-prefixes": lambda: ResidualQuantizer(
         quantizers=[
             VectorQuantizer(
                 codebook=EMACodebook(size=16, dim=4, decay=0.5, revival=ReplaceUnusedCodes(patience=1)),
-                regularisers=CONTRAST,
+                regularisers=ENTROPY,
             )
         ],
         depth=3,
@@ -44,15 +49,13 @@ COMPOSED: dict[str, Callable[[], Quantizer]] = CASES | {
                     size=16, dim=4, init=NormalInit(), revival=ReplaceUnusedCodes(patience=1)
                 )
             ),
-            regularisers=CONTRAST,
+            regularisers=ENTROPY,
         ),
         scales=[1, 2],
     ),
     "product-clustered-random": lambda: ProductQuantizer(
         quantizers=[
-            VectorQuantizer(
-                codebook=ClusteredCodebook(size=16, dim=2, anchor="random"), regularisers=CONTRAST
-            )
+            VectorQuantizer(codebook=ClusteredCodebook(size=16, dim=2, anchor="random"), regularisers=ENTROPY)
             for _ in range(2)
         ]
     ),
@@ -123,8 +126,6 @@ def test_a_forward_inside_a_backward_that_repeats_none_is_refused() -> None:
 
 
 def test_nothing_is_kept_without_checkpointing_and_little_with() -> None:
-    from vq.quantizers.recomputation import MOST_RECORDS, _records
-
     quantizer = VectorQuantizer(codebook=EMACodebook.example())
     z = torch.randn(8, 4, requires_grad=True)
     quantizer(z)
@@ -137,3 +138,21 @@ def test_nothing_is_kept_without_checkpointing_and_little_with() -> None:
         quantized, loss = run(quantizer, z, use_reentrant=True)
         (quantized.sum() + loss).backward()
     assert sum(record.is_repeated for record in _records[quantizer]) <= 1
+
+
+def test_a_compiled_forward_refuses_to_be_repeated() -> None:
+    # The program runs where the run-time type checks of this test session do not break the graph.
+    program = """
+import torch
+from torch.utils.checkpoint import checkpoint
+from vq.quantizers import EMACodebook, VectorQuantizer
+forward = torch.compile(VectorQuantizer(codebook=EMACodebook.example()), backend="eager")
+z = torch.randn(8, 4, requires_grad=True)
+forward(z).loss.backward()
+checkpoint(lambda z: forward(z).loss, z, use_reentrant=True).backward()
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "expected a quantizer that is not compiled, got a compiled training forward" in result.stderr

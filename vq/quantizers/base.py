@@ -51,8 +51,8 @@ class Quantizer(Part, ABC):
         It changes in training mode only, at the end of the forward of the outermost quantizer, from sums over all
         ranks: each codebook learns once, from everything that a forward has shown it, however often it was called.
         A forward that raises changes nothing. With micro-batches see `vq.quantizers.accumulate`.
-        Under activation checkpointing (`torch.utils.checkpoint`, in both forms; not of a compiled quantizer) the
-        recomputation changes nothing, and has the values and gradients of the first forward.
+        Under activation checkpointing (`torch.utils.checkpoint`, in both forms) the recomputation changes nothing,
+        and has the values and gradients of the first forward. That of a compiled quantizer with a state raises.
 
     Loss:
         In training it is the mean over the unmasked vectors of all ranks, however many each has; so are the metrics.

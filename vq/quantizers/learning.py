@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from vq.distributed import all_reduce_sum_with_gradient, repeatable, world_size
 from vq.ops.gradients import replace_value
-from vq.quantizers.recomputation import Record, is_in_backward, keep_record, new_record, record_to_repeat
+from vq.quantizers.recomputation import (
+    Record,
+    is_in_backward,
+    keep_record,
+    new_record,
+    record_to_repeat,
+    refuse_recomputation,
+)
 
 
 class Part(nn.Module):
@@ -51,13 +58,21 @@ class Event:
         mask: Which positions of `z` count on this rank; None is all.
         count: The number of positions.
         record: What is kept for a recomputation, or what this recomputation repeats; None if neither.
+        learns: Whether something learns, or would but for the recomputation.
         is_replay: Whether this is a recomputation, in which nothing learns.
     """
 
     def __init__(
-        self, mask: Bool[Tensor, "*mask"] | None, count: int, record: Record | None, *, is_replay: bool
+        self,
+        mask: Bool[Tensor, "*mask"] | None,
+        count: int,
+        record: Record | None,
+        *,
+        learns: bool,
+        is_replay: bool,
     ) -> None:
         self.record, self.is_replay = record, is_replay
+        self.learns = learns
         self._mask, self._count = mask, count
         self._total: Tensor | None = None
         self._num_draws = 0
@@ -78,6 +93,8 @@ class Event:
 
     def average(self, scalars: list[Float[Tensor, ""]]) -> list[Float[Tensor, ""]]:
         """The means over ranks of what `weighted` was used in, each with the gradient of this rank's own."""
+        if self.learns and torch.compiler.is_compiling():
+            scalars = [scalars[0] + refuse_recomputation(scalars[0].detach()), *scalars[1:]]
         if self._total is None:
             return scalars
         own = torch.stack([scalar.detach() for scalar in scalars])
@@ -116,7 +133,7 @@ def one_event(
     # A compiled forward cannot ask whether it is repeated.
     is_replay = learns and not torch.compiler.is_compiling() and is_in_backward()
     record = record_to_repeat(quantizer, z) if is_replay else new_record(z) if learns else None
-    event = Event(mask, count, record, is_replay=is_replay)
+    event = Event(mask, count, record, learns=learns, is_replay=is_replay)
     is_done = False
     try:
         for number, part in enumerate(parts):

@@ -50,6 +50,27 @@ def is_in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+# An operator, because a compiled forward runs no other Python: it cannot repeat an earlier one, only refuse to.
+@torch.library.custom_op("vq::refuse_recomputation", mutates_args=(), schema="(Tensor like) -> Tensor")
+def refuse_recomputation(like: Tensor) -> Tensor:
+    """Zero, to be added to the loss.
+
+    Raises:
+        RuntimeError: Inside of a backward.
+    """
+    if is_in_backward():
+        raise RuntimeError(
+            "activation checkpointing: expected a quantizer that is not compiled, got a compiled training forward, "
+            "which would learn twice; leave the quantizer out of torch.compile or out of the checkpoint"
+        )
+    return like.new_zeros(())
+
+
+@refuse_recomputation.register_fake
+def _(like: Tensor) -> Tensor:
+    return like.new_zeros(())
+
+
 def new_record(z: Shaped[Tensor, "*shape"]) -> Record | None:
     """A record for this forward, or None if it will not be run again.
 
