@@ -65,17 +65,19 @@ def test_no_training_outlives_the_command(number: signal.Signals, tmp_path: Path
         cwd=tmp_path,
         env=environment(**{MARK: mark}),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 60
     while len(processes(mark)) < 2:  # the second one trains
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()[1][-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(1)
     process.send_signal(number)
-    assert process.wait(timeout=20) == (128 + number if number != signal.SIGKILL else -number)
-    deadline = time.monotonic() + 20
+    process.communicate(timeout=60)
+    assert process.returncode == (128 + number if number != signal.SIGKILL else -number)
+    deadline = time.monotonic() + 60
     while processes(mark):
         assert time.monotonic() < deadline, "a process trains on"
         time.sleep(0.1)
