@@ -72,15 +72,10 @@ def _nearest_code(z: Tensor, codebook: Tensor, by_distance: bool = True) -> Tens
     found = _search(z, codebook, by_distance, z.dtype)
     if z.device.type != "cpu":  # what follows looks at values, for which another device would have to wait
         return found.indices
-    indices, rows = found.indices, found.doubtful()
+    rows = found.doubtful()
     if len(rows):
-        exact = _search(z[rows], codebook, by_distance, torch.float64)
-        equal = exact.doubtful()
-        if len(equal):
-            limit = exact.best[equal] + exact.margin[equal]
-            exact.indices[equal] = _first_within(z[rows[equal]], codebook, by_distance, limit)
-        indices[rows] = exact.indices
-    return indices
+        found.indices[rows] = _exactly(z[rows], codebook, by_distance)
+    return found.indices
 
 
 @_nearest_code.register_fake
@@ -123,14 +118,36 @@ def _search(z: Tensor, codebook: Tensor, by_distance: bool, dtype: torch.dtype) 
     return _Found(indices, best, runner_up, _margin(z, codebook, best, by_distance))
 
 
-def _first_within(z: Tensor, codebook: Tensor, by_distance: bool, limit: Tensor) -> Int[Tensor, "n"]:
-    """The lowest index whose score in float64 is at most `limit`: of equal codes rounding picks any."""
-    indices = torch.full((len(z),), len(codebook), device=z.device)
-    for rows, first, scores in _tiles(z, codebook, by_distance, torch.float64):
-        is_within = scores <= limit[rows, None]
-        found = torch.where(is_within.any(dim=1), is_within.byte().argmax(dim=1) + first, len(codebook))
-        indices[rows] = torch.minimum(indices[rows], found)
-    return indices.clamp_max(len(codebook) - 1)
+def _exactly(z: Tensor, codebook: Tensor, by_distance: bool) -> Int[Tensor, "n"]:
+    """The search in float64, on a CPU; where even that could decide between two codes, without a product."""
+    found = _search(z, codebook, by_distance, torch.float64)
+    rows = found.doubtful()
+    if len(rows) == 0:
+        return found.indices
+    different = _first_of_equals(codebook)
+    if len(different) < len(codebook):
+        found.indices[rows] = different[_exactly(z[rows], codebook[different], by_distance)]
+    else:
+        found.indices[rows] = _one_by_one(z[rows], codebook, by_distance)
+    return found.indices
+
+
+def _first_of_equals(codebook: Tensor) -> Int[Tensor, "some"]:
+    """The lowest index of each different code, ascending."""
+    unique, group = torch.unique(codebook, dim=0, return_inverse=True)
+    first = torch.full((len(unique),), len(codebook), device=codebook.device)
+    first.scatter_reduce_(0, group, torch.arange(len(codebook), device=codebook.device), "amin")
+    return first.sort().values
+
+
+def _one_by_one(z: Tensor, codebook: Tensor, by_distance: bool) -> Int[Tensor, "n"]:
+    """Each score from the vector and the code alone, so that equal ones are equal to the bit."""
+    codes, indices = codebook.double(), []
+    for some in torch.split(z.double(), max(1, CPU_TILE[0] * CPU_TILE[1] // codes.numel())):
+        pairs = some[:, None]
+        scores = (pairs - codes).square().sum(dim=2) if by_distance else -(pairs * codes).sum(dim=2)
+        indices.append(scores.argmin(dim=1))
+    return torch.cat(indices)
 
 
 def _tiles(
