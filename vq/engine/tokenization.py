@@ -76,15 +76,15 @@ def views_of(loader: ImageLoader, crops: int, size: tuple[int, int]) -> ImageLoa
         size: Height and width of a view.
 
     Raises:
-        ValueError: If there is no such number of views, or ten of images that are not square.
+        TokenStoreError: If there is no such number of views, or ten of images that are not square.
     """
     if crops not in VIEWS:
-        raise ValueError(f"--crops: expected one of {', '.join(map(str, VIEWS))}, got {crops}")
+        raise TokenStoreError(f"--crops: expected one of {', '.join(map(str, VIEWS))}, got {crops}")
     if crops < 10:
         return loader
     if size[0] != size[1]:
-        raise ValueError(f"--crops 10: expected square images, got {size[0]} x {size[1]}")
-    larger = round(TEN_CROP_SCALE * size[0])
+        raise TokenStoreError(f"--crops 10: expected square images, got {size[0]} x {size[1]}")
+    larger = int(TEN_CROP_SCALE * size[0])  # rounded down, as LlamaGen does: 281 pixels for 256
     return ImageLoader(
         dataset=loader.dataset,
         transforms=[Resize(size=larger), CenterCrop(size=larger)],
