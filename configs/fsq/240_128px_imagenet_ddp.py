@@ -3,7 +3,9 @@ r"""FSQ with 8 x 6 x 5 = 240 codes on ImageNet, f8, 128 px, without a discrimina
 Paper:    Mentzer et al. 2024, https://arxiv.org/abs/2309.15505
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               fsq/240_128px_imagenet_ddp configs/fsq/240_128px_imagenet_ddp.py
-Expected: not yet run (from the published comparison: FID 67.56, L1 0.2772, LPIPS 0.3227, usage 1)
+Expected: not yet run (from the published comparison: FID 67.56, L1 0.2772, LPIPS 0.3227, usage 1;
+          not comparable with vq.val: its L1 is of ImageNet-normalised pixels, its LPIPS of [0, 1] inputs,
+          its FID of images that are not clamped, and its crops are centre crops)
 Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
           python -m vq.fid configs/fsq/240_128px_imagenet_ddp.py (the FID's reference)
 """

@@ -3,7 +3,9 @@ r"""Simple FSQ with 8 x 8 x 8 x 5 x 5 x 5 = 64000 codes in [0, 1] on ImageNet, f
 Paper:    Mentzer et al. 2024, https://arxiv.org/abs/2309.15505
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               sfsq/64000_128px_imagenet_ddp configs/sfsq/64000_128px_imagenet_ddp.py
-Expected: not yet run (from the published comparison: FID 25.51, L1 0.1834, LPIPS 0.1796, usage 0.9992)
+Expected: not yet run (from the published comparison: FID 25.51, L1 0.1834, LPIPS 0.1796, usage 0.9992;
+          not comparable with vq.val: its L1 is of ImageNet-normalised pixels, its LPIPS of [0, 1] inputs,
+          its FID of images that are not clamped, and its crops are centre crops)
 Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
           python -m vq.fid configs/sfsq/64000_128px_imagenet_ddp.py (the FID's reference)
 """

@@ -55,7 +55,6 @@ LINES = {
             "l1_unit": (0.0681, 0.0005),
             "mse_unit": (0.01318, 0.0002),
             "psnr": (19.97, 0.05),
-            "ssim": (0.5023, 0.01),
             "fid": (4.981, 0.1),
             "codebook_usage": (0.0593, 0.0005),
             "perplexity": (909.0, 10.0),  # published as its logarithm, 6.812

@@ -3,8 +3,11 @@
 import logging
 import time
 
+from rich.markup import escape
+
 from vq import distributed
 from vq.engine.callbacks import duration, progress_bar
+from vq.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ class PassProgress:
 
     def __enter__(self) -> "PassProgress":
         if self._bar is not None:
-            self._task = self._bar.add_task(self._what, total=self._total, note="")
+            self._task = self._bar.add_task(escape(printable(self._what)), total=self._total, note="")
             self._bar.start()
         return self
 

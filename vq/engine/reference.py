@@ -3,9 +3,11 @@
 import hashlib
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vq import distributed
 from vq.data import ImageDataset, ImageFolder, ImageLoader
@@ -22,6 +25,7 @@ from vq.metrics import ReferenceStatistics, Stamp, StatisticsCollector
 from vq.networks import EfficientNetLite0, InceptionNetwork
 from vq.networks.features import FeatureNetwork
 from vq.registry import ConfigError, build
+from vq.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +112,7 @@ def set_sha256(dataset: ImageDataset, words: str) -> str:
     """The sha256 of the keys of a set's images, in order, and of what was done to them, in hex."""
     total = hashlib.sha256(words.encode())
     for i in range(len(dataset)):
-        total.update(b"\n" + dataset.key(i).encode())
+        total.update(b"\n" + dataset.key(i).encode("utf-8", errors="surrogateescape"))
     return total.hexdigest()
 
 
@@ -144,11 +148,12 @@ def collect(
         logger.warning(
             "%d images could not be decoded and are not counted: %s",
             len(everywhere),
-            ", ".join(everywhere[:10]),
+            ", ".join(map(printable, everywhere[:10])),
         )
-    return collector.result(
+    found = collector.result(
         dataset=dataset, dataset_sha256=set_sha256(loader.dataset, words), preprocessing=words
     )
+    return replace(found, stamp=replace(found.stamp, num_undecodable=len(everywhere)))
 
 
 def folder_loader(folder: str | Path, *, batch_size: int, num_workers: int) -> ImageLoader:
@@ -194,13 +199,15 @@ def record(scores: Mapping[str, float], details: Mapping[str, Any], *, file: Pat
     }
     with file.open("a", encoding="utf-8") as opened:
         opened.write(json.dumps(row) + "\n")
+        opened.flush()
+        os.fsync(opened.fileno())
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
-    console.print(title, highlight=False, soft_wrap=True)
+    console.print(printable(title), highlight=False, soft_wrap=True, markup=False)
     table = Table("metric", "value")
     for name, value in scores.items():
-        table.add_row(name.replace("[", r"\["), f"{value:.4f}")
+        table.add_row(Text(printable(name)), f"{value:.4f}")
     console.print(table)
-    console.print(f"appended to {file}", highlight=False, soft_wrap=True)
+    console.print(printable(f"appended to {file}"), highlight=False, soft_wrap=True, markup=False)
 
 
 def _metrics(config: Tree) -> list[Mapping[str, Any]]:

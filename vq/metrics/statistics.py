@@ -49,6 +49,7 @@ class Stamp:
         extractor_sha256: Of its weights, in hex.
         resize: The protocol's kernel in words.
         num_images: How many images.
+        num_undecodable: How many images of the set were left out, because they are broken.
         dataset: The set's name.
         dataset_sha256: Of the keys of its images and of what was done to them, in hex.
         preprocessing: What was done to the images before the network, in words.
@@ -59,6 +60,7 @@ class Stamp:
     extractor_sha256: str | None = None
     resize: str | None = None
     num_images: int | None = None
+    num_undecodable: int | None = None
     dataset: str | None = None
     dataset_sha256: str | None = None
     preprocessing: str | None = None
@@ -475,7 +477,7 @@ def _pair(path: Path, found: Mapping[str, NDArray[Any]], mean: str, covariance: 
 
 
 def _parse(path: Path, text: str) -> Stamp:
-    kinds = {field.name: int if field.name == "num_images" else str for field in fields(Stamp)}
+    kinds = {field.name: int if field.name.startswith("num_") else str for field in fields(Stamp)}
     try:
         values = json.loads(text)
         known = {name: value for name, value in values.items() if name in kinds}
