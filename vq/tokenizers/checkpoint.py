@@ -28,6 +28,8 @@ FORMAT = "vq-2"
 """Files of the format vq-1 have no checksum, and are read without."""
 WEIGHTS = "model.safetensors"
 EMA_WEIGHTS = "model_ema.safetensors"
+MAX_NUMBER = 2**24
+"""The largest whole number in the config of a weight file, such as a codebook's size."""
 logger = logging.getLogger(__name__)
 _KINDS = {"model.pth": WEIGHTS, "model.pt": WEIGHTS, "model_ema.pth": EMA_WEIGHTS}
 
@@ -236,9 +238,22 @@ def config_of(config: Mapping[str, Any] | None, name: str, file: Path) -> Mappin
         raise CheckpointError(f"{file}: expected a config with a section {name!r}, got none")
     try:
         check({name: node})
+        _check_numbers(node, name)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     return node  # type: ignore[no-any-return]
+
+
+def _check_numbers(value: Any, path: str) -> None:
+    """Refuses a count that no network has: building it would take all memory, or never end."""
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            _check_numbers(child, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, child in enumerate(value):
+            _check_numbers(child, f"{path}[{i}]")
+    elif isinstance(value, int) and abs(value) > MAX_NUMBER:
+        raise ConfigError(f"{path}: expected at most {MAX_NUMBER:,}, got {shown(value)}")
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
