@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,3 +54,10 @@ def test_the_error_of_a_broken_image_survives_pickling():
         "OSError: truncated",
         "a/b.png: OSError: truncated",
     )
+
+
+def test_labels_are_whole_numbers():
+    assert collate([sample("a", label=np.int32(7)), sample("b", label=2**40)])["label"].tolist() == [7, 2**40]
+    for label in (1.5, 1.0, True, "1", 2**63):
+        with pytest.raises(ValueError, match="label: expected"):
+            collate([sample("a", label=label)])

@@ -65,6 +65,17 @@ def test_packing_is_a_bijection_little_end_first(values: list[int], width: int) 
     assert content[:width] == (int(kept[0]).to_bytes(width, "little") if values else b"")
 
 
+@pytest.mark.parametrize(("value", "width"), [(-1, 2), (2**16, 2), (2**24, 3), (2**32, 4), (2**62, 4)])
+def test_indices_that_do_not_fit_are_refused_not_cut_off(value: int, width: int) -> None:
+    with pytest.raises(TokenStoreError, match=rf"which {width} bytes hold, got .*{value}"):
+        pack(torch.tensor([0, value]), width)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.uint16])
+def test_indices_of_any_integer_type_are_stored(kind: torch.dtype) -> None:
+    assert unpack(pack(torch.tensor([3, 100]).to(kind), 2), 2).tolist() == [3, 100]
+
+
 def test_widths_follow_the_vocabulary() -> None:
     assert [bytes_per_index(n) for n in (2, 2**16, 2**16 + 1, 2**24, 2**24 + 1, 2**32)] == [2, 2, 3, 3, 4, 4]
     with pytest.raises(ValueError, match=r"expected 1 to 2\^32 different indices"):

@@ -1,5 +1,6 @@
 """Whole numbers of every type at a door: widened without a change of value, or refused by name."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +31,11 @@ def test_every_integer_type_is_widened_at_both_ends_of_its_range(kind: torch.dty
 def test_python_integers_are_taken_as_they_are() -> None:
     assert as_int64("seeds", [-(2**63), 0, 2**63 - 1]).tolist() == [-(2**63), 0, 2**63 - 1]
     assert as_int64("seeds", []).shape == (0,)
+    assert as_int64("seeds", [np.int16(-3), np.uint8(255), np.uint64(2**63 - 1)]).tolist() == [
+        -3,
+        255,
+        2**63 - 1,
+    ]
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16, torch.bool, torch.complex64])
@@ -38,8 +44,10 @@ def test_other_tensors_are_refused_by_name(kind: torch.dtype) -> None:
         as_int64("seeds", torch.zeros(2, dtype=kind))
 
 
-@pytest.mark.parametrize("value", [1.0, True, 2**63, -(2**63) - 1])
-def test_other_numbers_are_refused_by_name(value: float) -> None:
+@pytest.mark.parametrize(
+    "value", [1.0, True, 2**63, -(2**63) - 1, np.uint64(2**63), np.float32(1), np.bool_(1), "1", None]
+)
+def test_other_numbers_are_refused_by_name(value: object) -> None:
     with pytest.raises(IntegerError, match=r"seeds: expected (integers|numbers from)"):
         as_int64("seeds", [value])
 

@@ -8,6 +8,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from vq.data.base import DataError
+from vq.ops.integers import as_int64
 
 
 class Sample(TypedDict):
@@ -49,7 +50,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
             )
     return {
         "image": torch.stack([sample["image"] for sample in samples]),
-        "label": torch.tensor([sample["label"] for sample in samples], dtype=torch.int64, device="cpu"),
+        "label": as_int64("label", [sample["label"] for sample in samples], device=torch.device("cpu")),
         "key": [sample["key"] for sample in samples],
         "undecodable": [sample["undecodable"] for sample in samples if sample["undecodable"]],
     }

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from vq.errors import UserError
 from vq.files import read_regular, sha256_of, write_atomically
+from vq.ops.integers import as_int64
 from vq.text import printable
 
 FORMAT = "vq-tokens-1"
@@ -49,9 +50,19 @@ def bytes_per_index(vocabulary_size: int) -> int:
     return 2 if vocabulary_size <= 2**16 else 3 if vocabulary_size <= 2**24 else 4
 
 
-def pack(indices: Int[Tensor, "*shape"], width: int) -> bytes:
-    """Indices to unsigned little-endian integers of `width` bytes, one after the other."""
-    flat = np.ascontiguousarray(indices.cpu().numpy().astype("<u8").reshape(-1))
+def pack(indices: Shaped[Tensor, "*shape"], width: int) -> bytes:
+    """Indices to unsigned little-endian integers of `width` bytes, one after the other.
+
+    Raises:
+        TokenStoreError: If one is negative or does not fit.
+    """
+    whole = as_int64("indices", indices.cpu()).numpy()
+    if whole.size and not 0 <= whole.min() <= whole.max() < 2 ** (8 * width):
+        raise TokenStoreError(
+            f"token store: expected indices from 0 to {2 ** (8 * width) - 1}, which {width} bytes hold, got "
+            f"{whole.min()} to {whole.max()}"
+        )
+    flat = np.ascontiguousarray(whole.astype("<u8").reshape(-1))
     return flat.view(np.uint8).reshape(-1, 8)[:, :width].tobytes()
 
 
@@ -83,7 +94,7 @@ class ShardFiles:
 
 def write_shard(
     files: ShardFiles,
-    indices: Int[Tensor, "n views *axes"],
+    indices: Shaped[Tensor, "n views *axes"],
     *,
     labels: Sequence[int],
     keys: Sequence[str],

@@ -1,5 +1,6 @@
 """Whole numbers of any type become int64, or are refused by name; nothing is rounded, cut off or wrapped."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ class IntegerError(UserError, ValueError):
 def as_int64(
     name: str, values: Shaped[Tensor, "*shape"] | Sequence[Any], *, device: torch.device | None = None
 ) -> Int64[Tensor, "*shape"]:
-    """A tensor of any integer type, or Python's integers, as int64.
+    """A tensor of any integer type, or Python's or NumPy's integers, as int64.
 
     Args:
         name: What to call the numbers in an error.
@@ -41,9 +42,16 @@ def as_int64(
         if kind == torch.uint64 and bool((whole < 0).any()):
             raise IntegerError(f"{name}: expected numbers below 2^63, got uint64 numbers above")
         return whole
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise IntegerError(f"{name}: expected integers, got {value!r} of the type {type(value).__name__}")
-        if not -(2**63) <= value < 2**63:
-            raise IntegerError(f"{name}: expected numbers from -2^63 to 2^63 - 1, got {value}")
-    return torch.tensor(list(values), dtype=torch.int64, device=device)
+    return torch.tensor([_whole(name, value) for value in values], dtype=torch.int64, device=device)
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)  # also NumPy's integers
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise IntegerError(f"{name}: expected integers, got {value!r} of the type {type(value).__name__}")
+    if not -(2**63) <= number < 2**63:
+        raise IntegerError(f"{name}: expected numbers from -2^63 to 2^63 - 1, got {number}")
+    return number
