@@ -22,6 +22,7 @@ from vq.data import ImageDataset, ImageFolder, ImageLoader
 from vq.engine.assemble import Tree, section
 from vq.engine.progress import PassProgress
 from vq.metrics import ReferenceStatistics, Stamp, StatisticsCollector
+from vq.metrics.statistics import StatisticsError
 from vq.networks import EfficientNetLite0, InceptionNetwork
 from vq.networks.features import FeatureNetwork
 from vq.registry import ConfigError, build
@@ -62,7 +63,7 @@ def network_of(stamp: Stamp) -> FeatureNetwork:
     """The network that statistics with this stamp were made with.
 
     Raises:
-        ValueError: If it is none of this project's.
+        StatisticsError: If it is none of this project's.
         FileNotFoundError: If its weights are not at hand.
     """
     name, protocol = stamp.extractor or "", stamp.protocol or "pytorch-fid"
@@ -70,7 +71,7 @@ def network_of(stamp: Stamp) -> FeatureNetwork:
         return InceptionNetwork(protocol=protocol)  # type: ignore[arg-type]  # it checks the word itself
     if found := re.fullmatch(r"efficientnet_lite0(?:-(\d+))?", name):
         return EfficientNetLite0(size=int(found[1])) if found[1] else EfficientNetLite0()
-    raise ValueError(
+    raise StatisticsError(
         f"reference statistics: expected the extractor inception or efficientnet_lite0, got ({stamp}); "
         "make them anew with `python -m vq.fid`"
     )
@@ -130,7 +131,7 @@ def collect(
         words: What the transforms do, for the stamp.
 
     Raises:
-        ValueError: If there were fewer than two images, or they differ in size.
+        UserError: If there were fewer than two images, or they differ in size.
         UndecodableSetError: If more images are broken than the loader puts up with.
     """
     collector = StatisticsCollector(network=network).to(device)
@@ -165,7 +166,7 @@ def folder_loader(folder: str | Path, *, batch_size: int, num_workers: int) -> I
         num_workers: Processes a rank that read ahead.
 
     Raises:
-        ValueError: If there are fewer than two images, or their sizes differ.
+        UserError: If there are fewer than two images, or their sizes differ.
         UndecodableSetError: If none can be decoded.
     """
     loader = ImageLoader(
@@ -176,7 +177,7 @@ def folder_loader(folder: str | Path, *, batch_size: int, num_workers: int) -> I
     )
     loader.check()
     if loader.num_samples < 2:
-        raise ValueError(
+        raise StatisticsError(
             f"{folder}: expected at least two images for a covariance, got {loader.num_samples}; add more images"
         )
     return loader

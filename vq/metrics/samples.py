@@ -7,6 +7,7 @@ from torch import Tensor
 from vq.metrics.base import Images, Indices, Metric, SetMetric
 from vq.metrics.features import BatchFeatures, score_name
 from vq.metrics.reservoir import TwoReservoirs, image_keys
+from vq.metrics.statistics import StatisticsError
 from vq.networks.features import FeatureNetwork
 from vq.ops.images import to_uint8
 from vq.ops.two_samples import kernel_distances, precision_and_recall
@@ -158,12 +159,12 @@ class KID(SetMetric):
         """The mean and the spread over subsets.
 
         Raises:
-            ValueError: If there were fewer than two pictures on a side.
+            StatisticsError: If there were fewer than two pictures on a side.
         """
         found, wanted = self.sides.result()
         smallest, largest = sorted((len(found), len(wanted)))
         if smallest < 2:
-            raise ValueError(
+            raise StatisticsError(
                 f"KID: expected at least two images a side, got {smallest}; evaluate more images"
             )
         size = min(self.subset_size, smallest)
@@ -244,11 +245,11 @@ class PrecisionRecall(SetMetric):
         """Precision and recall, in 0..1; NaN if a picture was NaN.
 
         Raises:
-            ValueError: If there were not more images than neighbours.
+            StatisticsError: If there were not more images than neighbours.
         """
         found, wanted = self.sides.result()
         if (smallest := min(len(found), len(wanted))) <= self.neighbours:
-            raise ValueError(
+            raise StatisticsError(
                 f"PrecisionRecall: expected more than {self.neighbours} images for as many neighbours, got "
                 f"{smallest}; evaluate more images"
             )
