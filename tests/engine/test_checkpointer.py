@@ -311,16 +311,25 @@ def test_a_malformed_manifest_is_a_damaged_one(
     assert {"iter_1", "iter_3"} <= names(checkpointer)
 
 
-def test_what_does_not_exist_is_not_called_damaged(checkpointer: Checkpointer, make_step: Make) -> None:
-    step = make_step()
+def test_what_does_not_exist_is_not_called_damaged(
+    tree: Callable[..., dict], make_step: Make, tmp_path: Path
+) -> None:
+    step, runs = make_step(), tmp_path / "work_dirs"
+    checkpointer = Checkpointer(directory=runs / "mine" / "checkpoints", config=tree(), every=1)
     with pytest.raises(CheckpointError, match="iter_2: no such checkpoint; there are: none"):
         checkpointer.restore(step, Path("iter_2"))
-    checkpointer.save(step, 2)
-    checkpointer.save(step, 4)
-    with pytest.raises(CheckpointError, match=r"no such checkpoint; there are: .*iter_2, .*iter_4"):
-        checkpointer.restore(step, Path("iter_2"))
-    with pytest.raises(CheckpointError, match=r"no such checkpoint; there are: .*iter_2, .*iter_4"):
-        checkpointer.restore(step, checkpointer.directory.parent)
+    other = Checkpointer(directory=runs / "other" / "checkpoints", config=tree(), every=1)
+    for number in (2, 4):
+        other.save(step, number)
+    listed = r"no such checkpoint; there are: .*other/checkpoints/iter_2, .*other/checkpoints/iter_4"
+    for wrong in (
+        Path("iter_2"),
+        runs / "other",
+        runs / "other" / "checkpoints",
+        runs / "none" / "checkpoints/iter_2",
+    ):
+        with pytest.raises(CheckpointError, match=listed):
+            checkpointer.restore(step, wrong)
 
 
 def test_a_disk_without_space_is_refused_before_training(make_step: Make, tmp_path: Path) -> None:
