@@ -156,7 +156,7 @@ class TestFid:
             "fid", "page.py", "--override", dataset
         )
         nothing = refused("fid", "page.py", "--train", "--override", ".dataloader.batch_size:0")
-        assert "train_data: ImageLoader refuses its arguments" in nothing
+        assert "train_data: ImageLoader: expected a batch_size of at least 1, got 0" in nothing
         assert "expected one of imagenet, imagenet128" in refused("fid", "imagenett")
         assert not (place / "pretrained" / "fid").exists()
         assert "found no folder data/imagenet/val" in refused("fid", "imagenet")
@@ -263,7 +263,7 @@ def test_val_and_test_stamp_their_numbers(tmp_path: Path, monkeypatch: pytest.Mo
 
     change = ".evaluator.metrics[1].reference::toys_val"
     missing = refused("val", "run", "page.py", "--override", change)
-    assert "evaluator.metrics[1]: FIDMetric lacks a file" in missing
+    assert "evaluator.metrics[1]: reference statistics: expected a file at" in missing
     assert "make it with `python -m vq.fid toys`" in missing
 
 
