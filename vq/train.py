@@ -154,6 +154,7 @@ def _plan(args: argparse.Namespace, run: Path, config: "Config", machine: "Machi
     """Builds all parts, trains nothing, writes nothing."""
     from vq import distributed
     from vq.engine import assemble
+    from vq.engine.class_names import check_class_names
     from vq.engine.trainer import logger
 
     tree = config.to_dict()
@@ -165,7 +166,7 @@ def _plan(args: argparse.Namespace, run: Path, config: "Config", machine: "Machi
     loaders = {name: assemble.make_loader(tree, name) for name in ("train_data", "val_data")}
     for name, loader in loaders.items():
         assemble.check_data(model, frozen, loader, name)
-    assemble.check_class_names(model, *(loader.dataset.class_names for loader in loaders.values()))
+    check_class_names(model, *(loader.dataset.class_names for loader in loaders.values()))
     train = loaders["train_data"]
     local = train.batch_size // distributed.world_size() // step.accumulate
     max_steps = tree["trainer"]["max_steps"]
