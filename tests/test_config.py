@@ -222,3 +222,132 @@ def test_a_typo_ends_the_command_with_code_2_within_2_seconds(page: Path, how: s
         assert "did you mean 'batch_size'" in done.stderr
         assert "Traceback" not in done.stderr
     assert min(times) < 2
+
+
+OWN_SECTION = (
+    "generator = dict(type='vq.generators.PixelCNNGenerator', vocabulary_size=8, num_classes=2, grid=(2, 2))"
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"if True:\n    {OWN_SECTION}\n",
+        OWN_SECTION.replace("generator =", "generator: dict =") + "\n",
+        OWN_SECTION.replace("generator =", "generator, _unused =") + ", 3\n",
+        f"for _ in range(1):\n    {OWN_SECTION}\n",
+        f"try:\n    {OWN_SECTION}\nfinally:\n    pass\n",
+    ],
+)
+def test_a_section_counts_however_it_is_assigned(page: Path, text: str) -> None:
+    page.write_text(page.read_text() + "\n" + text)
+    assert config.load(page).to_dict()["generator"]["grid"] == [2, 2]
+    page.write_text(page.read_text() + "\ngenerator['num_classes'] = 5\n")
+    assert config.load(page).to_dict()["generator"]["num_classes"] == 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "evaluater: dict = dict(type='x')\n",
+        "if True:\n    evaluater = 1\n",
+        "evaluater, other = 1, 2\nprint(other)\n",
+    ],
+)
+def test_a_misspelt_section_is_refused_however_it_is_assigned(page: Path, text: str) -> None:
+    page.write_text(page.read_text() + "\n" + text)
+    with pytest.raises(ConfigError, match="'evaluater' is not a section, and nothing reads it"):
+        config.load(page)
+
+
+def test_an_override_changes_one_part_of_those_that_share_a_variable() -> None:
+    shared = Path(__file__).parents[1] / "configs/vqvae2/512_emoji.py"
+    tree = config.load(shared, overrides={".tokenizer.top_quantizer.codebook.size": 64}).to_dict()[
+        "tokenizer"
+    ]
+    assert [tree[f"{level}_quantizer"]["codebook"]["size"] for level in ("top", "bottom")] == [64, 512]
+    tuples = Path(__file__).parents[1] / "configs/vqgan/1024_imagenet_ddp.py"
+    tree = config.load(tuples, overrides={".tokenizer.encoder.multipliers[0]": 2}).to_dict()
+    assert tree["tokenizer"]["encoder"]["multipliers"][:2] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (".train_step.autocast", True),
+        (".train_step.optimizer.params", []),
+        (".train_step.tokenizer", None),
+        (".trainer.seed", 7),
+        (".evaluator.tokenizer", None),
+        (".checkpointer.directory", "x"),
+        (".checkpointer.config", {}),
+    ],
+)
+def test_what_the_command_fills_in_is_refused(key: str, value: object) -> None:
+    tiny = Path(__file__).parent / "tiny_page.py"
+    with pytest.raises(ConfigError):
+        config.load(tiny, overrides={key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (".trainer.max_steps", "8", "trainer.max_steps: expected int"),
+        (".trainer.max_steps", 8.5, "trainer.max_steps: expected int"),
+        (".trainer.max_steps", True, "trainer.max_steps: expected int"),
+        (".trainer.max_steps", {1}, "plain data"),
+        (".trainer.max_steps", {1: 2}, "expected text as the keys"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(key: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.load(Path(__file__).parent / "tiny_page.py", overrides={key: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("latin.py", b"# caf\xe9\n", "latin.py:1: not UTF-8"),
+        ("null.py", b"a = 1\0", "not valid Python"),
+        ("torn.json", b'{"tokenizer": {', "torn.json:1: not valid JSON, or cut"),
+        ("list.json", b"[]", "expected an object with the sections of a config, got a list"),
+        ("bom.json", b"\xef\xbb\xbf{}", "byte order mark"),
+        ("twice.json", b'{"trainer": 1, "trainer": 2}', "stands twice"),
+        ("deep.json", b"[" * 100_000, "nested too deeply"),
+        ("other.txt", b"import os", "expected a page"),
+        (
+            "inside.py",
+            b"trainer = dict(type='vq.engine.Trainer')\ntrainer['max_steps'] = trainer\n",
+            "inside itself",
+        ),
+        ("exit.py", b"raise SystemExit(0)\n", "SystemExit"),
+    ],
+)
+def test_a_file_that_is_no_config_is_one_error(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        config.load(tmp_path / name)
+    with pytest.raises(ConfigError, match="is a folder"):
+        config.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["{[1]: 2}", "(" * 5000, "dict(a=1, a=2)", "{'a': 1, 'a': 2}", "__import__('os')"]
+)
+def test_what_is_no_literal_is_one_error(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a literal"):
+        config.parse_literal(text)
+    with pytest.raises(ConfigError, match="given twice"):
+        config.parse_assignments([".a:1", ".a:2"])
+
+
+def test_an_option_that_the_page_replaces_or_does_not_read_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.py"
+    page.write_text("options = dict(a=1)\noptions['a'] = 2\nx = options['a']\nprint(x)\n")
+    with pytest.raises(ConfigError, match="replaces its option 'a'"):
+        config.load(page, options={"a": 3})
+    page.write_text("options = dict(a=1, b=2)\nx = options['a']\nprint(x)\n")
+    with pytest.raises(ConfigError, match="declares the option 'b' but does not read it"):
+        config.load(page, options={"b": 3})
