@@ -15,6 +15,7 @@ def replace_value(
     exactly zero is added. Where `carrier` is NaN or infinite the result is NaN: broken input shows.
 
     Example:
+        >>> import torch
         >>> z = torch.tensor([0.3], requires_grad=True)
         >>> out = replace_value(2 * z, torch.tensor([1.0]))
         >>> out.backward(); out.item(), z.grad.item()
