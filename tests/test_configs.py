@@ -113,7 +113,7 @@ def test_a_generator_takes_two_steps(page: Path) -> None:
         scalars = step([batch], number)
         assert all(torch.isfinite(value) for value in scalars.values()), scalars
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    groups = step.optimizer.param_groups
+    groups = step.mover.optimizer.param_groups
     assert groups[1]["weight_decay"] == 0
     assert all(p.ndim >= 2 for p in groups[0]["params"])
     assert all(p.ndim < 2 for p in groups[1]["params"])
