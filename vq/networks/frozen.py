@@ -12,7 +12,7 @@ class FrozenWeights(nn.Module):
     `.to(device)` moves them and `.double()` converts them, while no optimizer, checkpoint or `.train()` ever touches
     them. In half precision they would be other weights: `.half()` and `.bfloat16()` leave them in float32, in which
     the network then computes. `to_empty`, which gives every other tensor memory without content for a checkpoint to
-    fill, leaves them as they are, because no checkpoint holds them. They are read from their file to the CPU also inside
+    fill, leaves them as they are, because no checkpoint holds them. They are read to the CPU also inside
     `torch.device("meta")`.
     """
 
