@@ -46,7 +46,8 @@ def test_a_run_leaves_everything_that_is_promised(trained: Path) -> None:
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {f"iter_{n}" for n in (2, 4, 6, 8)}
     checkpoint = {p.name for p in (folder / "checkpoints" / "iter_8").iterdir()}
     assert checkpoint == {
-        "MANIFEST.json", "config.json", "model.safetensors", "model_ema.safetensors", "train_state.pt",
+        "MANIFEST.json", "arguments.json", "config.json", "model.safetensors", "model_ema.safetensors",
+        "train_state.pt", "validation.json",
     }  # fmt: skip
     assert {p.name for p in (folder / "images").iterdir()} == {"iter_4.png", "iter_8.png"}
     log = (folder / "log.txt").read_text()
@@ -193,7 +194,9 @@ def test_a_resumed_run_keeps_what_it_was_started_with(
     assert (folder / "checkpoints" / "iter_10").is_dir()
 
 
-@pytest.mark.parametrize("module", ["train", "val", "test", "inference", "compare"])
+@pytest.mark.parametrize(
+    "module", ["train", "val", "test", "inference", "compare", "tokenize", "generate", "fid"]
+)
 def test_help_teaches(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"vq.{module}", "--help"],
