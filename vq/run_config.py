@@ -137,7 +137,9 @@ def _asked_for(args: argparse.Namespace, source: str | Path, tree: Tree) -> list
 def _references(run: Path | None, weights: Sequence[str]) -> Iterator[tuple[Path, Tree]]:
     """What the run and the weights were trained with."""
     if run is not None and (own := own_config_file(run)) is not None:
-        tree = config.parse_json(config.read_text(own), str(own))  # compared, not built: any class may be named
+        tree = config.parse_json(
+            config.read_text(own), str(own)
+        )  # compared, not built: any class may be named
         yield own, tree if isinstance(tree, dict) else {}
     if weights:
         from vq.tokenizers.checkpoint import find_weights, read_config
