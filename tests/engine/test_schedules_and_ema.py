@@ -97,7 +97,7 @@ def shared_codebook() -> nn.Module:
 
 def shared_projections() -> nn.Module:
     inner = VectorQuantizer(codebook=EMACodebook(size=4, dim=2))
-    return ResidualQuantizer(quantizers=[BottleneckQuantizer(quantizer=inner, dim=3)], depth=2).double()
+    return nn.ModuleList([BottleneckQuantizer(quantizer=inner, dim=3)] * 2).double()
 
 
 @pytest.mark.parametrize("make", [tied, shared_codebook, shared_projections])
