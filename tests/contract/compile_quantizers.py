@@ -6,6 +6,7 @@ import warnings
 
 import torch
 from quantizer_cases import CASES, vectors
+from torch.utils.checkpoint import checkpoint
 
 from vq.quantizers import Quantizer
 
@@ -35,6 +36,23 @@ def check(quantizer: Quantizer) -> None:
     assert torch.equal(decoded, plain.decode(indices))
 
 
+def check_that_repeating_is_refused() -> None:
+    """A compiled forward cannot see that activation checkpointing runs it again, so it raises."""
+    quantizer = CASES["ResidualQuantizer"]()
+    forward = torch.compile(quantizer, fullgraph=True, backend="eager")
+    z = vectors(quantizer, 8).requires_grad_()
+    forward(z).loss.backward()
+    for use_reentrant in (False, True):
+        loss = checkpoint(lambda z: forward(z).loss, z, use_reentrant=use_reentrant)
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            if "expected a quantizer that is not compiled" not in str(error):
+                raise
+        else:
+            raise AssertionError("a compiled forward was run again and learnt twice")
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     for name in sorted(CASES):
@@ -45,3 +63,4 @@ if __name__ == "__main__":
         except Exception as error:
             raise RuntimeError(f"{name} does not compile to one right graph") from error
         sys.stdout.write(f"{name}\n")
+    check_that_repeating_is_refused()

@@ -58,7 +58,7 @@ class Event:
         mask: Which positions of `z` count on this rank; None is all.
         count: The number of positions.
         record: What is kept for a recomputation, or what this recomputation repeats; None if neither.
-        learns: Whether something learns, or would but for the recomputation.
+        zero: In a compiled forward that learns what `refuse_recomputation` gives.
         is_replay: Whether this is a recomputation, in which nothing learns.
     """
 
@@ -68,11 +68,12 @@ class Event:
         count: int,
         record: Record | None,
         *,
-        learns: bool,
+        zero: Tensor | None = None,
         is_replay: bool,
     ) -> None:
         self.record, self.is_replay = record, is_replay
-        self.learns = learns
+        # Asked before anything learns, and added to the loss, or the compiler would leave it out.
+        self._zero = zero
         self._mask, self._count = mask, count
         self._total: Tensor | None = None
         self._num_draws = 0
@@ -93,8 +94,8 @@ class Event:
 
     def average(self, scalars: list[Float[Tensor, ""]]) -> list[Float[Tensor, ""]]:
         """The means over ranks of what `weighted` was used in, each with the gradient of this rank's own."""
-        if self.learns and torch.compiler.is_compiling():
-            scalars = [scalars[0] + refuse_recomputation(scalars[0].detach()), *scalars[1:]]
+        if self._zero is not None:
+            scalars = [scalars[0] + self._zero, *scalars[1:]]
         if self._total is None:
             return scalars
         own = torch.stack([scalar.detach() for scalar in scalars])
@@ -133,7 +134,8 @@ def one_event(
     # A compiled forward cannot ask whether it is repeated.
     is_replay = learns and not torch.compiler.is_compiling() and is_in_backward()
     record = record_to_repeat(quantizer, z) if is_replay else new_record(z) if learns else None
-    event = Event(mask, count, record, learns=learns, is_replay=is_replay)
+    zero = refuse_recomputation(z.detach()) if learns and torch.compiler.is_compiling() else None
+    event = Event(mask, count, record, zero=zero, is_replay=is_replay)
     is_done = False
     try:
         for number, part in enumerate(parts):
