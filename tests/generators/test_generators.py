@@ -114,9 +114,7 @@ def test_no_index_sees_itself_or_what_comes_after_it(name: str) -> None:
     with torch.no_grad():
         before = generator(indices, label).logits
     order = (
-        list(generator.order)
-        if isinstance(generator, TransformerGenerator)
-        else range(generator.num_places)
+        list(generator.order) if isinstance(generator, TransformerGenerator) else range(generator.num_places)
     )
     flat = indices.view(1, generator.num_places, -1)
     for position, place in enumerate(order):
