@@ -21,6 +21,7 @@ import itertools
 import json
 import math
 import re
+import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ import numpy as np
 from jaxtyping import Int64
 from torch import Tensor
 
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # as a script, from any folder, it finds the tools beside it
 from tools.llamagen_tokens import (
     LLAMAGEN_VOCABULARY,
     NOTES,

@@ -13,6 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # as a script, from any folder, it finds the tools beside it
 from tools.export_tokens import export
 from vq import cli, tokenize
 

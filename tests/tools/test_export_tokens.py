@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import torch
+from commands import environment
 
 from tools.export_tokens import export, main
 from tools.llamagen_tokens import Grid, import_llamagen
@@ -324,3 +327,20 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UsageError, match=r"pyarrow, which is not installed: pip install 'vq\[export\]'"):
         export(tmp_path / "s", "parquet", tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_it_runs_as_a_script_from_any_folder_and_keeps_names_that_are_not_utf8(tmp_path: Path) -> None:
+    # ImageFolder gives such names with their bytes escaped: text that every format can hold.
+    keys = [r"a/x\udce4.png", "a/é \n.png", "a/ok.png", "a/p q.png", "a/p,q.png"]
+    make_store(tmp_path / "s", keys=keys)
+    script = Path(__file__).parents[2] / "tools" / "export_tokens.py"
+    done = subprocess.run(
+        [sys.executable, script, "s", "--to", "webdataset", "--out", "w"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names: list[str] = []
+    for shard in sorted((tmp_path / "w").glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            names += [name.removesuffix(".cls") for name in tar.getnames() if name.endswith(".cls")]
+    assert [unquote(name) for name in names] == keys
