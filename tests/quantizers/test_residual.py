@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from vq.quantizers import (
+    BottleneckQuantizer,
     EMACodebook,
     FiniteScalarQuantizer,
     LearnedCodebook,
     LookupFreeQuantizer,
     NormalInit,
     ResidualQuantizer,
+    RotationTrick,
     VectorQuantizer,
 )
 
@@ -143,3 +145,35 @@ def test_what_is_refused():
     quantizer = ResidualQuantizer(quantizers=[FiniteScalarQuantizer(levels=[5, 5])], depth=2)
     with pytest.raises(ValueError, match="expected a depth in"):
         quantizer.decode_prefix(torch.zeros(1, 2, dtype=torch.int64), 3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        BottleneckQuantizer.example,
+        lambda: VectorQuantizer(codebook=LearnedCodebook.example(), estimator=RotationTrick()),
+    ],
+)
+def test_one_stage_that_needs_the_gradient_of_the_task_gets_it(make):
+    stage = make().double()
+    whole = ResidualQuantizer(quantizers=[stage])
+    z = torch.randn(5, stage.codebook_dim, dtype=torch.float64, requires_grad=True)
+    inputs = [z, *stage.parameters()]
+    expected = torch.autograd.grad(stage(z).quantized.square().sum(), inputs, allow_unused=True)
+    found = torch.autograd.grad(whole(z).quantized.square().sum(), inputs, allow_unused=True)
+    for a, b in zip(found, expected, strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+
+
+def test_stages_in_a_shared_bottleneck_follow_the_chain_rule():
+    stage = BottleneckQuantizer(quantizer=learned(dim=4), dim=3).double().eval()
+    quantizer = ResidualQuantizer(quantizers=[stage], depth=3).eval()
+    z = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    found = torch.autograd.grad(quantizer(z).quantized.sum(), [z, *stage.project_out.parameters()])
+    # Straight-through inside a stage, so that a stage's Jacobian is the product of its two maps.
+    jacobian = stage.project_out.weight @ stage.project_in.weight
+    rest = torch.eye(3, dtype=torch.float64) - jacobian
+    whole = torch.eye(3, dtype=torch.float64) - torch.linalg.matrix_power(rest, 3)
+    torch.testing.assert_close(found[0], (torch.ones(3, dtype=torch.float64) @ whole).expand(5, 3))
+    assert all(gradient.abs().sum() > 0 for gradient in found[1:])
+    assert torch.equal(quantizer.decode(quantizer.encode(z), z.dtype), quantizer(z).quantized)

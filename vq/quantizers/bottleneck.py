@@ -17,8 +17,7 @@ class BottleneckQuantizer(Quantizer):
 
     $q = W_{out} Q(W_{in} z + b_{in}) + b_{out}$. Few channels keep many codes in use: LlamaGen has 8,
     ViT-VQGAN 32, both with `CosineDistance`. The loss is the quantizer's own, in the low dimension; the
-    gradient of the task passes through both maps, which learn from it. Put it around a residual quantizer, not
-    into its stages, around which that gradient passes.
+    gradient of the task passes through both maps, which learn from it.
 
     Source: Yu et al. 2022 (ViT-VQGAN), https://arxiv.org/abs/2110.04627, section 3.2 ("Factorized codes").
 

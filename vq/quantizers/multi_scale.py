@@ -16,7 +16,6 @@ from vq.ops.precision import computed_in
 from vq.ops.reductions import mean_square
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.codebooks import EMACodebook
-from vq.quantizers.residual import check_own_learning
 from vq.quantizers.vector import VectorQuantizer
 from vq.registry import QUANTIZERS
 
@@ -77,7 +76,7 @@ class MultiScaleResidualQuantizer(Quantizer):
                 f"MultiScaleResidualQuantizer: expected a quantizer with one index a vector, got one with the "
                 f"index_shape {quantizer.index_shape}"
             )
-        check_own_learning("MultiScaleResidualQuantizer", [quantizer])
+        _check_own_learning(quantizer)
         if num_convs < 1 or not 0 <= mix <= 1:
             raise ValueError(
                 f"MultiScaleResidualQuantizer: expected num_convs >= 1 and mix in [0, 1], got {num_convs} and "
@@ -274,3 +273,15 @@ def _matrix(mode: str, before: int, after: int) -> Float[Tensor, "{after} {befor
 
 def _spread(images: Bool[Tensor, "n"] | None, size: tuple[int, int]) -> Bool[Tensor, "n _h _w"] | None:
     return None if images is None else images[:, None, None].expand(-1, *size)
+
+
+def _check_own_learning(quantizer: Quantizer) -> None:
+    """Refuses a quantizer that needs the gradient of the task, which does not reach the scales."""
+    if quantizer.needs_task_gradient:
+        estimator = getattr(quantizer, "estimator", None)
+        got = type(quantizer).__name__ + (f" with {type(estimator).__name__}" if estimator else "")
+        raise ValueError(
+            f"MultiScaleResidualQuantizer: expected a quantizer that learns by its own loss, because the gradient of "
+            f"the task goes straight through around it, got {got}, which has no effect or does not learn without it; "
+            f"leave the estimator out, take another quantizer, or put a BottleneckQuantizer around the whole"
+        )

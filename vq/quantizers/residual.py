@@ -23,9 +23,10 @@ class ResidualQuantizer(Quantizer):
 
     The same quantizer given several times is shared: it is one set of parameters, its codebook learns once a
     step, from the vectors of all its stages, and begins or revives codes from those of the first. The gradient
-    of the task goes straight through to `z`, around all stages; only what is learnt by a stage's own loss or
-    statistics moves its codes. So there is no stage that needs the task's gradient: no other estimator than
-    `StraightThrough`, no `GumbelQuantizer`, no `BottleneckQuantizer` (which goes around the whole).
+    of the task passes straight through to `z`, around all stages, if every stage learns by its own loss alone. If
+    one does not (another estimator than `StraightThrough`, a `GumbelQuantizer`, a `BottleneckQuantizer`), the
+    gradient follows the chain rule through the stages instead, and $sg$ above is not applied; for stages that pass
+    it straight through, both are the same.
 
     With scales $s_k$, stage k sees what is left over $s_k$, its code counts $s_k$ times, and its loss
     $s_k^2$ times, which is the same squared difference in the units of z. Lookup-free stages need them:
@@ -47,8 +48,8 @@ class ResidualQuantizer(Quantizer):
             dropout). With more than 0, `decode_prefix` gives what a decoder has learnt to read.
 
     Raises:
-        ValueError: If there are no stages, they do not agree, one needs the gradient of the task, or a scale or
-            rate is out of its range or without effect.
+        ValueError: If there are no stages, they do not agree, or a scale or rate is out of its range or without
+            effect.
 
     Example:
         >>> quantizer = ResidualQuantizer(quantizers=[VectorQuantizer.example()], depth=3)
@@ -88,16 +89,11 @@ class ResidualQuantizer(Quantizer):
                 f"ResidualQuantizer: expected at least two stages for prefixes, got one and prefix_rate={prefix_rate}, "
                 f"which has no effect"
             )
-        check_own_learning("ResidualQuantizer", stages)
         self.scales, self.prefix_rate = None if scales is None else tuple(scales), prefix_rate
         self.stages = nn.ModuleList(stages)
+        self._follows_chain_rule = self.needs_task_gradient
         self.codebook_size, self.codebook_dim = stages[0].codebook_size, stages[0].codebook_dim
         self.index_shape = (len(stages),)
-
-    @property
-    def needs_task_gradient(self) -> bool:
-        """No: it passes around the stages."""
-        return False
 
     @classmethod
     def example(cls) -> "ResidualQuantizer":
@@ -131,7 +127,8 @@ class ResidualQuantizer(Quantizer):
         metrics: dict[str, Tensor] = {}
         for number, stage in enumerate(self.stages):
             output = stage(self._divided(z - total, number), mask)
-            total = total + self._multiplied(output.quantized.detach(), number)
+            code = output.quantized if self._follows_chain_rule else output.quantized.detach()
+            total = total + self._multiplied(code, number)
             if is_cut:  # only then: kept tensors cost memory, and new memory time
                 partial_sums.append(total)
             indices.append(output.indices)
@@ -141,7 +138,7 @@ class ResidualQuantizer(Quantizer):
         if is_cut:
             total = self._cut_some(partial_sums)
         return QuantizeOutput(
-            quantized=replace_value(z, total),
+            quantized=total if self._follows_chain_rule else replace_value(z, total),
             indices=torch.stack(indices, dim=-1),
             loss=torch.stack(losses).mean(),
             metrics=metrics,
@@ -191,20 +188,3 @@ class ResidualQuantizer(Quantizer):
 
     def _stages(self) -> list[Quantizer]:
         return [stage for stage in self.stages if isinstance(stage, Quantizer)]
-
-
-def check_own_learning(place: str, quantizers: Sequence[Quantizer]) -> None:
-    """Refuses quantizers around which the gradient of the task would pass, though they need it.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    for quantizer in quantizers:
-        if quantizer.needs_task_gradient:
-            estimator = getattr(quantizer, "estimator", None)
-            got = type(quantizer).__name__ + (f" with {type(estimator).__name__}" if estimator else "")
-            raise ValueError(
-                f"{place}: expected quantizers that learn by their own loss, because the gradient of the task goes "
-                f"straight through around them, got {got}, which has no effect or does not learn without it; leave "
-                f"the estimator out, take another quantizer, or put a BottleneckQuantizer around the whole"
-            )
