@@ -40,8 +40,9 @@ def test_softmax_sums_and_gradients_equal_the_whole_table():
 def test_the_probabilities_are_those_of_minus_the_squared_distance():
     z, codes, tau = np.random.default_rng(0).normal(size=(7, 3)), np.eye(3), 0.7
     p = softmax(-((z[:, None] - codes) ** 2).sum(-1) / tau, axis=1)
-    arguments = distance_logits(torch.from_numpy(z), torch.from_numpy(codes), tau)
-    entropies, distribution = softmax_sums(*arguments, torch.ones(7, dtype=torch.float64))
+    scaled, bias = distance_logits(torch.from_numpy(z), torch.from_numpy(codes), tau)
+    weight = torch.ones(7, dtype=torch.float64)
+    entropies, distribution = softmax_sums(scaled, torch.from_numpy(codes), bias, weight)
     assert entropies.item() == pytest.approx(scipy_entropy(p, axis=1).sum())
     np.testing.assert_allclose(distribution, p.sum(0))
 
@@ -49,7 +50,8 @@ def test_the_probabilities_are_those_of_minus_the_squared_distance():
 def test_moving_z_towards_its_code_lowers_the_entropy():
     # With plus the distance, as some have it, it would rise.
     codes, z = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.3]], requires_grad=True)
-    softmax_sums(*distance_logits(z, codes, 1.0), torch.ones(1))[0].backward()
+    scaled, bias = distance_logits(z, codes, 1.0)
+    softmax_sums(scaled, codes, bias, torch.ones(1))[0].backward()
     assert z.grad > 0  # towards the code at 0 is downhill
 
 

@@ -9,7 +9,7 @@ import vq.ops.distance
 from vq.ops.affinity import closest_vector, draw_by_affinity, log_affinity
 from vq.ops.backpropagation import choose_with_soft_gradient
 from vq.ops.contrast import contrast
-from vq.ops.distance import largest_product, nearest_code
+from vq.ops.distance import centred, largest_product, nearest_code
 from vq.ops.entropy import distance_logits, softmax_sums
 from vq.ops.kmeans import k_means
 from vq.ops.two_samples import precision_and_recall
@@ -149,7 +149,9 @@ class TestFormulasOfDifferences:
         results = []
         for z, codes in ((sets[0].double(), sets[1].double()), sets[2:]):
             leaves = z.clone().requires_grad_(), codes.clone().requires_grad_()
-            entropies, distribution = softmax_sums(*distance_logits(*leaves, 2.0), z.new_ones(len(z)))
+            moved, moved_codes = centred(*leaves)
+            scaled, bias = distance_logits(moved, moved_codes, 2.0)
+            entropies, distribution = softmax_sums(scaled, moved_codes, bias, z.new_ones(len(z)))
             weight = torch.linspace(0, 1, len(codes), dtype=z.dtype)
             gradients = torch.autograd.grad(entropies + (distribution * weight).sum(), leaves)
             results.append([x.double() for x in (entropies, distribution, *gradients)])

@@ -65,6 +65,14 @@ def common_centre(codes: Float[Tensor, "size dim"]) -> Float[Tensor, "dim"]:
     return torch.where(mean.isfinite(), mean, 0.0)
 
 
+def centred(
+    z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"]
+) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "size dim"]]:
+    """Vectors and codes relative to the codes' `common_centre`."""
+    centre = common_centre(codes)
+    return z - centre, codes - centre
+
+
 @torch.library.custom_op(
     "vq::nearest_code", mutates_args=(), schema="(Tensor z, Tensor codebook, bool by_distance=True) -> Tensor"
 )

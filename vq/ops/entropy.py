@@ -11,8 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vq.ops.distance import common_centre
-
 # Elements of one tile of probabilities; a backward keeps three of them (4 MiB each in float32).
 CPU_TILE = 2**20
 GPU_TILE = 2**24
@@ -65,16 +63,13 @@ def softmax_sums(
 
 def distance_logits(
     z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"], temperature: float
-) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "size dim"], Float[Tensor, "size"]]:
-    r"""The first three arguments of `softmax_sums` for $p = softmax(- |z - e_k|^2 / \tau)$.
+) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "size"]]:
+    r"""What `softmax_sums` takes with these codes for $p = softmax(- |z - e_k|^2 / \tau)$: scaled vectors and a bias.
 
     The sign is *minus* the distance: the nearest code is the most probable one. $|z|^2$, which all codes
-    share, is left out, and vectors and codes are relative to the codes' common centre, as a mean that they share
-    would cost digits.
+    share, is left out. A mean that vectors and codes share costs digits: subtract it before (`centred`).
     """
-    centre = common_centre(codes)
-    moved = codes - centre
-    return (z - centre) * (2 / temperature), moved, -moved.square().sum(dim=-1) / temperature
+    return z * (2 / temperature), -codes.square().sum(dim=-1) / temperature
 
 
 def bit_distribution_sum(

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vq.ops.distance import nearest_code
+from vq.ops.distance import centred, nearest_code
 from vq.ops.entropy import distance_logits
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.regularisers import divergence_from_uniform
@@ -169,8 +169,9 @@ class SoftmaxQuantizer(Quantizer):
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         vectors, codes = z.reshape(-1, self.codebook_dim), self.codes.to(z.dtype)
         indices = nearest_code(vectors, codes)
-        scaled, moved, bias = distance_logits(vectors, codes, self.temperature * math.sqrt(self.codebook_dim))
-        probabilities = F.linear(scaled, moved, bias).softmax(dim=1)
+        moved, moved_codes = centred(vectors, codes)
+        scaled, bias = distance_logits(moved, moved_codes, self.temperature * math.sqrt(self.codebook_dim))
+        probabilities = F.linear(scaled, moved_codes, bias).softmax(dim=1)
         if self.is_straight_through or not self.training:
             quantized = _hard_mixture(probabilities, indices, codes)
         else:

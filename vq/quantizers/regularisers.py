@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vq.distributed import all_reduce_sum_with_gradient
+from vq.ops.distance import centred
 from vq.ops.entropy import (
     bit_distribution_sum,
     bit_entropy,
@@ -174,8 +175,9 @@ class EntropyRegulariser(Regulariser):
         across_ranks: bool,
     ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
         """See `Regulariser`."""
-        scaled, moved, bias = distance_logits(z, codes, self.temperature)
-        sample, codebook = softmax_entropies(scaled, moved, bias, mask, across_ranks=across_ranks)
+        z, codes = centred(z, codes)
+        scaled, bias = distance_logits(z, codes, self.temperature)
+        sample, codebook = softmax_entropies(scaled, codes, bias, mask, across_ranks=across_ranks)
         loss = self.weight * (sample - self.diversity_weight * codebook)
         return loss, {"sample_entropy": sample.detach(), "codebook_entropy": codebook.detach()}
 
