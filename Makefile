@@ -30,8 +30,11 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	@touch $(READY)
 
+# Two workers with one thread each; `make test WORKERS=0` runs everything in one process.
+WORKERS ?= 2
+
 test: lint types $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -41,7 +44,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal
 
 league: $(READY)
 	$(BIN)/python -m pytest -m league tests/league
