@@ -46,21 +46,24 @@ def add_run(parser: argparse.ArgumentParser, *, exists: bool = False) -> None:
 
     Args:
         parser: Gets the arguments.
-        exists: Whether the command is about a run that exists: CONFIG may then be left out, see
-            `vq.run_config.config_for`.
+        exists: Whether the command is always about a run that exists, with which CONFIG must agree; see
+            `vq.run_config`.
     """
     parser.add_argument("name", metavar="NAME", help="the run; everything is written to work_dirs/NAME")
+    default = "the config that the run was trained with, its overrides included"
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        help="a page such as configs/fsq/1000_emoji.py; default: "
+        + (
+            f"{default}. One that differs from it in data, tokenizer or generator is refused"
+            if exists
+            else f"for a run that exists (--auto-resume, --load-from), {default}"
+        ),
+    )
     if exists:
-        parser.add_argument(
-            "config",
-            metavar="CONFIG",
-            nargs="?",
-            help="a page such as configs/fsq/1000_emoji.py; default: the config that the run was trained with, its "
-            "overrides included. One that differs from it in data, tokenizer or generator is refused",
-        )
         add_as_given(parser)
-    else:
-        parser.add_argument("config", metavar="CONFIG", help="a page such as configs/fsq/1000_emoji.py")
     add_config_changes(parser)
 
 

@@ -60,6 +60,26 @@ def config_for(
     return tree
 
 
+def config_to_continue(name: str, run: Path, checkpoint: str | None) -> Path:
+    """The config of a training that continues without CONFIG: the run's own, else that of the checkpoint.
+
+    Args:
+        name: NAME as it was given.
+        run: Its folder.
+        checkpoint: What `--load-from` names, if anything.
+
+    Raises:
+        UsageError: If there is neither.
+    """
+    source = own_config_file(run, [checkpoint] if checkpoint else [])
+    if source is None:
+        raise cli.UsageError(
+            f"{run}: expected a CONFIG, since there is no run of this name to continue (no config.json in it); begin it "
+            f"with python -m vq.train {name} CONFIG{cli.known_runs(name)}"
+        )
+    return source
+
+
 def own_config_file(run: Path | None, weights: Sequence[str] = ()) -> Path | None:
     """The `config.json` of a run or of its newest checkpoint, else that beside the last weights; None if none."""
     folders = [] if run is None else [run, *_checkpoints(run)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vq import cli
 from vq import config as configs
+from vq.run_config import config_to_continue
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -23,7 +24,8 @@ def arguments() -> argparse.ArgumentParser:
         "train",
         "Trains the tokenizer (or the generator) of CONFIG and writes everything to work_dirs/NAME. "
         "Several processes: torchrun --standalone --nproc-per-node=auto -m vq.train NAME CONFIG",
-        "python -m vq.train fsq/1000_emoji configs/fsq/1000_emoji.py --override .trainer.max_steps:200",
+        "python -m vq.train fsq/1000_emoji configs/fsq/1000_emoji.py --override .trainer.max_steps:200\n"
+        "  python -m vq.train fsq/1000_emoji --auto-resume",
     )
     cli.add_run(parser)
     cli.add_machine(parser)
@@ -63,7 +65,8 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Runs the command; returns the scores of the last validation."""
     args = arguments().parse_args(argv)
-    run, config = cli.run_directory(args.name), cli.load_config(args)
+    run = cli.run_directory(args.name)
+    config = cli.load_config(args, args.config or config_to_continue(args.name, run, args.load_from))
 
     from vq.engine.ending import StopRequest
     from vq.engine.launch import launched, open_log

@@ -140,3 +140,26 @@ def test_a_config_of_other_weights_is_refused_by_inference(folder: Path) -> None
     command = ["inference", "page.py", "mine/val/val_0.png", "--load-model-from", "work_dirs/own"]
     assert ".tokenizer.encoder.num_blocks: 2 instead of 1" in refused(*command)
     accepted(*command, "--override", ".tokenizer.encoder.num_blocks:1", ".tokenizer.decoder.num_blocks:1")
+
+
+def test_a_training_continues_with_its_own_config(folder: Path) -> None:
+    longer = ["--override", ".trainer.max_steps:3"]
+    page = (folder / "work_dirs/own/config.py").read_text()
+    said = accepted("train", "own", "--auto-resume", "--dry-run", *longer)
+    assert "plan: 3 steps of 8 images" in said
+    assert "epochs of 9 images" in said  # of the run, not of the page
+    said = accepted("train", "own", "--auto-resume", *longer)
+    assert "2 steps are done" in said
+    assert "step 3/3" in said
+    assert (folder / "work_dirs/own/config.py").read_text() == page
+    accepted("train", "copy", "--load-from", "work_dirs/own/checkpoints/iter_2")
+    assert json.loads((folder / "work_dirs/copy/config.json").read_text())["trainer"]["max_steps"] == 2
+    assert "already holds a trained run; continue it with --auto-resume" in refused("train", "own")
+
+
+@pytest.mark.parametrize("words", [[], ["--auto-resume"], ["--dry-run"], ["--auto-resume", "--dry-run"]])
+def test_a_training_without_a_config_needs_a_run(folder: Path, words: list[str]) -> None:
+    said = refused("train", "ownn", *words)
+    assert "expected a CONFIG, since there is no run of this name" in said
+    assert "did you mean 'own'" in said
+    assert not (folder / "work_dirs/ownn").exists()
