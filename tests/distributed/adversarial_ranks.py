@@ -1,5 +1,8 @@
 """Run by test_adversarial_ranks.py: an adversarial step on two ranks moves both networks as one process does.
 
+Everything is in float64, and SGD hands rounding on without enlarging it: 1e-9 is far above what sums in another
+order differ by on any processor, and far below any wrong mean.
+
 Both ranks are forked from this process after it has computed what one process does.
 """
 
@@ -110,8 +113,8 @@ def compare(name: str, results: Results, expected: Results, shard: slice) -> Non
         torch.testing.assert_close(
             value,
             wanted,
-            atol=2e-6,
-            rtol=1e-4,
+            atol=1e-9,
+            rtol=1e-9,
             msg=lambda m, k=key: f"{name}: {k} is not that of one process: {m}",
         )
 
@@ -134,6 +137,7 @@ def run_rank(rank: int, store: str, expected: dict[str, Results]) -> None:
 def main() -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
     expected = {"batch norm": of_batch_norm(slice(0, BATCH))}
     expected |= {f"step {accumulate}": of_step(0, 1, accumulate) for accumulate in (1, 2)}
     with tempfile.TemporaryDirectory() as folder:

@@ -46,13 +46,13 @@ def test_layers_keep_the_variance() -> None:
 
 
 def test_deviation_of_groups() -> None:
-    x = torch.randn(8, 3, 4, 4)
+    x = torch.randn(8, 3, 4, 4, dtype=torch.float64)
     found = _deviation(x)
     assert found.shape == (8, 1, 4, 4)
     for group in range(2):
-        members = x.numpy().astype(np.float64)[group::2]  # of two groups, every second image
+        members = x.numpy()[group::2]  # of two groups, every second image
         wanted = np.sqrt(members.var(axis=0) + 1e-8).mean()
-        np.testing.assert_allclose(found[group::2].numpy(), wanted, rtol=1e-5)
+        np.testing.assert_allclose(found[group::2].numpy(), wanted, rtol=1e-9)
     assert _deviation(x[:1]).abs().max() < 1e-3  # alone, nothing differs
     assert _deviation(x[:6]).flatten(1)[:, 0].unique().numel() == 2  # six images are two groups of three
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq import distributed
+from vq.ops.precision import at_least_float32
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
@@ -30,7 +31,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         """Features to features of the same shape; in training it also moves the running statistics."""
         if not self.training or distributed.world_size() == 1:
             return super().forward(x)
-        values = x.float()
+        values = at_least_float32(x)
         count = values.new_tensor([values.numel() / values.shape[1]])
         total = _sum_over_ranks(torch.cat([values.sum(dim=(0, 2, 3)), count]))
         mean, count = total[:-1] / total[-1], total[-1]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vq.layers.equalized import EqualizedConv2d, EqualizedLinear
 from vq.networks.sizes import check_counts
+from vq.ops.precision import at_least_float32
 from vq.registry import DISCRIMINATORS
 
 GROUP = 4
@@ -105,7 +106,7 @@ def _deviation(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
     """How much the images of a group differ: one number a group, laid out as a channel."""
     batch, _, height, width = x.shape
     size = next(n for n in range(min(GROUP, batch), 0, -1) if batch % n == 0)
-    groups = x.float().reshape(size, batch // size, *x.shape[1:])
+    groups = at_least_float32(x).reshape(size, batch // size, *x.shape[1:])
     variance = (groups - groups.mean(dim=0)).square().mean(dim=0)
     deviation = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3)).to(x.dtype)
     return deviation.repeat(size).reshape(batch, 1, 1, 1).expand(batch, 1, height, width)
