@@ -335,7 +335,8 @@ class _Page:
         try:
             self.tree = ast.parse(text, filename=str(file))
         except SyntaxError as error:
-            raise ConfigError(f"{file}:{error.lineno}: not valid Python: {error.msg}") from None
+            line = "" if error.lineno is None else f":{error.lineno}"
+            raise ConfigError(f"{file}{line}: not valid Python: {error.msg}") from None
         except (ValueError, RecursionError, MemoryError) as error:  # a null byte, a thousand brackets
             raise ConfigError(f"{file}: not valid Python: {error}") from None
 

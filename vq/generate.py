@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,6 @@ def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
         config,
         {"guidance": args.cfg, "temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p},
     )
-    _check_sampling(sampling)
     wanted = generation.plan(classes, num=args.num, num_per_class=args.num_per_class)
     folder = args.out or run / "generated" / weights.parent.name
     progress = PassProgress("generate", len(wanted))
@@ -102,16 +101,6 @@ def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
         )
     logger.info("wrote %d pictures and %s", len(wanted), picture)
     return picture
-
-
-def _check_sampling(sampling: Mapping[str, Any]) -> None:
-    """Refuses values out of range before a folder is begun with them."""
-    from vq.generators.sampling import ConstantGuidance, Sampler
-
-    guidance = sampling.get("guidance", 1.0)
-    if isinstance(guidance, int | float):
-        guidance = ConstantGuidance(float(guidance))
-    Sampler(**{**sampling, "guidance": guidance})
 
 
 if __name__ == "__main__":

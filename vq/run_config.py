@@ -74,8 +74,8 @@ def config_to_continue(name: str, run: Path, checkpoint: str | None) -> Path:
     source = own_config_file(run, [checkpoint] if checkpoint else [])
     if source is None:
         raise cli.UsageError(
-            f"{run}: expected a CONFIG, since there is no run of this name to continue (no config.json in it); begin it "
-            f"with python -m vq.train {name} CONFIG{cli.known_runs(name)}"
+            f"{run}: expected a CONFIG, since there is no run of this name to continue (no config.json in it); "
+            f"begin it with python -m vq.train {name} CONFIG{cli.known_runs(name)}"
         )
     return source
 
@@ -189,6 +189,9 @@ def _refuse_or_say(
 
 def _nothing_to_use(args: argparse.Namespace, run: Path | None, weights: Sequence[str]) -> str:
     if weights:
+        from vq.tokenizers.checkpoint import find_weights
+
+        find_weights(weights[-1])  # says so if there are none
         return f"{weights[-1]}: there is no config.json beside these weights; give the page they belong to as CONFIG"
     return (
         f"{run}: there is no run of this name (no config.json in it); train it first with python -m vq.train "

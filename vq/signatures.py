@@ -25,16 +25,17 @@ _NO_ARGUMENTS = ("ABC", "object", "nn.Module", "torch.nn.Module", "Generic[T]") 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The argument names of a class or function, in order, those without a default, and the annotations."""
+    """The argument names of a class or function, in order, those without a default, the annotations and the module."""
 
     names: tuple[str, ...]
     required: tuple[str, ...]
     annotations: Mapping[str, ast.expr] = field(default_factory=dict)
+    module: str = ""
 
     def expected(self, name: str, value: object) -> str | None:
         """The annotation of an argument in words, if a plain value contradicts it; None if it fits or nothing tells."""
         annotation = self.annotations.get(name)
-        if annotation is None or _fits(annotation, value):
+        if annotation is None or _fits(annotation, value, self.module):
             return None
         return ast.unparse(annotation)
 
@@ -81,10 +82,10 @@ def _signature_of(definition: _Definition | None) -> Signature | None:
     if definition is None:
         return None
     if isinstance(definition.node, ast.FunctionDef):
-        return _from_arguments(definition.node.args, skip=0)
+        return _from_arguments(definition.node.args, definition.module, skip=0)
     for item in definition.node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return _from_arguments(item.args, skip=1)
+            return _from_arguments(item.args, definition.module, skip=1)
         if isinstance(item, ast.FunctionDef) and item.name == "__new__":
             return None
     if any("dataclass" in ast.unparse(decorator) for decorator in definition.node.decorator_list):
@@ -101,7 +102,7 @@ def _signature_of(definition: _Definition | None) -> Signature | None:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
         }
         required = tuple(name for name, default in fields.items() if default is None)
-        return Signature(tuple(fields), required, annotations)
+        return Signature(tuple(fields), required, annotations, definition.module)
     return _inherited(definition)
 
 
@@ -114,7 +115,7 @@ def _inherited(definition: _Definition) -> Signature | None:
     return Signature((), ())
 
 
-def _from_arguments(arguments: ast.arguments, *, skip: int) -> Signature | None:
+def _from_arguments(arguments: ast.arguments, module: str, *, skip: int) -> Signature | None:
     if arguments.kwarg is not None:
         return None
     positional = [a.arg for a in arguments.posonlyargs + arguments.args][skip:]
@@ -125,10 +126,10 @@ def _from_arguments(arguments: ast.arguments, *, skip: int) -> Signature | None:
     names = tuple(positional + [a.arg for a in arguments.kwonlyargs])
     everything = arguments.posonlyargs + arguments.args + arguments.kwonlyargs
     annotations = {a.arg: a.annotation for a in everything if a.annotation is not None}
-    return Signature(names, tuple(required), annotations)
+    return Signature(names, tuple(required), annotations, module)
 
 
-def _fits(annotation: ast.expr, value: object) -> bool:
+def _fits(annotation: ast.expr, value: object, module: str) -> bool:
     """Whether a plain value may have this annotation; True where the annotation says nothing about plain values."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         annotation = ast.parse(annotation.value, mode="eval").body
@@ -137,14 +138,25 @@ def _fits(annotation: ast.expr, value: object) -> bool:
     if isinstance(value, Mapping) and "type" in value:
         return True  # what is built of it is seen later
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
-        return _fits(annotation.left, value) or _fits(annotation.right, value)
+        return _fits(annotation.left, value, module) or _fits(annotation.right, value, module)
     if isinstance(annotation, ast.Subscript):
-        return _fits_subscript(annotation, value)
-    name = annotation.id if isinstance(annotation, ast.Name) else ""
-    return name not in _PLAIN_TYPES or type(value) in _PLAIN_TYPES[name]
+        return _fits_subscript(annotation, value, module)
+    name = ast.unparse(annotation)
+    if name in _PLAIN_TYPES:
+        return type(value) in _PLAIN_TYPES[name]
+    return not _is_part(name, module)
 
 
-def _fits_subscript(annotation: ast.Subscript, value: object) -> bool:
+def _is_part(name: str, module: str) -> bool:
+    """Whether an annotation names a class of a part, for which a config has dict(type=...)."""
+    if name in ("nn.Module", "torch.nn.Module"):
+        return True
+    found = _find(module, name) if name.isidentifier() else None
+    is_ours = found is not None and found.module.partition(".")[0] == module.partition(".")[0]
+    return is_ours and found is not None and isinstance(found.node, ast.ClassDef)
+
+
+def _fits_subscript(annotation: ast.Subscript, value: object, module: str) -> bool:
     name = annotation.value.id if isinstance(annotation.value, ast.Name) else ""
     inner = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
     if name == "Literal":
@@ -157,10 +169,12 @@ def _fits_subscript(annotation: ast.Subscript, value: object) -> bool:
             isinstance(inner[-1], ast.Constant) and inner[-1].value is Ellipsis
         )
         if is_fixed:
-            return len(value) == len(inner) and all(map(_fits, inner, value))
-        return all(_fits(inner[0], item) for item in value)
+            return len(value) == len(inner) and all(
+                _fits(each, item, module) for each, item in zip(inner, value, strict=True)
+            )
+        return all(_fits(inner[0], item, module) for item in value)
     if name in _MAPPINGS:
-        return isinstance(value, Mapping) and all(_fits(inner[-1], item) for item in value.values())
+        return isinstance(value, Mapping) and all(_fits(inner[-1], item, module) for item in value.values())
     return True
 
 

@@ -157,24 +157,18 @@ def _plan(args: argparse.Namespace, run: Path, config: "Config", machine: "Machi
     """Builds all parts, trains nothing, writes nothing."""
     from vq import distributed
     from vq.engine import assemble
-    from vq.engine.class_names import check_class_names
     from vq.engine.trainer import logger
 
     tree = config.to_dict()
-    model = assemble.make_model(tree, seed=DEFAULT_SEED if args.seed is None else args.seed)
+    seed = DEFAULT_SEED if args.seed is None else args.seed
+    model = assemble.make_model(tree, seed=seed)
     frozen = assemble.make_frozen_tokenizer(tree) if "generator" in tree else None
     step = assemble.make_step(tree, model, autocast=args.autocast, frozen_tokenizer=frozen)
-    assemble.make_evaluator(tree, frozen_tokenizer=frozen)
-    assemble.make_checkpointer(tree, run)
-    loaders = {name: assemble.make_loader(tree, name) for name in ("train_data", "val_data")}
-    for name, loader in loaders.items():
-        assemble.check_data(model, frozen, loader, name)
-    check_class_names(model, *(loader.dataset.class_names for loader in loaders.values()))
-    train = loaders["train_data"]
+    assemble.make_trainer(tree, run, step, machine, seed=seed, frozen_tokenizer=frozen)
+    train, val = (assemble.make_loader(tree, name) for name in ("train_data", "val_data"))
     local = train.batch_size // distributed.world_size() // step.accumulate
     max_steps = tree["trainer"]["max_steps"]
     epochs = max_steps * train.batch_size / train.num_samples
-    logger.info("%s", machine)
     if frozen is None:
         lines = assemble.describe(tree, image_size=train.image_size, batch=local, autocast=args.autocast)
     else:
@@ -190,7 +184,7 @@ def _plan(args: argparse.Namespace, run: Path, config: "Config", machine: "Machi
         step.accumulate,
         epochs,
         train.num_samples,
-        loaders["val_data"].num_samples,
+        val.num_samples,
         tree["evaluator"].get("every", 1000),
         tree["checkpointer"]["every"],
         run,

@@ -195,3 +195,43 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused(once: Path, empty: Path)
     assert "6 steps are done" in said
     kept = {p.name for p in newest.parent.iterdir()}
     assert {"iter_8", "iter_8.replaced_1"} <= kept  # nothing is lost, not even what is damaged
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (".tokenizer.quantizer:None", "tokenizer.quantizer: expected Quantizer, got None"),
+        (".tokenizer.quantizer::FSQ", "tokenizer.quantizer: expected Quantizer, got 'FSQ'"),
+        (".tokenizer.encoder:[]", "tokenizer.encoder: expected nn.Module, got []"),
+        (".tokenizer.quantizer:dict(levels=[3])", "expected Quantizer, got {'levels': [3]}"),
+        (".evaluator.metrics:[3]", "evaluator.metrics: expected Sequence[Metric], got [3]"),
+        (".train_data.transforms:[3]", "train_data.transforms: expected Sequence[Transform], got [3]"),
+        (".train_step.losses:dict(l1=None)", "train_step.losses: expected Mapping[str, Loss]"),
+        (".train_step.accumulate:3", "divisible by 1 rank(s) x 3 micro-batch(es)"),
+        (".train_step.max_gradient_norm:0.0", "max_gradient_norm: expected a number above 0 or None, got 0"),
+        (
+            ".train_step.max_gradient_norm:-1.0",
+            "max_gradient_norm: expected a number above 0 or None, got -1",
+        ),
+        (".trainer.log_every:0", "log_every=0"),
+        (".trainer.max_minutes:-1.0", "max_minutes: expected a number above 0 or None, got -1"),
+        (".evaluator.num_grid_images:0", "expected every and num_grid_images of at least 1"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_training_would(change: str, words: str, empty: Path) -> None:
+    assert words in refused("train", "x", TINY, "--dry-run", "--override", change)
+    assert not list(empty.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "x", TINY, "--device", ""], "--device '': expected cuda, cpu"),
+        (["train", "x", "nul.py"], "nul.py: not valid Python: source code string cannot contain null bytes"),
+        (["test", "x", "--load-model-from", "nowhere"], "nowhere: there is no such file or folder"),
+        (["tokenize", "run", "--out", "/proc/x"], "/proc/x: cannot be read or written"),
+    ],
+)
+def test_the_message_names_the_cause(arguments: list[object], words: str, trained: Path) -> None:
+    (trained / "nul.py").write_bytes(b"x = 1\0\n")
+    assert words in refused(*map(str, arguments))

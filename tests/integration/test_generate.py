@@ -93,6 +93,20 @@ def test_what_cannot_be_is_refused_before_any_work(folder: Path, monkeypatch: py
     monkeypatch.chdir(folder)
     wrong = refused("generate", "writer", "page.py", "--classes", "4")
     assert "--classes: expected numbers in [0, 4), got [4]" in wrong
+    for words, expected in (
+        ("--top-k -1", "top_k: expected a whole number of at least 1, got -1"),
+        ("--top-p 2", "top_p: expected a number in (0, 1], got 2.0"),
+        ("--temperature nan", "temperature: expected a finite number of at least 0, got nan"),
+        ("--cfg -1", "expected a finite scale of at least 0, got -1.0"),
+        ("--override .evaluator.sampling:dict(nope=1)", "evaluator.sampling: "),
+        ("--out /", "expected a folder with a name"),
+    ):
+        assert expected in refused("generate", "writer", *words.split())
+    assert not (folder / "work_dirs/writer/generated").exists()
+    wrong = refused("train", "x", "page.py", "--dry-run", "--override", ".evaluator.sampling:dict(top_k=-1)")
+    assert "top_k: expected a whole number" in wrong
+    for words in ("--tokenize", "--visual image"):
+        assert "the page trains a generator" in refused("val", "writer", *words.split())
     assert "has no section generator" in refused("generate", "run", str(TINY))
     nowhere = refused("train", "x", "page.py", "--config-options", "it_state_dict::work_dirs/nowhere")
     assert "work_dirs/nowhere" in nowhere

@@ -212,9 +212,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(read_regular(directory / MANIFEST, most=_MOST_MANIFEST).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise TokenStoreError(
-            f"{place}: expected a finished token store with {MANIFEST}: {printable(str(error))}; make one with "
-            f"python -m vq.tokenize NAME CONFIG"
+            f"{place}: expected a finished token store with {MANIFEST}, got: {printable(reason)}; make one with "
+            f"python -m vq.tokenize NAME"
         ) from error
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:

@@ -27,6 +27,7 @@ from vq.engine.tokenization import fingerprint
 from vq.engine.trainer import Trainer
 from vq.engine.tuning import Tuning, networks_of
 from vq.generators import Generator
+from vq.generators.sampling import sampler_of
 from vq.ops.keyed import seeded, stable_hash
 from vq.registry import ConfigError, build, build_value, resolve, shown
 from vq.tokenizers import Tokenizer
@@ -160,10 +161,18 @@ def _check_store(
 
 
 def make_sampling(config: Tree, changes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How the page's evaluator samples, with some values changed; None changes nothing."""
+    """How the page's evaluator samples, with some values changed; None changes nothing.
+
+    Raises:
+        ConfigError: If a setting does not exist, or its value is out of range.
+    """
     node = section(config, "evaluator").get("sampling") or {}
     given = {name: value for name, value in changes.items() if value is not None}
     sampling: dict[str, Any] = build_value({**node, **given}, path="evaluator.sampling")
+    try:
+        sampler_of(**sampling)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"evaluator.sampling: {error}") from error
     return sampling
 
 

@@ -45,12 +45,14 @@ class Evaluator:
         num_grid_images: How many fixed images the reconstruction grid shows.
 
     Raises:
-        ValueError: If `every` is below 1.
+        ValueError: If `every` or `num_grid_images` is below 1.
     """
 
     def __init__(self, *, metrics: Sequence[Metric], every: int = 1000, num_grid_images: int = 16) -> None:
-        if every < 1:
-            raise ValueError(f"every: expected at least 1 step, got {every}")
+        if every < 1 or num_grid_images < 1:
+            raise ValueError(
+                f"expected every and num_grid_images of at least 1, got {every} and {num_grid_images}"
+            )
         self.metrics, self.every, self.num_grid_images = list(metrics), every, num_grid_images
         share_features(self.metrics)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vq import distributed
 from vq.data import read_image
-from vq.engine.sample_folder import claim, finish, note_hashes, read_hashes
+from vq.engine.sample_folder import SampleFolderError, claim, finish, note_hashes, read_hashes
 from vq.engine.tokenization import fingerprint
 from vq.files import sha256_of
 from vq.generators import Generator
@@ -107,6 +107,8 @@ def write_images(
         SampleFolderError: On every rank, if the folder holds pictures of other settings or of another origin.
     """
     folder = folder.resolve()
+    if not folder.name:
+        raise SampleFolderError(f"{folder}: expected a folder with a name, which the grid beside it gets too")
     picture = folder.with_name(f"{folder.name}_grid.png")
     device = next(generator.parameters()).device
     record = {

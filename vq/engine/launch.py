@@ -73,7 +73,7 @@ def launched(
     """
     if not timeout > 0:
         raise LaunchError(f"--timeout: expected seconds above 0, got {timeout:g}")
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     local_rank, world_size = _number("LOCAL_RANK", 0), _number("WORLD_SIZE", 1)
     if kind == "cuda":
         kind = f"cuda:{local_rank}"
@@ -128,7 +128,7 @@ def _number(variable: str, default: int) -> int:
 
 def _check_device(kind: str, given: str | None) -> None:
     """Refuses a device on which no tensor can be made."""
-    place = f"--device {printable(given)}" if given else f"device {kind}"
+    place = f"device {kind}" if given is None else f"--device {printable(given) or repr(given)}"
     try:
         if torch.device(kind).type == "meta":
             raise LaunchError(f"{place}: it computes nothing; use cuda or cpu")
@@ -169,7 +169,7 @@ def open_log(path: Path | None, *, is_held: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, encoding="utf-8", delay=is_held))
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(_Lines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         is_file = isinstance(handler, logging.FileHandler)
         root.addHandler(_Held(handler) if is_file and is_held else handler)
 
@@ -180,6 +180,23 @@ def release_log() -> None:
     for held in [handler for handler in root.handlers if isinstance(handler, _Held)]:
         root.removeHandler(held)
         root.addHandler(held.let_go())
+
+
+class _Lines(logging.Formatter):
+    """Shows names and errors from outside as text: they cannot begin a line or command the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, or lines where a message of this project has several."""
+        if isinstance(record.args, tuple):
+            record = logging.makeLogRecord({**vars(record), "args": tuple(map(_as_text, record.args))})
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
+def _as_text(argument: object) -> object:
+    """What a message of several lines holds stays on its lines; a name or a path becomes one line."""
+    if isinstance(argument, UserError):
+        return str(argument)
+    return printable(str(argument)) if isinstance(argument, str | Path | BaseException) else argument
 
 
 class _Held(logging.handlers.MemoryHandler):

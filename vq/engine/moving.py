@@ -25,11 +25,16 @@ class Mover:
         optimizer: Over the parameters; its rates are those of factor 1.
         schedule: The factor of the learning rates.
         max_gradient_norm: The gradient's 2-norm is clipped to this; None to leave it.
+
+    Raises:
+        ValueError: If `max_gradient_norm` is not above 0.
     """
 
     def __init__(
         self, *, optimizer: Optimizer, schedule: Schedule, max_gradient_norm: float | None = None
     ) -> None:
+        if max_gradient_norm is not None and not max_gradient_norm > 0:
+            raise ValueError(f"max_gradient_norm: expected a number above 0 or None, got {max_gradient_norm}")
         self.optimizer, self.schedule, self.max_gradient_norm = optimizer, schedule, max_gradient_norm
         self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]

@@ -14,6 +14,7 @@ from vq.engine.evaluator import Evaluation
 from vq.engine.generation import generate_images
 from vq.engine.proposal import tokens_of
 from vq.generators import Generator
+from vq.generators.sampling import sampler_of
 from vq.layers.modes import evaluating
 from vq.metrics import Metric, SetMetric, share_features
 from vq.ops.images import grid, to_signed_unit, to_uint8
@@ -42,8 +43,8 @@ class ProposalEvaluator:
         seed: Of what is generated.
 
     Raises:
-        ValueError: If `every` is below 1, there are metrics and nothing for them to see, or a metric is one of
-            reconstructions.
+        ValueError: If `every` or `num_grid_images` is below 1, there are metrics and nothing for them to see, a metric
+            is one of reconstructions, or a setting of `sampling` is out of range.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class ProposalEvaluator:
         num_grid_images: int = 10,
         seed: int = 0,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every: expected at least 1 step, got {every}")
+        if every < 1 or num_grid_images < 1:
+            raise ValueError(
+                f"expected every and num_grid_images of at least 1, got {every} and {num_grid_images}"
+            )
         if bool(metrics) != (num_generated > 0):
             raise ValueError(
                 f"expected metrics and num_generated together, got {len(metrics)} metrics and "
@@ -71,6 +74,7 @@ class ProposalEvaluator:
                     f"PrecisionRecall, InceptionScore), got {type(metric).__name__}, which scores reconstructions; a "
                     f"generated image has no original to compare it with, so leave it out"
                 )
+        sampler_of(**(sampling or {}))  # wrong settings are refused before any training
         self.tokenizer, self.sampling = tokenizer, dict(sampling or {})
         self.metrics = [metric for metric in metrics if isinstance(metric, SetMetric)]
         share_features(self.metrics)

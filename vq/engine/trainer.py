@@ -75,7 +75,7 @@ class Trainer:
         max_minutes: End the run at the first log step after so long, whatever the step; None for no limit.
 
     Raises:
-        ValueError: If max_steps or log_every is below 1.
+        ValueError: If max_steps or log_every is below 1, or max_minutes not above 0.
     """
 
     def __init__(
@@ -94,6 +94,8 @@ class Trainer:
     ) -> None:
         if max_steps < 1 or log_every < 1:
             raise ValueError(f"expected at least 1, got max_steps={max_steps}, log_every={log_every}")
+        if max_minutes is not None and not max_minutes > 0:
+            raise ValueError(f"max_minutes: expected a number above 0 or None, got {max_minutes}")
         self.train_step, self.batches, self.callback = train_step, batches, callback
         self.checkpointer, self.evaluator, self.val_data = checkpointer, evaluator, val_data
         self.seed, self.max_steps, self.log_every = seed, max_steps, log_every

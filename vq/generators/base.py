@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from vq.generators.errors import GeneratorError
-from vq.generators.sampling import ConstantGuidance, Guidance, Sampler
+from vq.generators.sampling import Guidance, Sampler, sampler_of
 from vq.layers.modes import evaluating
 from vq.ops.integers import as_int64
 from vq.ops.precision import at_least_float32
@@ -153,10 +153,8 @@ class Generator(nn.Module, ABC):
                 f"{tuple(seeds.shape)}"
             )
         self._check_range("label", label.cpu(), self.num_classes + 1)
-        if isinstance(guidance, int | float):
-            guidance = ConstantGuidance(float(guidance))
         allowed = None if ranges is None else self._checked_ranges(ranges)
-        sampler = Sampler(
+        sampler = sampler_of(
             guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, ranges=allowed
         )
         given = self._given(prefix, label, allowed or ((0, self.vocabulary_size),))

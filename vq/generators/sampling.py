@@ -7,7 +7,7 @@ batch, on every rank, and with or without a cache, up to the rounding of the log
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -246,6 +246,20 @@ class Sampler:
     def _tempered(self, logits: Tensor, largest: Tensor) -> Tensor:
         """Logits divided by the temperature, from the largest on: 0 is the likeliest, none is above."""
         return (logits.double() - largest.double()) / self.temperature
+
+
+def sampler_of(*, guidance: Guidance | float = 1.0, **settings: Any) -> Sampler:
+    """A `Sampler`; guidance may be a number, which is a constant scale.
+
+    Raises:
+        ValueError: If a value is outside its range.
+        TypeError: If there is no setting of a name, or a value is of another kind.
+    """
+    if isinstance(guidance, int | float):
+        guidance = ConstantGuidance(float(guidance))
+    if not isinstance(guidance, Guidance):
+        raise TypeError(f"guidance: expected a number or a Guidance, got {guidance!r}")
+    return Sampler(guidance=guidance, **settings)
 
 
 def log_probability(logits: Float[Tensor, "*b v"], index: Int64[Tensor, "*b"]) -> Float[Tensor, "*b"]:
