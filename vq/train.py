@@ -89,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machine") -> dict[str, float]:
     from vq.engine import assemble
+    from vq.engine.ending import noted
     from vq.engine.launch import release_log, write_environment
     from vq.engine.trainer import logger
     from vq.engine.tuning import Tuning
@@ -120,7 +121,8 @@ def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machin
     if machine.rank == 0:  # only now it is known that the run can begin
         configs.save(config, run)
         write_environment(run / "environment.json", machine)
-    return trainer.fit(step)
+    with noted(run):
+        return trainer.fit(step)
 
 
 def _checkpoint(args: argparse.Namespace, checkpointer: "Checkpointer") -> Path | None:

@@ -6,10 +6,10 @@ the spectrum itself.) Places in a row are no neighbours, hence learned positions
 
 Paper:    development log of vector_quants (FreqTransformer); Radford et al. 2019 (GPT-2)
 Command:  python -m vq.train frequency/1024_emoji configs/frequency/1024_emoji.py
-          python -m vq.tokenize frequency/1024_emoji configs/frequency/1024_emoji.py --train
-          python -m vq.tokenize frequency/1024_emoji configs/frequency/1024_emoji.py
+          python -m vq.tokenize frequency/1024_emoji --train
+          python -m vq.tokenize frequency/1024_emoji
           python -m vq.train ar/frequency_emoji configs/ar/frequency_emoji.py
-          python -m vq.generate ar/frequency_emoji configs/ar/frequency_emoji.py --num-per-class 10
+          python -m vq.generate ar/frequency_emoji --num-per-class 10
 Expected: not yet run
 """
 

@@ -2,10 +2,10 @@
 
 Paper:    Touvron et al. 2023, https://arxiv.org/abs/2302.13971; sizes and guidance as in https://arxiv.org/abs/2406.06525
 Command:  python -m vq.train fsq/240_digits configs/fsq/240_digits.py
-          python -m vq.tokenize fsq/240_digits configs/fsq/240_digits.py --train
-          python -m vq.tokenize fsq/240_digits configs/fsq/240_digits.py
+          python -m vq.tokenize fsq/240_digits --train
+          python -m vq.tokenize fsq/240_digits
           python -m vq.train ar/llama_digits configs/ar/llama_digits.py
-          python -m vq.generate ar/llama_digits configs/ar/llama_digits.py --num-per-class 10
+          python -m vq.generate ar/llama_digits --num-per-class 10
 Expected: validation loss 1.92 nats a token; a classifier (98.4 % of held-out real digits) recognises 96.3 % of 300
           generated digits, cfg 2, top-k 50 (measured here: 1,500 steps, `python -m tools.judge_digits`)
 """

@@ -2,10 +2,10 @@
 
 Paper:    Chang et al. 2022, https://arxiv.org/abs/2202.04200
 Command:  python -m vq.train fsq/240_digits configs/fsq/240_digits.py
-          python -m vq.tokenize fsq/240_digits configs/fsq/240_digits.py --train
-          python -m vq.tokenize fsq/240_digits configs/fsq/240_digits.py
+          python -m vq.tokenize fsq/240_digits --train
+          python -m vq.tokenize fsq/240_digits
           python -m vq.train maskgit/digits configs/maskgit/digits.py
-          python -m vq.generate maskgit/digits configs/maskgit/digits.py --num-per-class 10
+          python -m vq.generate maskgit/digits --num-per-class 10
 Expected: not yet run
 """
 

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import TINY, command, environment, run
+from commands import TINY, accepted, command, environment, run
+
+from vq.engine import following
 
 ARGUMENTS = ["run", TINY, "--config-options", "max_steps:100000", "--override", ".checkpointer.every:7"]
 
@@ -32,7 +34,9 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])
-def test_a_signal_saves_and_the_run_can_go_on(ranks: int, number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_saves_and_the_run_can_go_on(
+    ranks: int, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoints = tmp_path / "work_dirs" / "run" / "checkpoints"
     # With log steps far apart: the ranks agree without them.
     process = start(tmp_path, *ARGUMENTS, ".trainer.log_every:50000", ".evaluator.every:50000", ranks=ranks)
@@ -48,9 +52,14 @@ def test_a_signal_saves_and_the_run_can_go_on(ranks: int, number: signal.Signals
     assert not list(checkpoints.glob("*.partial"))
     if ranks == 1:
         assert process.returncode == 128 + number
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(following, "POLL_SECONDS", 0.1)
+        followed = accepted("val", "run", "--follow", "--load-from", "iter_7", f"iter_{newest + 2}")
+        assert f"the training has ended (stopped by {number.name}) before step 100000" in followed
         more = ["--config-options", f"max_steps:{newest + 2}", "--auto-resume"]
         run("train", "run", TINY, *more, cwd=tmp_path)
         assert (checkpoints / f"iter_{newest + 2}").exists()
+        assert not (tmp_path / "work_dirs/run/run.ended").exists()
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:

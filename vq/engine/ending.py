@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,11 +16,16 @@ import torch
 import torch.distributed as dist
 
 from vq import distributed
+from vq.files import write_atomically
+from vq.text import printable
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
 )
 """The signals that ask a command to end; not all systems have each."""
+
+ENDED = "run.ended"
+"""The file in a run folder that says why its last training ended before its last step."""
 
 REPEAT_SECONDS = 2.0
 """Under torchrun, a signal within this time of the first is a copy of it: schedulers signal every process of a job,
@@ -41,6 +47,22 @@ class Stopped(SystemExit):
 
     def __str__(self) -> str:
         return f"stopped by {self.signal.name}"
+
+
+@contextmanager
+def noted(run: Path) -> Iterator[None]:
+    """Inside a training runs; if an error or a signal ends it, `run.ended` says which, until the next one begins."""
+    file = run / ENDED
+    if distributed.rank() == 0:
+        file.unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        if distributed.rank() == 0:
+            with suppress(OSError):  # a full disk, for example: the error itself is what counts
+                write_atomically(file, f"{printable(reason)}\n")
+        raise
 
 
 class StopRequest:

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vq import distributed
+from vq.engine.ending import ENDED
 from vq.engine.run_lock import LOCK, STALE_SECONDS, holder_of
+from vq.text import printable
 from vq.tokenizers.checkpoint import checkpoints_in, step_of
 
 POLL_SECONDS = 5.0
@@ -80,11 +82,22 @@ class Training:
     def end(self, done: set[str], last_step: int) -> str:
         """What to say about a training that has ended before its last step."""
         last = max((int(name.removeprefix("iter_")) for name in done), default=0)
-        how = "was ended without a word, by a crash or a kill" if self.lock.exists() else "has ended"
+        how = (
+            "was ended without a word, by a crash or a kill"
+            if self.lock.exists()
+            else f"has ended{self._reason()}"
+        )
         return (
             f"{self.run}: the training {how} before step {last_step}; its last checkpoint here is of step {last}. "
             f"Continue it with --auto-resume and start this command again"
         )
+
+    def _reason(self) -> str:
+        try:
+            with (self.run / ENDED).open(encoding="utf-8", errors="replace") as stream:
+                return f" ({printable(stream.read(500).strip())})"
+        except OSError:  # its time was over, or it was of an earlier version
+            return ""
 
     def _gives_signs(self, changed: int) -> bool:
         """Whether a training on another machine has marked its lock lately; its clock may differ from ours."""
