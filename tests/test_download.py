@@ -17,6 +17,7 @@ import pytest
 from tools import prepare_checkpoints
 from vq import pretrained
 from vq.download import DownloadError, WrongFileError, fetch, file_name, is_address
+from vq.errors import UserError
 from vq.files import sha256_of
 
 ROOT = Path(__file__).parents[1]
@@ -219,7 +220,12 @@ class TestCommand:
         return asset
 
     def run(self, *arguments: str) -> int:
-        return prepare_checkpoints.main(arguments)
+        try:
+            prepare_checkpoints.main(arguments)
+        except UserError as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
+        return 0
 
     def test_one_entry_is_one_subcommand(
         self, known: pretrained.Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -246,10 +252,10 @@ class TestCommand:
         assert (tmp_path / "to" / NAME).read_bytes() == CONTENT
         assert server.ranges == []
         (tmp_path / "mine.bin").write_bytes(CONTENT[1:])
-        assert self.run("test", "--root", str(tmp_path / "two"), "--from", str(tmp_path / "mine.bin")) == 1
+        assert self.run("test", "--root", str(tmp_path / "two"), "--from", str(tmp_path / "mine.bin")) == 2
         assert f"expected sha256 {SHA256} of {tmp_path}/mine.bin" in capsys.readouterr().err
         assert not (tmp_path / "two").exists()
-        assert self.run("test", "--root", str(tmp_path / "two"), "--from", "/no/such/file") == 1
+        assert self.run("test", "--root", str(tmp_path / "two"), "--from", "/no/such/file") == 2
         assert "expected a file or an address, got /no/such/file" in capsys.readouterr().err
 
     def test_another_address(
@@ -291,11 +297,11 @@ class TestCommand:
         self, known: pretrained.Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "mine.bin").write_bytes(b"")
-        assert self.run("torchvision", "--root", str(tmp_path), "--from", str(tmp_path / "mine.bin")) == 1
+        assert self.run("torchvision", "--root", str(tmp_path), "--from", str(tmp_path / "mine.bin")) == 2
         assert re.search(
             "the group has 4; expected a file called one of alexnet.*got 'mine.bin'", capsys.readouterr().err
         )
-        assert self.run("torchvision", "--root", str(tmp_path), "--only", "vgg11.pth") == 1
+        assert self.run("torchvision", "--root", str(tmp_path), "--only", "vgg11.pth") == 2
         assert re.search("--only: expected some of alexnet.*, got vgg11.pth", capsys.readouterr().err)
 
     def test_without_a_network_it_says_what_to_put_where(self, tmp_path: Path) -> None:
@@ -316,7 +322,7 @@ class TestCommand:
             timeout=60,
             check=False,
         )
-        assert done.returncode == 1
+        assert done.returncode == 2
         for words in (
             "pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
             f"put it at {tmp_path}/inception/pt_inception-2015-12-05-6726825d.pth",

@@ -98,7 +98,8 @@ def test_under_torchrun_one_process_speaks(failing: tuple[int, ...]) -> None:
     assert "exitcode  : 2" in done.stderr
 
 
-def test_an_optional_package_is_named_with_its_extra() -> None:
+def test_an_optional_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pyarrow", raising=False)  # another test may have imported it
     error = ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow.parquet")
     assert mendable(error) == "the package pyarrow is not installed; pip install 'vq[export]'"
 

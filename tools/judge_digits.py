@@ -7,7 +7,7 @@ tried on 500 that it has not seen. The folder is what `vq.generate` writes: pict
 """
 
 import argparse
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,8 +16,13 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vq import cli
 from vq.data import DigitsDataset, read_image
+from vq.files import read_json
 from vq.ops.keyed import generator
+
+SIDE = 28
+"""The digits' height and width in pixels."""
 
 
 def classifier() -> nn.Module:
@@ -68,31 +73,39 @@ def generated_digits(folder: Path) -> tuple[Tensor, Tensor]:
     """The pictures that `vq.generate` wrote, and the digits that were asked for.
 
     Raises:
-        SystemExit: If there are none.
+        UsageError: If there are none, or the folder is not one that it wrote.
     """
-    if not (folder / "samples.json").is_file():
-        raise SystemExit(
+    file = folder / "samples.json"
+    if not file.is_file():
+        raise cli.UsageError(
             f"{folder}: expected samples.json and pictures from python -m vq.generate, found none"
         )
-    samples = json.loads((folder / "samples.json").read_text(encoding="utf-8"))["samples"]
-    images = torch.stack([read_image(folder / s["file"], s["file"])[:1] for s in samples]).float() / 255
-    return images, torch.tensor([s["class"] for s in samples])
+    try:
+        samples = [(str(s["file"]), s["class"]) for s in read_json(file)["samples"]]
+        if not samples or not all(Path(name).name == name and type(c) is int for name, c in samples):
+            raise ValueError("expected the name of a file in this folder and a number for each picture")
+        pictures = [read_image(folder / name, name)[:1] for name, _ in samples]
+        if any(picture.shape[1:] != (SIDE, SIDE) for picture in pictures):
+            raise ValueError(f"expected pictures of {SIDE} x {SIDE} pixels")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise cli.UsageError(f"{file}: cannot be read as what vq.generate writes: {error}") from error
+    return torch.stack(pictures).float() / 255, torch.tensor([number for _, number in samples])
 
 
 def judge(folder: Path) -> dict[str, float]:
     """The classifier's accuracy on real digits, and on those in the folder."""
-    model, held_out = train_classifier()
     images, labels = generated_digits(folder)
+    model, held_out = train_classifier()
     return {"real": held_out, "generated": accuracy(model, images, labels), "num_generated": len(images)}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="what vq.generate wrote")
-    scores = judge(parser.parse_args().folder)
+    scores = judge(parser.parse_args(argv).folder)
     table = Table("digits", "recognised")
     table.add_row("real, held out (500)", f"{scores['real']:.1%}")
     table.add_row(f"generated ({scores['num_generated']:.0f})", f"{scores['generated']:.1%}")
@@ -100,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(main)

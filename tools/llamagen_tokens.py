@@ -4,7 +4,6 @@ The layout is that of LlamaGen's extract_codes_c2i.py, commit 5a50452. It names 
 the tokenizer: a tokens.json beside the two folders may (axes, vocabulary_size, class_names, tokenizer_sha256, ...).
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from tools.new_folder import new_folder
 from vq import cli
 from vq.data.token_store import ShardFiles, bytes_per_index, write_manifest, write_shard
+from vq.files import read_json, read_npy
 
 NOTES = "tokens.json"
 OF_THE_SHARDS = ("format", "convention", "num_images", "num_undecodable", "shards")
@@ -85,12 +85,12 @@ def _import_shard(
 
 def _notes(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        found = read_json(file) if file.exists() else {}
         notes = {name: value for name, value in found.items() if name not in OF_THE_SHARDS}
         notes["axes"] = [int(size) for size in notes.get("axes", [])]
         notes["vocabulary_size"] = int(notes.get("vocabulary_size", LLAMAGEN_VOCABULARY))
         notes["class_names"] = [str(name) for name in notes.get("class_names", [])]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise cli.UsageError(f"{file}: cannot be read: {error}; mend or remove it") from error
     return notes
 
@@ -156,9 +156,8 @@ def _count(codes: Path, labels: Path) -> int:
 
 def _load(file: Path) -> Any:
     try:
-        with file.open("rb") as stream:
-            found = np.lib.format.read_array(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        found = read_npy(file)
+    except (OSError, ValueError) as error:
         raise cli.UsageError(f"{file}: cannot be read: {error}; run the extraction again") from error
     if not np.issubdtype(found.dtype, np.integer):
         raise cli.UsageError(f"{file}: expected integers, got {found.dtype}; run the extraction again")

@@ -25,9 +25,10 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from vq import pretrained
+from vq import cli, pretrained
 from vq.download import DownloadError, fetch, file_name, is_address
 from vq.files import sha256_of
+from vq.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ def groups() -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Brings every file of the groups named on the command line; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Brings every file of the groups named on the command line."""
     known = groups()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -80,17 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in _chosen(names, given.only, given.source):
             say(bring(Wish(name, given.root, given.source)))
     except (OSError, ValueError) as error:  # a missing file, a dead network, a wrong hash
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        return 130
-    return 0
+        raise cli.UsageError(str(error)) from error
 
 
 def say(line: str) -> None:
     """Prints a line at once: the next file may take minutes."""
-    print(line, flush=True)
+    print(printable(line), flush=True)
 
 
 def bring(wish: Wish) -> str:
@@ -222,7 +218,7 @@ class _bar:  # noqa: N801  # reads as the function it stands for
 
     def __init__(self, name: str) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -246,4 +242,4 @@ class _bar:  # noqa: N801  # reads as the function it stands for
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.main(main)

@@ -29,6 +29,7 @@ from vq.engine.launch import launched, open_log
 from vq.engine.progress import PassProgress
 from vq.engine.tokenization import cut_views, views_of
 from vq.ops.keyed import stable_hash
+from vq.text import printable
 
 logger = logging.getLogger("vq.visualize_patches")
 Ints = npt.NDArray[np.int64]
@@ -85,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
         try:
             source = open_source(config, args.tokens)
             atlas = Atlas.collect(source, per_code=args.per_code, num_codes=args.codes)
-            page = write(atlas, args.out or args.tokens / "patches", title=f"{args.config}: {args.tokens}")
+            page = write(
+                atlas, args.out or args.tokens / "patches", title=printable(f"{args.config}: {args.tokens}")
+            )
         except (TokenStoreError, UndecodableSetError, ValueError) as error:
             raise cli.UsageError(str(error)) from error
         for section in atlas.sections:

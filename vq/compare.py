@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vq import cli
-from vq.text import file_name
+from vq.text import file_name, printable
 
 logger = logging.getLogger("vq.compare")  # __name__ is __main__ under python -m
 
@@ -28,7 +28,7 @@ def arguments() -> argparse.ArgumentParser:
         metavar="CONFIG",
         help="pages with a section contestants = dict(...) or tokenizers = dict(...)",
     )
-    parser.add_argument("--steps", type=int, help="training steps of each (default: the page's)")
+    parser.add_argument("--steps", type=cli.positive, help="training steps of each (default: the page's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="some of the contestants")
     parser.add_argument("--out", type=Path, default=cli.WORK_DIRS / "compare", metavar="DIR")
@@ -39,6 +39,10 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Runs the command; returns the files it wrote."""
     args = arguments().parse_args(argv)
+    cli.check_out(args.out)
+    for option, values in (("--seeds", args.seeds), ("--only", args.only)):
+        if len(set(values)) < len(values):
+            raise cli.UsageError(f"{option} {' '.join(map(str, values))}: a value is given twice")
     configs = []
     for page in args.pages:
         args.config = page
@@ -53,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
                 raise cli.UsageError(f"{page}: has no contestant {name!r}; there are: {', '.join(names)}")
         configs.append((Path(page), tree, args.only or names))
 
-    from vq.engine import league
+    from vq.engine import assemble, league
     from vq.engine.callbacks import progress_bar
     from vq.engine.ending import StopRequest
     from vq.engine.launch import launched, open_log
@@ -61,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     written = []
     with StopRequest() as stop, stop.at_once(), launched(device="cpu") as machine:
         open_log(None)
+        for _, tree, names in configs:  # what cannot be built is said before the first training
+            for name in names:
+                assemble.make_tokenizer(league.contestant_tree(tree, name))
         logger.info("%s", machine)
         for page, tree, names in configs:
             changes = [
@@ -71,11 +78,11 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
             steps = args.steps or tree["trainer"]["max_steps"]
             rows = []
             progress = progress_bar()
-            task = progress.add_task(page.stem, total=len(names) * len(args.seeds), note="")
+            task = progress.add_task(printable(page.stem), total=len(names) * len(args.seeds), note="")
             with progress:
                 for name in names:
                     for seed in args.seeds:
-                        progress.update(task, note=name)
+                        progress.update(task, note=printable(name))
                         row = league.result_of(tree, name, seed, steps, folder)
                         logger.info("%-14s seed %d: PSNR %.2f, usage %.1f %%", name, seed, row["psnr"],
                                     100 * row["codebook_usage"])  # fmt: skip
@@ -86,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
                 f"{len(args.seeds)} seed(s); {league.platform_line()}"
             )
             files = league.write_table(league.summarise(rows), title, folder)
-            logger.info("\n%s", files[0].read_text(encoding="utf-8"))
+            for line in files[0].read_text(encoding="utf-8").splitlines():
+                logger.info("%s", line)
             written += files
             for path in files:
                 logger.info("wrote %s", path)

@@ -110,7 +110,7 @@ def _first_line(error: BaseException) -> str:
 def _end(message: str, code: int) -> None:
     """Says why, on one process of all, and ends."""
     if _may_speak():
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write("\n".join(map(printable, message.split("\n"))) + "\n")
         sys.stderr.flush()
     sys.exit(code)
 

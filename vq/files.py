@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import stat
 import tempfile
@@ -39,6 +40,23 @@ def read_regular(path: Path, *, most: int) -> bytes:
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"the file has {status.st_size:,} bytes, more than {most:,}")
         return file.read(status.st_size + 1)
+
+
+def read_json(path: Path, *, most: int = 2**28) -> Any:
+    """The value in a JSON file, which may be damaged or of another origin.
+
+    Args:
+        path: The file.
+        most: A file of more bytes is not read.
+
+    Raises:
+        ValueError: If it is not JSON in UTF-8, or nested too deeply.
+        OSError: If it is not a regular file, or cannot be read.
+    """
+    try:
+        return json.loads(read_regular(path, most=most).decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
 
 
 def read_npy(path: Path) -> "np.ndarray[Any, Any]":

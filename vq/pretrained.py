@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vq.errors import UserError
+from vq.text import printable
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asset:
@@ -106,6 +109,50 @@ def path(name: str) -> Path:
     return bring(name, folder=root())
 
 
+class WeightsFileError(UserError, ValueError):
+    """A file of weights that cannot be read as names and tensors."""
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file: safetensors, or one that `torch.save` wrote, of which no code runs.
+
+    Args:
+        file: A state dict, or a dict that has one as `state_dict` or `model`.
+
+    Raises:
+        WeightsFileError: If it is damaged, or holds anything but names and tensors.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            loaded: dict[str, Tensor] = load_file(file)
+            return loaded
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors and torch raise many kinds; all mean the same to a user
+        kind = "damaged, or not a safetensors file"
+        if file.suffix != ".safetensors":
+            kind = "not a safetensors file, and torch refuses it as plain tensors"
+        raise WeightsFileError(f"{file}: {kind}: {_reason(error)}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise WeightsFileError(f"{file}: expected names and tensors, got {type(content).__name__}")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise WeightsFileError(
+                f"{file}: expected names and tensors, got {type(value).__name__} under {printable(repr(name))[:120]}"
+            )
+    return dict(content)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, without torch's advice to trust it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(next((line.strip() for line in lines if "WeightsUnpickler error" in line), lines[0]))[
+        :300
+    ]
+
+
 def tensors(name: str) -> dict[str, Tensor]:
     """The tensors of a pretrained file, checked against what is known of it.
 
@@ -117,7 +164,7 @@ def tensors(name: str) -> dict[str, Tensor]:
         ValueError: If the tensors are not the known ones.
     """
     file = path(name)
-    loaded: dict[str, Tensor] = load_file(file)
+    loaded = read_tensors(file)
     asset = ASSETS.get(name)
     if asset is not None and digest(loaded) != asset.digest:
         raise ValueError(

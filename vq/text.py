@@ -36,3 +36,24 @@ def file_name(key: str) -> str:
     digest = hashlib.sha256(key.encode("utf-8", errors="surrogatepass")).hexdigest()[:10]
     plain = re.sub(r"[^A-Za-z0-9_.+=-]", "-", key)[:_MAX_NAME].lstrip("-.")
     return f"{plain or 'unnamed'}-{digest}"
+
+
+def markdown(text: str) -> str:
+    r"""Text that Markdown shows as it is: no table cell, tag, link or formula begins in it.
+
+    Example:
+        >>> markdown("ema_l2"), markdown("a|b <i>")
+        ('ema_l2', 'a\\|b \\<i\\>')
+    """
+    return re.sub(r"[\\`*\[\]<>|$~&#!]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", printable(text))
+
+
+def spreadsheet_cell(text: str) -> str:
+    """Text that a spreadsheet takes for text: before what would begin a formula stands an apostrophe.
+
+    Example:
+        >>> spreadsheet_cell("=1+1"), spreadsheet_cell("fsq")
+        ("'=1+1", 'fsq')
+    """
+    shown = printable(text)
+    return f"'{shown}" if shown.lstrip()[:1] in tuple("=+-@") else shown

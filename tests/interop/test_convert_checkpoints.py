@@ -13,6 +13,7 @@ import vq
 from tools.convert_checkpoints import IGNORED, main
 from vq.config import load
 from vq.engine.assemble import make_tokenizer
+from vq.errors import UserError
 from vq.interop import to_diffusers, to_llamagen, to_taming
 from vq.tokenizers.checkpoint import read_weights
 
@@ -31,9 +32,11 @@ def state(tokenizer) -> dict[str, Tensor]:
 
 
 def run(dialect: str, file: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    status = main([dialect, str(file), "--config", str(PAGE), "--out", str(out)])
-    said = capsys.readouterr()
-    return status, said.out + said.err
+    try:
+        main([dialect, str(file), "--config", str(PAGE), "--out", str(out)])
+    except UserError as error:
+        return 2, str(error)
+    return 0, capsys.readouterr().out
 
 
 def test_a_pickle_of_taming(tokenizer, state, tmp_path, capsys):

@@ -27,6 +27,7 @@ from vq.errors import UserError
 from vq.files import append_whole, why, write_atomically
 from vq.ops.images import save_png
 from vq.registry import CALLBACKS
+from vq.text import printable
 
 logger = logging.getLogger(__name__)
 Scalars = Mapping[str, float]
@@ -162,7 +163,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
     """The row of a whole line of JSON; None if it is anything else."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     is_row = isinstance(row, dict) and isinstance(row.get("step"), int) and line.endswith(b"\n")
     return row if is_row else None
@@ -209,7 +210,7 @@ class TensorBoard(Callback):
             self._open()
         try:
             for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
+                self.writer.add_scalar(printable(name), value, step)
             if picture is not None:
                 self.writer.add_image("val/reconstructions", picture, step)
                 self.writer.flush()
@@ -263,7 +264,7 @@ class WandB(Callback):
     def on_log(self, step: int, scalars: Scalars) -> None:
         """`train/...`."""
         if self.run is not None:
-            self.run.log({f"train/{k}": v for k, v in scalars.items()}, step=step)
+            self.run.log({printable(f"train/{k}"): v for k, v in scalars.items()}, step=step)
 
     def on_evaluation_end(self, step: int, scores: Scalars, picture: UInt8[Tensor, "3 h w"]) -> None:
         """`val/...` and the grid."""
@@ -271,7 +272,7 @@ class WandB(Callback):
 
         if self.run is not None:
             image = wandb.Image(picture.permute(1, 2, 0).numpy())
-            values = {f"val/{k}": v for k, v in scores.items()}
+            values = {printable(f"val/{k}"): v for k, v in scores.items()}
             self.run.log(values | {"val/reconstructions": image}, step=step)
 
     def on_end(self, step: int) -> None:

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ from vq import __version__, distributed
 from vq.engine.resuming import ARGUMENTS, accepted_changes
 from vq.engine.steps import TrainStep
 from vq.errors import UserError
-from vq.files import fsync, sha256_of, why, write_atomically
+from vq.files import fsync, read_json, sha256_of, why, write_atomically
 from vq.registry import ENGINES
 from vq.text import printable
 from vq.tokenizers.checkpoint import (
@@ -306,8 +307,9 @@ class Checkpointer:
                 f"resume with --override .train_step.weight_ema:None, or start anew with --load-model-from"
             )
         load_weights(train_step.model, [checkpoint / WEIGHTS])
-        state = torch.load(checkpoint / TRAIN_STATE, map_location="cpu", weights_only=True)
         try:
+            state = torch.load(checkpoint / TRAIN_STATE, map_location="cpu", weights_only=True)
+            step = int(state["step"])
             train_step.load_state_dict(state["train_step"])
             if train_step.weight_ema is not None:
                 average, _ = read_weights(checkpoint / EMA_WEIGHTS)
@@ -316,10 +318,25 @@ class Checkpointer:
             raise CheckpointError(
                 f"{checkpoint}: not the state of this training step: it has no {error}"
             ) from error
-        except ValueError as error:
-            raise CheckpointError(f"{checkpoint}: not the state of this training step: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:  # torch raises many kinds for a file that is not its own
+            raise CheckpointError(
+                f"{checkpoint}: not the state of this training step: {type(error).__name__}: {error}"
+            ) from error
+        self._check_step(checkpoint, step)
         self.origin = checkpoint
-        return int(state["step"])
+        return step
+
+    @staticmethod
+    def _check_step(checkpoint: Path, step: int) -> None:
+        """Refuses a folder that was renamed: its name says another step than its content."""
+        named = step_of(checkpoint) if re.fullmatch(r"iter_\d+", checkpoint.name) else step
+        if step != named:
+            raise CheckpointError(
+                f"{checkpoint}: holds the state after {step} steps, and its name says {named}; give the folder its "
+                f"name iter_{step} back"
+            )
 
     def _check_exists(self, checkpoint: Path) -> None:
         if (
@@ -352,7 +369,7 @@ class Checkpointer:
         found = None
         if distributed.rank() == 0 and self.origin is not None:
             try:
-                content = json.loads((self.origin / SCORES).read_text(encoding="utf-8"))
+                content = read_json(self.origin / SCORES)
                 found = {str(name): float(value) for name, value in content.items()}
             except (OSError, ValueError, AttributeError, TypeError):
                 found = None

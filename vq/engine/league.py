@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import math
 import multiprocessing
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,11 @@ import torch
 
 from vq.engine import assemble
 from vq.engine.launch import Machine
-from vq.files import write_atomically
+from vq.errors import UserError
+from vq.files import read_json, write_atomically
 from vq.ops.images import save_png, to_signed_unit
 from vq.ops.keyed import stable_hash
-from vq.text import file_name, printable
+from vq.text import file_name, markdown, printable, spreadsheet_cell
 
 Tree = Mapping[str, Any]
 Row = dict[str, Any]
@@ -44,6 +47,10 @@ COLUMNS = (
 )
 
 
+class ContestantError(UserError, ValueError):
+    """A contestant that cannot be trained as the page says."""
+
+
 def settings_key(tree: Tree, name: str, seed: int, steps: int) -> str:
     """Changes with anything that changes a result, so that old results are not taken for new ones."""
     if name in tree.get("tokenizers", {}):
@@ -61,22 +68,47 @@ def result_of(tree: Tree, name: str, seed: int, steps: int, folder: Path) -> Row
     A process of its own makes the peak memory that of this contestant alone.
 
     Raises:
-        RuntimeError: If the training failed; its traceback is on the console.
+        ContestantError: If it cannot be trained, for a reason that a user can mend.
+        OSError: If its files cannot be read or written.
+        RuntimeError: If its training failed otherwise; the traceback is on the console.
     """
     path = folder / f"{file_name(name)}_seed{seed}_{settings_key(tree, name, seed, steps)}.json"
     if not path.exists():
+        context = multiprocessing.get_context("spawn")
+        answer, reply = context.Pipe(duplex=False)
         arguments = (tree, name, seed, steps, path, torch.get_num_threads())
-        process = multiprocessing.get_context("spawn").Process(target=_train_one, args=(arguments,))
+        process = context.Process(target=_train_one, args=(arguments, reply))
         process.start()
+        reply.close()
         try:
             process.join()
         finally:  # a signal to this process ends the other one too
             _end(process)
         if process.exitcode != 0 or not path.exists():
-            raise RuntimeError(
-                f"contestant {name!r}, seed {seed}: training ended with code {process.exitcode}"
-            )
-    row: Row = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                error: Exception = answer.recv()
+            except EOFError:  # it ended without a word
+                error = RuntimeError(
+                    f"contestant {name!r}, seed {seed}: training ended with code {process.exitcode}"
+                )
+            raise error
+    return _read_row(path, name)
+
+
+def _read_row(path: Path, name: str) -> Row:
+    try:
+        row = read_json(path)
+        if not isinstance(row, dict) or row.get("name") != name:
+            raise ValueError(f"expected an object with the name {name!r}")
+        for key, _, _ in COLUMNS:
+            if key in row and (isinstance(row[key], bool) or not isinstance(row[key], int | float)):
+                raise ValueError(f"{key}: expected a number")
+        if missing := {"psnr", "codebook_usage", "bits_per_token"} - row.keys():
+            raise ValueError(f"{min(missing)} is missing")
+    except (OSError, ValueError) as error:
+        raise ContestantError(
+            f"{path}: not a result of vq.compare: {printable(str(error))}; remove it, and it is computed again"
+        ) from error
     return row
 
 
@@ -103,7 +135,18 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train_one(arguments: tuple[Tree, str, int, int, Path, int]) -> None:
+def _train_one(arguments: tuple[Tree, str, int, int, Path, int], reply: Connection) -> None:
+    """Trains one contestant in this process; a reason to end that a user can mend is sent to the parent."""
+    _, name, seed, *_ = arguments
+    try:
+        _train(arguments)
+    except UserError as error:
+        reply.send(ContestantError(f"contestant {name!r}, seed {seed}: {error}"))
+    except OSError as error:
+        reply.send(error)
+
+
+def _train(arguments: tuple[Tree, str, int, int, Path, int]) -> None:
     tree, name, seed, steps, path, threads = arguments
     _end_with_parent()
     torch.set_num_threads(threads)
@@ -116,7 +159,9 @@ def contestant_tree(tree: Tree, name: str) -> dict[str, Any]:
     """The page with one contestant's quantizer in the tokenizer, or with a whole tokenizer of its own."""
     if name in tree.get("tokenizers", {}):
         return dict(tree) | {"tokenizer": tree["tokenizers"][name]}
-    return dict(tree) | {"tokenizer": {**tree["tokenizer"], "quantizer": tree["contestants"][name]}}
+    return dict(tree) | {
+        "tokenizer": {**assemble.section(tree, "tokenizer"), "quantizer": tree["contestants"][name]}
+    }
 
 
 def train_contestant(
@@ -207,24 +252,25 @@ def columns(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 
 def write_table(table: Sequence[Row], title: str, folder: Path) -> list[Path]:
-    """Writes `table.md`, `table.csv` and `table.png`."""
-    markdown, comma, plot = (folder / f"table.{end}" for end in ("md", "csv", "png"))
+    """Writes `table.md`, `table.csv` and `table.png`; names are text in each of them."""
+    text, comma, plot = (folder / f"table.{end}" for end in ("md", "csv", "png"))
     shown = columns(table)
     header = ["name", *(title for _, title, _ in shown)]
-    lines = [f"{title}", "", "| " + " | ".join(header) + " |", "|---" + "|---:" * len(shown) + "|"]
+    lines = [markdown(title), "", "| " + " | ".join(header) + " |", "|---" + "|---:" * len(shown) + "|"]
     for row in table:
-        cells = [printable(row["name"]).replace("|", r"\|")]
+        cells = [markdown(row["name"])]
         for key, _, form in shown:
             spread = f" ± {row[key + '_spread'] / 2:.2f}" if key == "psnr" and row["seeds"] > 1 else ""
             cells.append(form.format(row[key]) + spread)
         lines.append("| " + " | ".join(cells) + " |")
-    markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with comma.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
+    write_atomically(text, "\n".join(lines) + "\n")
+    content = io.StringIO(newline="")
+    writer = csv.DictWriter(content, list(table[0]))
+    writer.writeheader()
+    writer.writerows({**row, "name": spreadsheet_cell(row["name"])} for row in table)
+    write_atomically(comma, content.getvalue())
     _plot(table, title, plot)
-    return [markdown, comma, plot]
+    return [text, comma, plot]
 
 
 def _plot(table: Sequence[Row], title: str, path: Path) -> None:
@@ -236,23 +282,18 @@ def _plot(table: Sequence[Row], title: str, path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(9, 0.32 * len(table) + 1.5), layout="constrained")
     colours = mpl.colormaps["viridis"]([row["codebook_usage"] for row in table])
-    bars = axes.barh([_label(row["name"]) for row in table], [row["psnr"] for row in table], color=colours)
+    bars = axes.barh(range(len(table)), [row["psnr"] for row in table], color=colours)
+    axes.set_yticks(range(len(table)), [printable(row["name"]) for row in table], parse_math=False)
     labels = [f"{row['psnr']:.2f} dB, {row['bits_per_token']:.0f} bits a token" for row in table]
     axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.invert_yaxis()
     lowest, highest = min(row["psnr"] for row in table), max(row["psnr"] for row in table)
     span = max(highest - lowest, 1.0)
-    axes.set(
-        xlim=(lowest - 0.3 * span, highest + 0.4 * span), xlabel="validation PSNR (dB)", title=_label(title)
-    )
+    axes.set(xlim=(lowest - 0.3 * span, highest + 0.4 * span), xlabel="validation PSNR (dB)")
+    axes.set_title(printable(title), parse_math=False)
     figure.colorbar(mpl.cm.ScalarMappable(cmap="viridis"), ax=axes, label="codebook usage")
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def _label(text: str) -> str:
-    """Text for a figure, in which a dollar sign is no formula."""
-    return printable(text).replace("$", r"\$")
 
 
 def platform_line() -> str:

@@ -3,8 +3,6 @@
 import logging
 import time
 
-from rich.markup import escape
-
 from vq import distributed
 from vq.engine.callbacks import duration, progress_bar
 from vq.text import printable
@@ -31,7 +29,7 @@ class PassProgress:
 
     def __enter__(self) -> "PassProgress":
         if self._bar is not None:
-            self._task = self._bar.add_task(escape(printable(self._what)), total=self._total, note="")
+            self._task = self._bar.add_task(printable(self._what), total=self._total, note="")
             self._bar.start()
         return self
 

@@ -5,14 +5,13 @@ optimizers' moments and the step come from the checkpoint. Refused is what would
 architecture, another kind of step or of optimizer, another frozen tokenizer.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vq.errors import UserError
-from vq.files import sha256_of
+from vq.files import read_json, sha256_of
 
 ARGUMENTS = "arguments.json"
 """The file in a checkpoint that keeps what the command line said and the config does not: the seed and the like."""
@@ -94,7 +93,7 @@ def recorded_arguments(checkpoint: Path) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (OSError, ValueError) as error:
         raise ResumeError(f"{file}: cannot be read: {error}; the checkpoint is damaged") from error
     if not isinstance(content, dict):

@@ -9,7 +9,7 @@ from typing import Any
 from vq import distributed
 from vq.data.image_folder import EXTENSIONS
 from vq.errors import UserError
-from vq.files import write_atomically
+from vq.files import read_json, write_atomically
 from vq.text import printable
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def read_hashes(folder: Path) -> dict[str, str]:
         for line in notes.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 name, value = json.loads(line)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RecursionError):
                 continue  # a line that was cut when the run was killed: its picture is made again
             hashes[str(name)] = str(value)
     return hashes
@@ -127,10 +127,10 @@ def _pictures(folder: Path) -> set[str]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
         if not isinstance(found, dict):
             raise ValueError(f"expected an object, got {type(found).__name__}")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise SampleFolderError(
             f"{printable(str(file))}: cannot be read: {printable(str(error))}; remove its folder, or choose "
             f"another --out"

@@ -27,7 +27,7 @@ from vq.data.token_store import (
     write_manifest,
     write_shard,
 )
-from vq.files import write_atomically
+from vq.files import read_json, write_atomically
 from vq.text import printable
 
 logger = logging.getLogger(__name__)
@@ -309,17 +309,21 @@ def _claim(directory: Path, manifest: Mapping[str, Any]) -> None:
     if distributed.rank() == 0:
         try:
             problem = _difference(directory, manifest)
-        except (OSError, ValueError, RecursionError) as error:
+            if not problem and not (directory / SETTINGS).exists():
+                write_atomically(directory / SETTINGS, json.dumps(manifest, indent=1))
+        except (ValueError, RecursionError) as error:
             problem = f"its {SETTINGS} cannot be read: {error}"
+        except OSError as error:
+            problem = f"cannot be read or written: {error.strerror or error}"
     if problem := distributed.broadcast_object(problem):
         raise TokenStoreError(f"{printable(str(directory))}: {printable(problem)}; choose another --out")
 
 
 def _difference(directory: Path, manifest: Mapping[str, Any]) -> str:
-    """Why the store cannot be made there; "" if it can, and its settings are then written."""
+    """Why the store cannot be made there; "" if it can."""
     file = directory / SETTINGS
     if file.exists():
-        there = json.loads(file.read_text(encoding="utf-8"))
+        there = read_json(file)
         if not isinstance(there, dict):
             raise ValueError(f"expected an object, got {type(there).__name__}")
         now = json.loads(json.dumps(manifest))
@@ -330,5 +334,4 @@ def _difference(directory: Path, manifest: Mapping[str, Any]) -> str:
         return "expected a folder, got a file"
     if directory.is_dir() and (found := [*directory.glob("shard_*"), *directory.glob(MANIFEST)]):
         return f"holds {found[0].name}, but no {SETTINGS} that says what it was made for"
-    write_atomically(file, json.dumps(manifest, indent=1))
     return ""

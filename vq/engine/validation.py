@@ -27,7 +27,7 @@ from vq.engine.pictures import index_picture
 from vq.engine.progress import PassProgress
 from vq.engine.tokenization import settings_of, tokenize
 from vq.engine.trainer import Validator
-from vq.files import sha256_of, write_atomically
+from vq.files import read_json, sha256_of, write_atomically
 from vq.ops.images import save_png
 from vq.registry import ConfigError
 from vq.text import file_name, printable
@@ -158,7 +158,7 @@ class Validation:
         scores = None
         if distributed.rank() == 0:
             try:
-                record = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+                record = read_json(directory / "metrics.json")
                 if (
                     record["settings"] == self._settings(weights)
                     and not record["undecodable"]

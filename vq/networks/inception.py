@@ -142,7 +142,7 @@ class InceptionNetwork(FeatureNetwork):
         # The publisher's file name ends in the first digits of its hash.
         self.is_official = self.sha256.startswith("6726825d")
         self.name = "inception" if self.is_official else f"inception-{self.sha256[:8]}"
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        loaded = pretrained.read_tensors(file)
         weights = {key: value for key, value in loaded.items() if not key.endswith(".num_batches_tracked")}
         _check(weights, str(file))
         for name, *_ in _convolutions():

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vq import pretrained
@@ -135,10 +134,7 @@ def _file(weights: str) -> Path:
 
 
 def _load(network: nn.Module, name: str, file: Path) -> None:
-    if file.suffix == ".safetensors":
-        found = load_file(file)
-    else:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+    found = pretrained.read_tensors(file)
     wanted = network.state_dict()
     found = {key: tensor for key, tensor in found.items() if not key.startswith("head.")}
     differing = sorted(

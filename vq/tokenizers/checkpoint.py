@@ -17,9 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vq.config import PRETRAINED_TOKENIZER, check, parse_json
+from vq.config import PRETRAINED_TOKENIZER, check, parse_json, with_weights
 from vq.errors import UserError
-from vq.pretrained import digest
+from vq.pretrained import WeightsFileError, digest, read_tensors
 from vq.registry import ConfigError, build, shown
 from vq.text import printable
 from vq.tokenizers.manifest import MANIFEST, ManifestError, read_manifest, verify, verify_file
@@ -226,8 +226,16 @@ def _parsed(path: Path, text: str | None) -> dict[str, Any] | None:
     return config
 
 
-def config_of(config: Mapping[str, Any] | None, name: str, file: Path) -> Mapping[str, Any]:
+def config_of(
+    config: Mapping[str, Any] | None, name: str, file: Path, weights: Mapping[str, str | Path] | None = None
+) -> Mapping[str, Any]:
     """A section of the config that a weight file carries, compared with the classes it names.
+
+    Args:
+        config: What `read_config` found.
+        name: The section.
+        file: For the message.
+        weights: Where weights that the section refers to are now: place -> path.
 
     Raises:
         CheckpointError: If there is none.
@@ -239,6 +247,8 @@ def config_of(config: Mapping[str, Any] | None, name: str, file: Path) -> Mappin
     try:
         check({name: node})
         _check_numbers(node, name)
+        if weights:
+            node = with_weights({name: node}, {key: str(path) for key, path in weights.items()})[name]
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     return node  # type: ignore[no-any-return]
@@ -258,22 +268,9 @@ def _check_numbers(value: Any, path: str) -> None:
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; all mean the same to a user
-        raise CheckpointError(
-            f"{path}: not a safetensors file, and torch refuses it as plain tensors: {error}"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: expected names and tensors, got {type(content).__name__}")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{path}: expected names and tensors, got {type(value).__name__} under {shown(name)}"
-            )
-    return dict(content)
+        return read_tensors(path)
+    except WeightsFileError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def load_weights(
@@ -347,8 +344,15 @@ def _may_become(given: Tensor, own: Tensor) -> bool:
     )
 
 
-def load_tokenizer(path: str | Path, *, device: str | torch.device = "cpu") -> nn.Module:
+def load_tokenizer(
+    path: str | Path, *, device: str | torch.device = "cpu", weights: Mapping[str, str | Path] | None = None
+) -> nn.Module:
     """The tokenizer in a run folder, checkpoint folder or weight file, ready to use (eval mode).
+
+    Args:
+        path: Where it is.
+        device: Where to put it.
+        weights: Where weights that its config refers to are now: place in the config -> path.
 
     Raises:
         CheckpointError: If there is none, it is damaged, or it does not say what it is.
@@ -361,8 +365,8 @@ def load_tokenizer(path: str | Path, *, device: str | torch.device = "cpu") -> n
             f"{file}: carries no config; build the tokenizer and use --load-model-from instead. Weights of another "
             f"project are converted by tools/convert_checkpoints.py"
         )
-    node = config_of(config, "tokenizer", file)
-    while node["type"] in PRETRAINED_TOKENIZER and isinstance(node.get("tokenizer"), Mapping):
+    node = config_of(config, "tokenizer", file, weights)
+    while not weights and node["type"] in PRETRAINED_TOKENIZER and isinstance(node.get("tokenizer"), Mapping):
         node = node["tokenizer"]  # this file has all weights, so that the first ones are not needed
     tokenizer = build_from(file, node, "tokenizer")
     load_weights(tokenizer, [file])

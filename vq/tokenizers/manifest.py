@@ -1,6 +1,7 @@
 """The manifest of a checkpoint folder: the size and the SHA-256 of each of its files."""
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Entry]:
 
     Raises:
         FileNotFoundError: If there is no manifest.
-        ManifestError: If it cannot be read or has another form.
+        ManifestError: If it cannot be read or has another form, or the folder `iter_N` is named after another step.
     """
     path = checkpoint / MANIFEST
     if not path.is_file():
@@ -37,10 +38,15 @@ def read_manifest(checkpoint: Path) -> dict[str, Entry]:
         if path.stat().st_size > _MAX_BYTES:
             raise ManifestError(f"{MANIFEST} has more than {_MAX_BYTES} bytes")
         content = json.loads(path.read_bytes().decode("utf-8"))
-        files = content["files"]
+        files, step = content["files"], content.get("step")
         entries = {str(name): Entry(entry["bytes"], entry["sha256"]) for name, entry in files.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ManifestError(f"{MANIFEST} cannot be read: {type(error).__name__}: {error}") from error
+    named = re.fullmatch(r"iter_(\d+)", checkpoint.name)
+    if named is not None and step is not None and step != int(named[1]):
+        raise ManifestError(
+            f"{MANIFEST} is that of step {step!r}: the folder was renamed, or holds another's files"
+        )
     for name, entry in entries.items():
         if type(entry.bytes) is not int or not isinstance(entry.sha256, str) or Path(name).name != name:
             raise ManifestError(f"{MANIFEST} cannot be read: its entry for {name!r} is {entry}")
