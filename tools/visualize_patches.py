@@ -86,9 +86,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         try:
             source = open_source(config, args.tokens)
             atlas = Atlas.collect(source, per_code=args.per_code, num_codes=args.codes)
-            page = write(
-                atlas, args.out or args.tokens / "patches", title=printable(f"{args.config}: {args.tokens}")
-            )
+            page = write(atlas, args.out or args.tokens / "patches", title=f"{args.config}: {args.tokens}")
         except (TokenStoreError, UndecodableSetError, ValueError) as error:
             raise cli.UsageError(str(error)) from error
         for section in atlas.sections:
@@ -422,9 +420,10 @@ def write(atlas: Atlas, folder: Path, *, title: str) -> Path:
     for file in folder.glob("index_*_sheet_*.png"):
         file.unlink()
     height, width = atlas.patch_size
+    shown = html.escape(printable(title))
     parts = [
-        f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>",
-        f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>",
+        f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{shown}</title>",
+        f"<style>{_STYLE}</style></head><body><h1>{shown}</h1>",
         f"<p>{atlas.num_images} images, {atlas.views} view(s) each. A code stands for {height} x {width} pixels, "
         "which are shown; the encoder sees more of the image than these.</p>",
     ]

@@ -57,7 +57,7 @@ def payloads() -> dict[str, Any]:
         "module": {"type": "evil.anything"},
         "page": {**named, "config": page_of_code()},
         "json": {**named, "config": "evil_page.json"},
-        "pickle": {"type": PRETRAINED, "weights": ["evil.pth"], "tokenizer": {"type": PRETRAINED, "weights": ["evil.pth"]}},
+        "pickle": {"type": PRETRAINED, "weights": ["evil.pth"], "tokenizer": {"type": "os.mkdir", "path": PROOF}},
         "itself": {"type": PRETRAINED, "weights": ["evil.safetensors"]},
         "unhashable": {"type": ["os", "system"]},
         "callback": {"type": "vq.engine.ImageGrid", "directory": PROOF},
@@ -374,22 +374,22 @@ checkpointer = dict(type="vq.engine.Checkpointer", every=2)
 """
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        np.array([Touch()], dtype=object),
-        np.zeros((1, 1, 63), np.int64),
-        np.array("text"),
-        np.full((1, 1, 64), -1),
-        b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, 'shape': (1, 1, 99999999999), }"
-        + b" " * 40
-        + b"\n",
-        b"",
-        "pipe",
-    ],
-    ids=str,
-)
-def test_files_of_llamagen(folder: Path, content: Any) -> None:
+CODES: dict[str, Any] = {
+    "objects": np.array([Touch()], dtype=object),
+    "another size": np.zeros((1, 1, 63), np.int64),
+    "text": np.array("text"),
+    "negative": np.full((1, 1, 64), -1),
+    "claims much": b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, 'shape': (1, 1, 99999999999), }"
+    + b" " * 40
+    + b"\n",
+    "empty": b"",
+    "pipe": "pipe",
+}
+
+
+@pytest.mark.parametrize("kind", CODES)
+def test_files_of_llamagen(folder: Path, kind: str) -> None:
+    content = CODES[kind]
     for name, values in (("codes", content), ("labels", np.zeros(1, np.int64))):
         (folder / "theirs" / f"x_{name}").mkdir(parents=True)
         file = folder / "theirs" / f"x_{name}" / "0.npy"

@@ -211,3 +211,43 @@ def test_files_of_the_first_format_have_no_checksum_and_load() -> None:
     assert "tokenizer" in config
     assert tensors
     vq.load(old)
+
+
+def test_a_run_of_which_only_some_checkpoints_have_a_manifest(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run of an older version that was continued: what has a manifest is verified, what has none is not trusted."""
+    (run / "checkpoints/iter_2" / MANIFEST).unlink()
+    assert find_weights(run).parent.name == "iter_4"
+    assert find_weights(run / "checkpoints/iter_2").parent.name == "iter_2"  # it was asked for
+    file = run / "checkpoints/iter_4/model_ema.safetensors"
+    good = file.read_bytes()
+    file.write_bytes(flip(good, 8 * len(good) - 20))
+    with pytest.raises(
+        CheckpointError, match=r"every checkpoint is damaged.*iter_4.*iter_2: damaged: .*is missing"
+    ):
+        find_weights(run)
+    file.write_bytes(good)
+    (run / "checkpoints/iter_4" / MANIFEST).unlink()  # none has one: a run without manifests
+    with caplog.at_level(logging.WARNING):
+        assert find_weights(run).parent.name == "iter_4"
+    (run / "checkpoints/iter_9").mkdir()  # an empty folder
+    with caplog.at_level(logging.WARNING):
+        assert find_weights(run).parent.name == "iter_4"
+    assert (
+        "iter_9: expected model.safetensors in this checkpoint folder, got none; taking iter_4" in caplog.text
+    )
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_damaged(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (run / "checkpoints/iter_4").rename(run / "checkpoints/iter_400")
+    assert verify(run / "checkpoints/iter_400") is not None
+    with caplog.at_level(logging.WARNING):
+        assert find_weights(run).parent.name == "iter_2"
+    assert "iter_400: damaged: MANIFEST.json is that of step 4" in caplog.text
+    with pytest.raises(CheckpointError, match="is that of step 4"):
+        find_weights(run / "checkpoints/iter_400/model.safetensors")
+    (run / "checkpoints/iter_400").rename(run / "best")  # a name that says no step
+    assert find_weights(run / "best").parent.name == "best"

@@ -242,3 +242,49 @@ def test_tensors_that_would_lose_values_are_refused(tmp_path: Path) -> None:
         load_weights(module, [tmp_path / "w.pth"])
     with pytest.raises(CheckpointError, match=r"--allow-missing '\*.bias': not a regular expression"):
         load_weights(module, [], allow_missing="*.bias")
+
+
+def test_python_says_where_weights_are_now_as_the_command_line_does(tmp_path: Path, weights: Path) -> None:
+    recorded = record_weights({"tokenizer": {"type": PRETRAINED, "weights": [str(weights)]}})
+    own = tmp_path / "own.safetensors"
+    save_weights(vq.load(weights).state_dict(), own, recorded)
+    moved = weights.rename(tmp_path / "moved.safetensors")
+    for where in ({"tokenizer": moved}, {".tokenizer.weights[0]": str(moved)}):
+        assert vq.load(own, weights=where).codebook_size == 9
+    assert vq.load(own).codebook_size == 9  # the file holds all weights itself
+    for where, message in (
+        ({"tokenizer": tmp_path / "none"}, "there is no such file"),
+        ({"tokeniser": moved}, "did you mean 'tokenizer'"),
+        ({"tokenizer": own}, "expected the SHA-256"),
+        ({"train_step": moved}, "has no such place"),
+    ):
+        with pytest.raises(UserError, match=message):
+            vq.load(own, weights=where)
+
+
+def test_python_says_where_the_codes_of_a_frozen_codebook_are_now(tmp_path: Path) -> None:
+    file = tmp_path / "codes.safetensors"
+    save_file({"codes": torch.eye(4)[:, :2].contiguous()}, file)
+    codebook = {"type": "vq.quantizers.LearnedCodebook", "size": 4, "dim": 2,
+                "init": {"type": "vq.quantizers.FileInit", "path": str(file)}}  # fmt: skip
+    tree = {**TOKENIZER, "quantizer": {"type": "vq.quantizers.VectorQuantizer", "codebook": codebook}}
+    own = tmp_path / "own.safetensors"
+    save_weights(build(tree, path="tokenizer").state_dict(), own, record_weights({"tokenizer": tree}))
+    moved = file.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(UserError, match=r"codes\.safetensors"):
+        vq.load(own)
+    assert vq.load(own, weights={"tokenizer.quantizer.codebook.init": moved}).codebook_size == 4
+
+
+def test_a_page_may_read_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is code, which the user typed: it may open what it wants, beside itself and in the current folder."""
+    (tmp_path / "sizes.json").write_text("[3, 3]")
+    (tmp_path / "page.py").write_text(
+        "import json\nfrom pathlib import Path\n"
+        "levels = json.loads((Path(__file__).parent / 'sizes.json').read_text())\n"
+        "with open('sizes.json') as file:\n    again = json.load(file)\n"
+        f"assert levels == again\ntokenizer = {TOKENIZER!r}\ntokenizer['quantizer']['levels'] = levels\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    loaded = config.load(tmp_path / "page.py")
+    assert build(loaded["tokenizer"], path="tokenizer").codebook_size == 9
