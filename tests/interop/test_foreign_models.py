@@ -14,7 +14,9 @@ from vq.networks import CNNDecoder, CNNEncoder
 from vq.quantizers import CosineDistance, EuclideanDistance, LearnedCodebook, VectorQuantizer
 from vq.tokenizers import ImageTokenizer
 
-TOLERANCE = {"rtol": 0, "atol": 1e-5}
+# About forty layers in a row, each of which adds up to 600 products in float32 and rounds its outputs (of order 1) by
+# some 1e-6 where sums are taken in another order; a tensor in a wrong place moves them by 0.1 and more.
+TOLERANCE = {"rtol": 0, "atol": 1e-4}
 
 
 def ours(*, num_blocks: int, dim: int, cosine: bool = False) -> ImageTokenizer:
