@@ -50,7 +50,7 @@ from vq.quantizers import (
 )
 from vq.tokenizers import ImageTokenizer
 
-# The toy budget, 15 s a contestant: image_size::32 widths::"[24,48]" max_steps::600 (make league)
+# The toy budget, 15 s a contestant: image_size:32 widths:"[24,48]" max_steps:600 (make league)
 options = dict(data="emoji", image_size=64, widths=(32, 64, 128), max_steps=400)
 sets = dict(
     emoji=[dict(type=EmojiDataset, split=split) for split in ("train", "val")],
