@@ -105,6 +105,44 @@ def run_and_kill(
     process.wait(timeout=30)
 
 
+def run_and_stop(
+    words: Sequence[object],
+    number: signal.Signals,
+    *,
+    cwd: Path,
+    when: Callable[[Path], bool],
+    ranks: int = 1,
+) -> str:
+    """Starts a command and sends it a signal once `when(cwd)` holds; what it said.
+
+    Checks that it ends within seconds, with 128 + signal (torchrun itself ends with 1), and leaves no partial file.
+    """
+    with subprocess.Popen(
+        command(str(words[0]), *words[1:], ranks=ranks),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not when(cwd):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == (128 + number if ranks == 1 else 1), said
+    assert f"stopped by {number.name}" in said
+    assert not list(cwd.rglob("*.partial"))
+    return said
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file in a folder by its name."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def processes(mark: str) -> list[int]:
     """The processes that were started with `MARK=mark` in their environment, and still run."""
     found = []

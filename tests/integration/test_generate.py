@@ -1,11 +1,12 @@
 """A generator as a user has it: trained on tokens, validated, asked for pictures, by the real commands."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, TINY, refused, run
+from commands import ROOT, TINY, accepted, contents, refused, run, run_and_stop
 
 import vq
 from vq.generators import Generator
@@ -120,3 +121,28 @@ def test_what_cannot_be_is_refused_before_any_work(folder: Path, monkeypatch: py
     classes = refused("train", "x", "page.py", "--override", ".generator.num_classes:2")
     assert "has 4 classes, the generator 2" in classes
     assert ROOT.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("number", "ranks"),
+    [
+        (signal.SIGUSR1, 1),
+        pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_ends_it_and_it_goes_on_to_the_same_pictures(
+    folder: Path, number: signal.Signals, ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["generate", "writer", "--num-images", "24", "--batch-size", "1"]
+    pictures = folder / f"{number.name}_{ranks}"
+    broken = [*words, "--out", pictures.name]
+    run_and_stop(
+        broken, number, cwd=folder, when=lambda _: len(list(pictures.glob("*.png"))) > 2, ranks=ranks
+    )
+    assert not (pictures / "samples.json").exists()
+    monkeypatch.chdir(folder)
+    for out in (pictures.name, "unbroken"):
+        accepted(*words, "--out", out)
+    assert contents(pictures) == contents(folder / "unbroken")
+    assert Path(f"{pictures.name}_grid.png").read_bytes() == Path("unbroken_grid.png").read_bytes()

@@ -1,14 +1,13 @@
 """Commands that a signal ends: code 128 + signal, whole files only, and what is done is not done again."""
 
 import json
+import shutil
 import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import TINY, accepted, command, environment, refused, run_and_kill
+from commands import TINY, accepted, contents, refused, run, run_and_kill, run_and_stop
 from PIL import Image
 
 from vq.engine import following
@@ -25,22 +24,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stop(words: list[object], number: signal.Signals, *, cwd: Path, when: Callable[[Path], bool]) -> str:
-    """Starts a command, sends it a signal once `when` holds, and checks its exit code; what it said."""
-    with subprocess.Popen(
-        command(str(words[0]), *words[1:]), cwd=cwd, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not when(cwd):
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 128 + number, said
-    return said
-
-
 def is_logged(words: str) -> Callable[[Path], bool]:
     return lambda cwd: any(words in p.read_text() for p in (cwd / "work_dirs/run/val").glob("log.txt"))
 
@@ -48,19 +31,65 @@ def is_logged(words: str) -> Callable[[Path], bool]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_val_ends_and_keeps_the_scores_it_has(folder: Path, number: signal.Signals) -> None:
     (folder / "work_dirs/run/val/log.txt").unlink(missing_ok=True)
-    said = stop(["val", "run", *MANY], number, cwd=folder, when=is_logged("process x"))
-    assert f"stopped by {number.name}" in said
+    said = run_and_stop(["val", "run", *MANY], number, cwd=folder, when=is_logged("process x"))
     assert "Traceback" not in said
     assert not list((folder / "work_dirs/run/val").glob("*/metrics.json"))
-    assert not list((folder / "work_dirs").rglob("*.partial"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_tokenize_ends_and_goes_on_with_the_next_shard(folder: Path, number: signal.Signals) -> None:
-    words = ["tokenize", "run", *MANY, "--images-per-shard", 64, "--out", number.name]
-    stop(words, number, cwd=folder, when=lambda cwd: len(list((cwd / number.name).glob("*.bin"))) > 2)
-    assert not (folder / number.name / "manifest.json").exists()
-    assert not list((folder / number.name).glob("*.partial"))
+FEW = ["--override", ".val_data.dataset.num_images:1500", "--images-per-shard", 32]
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder: Path) -> dict[str, bytes]:
+    """The token store of a command that no signal ended."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        accepted("tokenize", "run", *FEW, "--out", "unbroken")
+    return contents(folder / "unbroken")
+
+
+@pytest.mark.parametrize(
+    ("number", "ranks"),
+    [
+        (signal.SIGHUP, 1),
+        (signal.SIGUSR1, 1),
+        pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_tokenize_ends_and_goes_on_to_the_same_bytes(
+    folder: Path,
+    unbroken: dict[str, bytes],
+    number: signal.Signals,
+    ranks: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = folder / f"{number.name}_{ranks}"
+    words = ["tokenize", "run", *FEW, "--out", store.name]
+    run_and_stop(words, number, cwd=folder, when=lambda _: len(list(store.glob("*.bin"))) > 2, ranks=ranks)
+    assert not (store / "manifest.json").exists()
+    monkeypatch.chdir(folder)
+    accepted(*map(str, words))
+    assert contents(store) == unbroken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_val_on_two_ranks_ends_and_goes_on_with_the_next_checkpoint(
+    folder: Path, number: signal.Signals, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "work_dirs/run/checkpoints", tmp_path / "work_dirs/run/checkpoints")
+    shutil.copy(folder / "work_dirs/run/config.json", tmp_path / "work_dirs/run")
+    some = ["--override", ".val_data.dataset.num_images:6000"]
+    first = tmp_path / "work_dirs/run/val/iter_2/metrics.json"
+    run_and_stop(["val", "run", *some], number, cwd=tmp_path, when=lambda _: first.exists(), ranks=2)
+    content, last = first.read_bytes(), tmp_path / "work_dirs/run/val/iter_4/metrics.json"
+    assert not last.exists()
+    run("val", "run", *some, cwd=tmp_path, ranks=2)
+    assert first.read_bytes() == content
+    broken = last.read_bytes()
+    run("val", "run", *some, "--again", cwd=tmp_path, ranks=2)
+    assert last.read_bytes() == broken
 
 
 def test_val_scores_again_only_what_has_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
