@@ -13,7 +13,10 @@ from commands import MARK, ROOT, accepted, command, environment, processes, refu
 
 PAGE = ROOT / "configs" / "compare" / "league.py"
 PICTURES = "dict(type='vq.data.ProceduralDataset', num_images=64, image_size=32)"
-SMALL = ["--override", f".val_data.dataset:{PICTURES}", f".train_data.dataset:{PICTURES}"]
+SMALL = [
+    *("--override", ".train_data.batch_size:8"),
+    *(f".val_data.dataset:{PICTURES}", f".train_data.dataset:{PICTURES}"),
+]
 SHORT = ["--steps", 25, "--only", "fsq", "lfq", "--config-options", "image_size:32", *SMALL]
 
 

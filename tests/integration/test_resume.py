@@ -23,14 +23,18 @@ def options(workers: int) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["1rank", "2ranks"])
+@pytest.fixture(scope="module")
 def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     folder = tmp_path_factory.mktemp("unbroken")
     run("train", "run", TINY, *options(0), cwd=folder, ranks=request.param)
     return request.param, folder / "work_dirs" / "run"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("unbroken", "workers"),
+    [(1, 0), (1, 2), pytest.param(2, 0, marks=pytest.mark.slow), (2, 2)],
+    indirect=["unbroken"],
+)
 def test_killed_and_resumed_equals_unbroken_bit_for_bit(
     unbroken: tuple[int, Path], workers: int, tmp_path: Path
 ) -> None:
