@@ -19,6 +19,9 @@ from vq import config
 from vq.engine import ProposalEvaluator, assemble
 from vq.generators import DecoderTransformer, GPT2Style, MaskedGenerator
 
+ACCURACY_ROUNDING = 5e-7
+"""The share of right guesses is a mean in float32 for each batch, rounded by up to 6e-8 of itself, then added up."""
+
 
 def masked_scores(tokenizer: torch.nn.Module, batch_size: int) -> dict[str, float]:
     """A generator that knows nothing, on 13 pictures: each batch masks another share of its indices."""
@@ -29,6 +32,7 @@ def masked_scores(tokenizer: torch.nn.Module, batch_size: int) -> dict[str, floa
     )  # fmt: skip
     for parameter in generator.parameters():
         parameter.data.mul_(8)  # so that pictures differ in their loss
+    generator.double()  # sums in another order then differ by about 1e-16
     page = config.load(TINY, overrides={".val_data.batch_size": batch_size}).to_dict()
     found = ProposalEvaluator(tokenizer=tokenizer).evaluate(generator, assemble.make_loader(page, "val_data"))
     assert found.num_images == 13
@@ -44,7 +48,8 @@ def run_rank(rank: int, size: int, store: str, expected: dict[str, float]) -> No
     found = masked_scores(tokenizer, batch_size=6)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert abs(found[name] - value) < 1e-5 * abs(value), (
+        tolerance = ACCURACY_ROUNDING if name == "token_accuracy" else 1e-9
+        assert abs(found[name] - value) < tolerance * abs(value), (
             f"{size} ranks: {name} {found[name]}, not {value}"
         )
     dist.barrier()

@@ -92,13 +92,13 @@ class TestAnchors:
     def test_random_ones_have_the_stated_distribution(self, kind, share):
         # Two vectors at squared distances 1 and 2 from the code.
         z = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
-        anchors = draw_anchors(kind, z, everything(z), torch.zeros(4000, 2))
+        anchors = draw_anchors(kind, z, everything(z), torch.zeros(40_000, 2))
         drawn_first = (anchors.vectors[:, 1] == 0).float().mean()
         assert drawn_first == pytest.approx(share, abs=0.03)
 
     @pytest.mark.parametrize("kind", ["probrandom", "random"])
     def test_merged_draws_have_the_distribution_of_one_batch(self, kind):
-        z, codes = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.5, 0.0]]), torch.zeros(6000, 2)
+        z, codes = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.5, 0.0]]), torch.zeros(60_000, 2)
         parts = [draw_anchors(kind, part, everything(part), codes) for part in (z[:2], z[2:])]
         merged, whole = merge_anchors(kind, *parts), draw_anchors(kind, z, everything(z), codes)
         torch.testing.assert_close(merged.weight, whole.weight)
