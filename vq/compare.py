@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
                 raise cli.UsageError(f"{page}: has no contestant {name!r}; there are: {', '.join(names)}")
         configs.append((Path(page), tree, args.only or names))
 
-    from vq.engine import assemble, league
+    from vq.engine import league
     from vq.engine.callbacks import progress_bar
     from vq.engine.ending import StopRequest
     from vq.engine.launch import launched, open_log
@@ -65,9 +65,8 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     written = []
     with StopRequest() as stop, stop.at_once(), launched(device="cpu") as machine:
         open_log(None)
-        for _, tree, names in configs:  # what cannot be built is said before the first training
-            for name in names:
-                assemble.make_tokenizer(league.contestant_tree(tree, name))
+        for _, tree, names in configs:
+            league.check_contestants(tree, names)
         logger.info("%s", machine)
         for page, tree, names in configs:
             changes = [

@@ -164,6 +164,16 @@ def contestant_tree(tree: Tree, name: str) -> dict[str, Any]:
     }
 
 
+def check_contestants(tree: Tree, names: Sequence[str]) -> None:
+    """Builds every contestant once, so that one which cannot be built is named before the first training.
+
+    Raises:
+        ConfigError: For the first that cannot be built.
+    """
+    for name in names:
+        assemble.make_tokenizer(contestant_tree(tree, name))
+
+
 def train_contestant(
     tree: Tree, name: str, seed: int, steps: int, machine: Machine, *, picture: Path | None = None
 ) -> Row:
