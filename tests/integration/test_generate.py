@@ -134,7 +134,7 @@ def test_what_cannot_be_is_refused_before_any_work(folder: Path, monkeypatch: py
 def test_a_signal_ends_it_and_it_goes_on_to_the_same_pictures(
     folder: Path, number: signal.Signals, ranks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["generate", "writer", "--num-images", "24", "--batch-size", "1"]
+    words = ["generate", "writer", "--num-images", "16", "--batch-size", "1"]
     pictures = folder / f"{number.name}_{ranks}"
     broken = [*words, "--out", pictures.name]
     run_and_stop(
