@@ -55,7 +55,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(
 
 
 def test_time_is_up(tree: Callable[..., Tree], tmp_path: Path) -> None:
-    made = trainer(tree(trainer__max_steps=400, trainer__max_minutes=0.0), tmp_path)
+    made = trainer(tree(trainer__max_steps=400, trainer__max_minutes=1e-9), tmp_path)
     scores = made.fit()
     assert "psnr" in scores  # validated and saved all the same
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"iter_2"}
@@ -228,4 +228,4 @@ def test_a_last_checkpoint_that_cannot_be_written_ends_the_run(
 
 def test_arguments(tree: Callable[..., Tree], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected at least 1, got max_steps=0"):
-        trainer(tree(trainer__max_steps=0, train_step__schedule=None), tmp_path)
+        trainer(tree(trainer__max_steps=0, train_step__schedule={"type": "vq.engine.Constant"}), tmp_path)
