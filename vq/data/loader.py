@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableSetError
-from vq.data.reader import Draw, SampleReader, quiet_worker
+from vq.data.reader import Draw, SampleReader, quiet_worker, signals_held
 from vq.data.sample import Batch, Sample, collate
 from vq.data.transforms import Transform
 from vq.distributed import rank, world_size
@@ -240,7 +240,8 @@ class ImageLoader:
             warnings.filterwarnings(
                 "ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning
             )
-            batches = iter(loader)
+            with signals_held():
+                batches = iter(loader)
         for batch in self._checked(batches):
             # A stand-in fills the place of its broken image; without one the place is empty.
             num_read = len(batch["key"]) + (0 if replace else len(batch["undecodable"]))

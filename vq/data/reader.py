@@ -4,7 +4,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -89,6 +90,20 @@ class SampleReader(Dataset[Sample | UndecodableImage]):
         if error.name not in self._reported:
             self._reported.add(error.name)
             logger.warning("cannot decode %s", error)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Inside, signals wait, and processes that are forked keep them waiting until `quiet_worker` has run there."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    numbers = {getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def quiet_worker(_: int) -> None:
