@@ -163,13 +163,20 @@ def test_tensorboard_goes_on_after_an_error(tmp_path: Path) -> None:
     assert 4 in [e.step for e in events.Scalars("train/loss")]
 
 
-def test_names_are_text_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_are_text_on_the_console(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     progress = ConsoleProgress()
     progress.progress.disable = False
     progress.on_start(0, 10)
     progress.progress.update(progress.task, note="w[/q]", description="[red]x[/q]")
-    progress.on_log(1, {"loss/[/q]": 1.0})
+    progress.progress.refresh()
+    with caplog.at_level("INFO", logger="vq"):
+        progress.on_log(1, {"loss/[/q]": 1.0})
     progress.on_end(1)
+    shown = capsys.readouterr()
+    assert "[red]x[/q]" in shown.out + shown.err
+    assert "[/q]" in caplog.text
 
 
 def test_wandb_without_a_login_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
