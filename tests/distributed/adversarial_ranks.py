@@ -6,16 +6,14 @@ order differ by on any processor, and far below any wrong mean.
 Both ranks are forked from this process after it has computed what one process does.
 """
 
-import os
 import sys
-import tempfile
 import warnings
-from datetime import timedelta
-from multiprocessing import get_context
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from forked_ranks import run_on_ranks
 from torch import Tensor, nn
 
 from vq.distributed import world_size
@@ -119,19 +117,12 @@ def compare(name: str, results: Results, expected: Results, shard: slice) -> Non
         )
 
 
-def run_rank(rank: int, store: str, expected: dict[str, Results]) -> None:
-    torch.set_num_threads(1)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=SIZE, timeout=timedelta(seconds=60)
-    )
+def run_rank(rank: int, size: int, expected: dict[str, Results]) -> None:
     local = BATCH // SIZE
     shard = slice(rank * local, (rank + 1) * local)
     compare("batch norm", of_batch_norm(shard), expected["batch norm"], shard)
     for accumulate in (1, 2):
         compare(f"step {accumulate}", of_step(rank, SIZE, accumulate), expected[f"step {accumulate}"], shard)
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def main() -> int:
@@ -140,16 +131,7 @@ def main() -> int:
     torch.set_default_dtype(torch.float64)
     expected = {"batch norm": of_batch_norm(slice(0, BATCH))}
     expected |= {f"step {accumulate}": of_step(0, 1, accumulate) for accumulate in (1, 2)}
-    with tempfile.TemporaryDirectory() as folder:
-        context = get_context("fork")
-        ranks = [
-            context.Process(target=run_rank, args=(rank, f"{folder}/store", expected)) for rank in range(SIZE)
-        ]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join()
-        return int(any(process.exitcode for process in ranks))
+    return run_on_ranks(partial(run_rank, expected=expected), SIZE)
 
 
 if __name__ == "__main__":

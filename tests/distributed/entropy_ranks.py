@@ -5,16 +5,14 @@ Everything is in float64, where sums of a hundred terms in another order differ 
 The ranks are forked from this process after it has computed what one process does.
 """
 
-import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
-from datetime import timedelta
-from multiprocessing import get_context
+from functools import partial
 
 import torch
 import torch.distributed as dist
+from forked_ranks import run_on_ranks
 from torch import Tensor, nn
 
 from vq.distributed import all_reduce_sum, world_size
@@ -78,12 +76,7 @@ def compare(name: str, results: Results, expected: Results, shard: slice) -> Non
         )
 
 
-def run_rank(rank: int, size: int, store: str, expected: dict[str, Results]) -> None:
-    torch.set_num_threads(1)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=60)
-    )
+def run_rank(rank: int, size: int, expected: dict[str, Results]) -> None:
     first = sum(SHARDS[size][:rank])
     shard = slice(first, first + SHARDS[size][rank])
     for name in QUANTIZERS:
@@ -94,8 +87,6 @@ def run_rank(rank: int, size: int, store: str, expected: dict[str, Results]) -> 
         compare("compiled", of_quantizer("LFQ", shard, compiled=True), expected["LFQ"], shard)
     if rank == 0:  # eval waits for nobody: the other ranks do not take part
         QUANTIZERS["LFQ"]().eval()(batch()[shard])
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def main() -> int:
@@ -105,20 +96,7 @@ def main() -> int:
     whole = slice(0, 100)
     expected = {name: of_quantizer(name, whole) for name in QUANTIZERS}
     expected |= {"codebook": of_codebook(whole), "DDP": of_wrapped(whole)}
-    context = get_context("fork")
-    for size in SHARDS:
-        with tempfile.TemporaryDirectory() as folder:
-            ranks = [
-                context.Process(target=run_rank, args=(rank, size, f"{folder}/store", expected))
-                for rank in range(size)
-            ]
-            for process in ranks:
-                process.start()
-            for process in ranks:
-                process.join()
-            if any(process.exitcode for process in ranks):
-                return 1
-    return 0
+    return run_on_ranks(partial(run_rank, expected=expected), *SHARDS)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,14 @@ The ranks are forked from this process after it has computed what one process do
 
 import inspect
 import itertools
-import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
-from datetime import timedelta
-from multiprocessing import get_context
+from functools import partial
 
 import torch
 import torch.distributed as dist
+from forked_ranks import run_on_ranks
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -236,16 +234,7 @@ def compare(name: str, state: dict[str, Tensor], expected: dict[str, Tensor] | N
         assert (everywhere == everywhere[0]).all(), f"{where} differs between ranks"
 
 
-def run_rank(rank: int, world_size: int, store: str, expected: dict[str, dict[str, Tensor]]) -> None:
-    torch.set_num_threads(1)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{store}",
-        rank=rank,
-        world_size=world_size,
-        timeout=timedelta(seconds=60),
-    )
+def run_rank(rank: int, world_size: int, expected: dict[str, dict[str, Tensor]]) -> None:
     first = sum(SHARDS[world_size][:rank])
     shard = slice(first, first + SHARDS[world_size][rank])
     for name in (*BOOKS, *COMPOSITES):
@@ -263,8 +252,6 @@ def run_rank(rank: int, world_size: int, store: str, expected: dict[str, dict[st
     compare("warm-up of two batches", warm_up([shard] * 2, seed=rank), None)
     if world_size == 2:
         compare("compiled", train("ema-revival", shard, seed=rank, compiled=True), expected["ema-revival"])
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def main() -> int:
@@ -276,20 +263,7 @@ def main() -> int:
     check_that_all_are_here()
     expected |= {name: train_masked(name, whole, seed=0, use_reentrant=None) for name in LOSSES}
     expected |= {"DDP": train_wrapped(whole), "warm-up": warm_up([whole], seed=0)}
-    context = get_context("fork")
-    for world_size in SHARDS:
-        with tempfile.TemporaryDirectory() as folder:
-            ranks = [
-                context.Process(target=run_rank, args=(rank, world_size, f"{folder}/store", expected))
-                for rank in range(world_size)
-            ]
-            for process in ranks:
-                process.start()
-            for process in ranks:
-                process.join()
-            if any(process.exitcode for process in ranks):
-                return 1
-    return 0
+    return run_on_ranks(partial(run_rank, expected=expected), *SHARDS)
 
 
 if __name__ == "__main__":

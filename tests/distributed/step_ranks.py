@@ -6,17 +6,14 @@ differences on without enlarging them: after three steps 1e-9 is far above round
 The ranks are forked from this process after it has computed what one process does.
 """
 
-import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
-from datetime import timedelta
-from multiprocessing import get_context
+from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from forked_ranks import run_on_ranks
 from torch import Tensor
 from torch.optim import SGD
 
@@ -161,19 +158,12 @@ def compare(where: str, found: Scalars, expected: Scalars) -> None:
             assert (everywhere == everywhere[0]).all(), f"{where}: {name} differs between ranks"
 
 
-def run_rank(rank: int, size: int, store: str, expected: dict[str, Scalars]) -> None:
-    torch.set_num_threads(1)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=60)
-    )
+def run_rank(rank: int, size: int, expected: dict[str, Scalars]) -> None:
     first = sum(SHARDS[size][:rank])
     shard = slice(first, first + SHARDS[size][rank])
     for kind in KINDS:
         for accumulate in (1, 2):
             compare(f"{size} ranks, {kind}, {accumulate}", results(kind, shard, accumulate), expected[kind])
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def main() -> int:
@@ -183,20 +173,7 @@ def main() -> int:
     expected = {kind: results(kind, whole, 1) for kind in KINDS}
     for kind in KINDS:
         compare(f"{kind}, micro-batches", results(kind, whole, 2), expected[kind])
-    context = get_context("fork")
-    for size in (2, 4):
-        with tempfile.TemporaryDirectory() as folder:
-            ranks = [
-                context.Process(target=run_rank, args=(rank, size, f"{folder}/store", expected))
-                for rank in range(size)
-            ]
-            for process in ranks:
-                process.start()
-            for process in ranks:
-                process.join()
-            if any(process.exitcode for process in ranks):
-                return 1
-    return 0
+    return run_on_ranks(partial(run_rank, expected=expected), 2, 4)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ def test_two_ranks_move_both_networks_as_one_process_does() -> None:
     script = Path(__file__).with_name("adversarial_ranks.py")
     result = subprocess.run(
         [sys.executable, script],
-        env=os.environ | {"PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{script.parents[2]}:{script.parents[1]}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

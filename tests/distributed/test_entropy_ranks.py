@@ -10,7 +10,7 @@ def test_entropies_and_gradients_on_uneven_shards_are_those_of_one_process() -> 
     script = Path(__file__).with_name("entropy_ranks.py")
     result = subprocess.run(
         [sys.executable, script],
-        env=os.environ | {"PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{script.parents[2]}:{script.parents[1]}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -10,7 +10,7 @@ def test_ranks_with_uneven_shards_learn_what_one_process_learns() -> None:
     script = Path(__file__).with_name("quantizer_ranks.py")
     result = subprocess.run(
         [sys.executable, script],
-        env=os.environ | {"PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{script.parents[2]}:{script.parents[1]}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -4,16 +4,13 @@ The ranks are forked from this process, which has no threads.
 """
 
 import json
-import os
 import sys
-import tempfile
 import warnings
-from datetime import timedelta
-from multiprocessing import get_context
+from functools import partial
 
 import torch
-import torch.distributed as dist
 from commands import TINY
+from forked_ranks import run_on_ranks
 
 from vq import config
 from vq.engine import ProposalEvaluator, assemble
@@ -39,11 +36,7 @@ def masked_scores(tokenizer: torch.nn.Module, batch_size: int) -> dict[str, floa
     return dict(found.scores)
 
 
-def run_rank(rank: int, size: int, store: str, expected: dict[str, float]) -> None:
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=100)
-    )
+def run_rank(rank: int, size: int, expected: dict[str, float]) -> None:
     tokenizer = assemble.make_tokenizer(config.load(TINY).to_dict(), seed=1).eval()
     found = masked_scores(tokenizer, batch_size=6)
     assert found.keys() == expected.keys()
@@ -52,27 +45,13 @@ def run_rank(rank: int, size: int, store: str, expected: dict[str, float]) -> No
         assert abs(found[name] - value) < tolerance * abs(value), (
             f"{size} ranks: {name} {found[name]}, not {value}"
         )
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def main() -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    expected, context = json.loads(sys.argv[1]), get_context("fork")
-    for size in (2, 3):
-        with tempfile.TemporaryDirectory() as folder:
-            ranks = [
-                context.Process(target=run_rank, args=(rank, size, f"{folder}/store", expected))
-                for rank in range(size)
-            ]
-            for process in ranks:
-                process.start()
-            for process in ranks:
-                process.join()
-            if any(process.exitcode for process in ranks):
-                return 1
-    return 0
+    expected = json.loads(sys.argv[1])
+    return run_on_ranks(partial(run_rank, expected=expected), 2, 3)
 
 
 if __name__ == "__main__":

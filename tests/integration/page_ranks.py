@@ -6,17 +6,14 @@ depends on the processor. In float64 the same growth over six steps (3^6 times s
 The ranks are forked from this process after it has computed what one process does.
 """
 
-import os
 import sys
-import tempfile
 import warnings
-from datetime import timedelta
-from multiprocessing import get_context
+from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from commands import TINY
+from forked_ranks import run_on_ranks
 from torch import Tensor
 
 from vq import config, distributed
@@ -47,12 +44,7 @@ def weights(overrides: dict[str, Any], accumulate: int) -> dict[str, Tensor]:
     return {n: t.detach().clone() for n, t in (step.model.state_dict() | average).items()}
 
 
-def run_rank(rank: int, size: int, store: str, expected: dict[str, dict[str, Tensor]]) -> None:
-    torch.set_num_threads(1)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=60)
-    )
+def run_rank(rank: int, size: int, expected: dict[str, dict[str, Tensor]]) -> None:
     for case, (overrides, accumulate) in CASES.items():
         found = weights(overrides, accumulate)
         assert found.keys() == expected[case].keys()
@@ -64,28 +56,13 @@ def run_rank(rank: int, size: int, store: str, expected: dict[str, dict[str, Ten
                 rtol=0,
                 msg=lambda m, n=name, c=case: f"{c}, {size} ranks, {n}: {m}",
             )
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def main() -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     expected = {case: weights(overrides, 1) for case, (overrides, _) in CASES.items()}
-    context = get_context("fork")
-    for size in (2, 4):
-        with tempfile.TemporaryDirectory() as folder:
-            ranks = [
-                context.Process(target=run_rank, args=(rank, size, f"{folder}/store", expected))
-                for rank in range(size)
-            ]
-            for process in ranks:
-                process.start()
-            for process in ranks:
-                process.join()
-            if any(process.exitcode for process in ranks):
-                return 1
-    return 0
+    return run_on_ranks(partial(run_rank, expected=expected), 2, 4)
 
 
 if __name__ == "__main__":
