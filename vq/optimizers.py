@@ -32,18 +32,5 @@ __all__ = [
     "Rprop",
 ]
 
-for _optimizer in (
-    ASGD,
-    SGD,
-    Adadelta,
-    Adafactor,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    NAdam,
-    RAdam,
-    RMSprop,
-    Rprop,
-):
-    OPTIMIZERS.register_module(module=_optimizer)
+for _name in __all__:
+    OPTIMIZERS.register_module(module=globals()[_name])
