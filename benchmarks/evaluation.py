@@ -35,7 +35,7 @@ from torch import Tensor
 from vq.metrics import PSNR, SSIM, CodebookUsage, FIDMetric, LPIPSMetric, share_features
 from vq.metrics.statistics import MomentSums
 from vq.networks import InceptionNetwork
-from vq.networks.inception import INCEPTION_WEIGHTS, inception_shapes
+from vq.networks.frozen.inception import INCEPTION_WEIGHTS, inception_shapes
 from vq.ops.frechet import frechet_distance, frechet_distance_of_features, moments
 from vq.ops.images import to_uint8
 

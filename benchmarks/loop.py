@@ -24,9 +24,9 @@ import torch
 
 from vq import config
 from vq.data import Batch, ImageLoader
-from vq.engine import assemble
-from vq.engine.launch import Machine, open_log
-from vq.engine.trainer import Trainer
+from vq.engine import assembly
+from vq.engine.loop.launch import Machine, open_log
+from vq.engine.loop.trainer import Trainer
 from vq.ops.images import to_signed_unit
 
 BAR = 1.03
@@ -40,7 +40,7 @@ class StretchIsOverError(Exception):
 
 def timed_batches(loader: ImageLoader, first: int, steps: int, times: Times) -> Iterator[Sequence[Batch]]:
     """The batches of `steps` steps; notes when each was asked for."""
-    batches = assemble.grouped_batches(loader, 0, 1, first)
+    batches = assembly.grouped_batches(loader, 0, 1, first)
     for _ in range(steps):
         times.append(time.perf_counter())
         yield next(batches)
@@ -61,7 +61,7 @@ class BareLoop:
     """What one would write by hand: the model, the losses, the optimizer, and nothing else."""
 
     def __init__(self, tree: dict[str, Any]) -> None:
-        step = assemble.make_step(tree, assemble.make_tokenizer(tree))
+        step = assembly.make_step(tree, assembly.make_tokenizer(tree))
         self.tokenizer, self.optimizer = step.tokenizer.train(), step.optimizer
         self.losses, self.weights, self.clip = step.losses, step.weights, step.max_gradient_norm
         self.average = [p.detach().clone() for p in self.tokenizer.parameters()] if step.weight_ema else []
@@ -105,15 +105,15 @@ def main() -> None:
     never = {".trainer.max_steps": NEVER, ".evaluator.every": NEVER, ".checkpointer.every": NEVER}
     tree = config.load(args.config, overrides=never).to_dict()
     machine = Machine(device="cpu", rank=0, world_size=1, threads=torch.get_num_threads(), autocast=False)
-    loader = assemble.make_loader(tree, "train_data")
+    loader = assembly.make_loader(tree, "train_data")
     for index in range(len(loader.dataset)):  # no side pays for decoding a picture the first time
         loader.dataset.read(index)
     framework: Times = []
     bare: Times = []
     with tempfile.TemporaryDirectory() as folder:
         open_log(Path(folder) / "log.txt")
-        train_step = assemble.make_step(tree, assemble.make_tokenizer(tree))
-        trainer = assemble.make_trainer(tree, Path(folder), train_step, machine, seed=0)
+        train_step = assembly.make_step(tree, assembly.make_tokenizer(tree))
+        trainer = assembly.make_trainer(tree, Path(folder), train_step, machine, seed=0)
         by_hand = BareLoop(tree)
         for stretch in range(args.stretches):
             first = stretch * args.steps

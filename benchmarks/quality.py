@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from vq import config
-from vq.engine import assemble
+from vq.engine import assembly
 from vq.metrics import PSNR
 from vq.ops.images import to_signed_unit
 
@@ -28,7 +28,7 @@ MARGIN, USAGE = 4.0, 0.8
 
 def block_psnr(name: str) -> float:
     """The PSNR of the validation set with each 8 x 8 block replaced by its mean colour."""
-    loader = assemble.make_loader(config.load(f"configs/{name}.py").to_dict(), "val_data")
+    loader = assembly.make_loader(config.load(f"configs/{name}.py").to_dict(), "val_data")
     metric = PSNR()
     for batch in loader.pass_batches():
         image = to_signed_unit(batch["image"])

@@ -35,7 +35,7 @@ from torchvision.transforms.v2 import functional
 from torchvision.utils import save_image
 
 from vq.data import EmojiDataset, ImageFolder, ImageLoader, Resize, TokenStore
-from vq.engine.tokenization import tokenize
+from vq.engine.jobs.tokenization import tokenize
 from vq.networks import CNNDecoder, CNNEncoder, StridedCNNDecoder, StridedCNNEncoder
 from vq.ops.images import to_signed_unit
 from vq.quantizers import FiniteScalarQuantizer, LearnedCodebook, UniformInit, VectorQuantizer

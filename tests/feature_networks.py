@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vq.networks.features import FeatureNetwork
-from vq.networks.inception import INCEPTION_WEIGHTS, inception_shapes
+from vq.networks.frozen.features import FeatureNetwork
+from vq.networks.frozen.inception import INCEPTION_WEIGHTS, inception_shapes
 
 
 class TinyNetwork(FeatureNetwork):

@@ -18,7 +18,7 @@ from math import prod
 from torch.optim import AdamW
 
 from vq.data import ImageLoader, ProceduralDataset
-from vq.engine.steps import ReconstructionStep
+from vq.engine.steps.reconstruction import ReconstructionStep
 from vq.losses import L1Loss
 from vq.quantizers import FiniteScalarQuantizer
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vq import config
-from vq.engine import assemble
+from vq.engine import assembly
 from vq.generators.stem import order_of
 from vq.networks import FrequencyEncoder
 from vq.ops.dct import idct2
@@ -62,7 +62,7 @@ def test_says_what_it_is(page: Path) -> None:
 def test_builds_on_the_meta_device(page: Path) -> None:
     tree = config.load(page).to_dict()
     with torch.device("meta"):
-        model = assemble.make_model(tree)
+        model = assembly.make_model(tree)
     assert all(p.is_meta for p in model.parameters())
     if "generator" not in tree:
         sizes = {m.get("codebook_size") for m in tree["evaluator"]["metrics"]} - {None}
@@ -78,8 +78,8 @@ def test_takes_two_steps(page: Path) -> None:
     tree = smoke(page)
     if "adversary" in tree["train_step"]:
         tree["train_step"]["adversary"]["start_step"] = 0
-    step = assemble.make_step(tree, assemble.make_tokenizer(tree).train())
-    batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), 0, step.accumulate, 0)
+    step = assembly.make_step(tree, assembly.make_tokenizer(tree).train())
+    batches = assembly.grouped_batches(assembly.make_loader(tree, "train_data"), 0, step.accumulate, 0)
     before = [p.detach().clone() for p in step.model.parameters()]
     for number in range(2):
         scalars = step(next(batches), number)
@@ -100,8 +100,8 @@ def test_a_generator_takes_two_steps(page: Path) -> None:
             )
     if "width" in node:
         node |= {"width": 16, "depth": 2}
-    model = assemble.make_model(tree).train()
-    step = assemble.make_step(tree, model)
+    model = assembly.make_model(tree).train()
+    step = assembly.make_step(tree, model)
     stack = (model.num_indices,) if model.num_indices > 1 else ()
     batch = {
         "indices": torch.randint(model.vocabulary_size, (2, *model.grid, *stack)),
@@ -125,8 +125,8 @@ def test_the_page_of_frequencies_proposes_low_ones_first() -> None:
     generator_page, tokenizer_page = (config.load(page).to_dict() for page in pages)
     assert generator_page["tokenizer"]["weights"] == ["work_dirs/frequency/1024_emoji"]
     with torch.device("meta"):
-        generator = assemble.make_model(generator_page)
-        tokenizer = assemble.make_tokenizer(tokenizer_page)
+        generator = assembly.make_model(generator_page)
+        tokenizer = assembly.make_tokenizer(tokenizer_page)
     assert generator.vocabulary_size == tokenizer.codebook_size
     order = order_of(generator_page["generator"]["order"], generator.grid)
     rows, columns = generator.grid
@@ -149,10 +149,10 @@ def test_the_page_of_frequencies_proposes_low_ones_first() -> None:
 def test_the_reference_setting_has_the_published_sizes() -> None:
     tree = config.load(ROOT / "configs" / "vqgan" / "1024_imagenet_ddp.py").to_dict()
     with torch.device("meta"):
-        tokenizer = assemble.make_tokenizer(tree)
+        tokenizer = assembly.make_tokenizer(tree)
     count = {n: sum(p.numel() for p in m.parameters()) for n, m in tokenizer.named_children()}
     assert (count["encoder"], count["decoder"]) == (29_298_176, 42_449_795)
     assert count["pre_quant"] == count["post_quant"] == 256 * 256 + 256
-    lines = assemble.describe(tree, image_size=(256, 256), batch=2, autocast=False)
+    lines = assembly.describe(tree, image_size=(256, 256), batch=2, autocast=False)
     assert lines[1] == "parameters of the discriminator: 2,765,633"
     assert "16 x 16 indices out of 1,024" in lines[2]

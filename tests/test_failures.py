@@ -84,7 +84,7 @@ def test_under_torchrun_one_process_speaks(failing: tuple[int, ...]) -> None:
     body = f"""
     import torch
     from vq import distributed
-    from vq.engine.launch import launched
+    from vq.engine.loop.launch import launched
     with launched(device="cpu"):
         if distributed.rank() in {failing}:
             raise UserError("rank %d could not" % distributed.rank())

@@ -17,11 +17,13 @@ from matplotlib.text import Text as FigureText
 from rich.console import Console
 
 from tools import prepare_checkpoints, visualize_patches
-from vq.engine import league, reference
-from vq.engine.callbacks import MetricsFile, TensorBoard, WandB, progress_bar
-from vq.engine.evaluator import Evaluation
-from vq.engine.launch import close_log, open_log
-from vq.engine.validation import show
+from vq.engine.evaluation.base import Evaluation
+from vq.engine.evaluation.progress import progress_bar
+from vq.engine.jobs import league
+from vq.engine.jobs import reference_statistics as reference
+from vq.engine.jobs.checkpoints import show
+from vq.engine.loop.callbacks import MetricsFile, TensorBoard, WandB
+from vq.engine.loop.launch import close_log, open_log
 from vq.text import markdown, spreadsheet_cell
 
 NASTY = "w[/q]<img src=x onerror=1>|$x^2$\n=1+1"

@@ -11,7 +11,7 @@ FSQ = {"type": "vq.quantizers.FiniteScalarQuantizer", "levels": [5, 5]}
 
 
 def test_children_are_built_first_and_what_comes_at_run_time_may_not_be_in_the_node() -> None:
-    node = {"type": "vq.engine.schedules.WarmupCosine", "warmup_steps": 2}
+    node = {"type": "vq.engine.steps.schedules.WarmupCosine", "warmup_steps": 2}
     assert build(node, path="train_step.schedule", total_steps=12).total_steps == 12
     with pytest.raises(
         ConfigError, match=r"train_step.schedule.total_steps: .* comes from trainer.max_steps"
@@ -56,8 +56,8 @@ NOT_REGISTERED = [
     "vq.config.load",
     "vq.registry.build",
     "vq.registry.SLOTS",
-    "vq.engine.launch.open_log",
-    "vq.engine.callbacks.TensorBoard",
+    "vq.engine.loop.launch.open_log",
+    "vq.engine.loop.callbacks.TensorBoard",
     "vq.quantizers.base.torch.hub.load",
     "builtins.exec",
     "a.b.c",

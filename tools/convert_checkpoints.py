@@ -16,7 +16,7 @@ import torch
 
 from vq import cli
 from vq import config as pages
-from vq.engine.assemble import make_tokenizer
+from vq.engine.assembly.build import make_tokenizer
 from vq.interop import DIALECTS, InteropError, from_dialect
 from vq.text import printable
 from vq.tokenizers.checkpoint import read_weights, save_weights

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from vq import cli, distributed
 from vq.data import UndecodableSetError
-from vq.engine.launch import launched, open_log
-from vq.engine.reference import collect, folder_loader, network_of, record
+from vq.engine.jobs.reference_statistics import collect, folder_loader, network_of, record
+from vq.engine.loop.launch import launched, open_log
 from vq.metrics.features import score_name
 from vq.metrics.statistics import ReferenceStatistics, frechet, reference_path
-from vq.networks.features import FeatureNetwork
+from vq.networks.frozen.features import FeatureNetwork
 
 
 def arguments() -> argparse.ArgumentParser:

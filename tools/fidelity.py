@@ -19,9 +19,15 @@ from torch.utils.data import Dataset
 from vq import cli, config, fid, pretrained
 from vq.data import ImageFolder, ImageLoader, UndecodableImage, UndecodableSetError
 from vq.data.reader import Draw, SampleReader
-from vq.engine.assemble import make_loader
-from vq.engine.reference import preprocessing, record, reference_name, reference_section, set_sha256
-from vq.networks.inception import INCEPTION_WEIGHTS
+from vq.engine.assembly.build import make_loader
+from vq.engine.jobs.reference_statistics import (
+    preprocessing,
+    record,
+    reference_name,
+    reference_section,
+    set_sha256,
+)
+from vq.networks.frozen.inception import INCEPTION_WEIGHTS
 
 
 class Images(Dataset[Tensor]):

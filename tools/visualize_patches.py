@@ -24,10 +24,10 @@ from PIL import Image
 from vq import cli
 from vq.data import ImageLoader, UndecodableSetError
 from vq.data.token_store import TokenStore, TokenStoreError
-from vq.engine import assemble
-from vq.engine.launch import launched, open_log
-from vq.engine.progress import PassProgress
-from vq.engine.tokenization import cut_views, views_of
+from vq.engine import assembly
+from vq.engine.evaluation.progress import PassProgress
+from vq.engine.jobs.tokenization import cut_views, views_of
+from vq.engine.loop.launch import launched, open_log
 from vq.ops.keyed import stable_hash
 from vq.text import printable
 
@@ -154,11 +154,11 @@ def open_source(config: dict[str, Any], tokens: Path) -> Source:
     if split == "train":  # as vq.tokenize --train: the images of one section, the transforms of the other
         config["val_data"] = {**config["val_data"], "dataset": config["train_data"]["dataset"]}
     _check_section(store.manifest, config["val_data"], f"{tokens}: the images of {split}_data")
-    loader = assemble.make_loader(config, "val_data")
+    loader = assembly.make_loader(config, "val_data")
     items = _match(store, loader, f"{tokens}: the images of {split}_data")
     size = loader.image_size
     with torch.device("meta"):
-        tokenizer: Any = assemble.make_tokenizer(config)
+        tokenizer: Any = assembly.make_tokenizer(config)
     expected, axes = tuple(tokenizer.indices_shape(*size)), store.axes
     if expected != axes:
         raise TokenStoreError(

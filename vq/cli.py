@@ -275,7 +275,7 @@ def ends_on_signal() -> Iterator[None]:
 
     For commands that write each file whole or not at all, and go on where they were when started again.
     """
-    from vq.engine.ending import StopRequest
+    from vq.engine.loop.stopping import StopRequest
 
     with StopRequest() as stop, stop.at_once():
         yield

@@ -57,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
                 raise cli.UsageError(f"{page}: has no contestant {name!r}; there are: {', '.join(names)}")
         configs.append((Path(page), tree, args.only or names))
 
-    from vq.engine import league
-    from vq.engine.callbacks import progress_bar
-    from vq.engine.ending import StopRequest
-    from vq.engine.launch import launched, open_log
+    from vq.engine.evaluation.progress import progress_bar
+    from vq.engine.jobs import league
+    from vq.engine.loop.launch import launched, open_log
+    from vq.engine.loop.stopping import StopRequest
 
     written = []
     with StopRequest() as stop, stop.at_once(), launched(device="cpu") as machine:

@@ -61,8 +61,10 @@ PRETRAINED_TOKENIZER = ("vq.tokenizers.pretrained_tokenizer", "vq.tokenizers.pre
 
 WEIGHTS_OF: dict[str, str] = {
     **dict.fromkeys(PRETRAINED_TOKENIZER, "weights"),
-    **dict.fromkeys(("vq.quantizers.FileInit", "vq.quantizers.initialization.FileInit"), "path"),
-    **dict.fromkeys(("vq.networks.TimmViTFeatures", "vq.networks.timm_vit.TimmViTFeatures"), "weights"),
+    **dict.fromkeys(("vq.quantizers.FileInit", "vq.quantizers.parts.initialization.FileInit"), "path"),
+    **dict.fromkeys(
+        ("vq.networks.TimmViTFeatures", "vq.networks.frozen.timm_vit.TimmViTFeatures"), "weights"
+    ),
 }
 """What refers to weights outside a run, and in which argument; `sha256` beside it says which weights are meant."""
 

@@ -91,9 +91,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     tree = data_config(args).to_dict()
 
     from vq import distributed
-    from vq.engine import reference
-    from vq.engine.assemble import make_loader
-    from vq.engine.launch import launched, open_log
+    from vq.engine.assembly.build import make_loader
+    from vq.engine.jobs import reference_statistics as reference
+    from vq.engine.loop.launch import launched, open_log
     from vq.metrics.statistics import reference_path
 
     with cli.ends_on_signal(), launched(device=args.device) as machine:

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         raise cli.UsageError("--num and --num-per-class say different things; give one of them")
     cli.check_out(args.out)
 
-    from vq.engine.launch import launched, open_log
+    from vq.engine.loop.launch import launched, open_log
 
     with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
         open_log(None)
@@ -68,19 +68,20 @@ def main(argv: Sequence[str] | None = None) -> Path:
 def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], device: str) -> Path:
     import torch
 
-    from vq.engine import assemble, generation
-    from vq.engine.progress import PassProgress
+    from vq.engine import assembly
+    from vq.engine.evaluation.progress import PassProgress
+    from vq.engine.jobs import generation
     from vq.files import sha256_of
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
     weights = find_weights(run / "checkpoints" / args.load_from if args.load_from else run)
-    model: Any = assemble.make_model(config).to(device).eval()
-    tokenizer = assemble.make_frozen_tokenizer(config).to(device)
+    model: Any = assembly.make_model(config).to(device).eval()
+    tokenizer = assembly.make_frozen_tokenizer(config).to(device)
     load_weights(model, [weights])
     classes = args.classes if args.classes is not None else list(range(model.num_classes))
     if wrong := [c for c in classes if not 0 <= c < model.num_classes]:
         raise cli.UsageError(f"--classes: expected numbers in [0, {model.num_classes}), got {wrong}")
-    sampling = assemble.make_sampling(
+    sampling = assembly.make_sampling(
         config,
         {"guidance": args.cfg, "temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p},
     )

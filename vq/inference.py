@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     targets = [args.out / name for name in _output_names(sources)]
     _refuse_overwriting(sources, targets)
 
-    from vq.engine.launch import launched, open_log
+    from vq.engine.loop.launch import launched, open_log
 
     written: list[Path] = []
     with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
@@ -121,7 +121,7 @@ def _holds_indices(source: Path) -> bool:
 
 def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
     import vq
-    from vq.engine.assemble import make_tokenizer
+    from vq.engine.assembly.build import make_tokenizer
     from vq.tokenizers import Tokenizer
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
@@ -160,7 +160,7 @@ def _reconstruct(tokenizer: "Tokenizer", source: Path, target: Path, args: argpa
     import numpy as np
     import torch
 
-    from vq.engine.pictures import beside, index_picture
+    from vq.engine.evaluation.pictures import beside, index_picture
     from vq.ops.images import save_png, to_signed_unit, to_uint8
 
     image = _prepare(source, tokenizer.downsample_factor, args.size)

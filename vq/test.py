@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     run = cli.run_directory(args.name)
     tree = config_for(args, run=None, weights=args.load_model_from)
 
-    from vq.engine.assemble import make_score_callback
-    from vq.engine.launch import launched, open_log
-    from vq.engine.validation import Validation
+    from vq.engine.assembly.build import make_score_callback
+    from vq.engine.jobs.checkpoints import Validation
+    from vq.engine.loop.launch import launched, open_log
     from vq.tokenizers.checkpoint import find_weights
 
     with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:

@@ -10,7 +10,7 @@ from vq import cli
 from vq.run_config import DATA, config_for
 
 if TYPE_CHECKING:
-    from vq.engine.tokenization import Tokenization
+    from vq.engine.jobs.tokenization import Tokenization
 
 logger = logging.getLogger("vq.tokenize")  # __name__ is __main__ under python -m
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> "Tokenization":
     if args.train and "dataset" not in config.get("train_data", {}):
         raise cli.UsageError("--train: the config has no train_data.dataset to take the images from")
 
-    from vq.engine.launch import launched, open_log
+    from vq.engine.loop.launch import launched, open_log
 
     with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
         open_log(None)
@@ -67,22 +67,22 @@ def main(argv: Sequence[str] | None = None) -> "Tokenization":
 def _tokenize(args: argparse.Namespace, run: Path, config: dict[str, Any], device: str) -> "Tokenization":
     import torch
 
-    from vq.engine import assemble
-    from vq.engine.progress import PassProgress
-    from vq.engine.tokenization import settings_of, tokenize
+    from vq.engine import assembly
+    from vq.engine.evaluation.progress import PassProgress
+    from vq.engine.jobs.tokenization import settings_of, tokenize
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
-    tokenizer = assemble.make_tokenizer(config).to(device).eval()
+    tokenizer = assembly.make_tokenizer(config).to(device).eval()
     files = [find_weights(path) for path in args.load_model_from or [run]]
     load_weights(tokenizer, files, allow_missing=args.allow_missing, allow_unexpected=args.allow_unexpected)
     split = "train" if args.train else "val"
     if args.train:  # the images of one section, the transforms of the other: nothing random
         config["val_data"] = {
-            **assemble.section(config, "val_data"),
+            **assembly.section(config, "val_data"),
             "dataset": config["train_data"]["dataset"],
         }
-    loader = assemble.make_loader(config, "val_data")
-    assemble.check_image_size(tokenizer, loader, "val_data")
+    loader = assembly.make_loader(config, "val_data")
+    assembly.check_image_size(tokenizer, loader, "val_data")
     directory = args.out or run / "tokens" / split
     progress = PassProgress("tokenize", loader.num_samples)
     with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):

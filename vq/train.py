@@ -12,8 +12,8 @@ from vq.run_config import config_to_continue
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from vq.engine.checkpointer import Checkpointer
-    from vq.engine.launch import Machine
+    from vq.engine.loop.checkpointer import Checkpointer
+    from vq.engine.loop.launch import Machine
 
 DEFAULT_SEED = 3407
 
@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     run = cli.run_directory(args.name)
     config = cli.load_config(args, args.config or config_to_continue(args.name, run, args.load_from))
 
-    from vq.engine.ending import StopRequest
-    from vq.engine.launch import launched, open_log
-    from vq.engine.run_lock import RunLock
+    from vq.engine.loop.launch import launched, open_log
+    from vq.engine.loop.run_lock import RunLock
+    from vq.engine.loop.stopping import StopRequest
 
     launch = launched(device=args.device, autocast=args.autocast, timeout=args.timeout)
     with StopRequest() as stop, stop.at_once(), launch as machine:
@@ -88,27 +88,27 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machine") -> dict[str, float]:
-    from vq.engine import assemble
-    from vq.engine.ending import noted
-    from vq.engine.launch import release_log, write_environment
-    from vq.engine.trainer import logger
-    from vq.engine.tuning import Tuning
+    from vq.engine import assembly
+    from vq.engine.loop.launch import release_log, write_environment
+    from vq.engine.loop.stopping import noted
+    from vq.engine.loop.trainer import logger
+    from vq.engine.steps.tuning import Tuning
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
     tree = config.to_dict()
-    checkpoint = _checkpoint(args, assemble.make_checkpointer(tree, run))
+    checkpoint = _checkpoint(args, assembly.make_checkpointer(tree, run))
     arguments = _recorded(args, checkpoint)
     seed = arguments["seed"]
-    model = assemble.make_model(tree, seed=seed).to(machine.device)
-    frozen = assemble.make_frozen_tokenizer(tree).to(machine.device) if "generator" in tree else None
+    model = assembly.make_model(tree, seed=seed).to(machine.device)
+    frozen = assembly.make_frozen_tokenizer(tree).to(machine.device) if "generator" in tree else None
     if args.load_model_from:
         files = [find_weights(path) for path in args.load_model_from]
         load_weights(model, files, allow_missing=args.allow_missing, allow_unexpected=args.allow_unexpected)
     tuning = Tuning(is_channels_last=args.channels_last, is_compiled=args.compile)
-    train_step = assemble.make_step(
+    train_step = assembly.make_step(
         tree, model, seed=seed, autocast=args.autocast, frozen_tokenizer=frozen, tuning=tuning
     )
-    trainer = assemble.make_trainer(
+    trainer = assembly.make_trainer(
         tree, run, train_step, machine, seed=seed, wandb=args.wandb, frozen_tokenizer=frozen
     )
     trainer.checkpointer.arguments = arguments
@@ -134,7 +134,7 @@ def _checkpoint(args: argparse.Namespace, checkpointer: "Checkpointer") -> Path 
 def _recorded(args: argparse.Namespace, checkpoint: Path | None) -> dict[str, Any]:
     """What the command line decides of the numbers; each checkpoint keeps it. A seed that is not given stays."""
     from vq import distributed
-    from vq.engine.resuming import recorded_arguments
+    from vq.engine.loop.resuming import recorded_arguments
 
     before = {} if checkpoint is None else recorded_arguments(checkpoint)
     return {
@@ -158,21 +158,21 @@ def _refuse_overwriting(args: argparse.Namespace, run: Path) -> None:
 def _plan(args: argparse.Namespace, run: Path, config: "Config", machine: "Machine") -> dict[str, float]:
     """Builds all parts, trains nothing, writes nothing."""
     from vq import distributed
-    from vq.engine import assemble
-    from vq.engine.trainer import logger
+    from vq.engine import assembly
+    from vq.engine.loop.trainer import logger
 
     tree = config.to_dict()
     seed = DEFAULT_SEED if args.seed is None else args.seed
-    model = assemble.make_model(tree, seed=seed)
-    frozen = assemble.make_frozen_tokenizer(tree) if "generator" in tree else None
-    step = assemble.make_step(tree, model, autocast=args.autocast, frozen_tokenizer=frozen)
-    assemble.make_trainer(tree, run, step, machine, seed=seed, frozen_tokenizer=frozen)
-    train, val = (assemble.make_loader(tree, name) for name in ("train_data", "val_data"))
+    model = assembly.make_model(tree, seed=seed)
+    frozen = assembly.make_frozen_tokenizer(tree) if "generator" in tree else None
+    step = assembly.make_step(tree, model, autocast=args.autocast, frozen_tokenizer=frozen)
+    assembly.make_trainer(tree, run, step, machine, seed=seed, frozen_tokenizer=frozen)
+    train, val = (assembly.make_loader(tree, name) for name in ("train_data", "val_data"))
     local = train.batch_size // distributed.world_size() // step.accumulate
     max_steps = tree["trainer"]["max_steps"]
     epochs = max_steps * train.batch_size / train.num_samples
     if frozen is None:
-        lines = assemble.describe(tree, image_size=train.image_size, batch=local, autocast=args.autocast)
+        lines = assembly.describe(tree, image_size=train.image_size, batch=local, autocast=args.autocast)
     else:
         lines = [f"parameters: {sum(p.numel() for p in model.parameters()):,} (generator)"]
     for line in lines:

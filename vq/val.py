@@ -10,8 +10,8 @@ from vq import cli
 from vq.run_config import config_for
 
 if TYPE_CHECKING:
-    from vq.engine.callbacks import Callback
-    from vq.engine.validation import Validation
+    from vq.engine.jobs.checkpoints import Validation
+    from vq.engine.loop.callbacks import Callback
 
 logger = logging.getLogger("vq.val")  # __name__ is __main__ under python -m
 
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     run = cli.run_directory(args.name)
     tree = config_for(args, run=run)
 
-    from vq.engine.assemble import make_score_callback
-    from vq.engine.launch import launched, open_log
-    from vq.engine.validation import Validation
+    from vq.engine.assembly.build import make_score_callback
+    from vq.engine.jobs.checkpoints import Validation
+    from vq.engine.loop.launch import launched, open_log
     from vq.tokenizers.checkpoint import CheckpointError
 
     last_step = tree.get("trainer", {}).get("max_steps", 0)
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
 def _problem_of(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be scored, on every rank the same; None if it can."""
     from vq import distributed
-    from vq.engine.checkpointer import verify
+    from vq.engine.loop.checkpointer import verify
 
     problem = verify(checkpoint)
     if not checkpoint.exists():
@@ -115,7 +115,7 @@ def _validate(
 
 def _wanted(run: Path, names: list[str], *, follow: bool, last_step: int) -> Iterator[Path]:
     """The checkpoints to validate; the first is looked for before anything is built."""
-    from vq.engine import following
+    from vq.engine.jobs import following
     from vq.tokenizers.checkpoint import CheckpointError, checkpoints_in
 
     directory = run / "checkpoints"

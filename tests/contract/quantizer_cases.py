@@ -46,7 +46,7 @@ def vectors(quantizer: Quantizer, *lead: int, dtype: torch.dtype | None = None) 
 def found_classes(base: type) -> list[type]:
     """The subclasses of `base` in any file of the package that a user can make (but for `example`)."""
     found: set[type] = set()
-    for module in pkgutil.iter_modules(vq.quantizers.__path__, "vq.quantizers."):
+    for module in pkgutil.walk_packages(vq.quantizers.__path__, "vq.quantizers."):
         members = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
         found.update(cls for _, cls in members if issubclass(cls, base) and cls.__module__ == module.name)
     return sorted(

@@ -18,12 +18,13 @@ from torch import Tensor
 from torch.optim import SGD
 
 from vq import distributed
-from vq.engine.adversarial import AdversarialStep
-from vq.engine.adversary import Adversary
-from vq.engine.alternating import AlternatingStep, codebook_parameters
-from vq.engine.proposal import ProposalStep
-from vq.engine.schedules import Constant
-from vq.engine.steps import ReconstructionStep, TrainStep
+from vq.engine.steps.adversarial import AdversarialStep
+from vq.engine.steps.alternating import AlternatingStep, codebook_parameters
+from vq.engine.steps.base import TrainStep
+from vq.engine.steps.discriminator_side import Adversary
+from vq.engine.steps.generator import ProposalStep
+from vq.engine.steps.reconstruction import ReconstructionStep
+from vq.engine.steps.schedules import Constant
 from vq.generators import DecoderTransformer, LlamaStyle, MaskedGenerator, TransformerGenerator
 from vq.losses import HingeObjective, L1Loss, LeCAMPenalty, R1Penalty
 from vq.networks import PatchDiscriminator, StridedCNNDecoder, StridedCNNEncoder

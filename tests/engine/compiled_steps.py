@@ -18,9 +18,9 @@ from commands import TINY
 from torch import nn
 
 from vq import config, distributed
-from vq.engine import Checkpointer, TrainStep, assemble
-from vq.engine.launch import launched
-from vq.engine.tuning import Tuning
+from vq.engine import Checkpointer, TrainStep, assembly
+from vq.engine.loop.launch import launched
+from vq.engine.steps.tuning import Tuning
 
 STEPS = 3
 SGD = {"type": "torch.optim.SGD", "lr": 0.002}
@@ -68,7 +68,7 @@ def tree_of(case: str) -> dict[str, Any]:
 
 
 def make(tree: dict[str, Any], tuning: Tuning) -> TrainStep:
-    step = assemble.make_step(tree, assemble.make_model(tree, seed=1).double().train(), tuning=tuning)
+    step = assembly.make_step(tree, assembly.make_model(tree, seed=1).double().train(), tuning=tuning)
     if "adversary" in tree["train_step"]:
         step.adversary.discriminator.double()
     return step
@@ -76,7 +76,7 @@ def make(tree: dict[str, Any], tuning: Tuning) -> TrainStep:
 
 def batches(tree: dict[str, Any]) -> Any:
     if "generator" not in tree:
-        return assemble.make_loader(tree, "train_data").train_batches(seed=0, micro_batches=2)
+        return assembly.make_loader(tree, "train_data").train_batches(seed=0, micro_batches=2)
     numbers = torch.Generator().manual_seed(distributed.rank())
     label = torch.arange(4)
     return iter(

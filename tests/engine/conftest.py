@@ -7,7 +7,7 @@ import pytest
 from commands import TINY
 
 from vq import config
-from vq.engine import ReconstructionStep, assemble
+from vq.engine import ReconstructionStep, assembly
 
 Tree = dict[str, Any]
 
@@ -25,7 +25,7 @@ def tree() -> Callable[..., Tree]:
 def make_step(tree: Callable[..., Tree]) -> Callable[..., ReconstructionStep]:
     def make(**overrides: Any) -> ReconstructionStep:
         loaded = tree(**overrides)
-        tokenizer = assemble.make_tokenizer(loaded, seed=1).train()
-        return assemble.make_step(loaded, tokenizer)
+        tokenizer = assembly.make_tokenizer(loaded, seed=1).train()
+        return assembly.make_step(loaded, tokenizer)
 
     return make

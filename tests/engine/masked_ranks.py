@@ -13,7 +13,7 @@ from commands import TINY
 from forked_ranks import run_on_ranks
 
 from vq import config
-from vq.engine import ProposalEvaluator, assemble
+from vq.engine import ProposalEvaluator, assembly
 from vq.generators import DecoderTransformer, GPT2Style, MaskedGenerator
 
 ACCURACY_ROUNDING = 5e-7
@@ -31,13 +31,13 @@ def masked_scores(tokenizer: torch.nn.Module, batch_size: int) -> dict[str, floa
         parameter.data.mul_(8)  # so that pictures differ in their loss
     generator.double()  # sums in another order then differ by about 1e-16
     page = config.load(TINY, overrides={".val_data.batch_size": batch_size}).to_dict()
-    found = ProposalEvaluator(tokenizer=tokenizer).evaluate(generator, assemble.make_loader(page, "val_data"))
+    found = ProposalEvaluator(tokenizer=tokenizer).evaluate(generator, assembly.make_loader(page, "val_data"))
     assert found.num_images == 13
     return dict(found.scores)
 
 
 def run_rank(rank: int, size: int, expected: dict[str, float]) -> None:
-    tokenizer = assemble.make_tokenizer(config.load(TINY).to_dict(), seed=1).eval()
+    tokenizer = assembly.make_tokenizer(config.load(TINY).to_dict(), seed=1).eval()
     found = masked_scores(tokenizer, batch_size=6)
     assert found.keys() == expected.keys()
     for name, value in expected.items():

@@ -12,7 +12,7 @@ from commands import TINY
 
 from vq import config
 from vq.data import Batch
-from vq.engine import AdversarialStep, assemble
+from vq.engine import AdversarialStep, assembly
 from vq.ops.images import to_signed_unit
 from vq.registry import ConfigError
 
@@ -42,13 +42,13 @@ def make(tree: Callable[..., dict[str, Any]]) -> Make:
             "weights": {"l1": 1.0, "quantizer": 1.0, "adversarial": 0.8},
             **(step or {}),
         }
-        return assemble.make_step(loaded, assemble.make_tokenizer(loaded, seed=1).train())
+        return assembly.make_step(loaded, assembly.make_tokenizer(loaded, seed=1).train())
 
     return make_one
 
 
 def batches(micro_batches: int = 1) -> Iterator[Batch]:
-    loader = assemble.make_loader(config.load(TINY).to_dict(), "train_data")
+    loader = assembly.make_loader(config.load(TINY).to_dict(), "train_data")
     return loader.train_batches(seed=0, micro_batches=micro_batches)
 
 

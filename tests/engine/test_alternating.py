@@ -10,8 +10,8 @@ import torch
 from commands import TINY
 
 from vq import config
-from vq.engine import AlternatingStep, Constant, ReconstructionStep, assemble
-from vq.engine.alternating import codebook_parameters
+from vq.engine import AlternatingStep, Constant, ReconstructionStep, assembly
+from vq.engine.steps.alternating import codebook_parameters
 from vq.losses import L1Loss
 from vq.networks import VQVAEDecoder, VQVAEEncoder
 from vq.quantizers import (
@@ -45,8 +45,8 @@ def make(tree: Callable[..., dict[str, Any]]) -> Callable[..., AlternatingStep]:
             "optimizer": {"type": "torch.optim.SGD", "lr": lr},
             **changes,
         }
-        tokenizer = assemble.make_tokenizer(loaded, seed=1).train()
-        step = assemble.make_step(loaded, tokenizer)
+        tokenizer = assembly.make_tokenizer(loaded, seed=1).train()
+        step = assembly.make_step(loaded, tokenizer)
         assert isinstance(step, AlternatingStep)
         return step
 
@@ -54,7 +54,7 @@ def make(tree: Callable[..., dict[str, Any]]) -> Callable[..., AlternatingStep]:
 
 
 def batches(micro_batches: int = 1) -> Any:
-    loader = assemble.make_loader(config.load(TINY).to_dict(), "train_data")
+    loader = assembly.make_loader(config.load(TINY).to_dict(), "train_data")
     return loader.train_batches(seed=0, micro_batches=micro_batches)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vq.engine.callbacks import (
+from vq.engine.loop.callbacks import (
     Callback,
     ConsoleProgress,
     Guarded,

@@ -13,7 +13,7 @@ import torch
 from commands import TINY, environment
 
 from vq.engine import Checkpointer, NonFiniteLossError, ReconstructionStep
-from vq.engine.checkpointer import MANIFEST, SaveError, estimated_bytes, verify
+from vq.engine.loop.checkpointer import MANIFEST, SaveError, estimated_bytes, verify
 from vq.errors import UserError
 from vq.tokenizers.checkpoint import CheckpointError
 
@@ -90,9 +90,9 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_stump(tmp_path: Path) -> N
     code = f"""
 import resource, sys
 from vq import config
-from vq.engine import Checkpointer, assemble
+from vq.engine import Checkpointer, assembly
 tree = config.load({str(TINY)!r}).to_dict()
-step = assemble.make_step(tree, assemble.make_tokenizer(tree))
+step = assembly.make_step(tree, assembly.make_tokenizer(tree))
 saver = Checkpointer(directory=__import__("pathlib").Path("checkpoints"), config=tree, every=1, keep=1)
 saver.save(step, 1)
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

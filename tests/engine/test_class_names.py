@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from vq.engine.class_names import check_class_names, training_class_names
+from vq.engine.assembly.class_names import check_class_names, training_class_names
 from vq.generators import DecoderTransformer, TransformerGenerator
 from vq.registry import ConfigError
 

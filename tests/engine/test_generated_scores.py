@@ -12,8 +12,8 @@ import vq.metrics
 from vq import config
 from vq.data import TokenDataset, TokenLoader
 from vq.data.token_store import ShardFiles, bytes_per_index, write_manifest, write_shard
-from vq.engine import ProposalEvaluator, assemble
-from vq.engine.generation import generate_images
+from vq.engine import ProposalEvaluator, assembly
+from vq.engine.evaluation.sampling import generate_images
 from vq.generators import DecoderTransformer, TransformerGenerator
 from vq.metrics import (
     KID,
@@ -35,7 +35,7 @@ from vq.registry import METRICS, ConfigError
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return assemble.make_tokenizer(config.load(TINY).to_dict(), seed=1).eval()
+    return assembly.make_tokenizer(config.load(TINY).to_dict(), seed=1).eval()
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def generator() -> TransformerGenerator:
 
 @pytest.fixture
 def images() -> Any:
-    return assemble.make_loader(config.load(TINY).to_dict(), "val_data")
+    return assembly.make_loader(config.load(TINY).to_dict(), "val_data")
 
 
 def set_metrics() -> list[SetMetric]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from vq.engine.launch import LaunchError, launched
+from vq.engine.loop.launch import LaunchError, launched
 from vq.errors import UserError
 
 

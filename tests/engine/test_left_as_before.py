@@ -9,8 +9,8 @@ from commands import TINY
 from torch import nn
 
 from vq import config
-from vq.engine import Evaluator, ReconstructionStep, assemble
-from vq.engine.evaluator import draw_reconstructions
+from vq.engine import Evaluator, ReconstructionStep, assembly
+from vq.engine.evaluation.evaluator import draw_reconstructions
 from vq.generators import DecoderTransformer, LlamaStyle, TransformerGenerator
 from vq.layers.modes import evaluating
 from vq.quantizers import Codebook, accumulate
@@ -31,7 +31,7 @@ def modes(module: nn.Module) -> list[bool]:
 
 
 def batch() -> Any:
-    return next(assemble.make_loader(config.load(TINY).to_dict(), "train_data").train_batches(seed=0))
+    return next(assembly.make_loader(config.load(TINY).to_dict(), "train_data").train_batches(seed=0))
 
 
 def test_parts_keep_the_modes_that_they_had() -> None:
@@ -46,7 +46,7 @@ def test_evaluation_and_pictures(make_step: Make) -> None:
     tokenizer = make_step().tokenizer
     tokenizer.decoder.eval()  # a frozen decoder
     before = modes(tokenizer)
-    loader = assemble.make_loader(config.load(TINY).to_dict(), "val_data")
+    loader = assembly.make_loader(config.load(TINY).to_dict(), "val_data")
     Evaluator(metrics=[]).evaluate(tokenizer, loader)
     assert modes(tokenizer) == before
     with pytest.raises(BrokenError):
@@ -116,7 +116,7 @@ def test_building_a_model_leaves_the_global_seed(is_broken: bool) -> None:
         tree["tokenizer"]["quantizer"]["codebook"]["size"] = 0
     before = torch.get_rng_state()
     try:
-        assemble.make_step(tree, assemble.make_tokenizer(tree, seed=3))
+        assembly.make_step(tree, assembly.make_tokenizer(tree, seed=3))
         assert not is_broken
     except ValueError:
         assert is_broken

@@ -9,8 +9,8 @@ import pytest
 import torch
 from golden.record_adversarial_run import ADVERSARY
 
-from vq.engine import NonFiniteLossError, Trainer, assemble
-from vq.engine.launch import Machine
+from vq.engine import NonFiniteLossError, Trainer, assembly
+from vq.engine.loop.launch import Machine
 
 MACHINE = Machine(device="cpu", rank=0, world_size=1, threads=1, autocast=False)
 Make = Callable[..., Trainer]
@@ -64,8 +64,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(
 ) -> None:
     named, innocent = terms
     adversarial["train_step"]["accumulate"] = accumulate
-    step = assemble.make_step(adversarial, assemble.make_tokenizer(adversarial))
-    trainer = assemble.make_trainer(adversarial, tmp_path, step, MACHINE, seed=0)
+    step = assembly.make_step(adversarial, assembly.make_tokenizer(adversarial))
+    trainer = assembly.make_trainer(adversarial, tmp_path, step, MACHINE, seed=0)
     inner = trainer.callback.on_step_end
     before: dict[Path, bytes] = {}
 
@@ -91,11 +91,11 @@ def test_the_plan_counts_the_discriminator(adversarial: dict[str, Any]) -> None:
     shape: dict[str, Any] = {"image_size": (16, 16), "batch": 4, "autocast": False}
     # Kernels of 4 x 4: 3 -> 8 with a bias, 8 -> 16 with a norm, 16 -> 1 with a bias.
     count = (3 * 8 * 16 + 8) + (8 * 16 * 16 + 2 * 16) + (16 * 16 + 1)
-    lines = assemble.describe(adversarial, **shape)
+    lines = assembly.describe(adversarial, **shape)
     assert lines[1].startswith(f"parameters of the discriminator: {count:,}")
-    assert assemble.describe(plain, **shape)[0] == lines[0]
+    assert assembly.describe(plain, **shape)[0] == lines[0]
     around = {"type": "AlternatingStep", "step": adversarial["train_step"]}
-    assert assemble.describe(adversarial | {"train_step": around}, **shape)[1] == lines[1]
+    assert assembly.describe(adversarial | {"train_step": around}, **shape)[1] == lines[1]
 
 
 def test_a_start_beyond_the_end_warns_before_training(
@@ -103,5 +103,5 @@ def test_a_start_beyond_the_end_warns_before_training(
 ) -> None:
     adversarial["train_step"]["adversary"] = ADVERSARY | {"start_step": 8}
     with caplog.at_level(logging.WARNING):
-        assemble.make_step(adversarial, assemble.make_tokenizer(adversarial))
+        assembly.make_step(adversarial, assembly.make_tokenizer(adversarial))
     assert "train_step.adversary.start_step: the run ends at step 8, before step 8" in caplog.text

@@ -14,10 +14,10 @@ from masked_ranks import ACCURACY_ROUNDING, masked_scores
 
 from vq import config
 from vq.data import read_image
-from vq.engine import ProposalEvaluator, ProposalStep, assemble
-from vq.engine.generation import Wanted, plan, write_images
-from vq.engine.proposal import decay_groups, tokens_of
-from vq.engine.schedules import Constant
+from vq.engine import ProposalEvaluator, ProposalStep, assembly
+from vq.engine.jobs.generation import Wanted, plan, write_images
+from vq.engine.steps.generator import decay_groups, tokens_of
+from vq.engine.steps.schedules import Constant
 from vq.generators import DecoderTransformer, LlamaStyle, TransformerGenerator
 
 Make = Callable[..., TransformerGenerator]
@@ -25,7 +25,7 @@ Make = Callable[..., TransformerGenerator]
 
 @pytest.fixture
 def tokenizer() -> torch.nn.Module:
-    return assemble.make_tokenizer(
+    return assembly.make_tokenizer(
         config.load(TINY).to_dict(), seed=1
     ).eval()  # 16 px become 8 x 8 of 16 codes
 
@@ -81,7 +81,7 @@ def test_micro_batches_equal_one_large_batch(make: Make) -> None:
 
 
 def test_images_are_tokenized_on_the_spot(make: Make, tokenizer: torch.nn.Module) -> None:
-    loader = assemble.make_loader(config.load(TINY).to_dict(), "train_data")
+    loader = assembly.make_loader(config.load(TINY).to_dict(), "train_data")
     batch = next(iter(loader.train_batches(seed=0)))
     indices, label = tokens_of(batch, tokenizer, torch.device("cpu"))
     stored = {"indices": indices, "label": label, "key": batch["key"]}
@@ -92,7 +92,7 @@ def test_images_are_tokenized_on_the_spot(make: Make, tokenizer: torch.nn.Module
 
 
 def test_validation_counts_every_index_once(make: Make, tokenizer: torch.nn.Module) -> None:
-    loader = assemble.make_loader(config.load(TINY).to_dict(), "val_data")  # 13 images in batches of 4
+    loader = assembly.make_loader(config.load(TINY).to_dict(), "val_data")  # 13 images in batches of 4
     generator = make()
     scores = ProposalEvaluator(tokenizer=tokenizer).evaluate(generator.train(), loader)
     assert generator.training

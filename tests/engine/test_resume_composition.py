@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from vq.engine import Checkpointer
-from vq.engine.adversarial import AdversarialStep
-from vq.engine.adversary import Adversary
-from vq.engine.alternating import AlternatingStep, codebook_parameters
-from vq.engine.proposal import ProposalStep, decay_groups
-from vq.engine.schedules import Constant, WarmupCosine
-from vq.engine.steps import ReconstructionStep, TrainStep
+from vq.engine.steps.adversarial import AdversarialStep
+from vq.engine.steps.alternating import AlternatingStep, codebook_parameters
+from vq.engine.steps.base import TrainStep
+from vq.engine.steps.discriminator_side import Adversary
+from vq.engine.steps.generator import ProposalStep, decay_groups
+from vq.engine.steps.reconstruction import ReconstructionStep
+from vq.engine.steps.schedules import Constant, WarmupCosine
 from vq.generators import DecoderTransformer, LlamaStyle, MaskedGenerator, TransformerGenerator
 from vq.layers.diff_augment import DiffAugment
 from vq.losses import HingeObjective, L1Loss, LeCAMPenalty, R1Penalty

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from commands import environment
 
-from vq.engine import run_lock
-from vq.engine.run_lock import LOCK, RunLock, RunLockedError
+from vq.engine.loop import run_lock
+from vq.engine.loop.run_lock import LOCK, RunLock, RunLockedError
 from vq.errors import UserError
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from vq.engine.run_lock import RunLock
+from vq.engine.loop.run_lock import RunLock
 with RunLock(Path(sys.argv[1])):
     if os.fork() == 0:  # like a worker of a data loader
         time.sleep(600)

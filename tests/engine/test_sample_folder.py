@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vq.data import ImageFolder
-from vq.engine.generation import plan, write_images
-from vq.engine.sample_folder import SampleFolderError
+from vq.engine.jobs.generation import plan, write_images
+from vq.engine.jobs.sample_folder import SampleFolderError
 from vq.generators import DecoderTransformer, TransformerGenerator
 from vq.networks import StridedCNNDecoder, StridedCNNEncoder
 from vq.quantizers import FiniteScalarQuantizer

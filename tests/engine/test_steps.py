@@ -9,8 +9,8 @@ from commands import TINY
 
 from vq import config
 from vq.data import Batch
-from vq.engine import ReconstructionStep, assemble
-from vq.engine.moving import check_annealing
+from vq.engine import ReconstructionStep, assembly
+from vq.engine.steps.optimization import check_annealing
 from vq.quantizers import GumbelQuantizer, LinearAnnealing
 from vq.registry import ConfigError
 
@@ -22,7 +22,7 @@ SGD = {
 
 
 def batches(micro_batches: int = 1) -> Iterator[Batch]:
-    loader = assemble.make_loader(config.load(TINY).to_dict(), "train_data")
+    loader = assembly.make_loader(config.load(TINY).to_dict(), "train_data")
     return loader.train_batches(seed=0, micro_batches=micro_batches)
 
 

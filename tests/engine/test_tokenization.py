@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vq.data import DigitsDataset, ImageFolder, ImageLoader, TokenStore, TokenStoreError
-from vq.engine.tokenization import settings_of, tokenize
+from vq.engine.jobs.tokenization import settings_of, tokenize
 from vq.networks import StridedCNNDecoder, StridedCNNEncoder
 from vq.quantizers import FiniteScalarQuantizer
 from vq.tokenizers import ImageTokenizer

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vq.engine import NonFiniteLossError, ReconstructionStep, Trainer, assemble
-from vq.engine.checkpointer import SaveError, verify
-from vq.engine.ending import SIGNALS, Stopped
-from vq.engine.launch import Machine
+from vq.engine import NonFiniteLossError, ReconstructionStep, Trainer, assembly
+from vq.engine.loop.checkpointer import SaveError, verify
+from vq.engine.loop.launch import Machine
+from vq.engine.loop.stopping import SIGNALS, Stopped
 from vq.registry import ConfigError
 
 MACHINE = Machine(device="cpu", rank=0, world_size=1, threads=1, autocast=False)
@@ -22,8 +22,8 @@ Tree = dict
 
 
 def trainer(tree: Tree, run: Path) -> Trainer:
-    step = assemble.make_step(tree, assemble.make_tokenizer(tree))
-    return assemble.make_trainer(tree, run, step, MACHINE, seed=0)
+    step = assembly.make_step(tree, assembly.make_tokenizer(tree))
+    return assembly.make_trainer(tree, run, step, MACHINE, seed=0)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(

@@ -13,8 +13,9 @@ import torch
 from commands import TINY, accepted, environment
 from compiled_steps import batches, compare, make, train, tree_of
 
-from vq.engine import assemble, tuning
-from vq.engine.tuning import Tuning, networks_of
+from vq.engine import assembly
+from vq.engine.steps import tuning
+from vq.engine.steps.tuning import Tuning, networks_of
 from vq.registry import ConfigError
 
 LAST = Tuning(is_channels_last=True)
@@ -80,7 +81,7 @@ def test_a_contiguous_state_continues_in_channels_last_with_a_fused_optimizer() 
 
 
 def test_networks_are_compiled_and_names_stay(tree: Callable[..., dict[str, Any]]) -> None:
-    tokenizer = assemble.make_tokenizer(tree())
+    tokenizer = assembly.make_tokenizer(tree())
     names = list(tokenizer.state_dict())
     parts = networks_of(tokenizer)
     assert parts == [tokenizer.encoder, tokenizer.decoder]
@@ -97,7 +98,7 @@ def test_what_would_crash_is_refused(
     tree: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "SAFE_ON_CPU", (999, 0))
-    tokenizer = assemble.make_tokenizer(tree())
+    tokenizer = assembly.make_tokenizer(tree())
     with pytest.raises(ConfigError, match=r"--channels-last: torch .* crashes with it on a CPU"):
         LAST.apply(tokenizer, [])
 

@@ -9,10 +9,10 @@ from test_generators import KINDS, transformer
 
 from vq.data import ImageLoader, ProceduralDataset, TokenDataset, TokenLoader
 from vq.engine import ProposalEvaluator, ProposalStep
-from vq.engine.generation import generate_images
-from vq.engine.proposal import decay_groups
-from vq.engine.schedules import Constant
-from vq.engine.tokenization import tokenize
+from vq.engine.evaluation.sampling import generate_images
+from vq.engine.jobs.tokenization import tokenize
+from vq.engine.steps.generator import decay_groups
+from vq.engine.steps.schedules import Constant
 from vq.generators import Generator, TransformerGenerator
 from vq.networks import VQVAEDecoder, VQVAEEncoder
 from vq.quantizers import LearnedCodebook, NormalInit, VectorQuantizer

@@ -22,7 +22,7 @@ ADVERSARY = {
 
 def losses_of_five_steps() -> list[dict[str, float]]:
     from vq import config
-    from vq.engine import assemble
+    from vq.engine import assembly
     from vq.ops.keyed import stable_hash
 
     tree = config.load(TINY).to_dict()
@@ -31,10 +31,10 @@ def losses_of_five_steps() -> list[dict[str, float]]:
         "adversary": ADVERSARY,
         "weights": {"l1": 1.0, "quantizer": 1.0, "adversarial": 0.8},
     }
-    step = assemble.make_step(tree, assemble.make_tokenizer(tree, seed=7).double().train(), seed=7)
+    step = assembly.make_step(tree, assembly.make_tokenizer(tree, seed=7).double().train(), seed=7)
     for module in (step.adversary.discriminator, *step.adversary.penalties.values()):
         module.double()
-    batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), 7, step.accumulate, 0)
+    batches = assembly.grouped_batches(assembly.make_loader(tree, "train_data"), 7, step.accumulate, 0)
     rows = []
     for number in range(5):
         torch.manual_seed(stable_hash(7, "step", number, 0))

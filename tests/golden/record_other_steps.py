@@ -49,21 +49,21 @@ def tree_of(case: str) -> dict[str, Any]:
 
 
 def losses_of_five_steps(case: str) -> list[dict[str, float]]:
-    from vq.engine import assemble
+    from vq.engine import assembly
     from vq.ops.keyed import stable_hash
 
     tree = tree_of(case)
-    frozen = assemble.make_tokenizer(tree, seed=7).eval() if "generator" in tree else None
+    frozen = assembly.make_tokenizer(tree, seed=7).eval() if "generator" in tree else None
     if frozen is not None:  # codes that tell the images apart, as those of a trained tokenizer do
-        loader = assemble.make_loader(tree, "train_data")
+        loader = assembly.make_loader(tree, "train_data")
         images = next(loader.train_batches(seed=7))["image"] / 127.5 - 1
         torch.manual_seed(7)
         frozen.train()(images)
         frozen.eval()
-    step = assemble.make_step(
-        tree, assemble.make_model(tree, seed=7).double().train(), frozen_tokenizer=frozen
+    step = assembly.make_step(
+        tree, assembly.make_model(tree, seed=7).double().train(), frozen_tokenizer=frozen
     )
-    batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), 7, step.accumulate, 0)
+    batches = assembly.grouped_batches(assembly.make_loader(tree, "train_data"), 7, step.accumulate, 0)
     rows = []
     for number in range(5):
         torch.manual_seed(stable_hash(7, "step", number, 0))

@@ -15,12 +15,12 @@ TINY = HERE.parent / "tiny_page.py"
 
 def five_steps() -> tuple[list[dict[str, float]], torch.nn.Module, dict]:
     from vq import config
-    from vq.engine import assemble
+    from vq.engine import assembly
     from vq.ops.keyed import stable_hash
 
     tree = config.load(TINY).to_dict()
-    step = assemble.make_step(tree, assemble.make_tokenizer(tree, seed=7).double().train())
-    batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), 7, step.accumulate, 0)
+    step = assembly.make_step(tree, assembly.make_tokenizer(tree, seed=7).double().train())
+    batches = assembly.grouped_batches(assembly.make_loader(tree, "train_data"), 7, step.accumulate, 0)
     rows = []
     for number in range(5):
         torch.manual_seed(stable_hash(7, "step", number, 0))

@@ -17,7 +17,7 @@ from forked_ranks import run_on_ranks
 from torch import Tensor
 
 from vq import config, distributed
-from vq.engine import assemble
+from vq.engine import assembly
 from vq.ops.keyed import stable_hash
 
 STEPS, SEED = 6, 3
@@ -35,8 +35,8 @@ def weights(overrides: dict[str, Any], accumulate: int) -> dict[str, Tensor]:
     """The weights, the average, and the codebook's state after a few steps."""
     options = {"max_steps": STEPS, "accumulate": accumulate}
     tree = config.load(TINY, options=options, overrides=overrides).to_dict()
-    step = assemble.make_step(tree, assemble.make_tokenizer(tree, seed=SEED).double().train())
-    batches = assemble.grouped_batches(assemble.make_loader(tree, "train_data"), SEED, accumulate, 0)
+    step = assembly.make_step(tree, assembly.make_tokenizer(tree, seed=SEED).double().train())
+    batches = assembly.grouped_batches(assembly.make_loader(tree, "train_data"), SEED, accumulate, 0)
     for number in range(STEPS):
         torch.manual_seed(stable_hash(SEED, "step", number, distributed.rank()))
         step(next(batches), number)

@@ -138,7 +138,7 @@ def test_what_would_be_meaningless_is_refused_and_touches_no_file(
 def _quiet() -> Any:
     """Commands that run in this process leave the log as it was."""
     yield
-    from vq.engine.launch import close_log
+    from vq.engine.loop.launch import close_log
 
     close_log()
     logging.getLogger("vq").propagate = True

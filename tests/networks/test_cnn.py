@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from vq.networks.cnn import CNNDecoder, CNNEncoder
+from vq.networks.convolutional.cnn import CNNDecoder, CNNEncoder
 from vq.registry import DECODERS, ENCODERS
 
 SMALL = {"base_width": 16, "num_blocks": 1}

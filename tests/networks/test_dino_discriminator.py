@@ -10,7 +10,7 @@ from torch import nn
 
 from vq.losses import R1Penalty
 from vq.networks import DINODiscriminator
-from vq.networks.dino_discriminator import _Block, _Head, _VirtualBatchNorm
+from vq.networks.discriminators.dino import _Block, _Head, _VirtualBatchNorm
 
 
 class TwoMaps(nn.Module):

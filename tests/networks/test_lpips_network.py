@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vq import pretrained
-from vq.networks.lpips import LPIPSNetwork
+from vq.networks.frozen.lpips import LPIPSNetwork
 
 TRUNKS = ("alex", "vgg")
 

@@ -4,7 +4,7 @@ import jaxtyping
 import pytest
 import torch
 
-from vq.networks.strided_cnn import StridedCNNDecoder, StridedCNNEncoder
+from vq.networks.convolutional.strided_cnn import StridedCNNDecoder, StridedCNNEncoder
 from vq.registry import DECODERS, ENCODERS
 
 

@@ -7,7 +7,7 @@ from scipy.signal import convolve2d
 
 from vq.layers.equalized import EqualizedConv2d, EqualizedLinear, blur
 from vq.networks import StyleGAN2Discriminator
-from vq.networks.stylegan import _deviation
+from vq.networks.discriminators.stylegan import _deviation
 
 
 def test_published_size() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vq.ops.integers import IntegerError, as_int64
+from vq.ops.numerics.integers import IntegerError, as_int64
 
 INTEGERS = [
     torch.uint8,

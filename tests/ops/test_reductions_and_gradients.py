@@ -6,7 +6,7 @@ from scipy.cluster.vq import kmeans2
 
 from vq.ops.gradients import replace_value, rotate
 from vq.ops.kmeans import k_means
-from vq.ops.reductions import count_and_sum, mean_square, split_counts
+from vq.ops.numerics.reductions import count_and_sum, mean_square, split_counts
 
 
 def test_counts_and_sums_are_those_of_the_one_hot_product():

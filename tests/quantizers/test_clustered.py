@@ -13,7 +13,7 @@ from vq.quantizers import (
     VectorQuantizer,
     accumulate,
 )
-from vq.quantizers.anchors import draw_anchors, merge_anchors
+from vq.quantizers.codebooks.anchors import draw_anchors, merge_anchors
 
 KINDS = ["closest", "probrandom", "random"]
 

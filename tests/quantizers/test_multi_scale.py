@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vq.engine.pictures import index_picture
+from vq.engine.evaluation.pictures import index_picture
 from vq.networks import StridedCNNDecoder, StridedCNNEncoder
 from vq.quantizers import (
     EMACodebook,

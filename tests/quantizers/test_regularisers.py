@@ -9,7 +9,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from vq.quantizers import EntropyRegulariser, OrthogonalRegulariser
-from vq.quantizers.regularisers import bit_entropies, softmax_entropies
+from vq.quantizers.parts.regularisers import bit_entropies, softmax_entropies
 
 
 def test_entropy_regulariser_equals_the_equation():

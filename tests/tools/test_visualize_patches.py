@@ -19,8 +19,8 @@ from tools.visualize_patches import LINE, Reservoir, _mixed, main
 from vq import config as pages
 from vq.cli import UsageError
 from vq.data.token_store import TokenStore, manifest_sha256
-from vq.engine import assemble
-from vq.engine.tokenization import cut_views, settings_of, tokenize, views_of
+from vq.engine import assembly
+from vq.engine.jobs.tokenization import cut_views, settings_of, tokenize, views_of
 
 FSQ = ".tokenizer.quantizer:dict(type='vq.quantizers.FiniteScalarQuantizer', levels=[4, 3])"
 RESIDUAL = (
@@ -38,10 +38,10 @@ def make_store(directory: Path, overrides: list[str], *, split: str = "val", cro
     config = page_of(overrides)
     if split == "train":
         config["val_data"]["dataset"] = config["train_data"]["dataset"]
-    tokenizer = assemble.make_tokenizer(config).eval()
+    tokenizer = assembly.make_tokenizer(config).eval()
     with torch.no_grad():  # first weights would use a code or two
         tokenizer.pre_quant.weight.mul_(6)
-    loader = assemble.make_loader(config, "val_data")
+    loader = assembly.make_loader(config, "val_data")
     settings = settings_of(config, tokenizer, split=split, autocast=False)
     tokenize(tokenizer, loader, directory, crops=crops, images_per_shard=5, settings=settings)
     return TokenStore(directory)
@@ -80,7 +80,7 @@ def patches_by_code(
     config = page_of(overrides)
     if split == "train":
         config["val_data"]["dataset"] = config["train_data"]["dataset"]
-    loader = assemble.make_loader(config, "val_data")
+    loader = assembly.make_loader(config, "val_data")
     found: dict[int, Counter] = {}
     row = 0
     for batch in views_of(loader, store.views, (16, 16)).pass_batches():

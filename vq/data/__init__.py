@@ -2,11 +2,11 @@
 
 from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableSetError
 from vq.data.decode import read_image
-from vq.data.digits import DigitsDataset
-from vq.data.embedded import EmojiDataset, PhotoDataset, ProceduralDataset
-from vq.data.image_folder import ImageFolder, ImageNet
 from vq.data.loader import ImageLoader
 from vq.data.sample import Batch, Sample, collate
+from vq.data.sets.digits import DigitsDataset
+from vq.data.sets.embedded import EmojiDataset, PhotoDataset, ProceduralDataset
+from vq.data.sets.image_folder import ImageFolder, ImageNet
 from vq.data.token_store import TokenStore, TokenStoreError
 from vq.data.tokens import TokenBatch, TokenDataset, TokenLoader
 from vq.data.transforms import (

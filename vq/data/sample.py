@@ -8,7 +8,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from vq.data.base import DataError
-from vq.ops.integers import as_int64
+from vq.ops.numerics.integers import as_int64
 
 
 class Sample(TypedDict):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vq.errors import UserError
 from vq.files import read_regular, sha256_of, write_atomically
-from vq.ops.integers import as_int64
+from vq.ops.numerics.integers import as_int64
 from vq.text import printable
 
 FORMAT = "vq-tokens-1"

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vq.data.base import DataError
-from vq.data.image_folder import expanded
+from vq.data.sets.image_folder import expanded
 from vq.data.token_store import TokenStore, TokenStoreError
 from vq.distributed import rank, world_size
 from vq.ops.keyed import generator

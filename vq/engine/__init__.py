@@ -1,16 +1,18 @@
 """What moves: the training step, the loop, validation, checkpoints, and the place that assembles them."""
 
-from vq.engine.adversarial import AdversarialStep
-from vq.engine.adversary import Adversary
-from vq.engine.alternating import AlternatingStep
-from vq.engine.checkpointer import Checkpointer, NonFiniteLossError
-from vq.engine.evaluator import Evaluation, Evaluator
-from vq.engine.proposal import ProposalStep
-from vq.engine.proposal_evaluator import ProposalEvaluator
-from vq.engine.schedules import Constant, Schedule, WarmupCosine
-from vq.engine.steps import ReconstructionStep, TrainStep
-from vq.engine.trainer import Trainer
-from vq.engine.weight_ema import WeightEMA
+from vq.engine.evaluation.base import Evaluation
+from vq.engine.evaluation.evaluator import Evaluator
+from vq.engine.evaluation.generator_evaluator import ProposalEvaluator
+from vq.engine.loop.checkpointer import Checkpointer, NonFiniteLossError
+from vq.engine.loop.trainer import Trainer
+from vq.engine.steps.adversarial import AdversarialStep
+from vq.engine.steps.alternating import AlternatingStep
+from vq.engine.steps.base import TrainStep
+from vq.engine.steps.discriminator_side import Adversary
+from vq.engine.steps.generator import ProposalStep
+from vq.engine.steps.reconstruction import ReconstructionStep
+from vq.engine.steps.schedules import Constant, Schedule, WarmupCosine
+from vq.engine.steps.weight_ema import WeightEMA
 
 __all__ = [
     "AdversarialStep",

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from vq.generators.errors import GeneratorError
 from vq.generators.sampling import Guidance, Sampler, sampler_of
 from vq.layers.modes import evaluating
-from vq.ops.integers import as_int64
-from vq.ops.precision import at_least_float32
+from vq.ops.numerics.integers import as_int64
+from vq.ops.numerics.precision import at_least_float32
 
 Ranges = Sequence[Sequence[int]]
 """(start, stop) of the values of each index of a place, or one pair for all of them."""

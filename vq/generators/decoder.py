@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq.generators.errors import GeneratorError
-from vq.ops.precision import at_least_float32
+from vq.ops.numerics.precision import at_least_float32
 from vq.registry import LAYERS
 
 Rotation = Float[Tensor, "2 n pairs"]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vq.generators.decoder import DecoderTransformer, KeyValueCache, start_normal
 from vq.generators.sampling import Position, Sampler
-from vq.ops.constants import constant, multiples
+from vq.ops.numerics.constants import constant, multiples
 
 
 class Head(nn.Module, ABC):

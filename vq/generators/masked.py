@@ -14,7 +14,7 @@ from vq.generators.errors import GeneratorError
 from vq.generators.heads import LinearHead
 from vq.generators.sampling import Sampler, uniform_numbers
 from vq.generators.stem import TokenStem
-from vq.ops.precision import at_least_float32
+from vq.ops.numerics.precision import at_least_float32
 from vq.registry import GENERATORS
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from vq.generators.decoder import start_normal
 from vq.generators.errors import GeneratorError
 from vq.layers.positions import angles
-from vq.ops.constants import constant, multiples
 from vq.ops.dct import zigzag
+from vq.ops.numerics.constants import constant, multiples
 
 
 class TokenStem(nn.Module):

@@ -13,7 +13,7 @@ from vq.generators.heads import DepthHead, Head, LinearHead
 from vq.generators.packed import packed_weights
 from vq.generators.sampling import Position, Sampler, uniform_numbers
 from vq.generators.stem import TokenStem, order_of
-from vq.ops.constants import constant, int64s
+from vq.ops.numerics.constants import constant, int64s
 from vq.registry import GENERATORS
 
 

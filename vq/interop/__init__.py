@@ -1,9 +1,9 @@
 """Weights of other projects, translated to this project's names and back."""
 
 from vq.interop.convert import DIALECTS, Dialect, InteropError, from_dialect
-from vq.interop.diffusers import from_diffusers, to_diffusers
-from vq.interop.llamagen import from_llamagen, to_llamagen
-from vq.interop.taming import from_taming, to_taming
+from vq.interop.dialects.diffusers import from_diffusers, to_diffusers
+from vq.interop.dialects.llamagen import from_llamagen, to_llamagen
+from vq.interop.dialects.taming import from_taming, to_taming
 
 __all__ = [
     "DIALECTS",

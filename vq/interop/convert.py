@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vq.interop.diffusers import from_diffusers
-from vq.interop.llamagen import from_llamagen
+from vq.interop.dialects.diffusers import from_diffusers
+from vq.interop.dialects.llamagen import from_llamagen
+from vq.interop.dialects.taming import from_taming
 from vq.interop.spelling import InteropError
-from vq.interop.taming import from_taming
 from vq.quantizers import CosineDistance, Distance, EuclideanDistance, VectorQuantizer
 
 __all__ = ["DIALECTS", "Dialect", "InteropError", "from_dialect"]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq import distributed
-from vq.ops.precision import at_least_float32
+from vq.ops.numerics.precision import at_least_float32
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vq.ops.precision import at_least_float32
+from vq.ops.numerics.precision import at_least_float32
 from vq.registry import LAYERS
 
 Places = Int[Tensor, "n 2"]

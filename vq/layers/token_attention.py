@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vq.ops.precision import at_least_float32
+from vq.ops.numerics.precision import at_least_float32
 from vq.registry import LAYERS
 
 

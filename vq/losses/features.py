@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from vq.losses.base import Loss
 from vq.losses.perceptual import RANGE_SLACK
-from vq.networks.features import frozen_pyramid
+from vq.networks.frozen.features import frozen_pyramid
 from vq.ops.directions import unit
-from vq.ops.precision import at_least_float32
+from vq.ops.numerics.precision import at_least_float32
 from vq.registry import LOSSES
 
 

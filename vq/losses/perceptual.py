@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vq.losses.base import Loss
-from vq.networks.lpips import LPIPSNetwork, LPIPSTrunk
+from vq.networks.frozen.lpips import LPIPSNetwork, LPIPSTrunk
 from vq.registry import LOSSES
 
 RANGE_SLACK = 0.05

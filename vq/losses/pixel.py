@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vq.losses.base import Loss
-from vq.ops.precision import at_least_float32
+from vq.ops.numerics.precision import at_least_float32
 from vq.registry import LOSSES
 
 

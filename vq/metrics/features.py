@@ -7,7 +7,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from vq.metrics.base import Images, Metric
-from vq.networks.features import FeatureNetwork
+from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.images import to_uint8
 
 _KEPT = 2  # the images of a batch, and their reconstructions

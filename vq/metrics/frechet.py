@@ -5,7 +5,7 @@ from typing import Literal
 from vq.metrics.base import Images, SetMetric
 from vq.metrics.features import BatchFeatures, score_name
 from vq.metrics.statistics import MomentSums, ReferenceStatistics, reference_path, warn_if_singular
-from vq.networks.features import FeatureNetwork
+from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.frechet import frechet_distance
 from vq.registry import METRICS
 

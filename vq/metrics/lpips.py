@@ -3,7 +3,7 @@
 import torch
 
 from vq.metrics.base import Images, Indices, Metric
-from vq.networks.lpips import LPIPSNetwork, LPIPSTrunk
+from vq.networks.frozen.lpips import LPIPSNetwork, LPIPSTrunk
 from vq.ops.images import to_signed_unit, to_uint8
 from vq.registry import METRICS
 

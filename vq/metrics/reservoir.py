@@ -7,7 +7,7 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
 from vq import distributed
-from vq.networks.features import FeatureNetwork
+from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.images import to_uint8
 from vq.ops.keyed import generator
 

@@ -8,7 +8,7 @@ from vq.metrics.base import Images, Indices, Metric, SetMetric
 from vq.metrics.features import BatchFeatures, score_name
 from vq.metrics.reservoir import TwoReservoirs, image_keys
 from vq.metrics.statistics import StatisticsError
-from vq.networks.features import FeatureNetwork
+from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.images import to_uint8
 from vq.ops.two_samples import kernel_distances, precision_and_recall
 from vq.registry import METRICS

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vq import distributed, pretrained
 from vq.errors import UserError
 from vq.files import write_atomically
-from vq.networks.features import FeatureNetwork
+from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.frechet import frechet_distance, moments
 from vq.text import printable
 

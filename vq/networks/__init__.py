@@ -1,19 +1,19 @@
 """Networks: images to features and back, one file an architecture; and frozen feature networks."""
 
-from vq.networks.cnn import CNNDecoder, CNNEncoder
-from vq.networks.dino_discriminator import DINODiscriminator
-from vq.networks.efficientnet import EfficientNetLite0
-from vq.networks.features import FeatureNetwork, FeaturePyramid
-from vq.networks.frequency import FrequencyDecoder, FrequencyEncoder
-from vq.networks.inception import InceptionNetwork
-from vq.networks.latent_tokens import LatentTokensDecoder, LatentTokensEncoder
-from vq.networks.lpips import LPIPSNetwork
-from vq.networks.patchgan import PatchDiscriminator
-from vq.networks.strided_cnn import StridedCNNDecoder, StridedCNNEncoder
-from vq.networks.stylegan import StyleGAN2Discriminator
-from vq.networks.timm_vit import TimmViTFeatures
-from vq.networks.vit import ViTDecoder, ViTEncoder
-from vq.networks.vq_vae import VQVAEDecoder, VQVAEEncoder
+from vq.networks.convolutional.cnn import CNNDecoder, CNNEncoder
+from vq.networks.convolutional.strided_cnn import StridedCNNDecoder, StridedCNNEncoder
+from vq.networks.convolutional.vq_vae import VQVAEDecoder, VQVAEEncoder
+from vq.networks.discriminators.dino import DINODiscriminator
+from vq.networks.discriminators.patchgan import PatchDiscriminator
+from vq.networks.discriminators.stylegan import StyleGAN2Discriminator
+from vq.networks.frozen.efficientnet import EfficientNetLite0
+from vq.networks.frozen.features import FeatureNetwork, FeaturePyramid
+from vq.networks.frozen.inception import InceptionNetwork
+from vq.networks.frozen.lpips import LPIPSNetwork
+from vq.networks.frozen.timm_vit import TimmViTFeatures
+from vq.networks.transformers.frequency import FrequencyDecoder, FrequencyEncoder
+from vq.networks.transformers.latent_tokens import LatentTokensDecoder, LatentTokensEncoder
+from vq.networks.transformers.vit import ViTDecoder, ViTEncoder
 
 __all__ = [
     "CNNDecoder",

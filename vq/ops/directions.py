@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vq.ops.precision import at_least_float32
+from vq.ops.numerics.precision import at_least_float32
 
 SHORTEST = 1e-6
 """The length below which the gradient of a direction fades; 1 over it is the largest factor of a gradient."""

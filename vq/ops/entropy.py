@@ -1,7 +1,7 @@
 """Entropies of softmax choices among many codes, streamed: no (vectors x codes) tensor is ever alive.
 
 The functions give *sums* over this rank's vectors; who divides them, and over which ranks they are added
-first, is `vq.quantizers.regularisers`' business.
+first, is `vq.quantizers.parts.regularisers`' business.
 """
 
 from typing import Any

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vq.ops.distance import common_centre, nearest_code
-from vq.ops.reductions import count_and_sum, split_counts
+from vq.ops.numerics.reductions import count_and_sum, split_counts
 
 Seeding = Literal["k-means++", "random"]
 

@@ -3,24 +3,23 @@
 Each class is usable in plain Python: `VectorQuantizer(codebook=EMACodebook(size=1024, dim=64))(z)`.
 """
 
-from vq.quantizers.affine import AffineCodebook
-from vq.quantizers.annealing import Annealing, CosineAnnealing, GeometricAnnealing, LinearAnnealing
-from vq.quantizers.axis import AxisQuantizer
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.binary_spherical import BinarySphericalQuantizer
-from vq.quantizers.bottleneck import BottleneckQuantizer
-from vq.quantizers.carry import CarryQuantizer
-from vq.quantizers.clustered import ClusteredCodebook
-from vq.quantizers.codebooks import Codebook, EMACodebook, LearnedCodebook, accumulate
-from vq.quantizers.contrastive import ContrastiveRegulariser
-from vq.quantizers.distances import CosineDistance, DirectionDistance, Distance, EuclideanDistance
-from vq.quantizers.estimators import Estimator, RotationTrick, StraightThrough, Synchronised
+from vq.quantizers.codebooks.affine import AffineCodebook
+from vq.quantizers.codebooks.clustered import ClusteredCodebook
+from vq.quantizers.codebooks.frozen import FrozenCodebook
+from vq.quantizers.codebooks.learned import Codebook, EMACodebook, LearnedCodebook, accumulate
+from vq.quantizers.codebooks.projected import ProjectedCodebook
 from vq.quantizers.finite_scalar import FiniteScalarQuantizer, SimpleFiniteScalarQuantizer
-from vq.quantizers.frozen import FrozenCodebook
 from vq.quantizers.gumbel import GumbelQuantizer, SoftmaxQuantizer
 from vq.quantizers.identity import IdentityQuantizer
 from vq.quantizers.index_backpropagation import IndexBackpropagationQuantizer
-from vq.quantizers.initialization import (
+from vq.quantizers.lookup_free import LookupFreeQuantizer
+from vq.quantizers.parts.annealing import Annealing, CosineAnnealing, GeometricAnnealing, LinearAnnealing
+from vq.quantizers.parts.contrastive import ContrastiveRegulariser
+from vq.quantizers.parts.distances import CosineDistance, DirectionDistance, Distance, EuclideanDistance
+from vq.quantizers.parts.estimators import Estimator, RotationTrick, StraightThrough, Synchronised
+from vq.quantizers.parts.initialization import (
     DataMomentsInit,
     FileInit,
     Initialization,
@@ -28,24 +27,25 @@ from vq.quantizers.initialization import (
     NormalInit,
     UniformInit,
 )
-from vq.quantizers.lookup_free import LookupFreeQuantizer
-from vq.quantizers.multi_scale import MultiScaleResidualQuantizer
-from vq.quantizers.product import ProductQuantizer
-from vq.quantizers.projected import ProjectedCodebook
-from vq.quantizers.radial import RadialQuantizer
-from vq.quantizers.regularisers import EntropyRegulariser, OrthogonalRegulariser, Regulariser
-from vq.quantizers.residual import ResidualQuantizer
-from vq.quantizers.residual_coefficient import ResidualCoefficientQuantizer
-from vq.quantizers.residual_finite_scalar import ResidualFiniteScalarQuantizer
-from vq.quantizers.revival import (
+from vq.quantizers.parts.regularisers import EntropyRegulariser, OrthogonalRegulariser, Regulariser
+from vq.quantizers.parts.revival import (
     ReplaceDeadCodes,
     ReplaceRareCodes,
     ReplaceUnusedCodes,
     Revival,
     Revived,
 )
+from vq.quantizers.radial import RadialQuantizer
 from vq.quantizers.vector import VectorQuantizer
 from vq.quantizers.warmup import codebook_warmup
+from vq.quantizers.wrappers.axis import AxisQuantizer
+from vq.quantizers.wrappers.bottleneck import BottleneckQuantizer
+from vq.quantizers.wrappers.carry import CarryQuantizer
+from vq.quantizers.wrappers.multi_scale import MultiScaleResidualQuantizer
+from vq.quantizers.wrappers.product import ProductQuantizer
+from vq.quantizers.wrappers.residual import ResidualQuantizer
+from vq.quantizers.wrappers.residual_coefficient import ResidualCoefficientQuantizer
+from vq.quantizers.wrappers.residual_finite_scalar import ResidualFiniteScalarQuantizer
 
 __all__ = [
     "AffineCodebook",

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from vq.ops.integers import as_int64
-from vq.ops.precision import at_least_float32, computed_in
+from vq.ops.numerics.integers import as_int64
+from vq.ops.numerics.precision import at_least_float32, computed_in
 from vq.quantizers.learning import Part, one_event
 
 

@@ -4,14 +4,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vq.ops.constants import constant, int64s
 from vq.ops.digits import pack_digits, unpack_digits
 from vq.ops.directions import unit
 from vq.ops.gradients import replace_value
-from vq.ops.reductions import mean_square
+from vq.ops.numerics.constants import constant, int64s
+from vq.ops.numerics.reductions import mean_square
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.lookup_free import check_bits
-from vq.quantizers.regularisers import bit_entropies
+from vq.quantizers.parts.regularisers import bit_entropies
 from vq.registry import QUANTIZERS
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vq.ops.distance import centred, nearest_code
 from vq.ops.entropy import distance_logits
 from vq.quantizers.base import QuantizeOutput, Quantizer
-from vq.quantizers.regularisers import divergence_from_uniform
+from vq.quantizers.parts.regularisers import divergence_from_uniform
 from vq.registry import QUANTIZERS
 
 
@@ -36,7 +36,7 @@ class GumbelQuantizer(Quantizer):
     Args:
         size: The number of codes.
         dim: The last axis of `z`, and the length of the codes.
-        temperature: tau; to be set again in the course of training (`vq.quantizers.annealing`).
+        temperature: tau; to be set again in the course of training (`vq.quantizers.parts.annealing`).
         kl_weight: Not negative: a minus sign would reward certainty. May be set again too.
         is_hard: False hands the soft mixture on in training. In eval codes are hard all the same, which
             the decoder has never seen: only with a temperature that falls far.

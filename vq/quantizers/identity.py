@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vq.ops.constants import constant, int64s
 from vq.ops.gradients import replace_value
+from vq.ops.numerics.constants import constant, int64s
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.registry import QUANTIZERS
 

@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 from vq.ops.backpropagation import choose_with_soft_gradient
 from vq.ops.distance import common_centre, largest_product
-from vq.ops.reductions import mean_square
+from vq.ops.numerics.reductions import mean_square
 from vq.quantizers.base import QuantizeOutput, Quantizer
-from vq.quantizers.initialization import Initialization, NormalInit, UniformInit
-from vq.quantizers.regularisers import softmax_entropies
+from vq.quantizers.parts.initialization import Initialization, NormalInit, UniformInit
+from vq.quantizers.parts.regularisers import softmax_entropies
 from vq.registry import QUANTIZERS
 
 

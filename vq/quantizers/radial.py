@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vq.ops.constants import constant, int64s
 from vq.ops.digits import unpack_digits
 from vq.ops.gradients import replace_value
+from vq.ops.numerics.constants import constant, int64s
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.finite_scalar import check_levels, pack_rounded, round_unit
 from vq.registry import QUANTIZERS

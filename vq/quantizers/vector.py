@@ -7,12 +7,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from vq.ops.reductions import mean_square
+from vq.ops.numerics.reductions import mean_square
 from vq.quantizers.base import QuantizeOutput, Quantizer, learnable
-from vq.quantizers.codebooks import Codebook, LearnedCodebook
-from vq.quantizers.distances import Distance, EuclideanDistance
-from vq.quantizers.estimators import Estimator, StraightThrough
-from vq.quantizers.regularisers import Regulariser
+from vq.quantizers.codebooks.learned import Codebook, LearnedCodebook
+from vq.quantizers.parts.distances import Distance, EuclideanDistance
+from vq.quantizers.parts.estimators import Estimator, StraightThrough
+from vq.quantizers.parts.regularisers import Regulariser
 from vq.registry import QUANTIZERS
 
 

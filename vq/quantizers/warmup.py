@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vq.distributed import all_reduce_sum
 from vq.quantizers.base import Quantizer, learnable
-from vq.quantizers.codebooks import Codebook
-from vq.quantizers.initialization import DataMomentsInit, Initialization, KMeansInit
+from vq.quantizers.codebooks.learned import Codebook
+from vq.quantizers.parts.initialization import DataMomentsInit, Initialization, KMeansInit
 from vq.quantizers.vector import VectorQuantizer
 
 

@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from vq.ops.integers import as_int64
+from vq.ops.numerics.integers import as_int64
 from vq.quantizers import Codebook, QuantizeOutput, Quantizer, accumulate
 from vq.registry import TOKENIZERS
 from vq.tokenizers.base import Tokenizer, check_colours

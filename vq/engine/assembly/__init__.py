@@ -1,0 +1,40 @@
+"""From a config to the parts of a run: the only package of the engine that knows both configs and classes."""
+
+from vq.engine.assembly.build import (
+    Tree,
+    grouped_batches,
+    make_callback,
+    make_checkpointer,
+    make_evaluator,
+    make_frozen_tokenizer,
+    make_loader,
+    make_model,
+    make_sampling,
+    make_score_callback,
+    make_step,
+    make_tokenizer,
+    make_trainer,
+    section,
+)
+from vq.engine.assembly.checks import check_data, check_image_size
+from vq.engine.assembly.describe import describe
+
+__all__ = [
+    "Tree",
+    "check_data",
+    "check_image_size",
+    "describe",
+    "grouped_batches",
+    "make_callback",
+    "make_checkpointer",
+    "make_evaluator",
+    "make_frozen_tokenizer",
+    "make_loader",
+    "make_model",
+    "make_sampling",
+    "make_score_callback",
+    "make_step",
+    "make_tokenizer",
+    "make_trainer",
+    "section",
+]

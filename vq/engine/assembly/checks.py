@@ -1,0 +1,87 @@
+"""Checks that the data fit the model, made before any training or validation."""
+
+import math
+
+import torch
+
+from vq.data import ImageLoader, TokenLoader
+from vq.engine.steps.generator import tokens_of
+from vq.generators import Generator
+from vq.registry import ConfigError
+from vq.tokenizers.fingerprint import fingerprint
+
+
+def check_image_size(tokenizer: torch.nn.Module, loader: ImageLoader, name: str) -> None:
+    """Refuses images whose sides the tokenizer's stride does not divide, before any training."""
+    height, width = loader.image_size
+    factor = int(tokenizer.downsample_factor)  # type: ignore[arg-type]
+    if height % factor or width % factor:
+        raise ConfigError(
+            f"{name}: its images are {height} x {width}, but the tokenizer scales down by {factor}, which does not "
+            f"divide them; crop to {max(1, height // factor) * factor} x {max(1, width // factor) * factor}"
+        )
+    # Networks that make a sequence of an image are made for one size.
+    wanted = getattr(tokenizer, "image_size", None) or (height, width)
+    if wanted != (height, width):
+        raise ConfigError(
+            f"{name}: its images are {height} x {width}, but tokenizer.decoder is made for {wanted[0]} x {wanted[1]}; "
+            f"resize them, or set tokenizer.decoder.image_size"
+        )
+
+
+def check_data(
+    model: torch.nn.Module,
+    frozen_tokenizer: torch.nn.Module | None,
+    loader: ImageLoader | TokenLoader,
+    name: str,
+) -> None:
+    """Refuses data that do not fit what is trained or validated, before any work.
+
+    Raises:
+        ConfigError: With the section's name, what was expected and what came.
+    """
+    if not isinstance(model, Generator):
+        if isinstance(loader, TokenLoader):
+            raise ConfigError(f"{name}: holds tokens; a tokenizer needs images")
+        check_image_size(model, loader, name)
+        return
+    num_classes = len(loader.dataset.class_names)
+    if num_classes > model.num_classes:
+        raise ConfigError(
+            f"{name}: has {num_classes} classes, the generator {model.num_classes}; set generator.num_classes"
+        )
+    if isinstance(loader, TokenLoader):
+        _check_store(model, frozen_tokenizer, loader, name)
+    elif frozen_tokenizer is not None:
+        check_image_size(frozen_tokenizer, loader, name)
+    batch = loader.fixed_batch(1)
+    indices, _ = tokens_of(batch, frozen_tokenizer, next(model.parameters()).device)
+    if frozen_tokenizer is not None and frozen_tokenizer.codebook_size != model.vocabulary_size:
+        raise ConfigError(
+            f"generator.vocabulary_size: expected {frozen_tokenizer.codebook_size}, the tokenizer's, got "
+            f"{model.vocabulary_size}"
+        )
+    if indices[0].numel() != math.prod((*model.grid, model.num_indices)):
+        raise ConfigError(
+            f"{name}: a sample has indices of the shape {tuple(indices.shape[1:])}, the generator is made for "
+            f"a grid of {tuple(model.grid)} with {model.num_indices} each; set generator.grid and generator.num_indices"
+        )
+
+
+def _check_store(
+    model: Generator, frozen_tokenizer: torch.nn.Module | None, loader: TokenLoader, name: str
+) -> None:
+    """Refuses indices that the page's tokenizer did not make."""
+    manifest, root = loader.dataset.store.manifest, loader.dataset.root
+    if manifest["vocabulary_size"] != model.vocabulary_size:
+        raise ConfigError(
+            f"{name}: {root} has indices below {manifest['vocabulary_size']}, the generator is made for "
+            f"{model.vocabulary_size}; set generator.vocabulary_size"
+        )
+    if frozen_tokenizer is not None:
+        mine, theirs = fingerprint(frozen_tokenizer), manifest["tokenizer_sha256"]
+        if mine != theirs:
+            raise ConfigError(
+                f"{name}: {root} was made by a tokenizer with the checksum {theirs[:16]}..., the page's has "
+                f"{mine[:16]}...; tokenize again with its weights, or name the weights of the store"
+            )

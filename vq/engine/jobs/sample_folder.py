@@ -1,0 +1,138 @@
+"""A folder of generated pictures: what made them, which are there and whole, and nothing else among them."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vq import distributed
+from vq.data.sets.image_folder import EXTENSIONS
+from vq.errors import UserError
+from vq.files import read_json, write_atomically
+from vq.text import printable
+
+logger = logging.getLogger(__name__)
+SETTINGS = "settings.json"
+SAMPLES = "samples.json"
+
+
+class SampleFolderError(UserError, ValueError):
+    """A folder that cannot take generated pictures: it holds others."""
+
+
+def claim(folder: Path, picture: Path, record: Mapping[str, Any], files: Sequence[str]) -> None:
+    """Prepares a folder for pictures of these settings, on rank 0; every rank waits.
+
+    Pictures that an earlier run of the same settings wrote and that are not wanted any more are removed.
+
+    Args:
+        folder: Made if it is missing.
+        picture: The grid's file.
+        record: The settings; ready for JSON.
+        files: The names of the pictures that are wanted.
+
+    Raises:
+        SampleFolderError: On every rank, if the folder holds pictures of other settings or of another origin.
+    """
+    problem = ""
+    if distributed.rank() == 0:
+        try:
+            _claim(folder, picture, record, set(files))
+        except SampleFolderError as error:
+            problem = str(error)
+    if problem := distributed.broadcast_object(problem):
+        raise SampleFolderError(problem)
+
+
+def _claim(folder: Path, picture: Path, record: Mapping[str, Any], wanted: set[str]) -> None:
+    place = printable(str(folder))
+    if folder.exists() and not folder.is_dir():
+        raise SampleFolderError(f"{place}: expected a folder, got a file; choose another --out")
+    there = _pictures(folder)
+    if not (folder / SETTINGS).exists():
+        foreign = sorted(there) + ([picture.name] if picture.exists() else [])
+        if foreign:
+            raise SampleFolderError(
+                f"{place}: expected no pictures there or in {printable(picture.name)} beside it, got "
+                f"{printable(foreign[0])}, which vq.generate did not write; remove it, or choose another --out"
+            )
+        write_atomically(folder / SETTINGS, json.dumps(record, indent=1))
+        return
+    known = _read(folder / SETTINGS)
+    different = [k for k in sorted({*known, *record}) if known.get(k) != record.get(k)]
+    if different:
+        changes = ", ".join(f"{k}: {known.get(k)} there, {record.get(k)} now" for k in different)
+        raise SampleFolderError(
+            f"{place}: holds pictures made otherwise ({printable(changes)}); choose another --out"
+        )
+    own = read_hashes(folder)
+    old = there - wanted
+    if foreign := sorted(old - set(own)):
+        raise SampleFolderError(
+            f"{place}: {printable(foreign[0])} is not a picture that vq.generate noted there, and would be counted "
+            f"among the samples; remove it, or choose another --out"
+        )
+    for name in old:
+        (folder / name).unlink()
+    if old:
+        logger.info("removed %d pictures of an earlier run that are not wanted now, from %s", len(old), place)
+
+
+def note_hashes(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Notes the SHA-256 of pictures that this rank has just written; a restart reads them."""
+    lines = "".join(json.dumps([name, value]) + "\n" for name, value in hashes.items())
+    with _notes(folder, distributed.rank()).open("a", encoding="utf-8") as stream:
+        stream.write(lines)
+
+
+def read_hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each picture by its name, as `finish` or, since then, `note_hashes` of any rank wrote them."""
+    hashes: dict[str, str] = {}
+    if (folder / SAMPLES).exists():
+        for sample in _read(folder / SAMPLES).get("samples", []):
+            if isinstance(sample, dict) and "file" in sample:
+                hashes[str(sample["file"])] = str(sample.get("sha256"))  # an older folder has none
+    for notes in sorted(folder.glob(".written_*.jsonl")):
+        for line in notes.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                name, value = json.loads(line)
+            except (ValueError, TypeError, RecursionError):
+                continue  # a line that was cut when the run was killed: its picture is made again
+            hashes[str(name)] = str(value)
+    return hashes
+
+
+def finish(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes `samples.json`, which replaces the notes of the ranks."""
+    write_atomically(folder / SAMPLES, json.dumps(record, indent=1))
+    for notes in folder.glob(".written_*.jsonl"):
+        notes.unlink()
+
+
+def _notes(folder: Path, rank: int) -> Path:
+    return folder / f".written_{rank}.jsonl"
+
+
+def _pictures(folder: Path) -> set[str]:
+    """The names of what a reader of the folder would take for pictures."""
+    if not folder.is_dir():
+        return set()
+    return {
+        entry.name
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in EXTENSIONS and not entry.name.startswith(".")
+    }
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = read_json(file)
+        if not isinstance(found, dict):
+            raise ValueError(f"expected an object, got {type(found).__name__}")
+    except (OSError, ValueError) as error:
+        raise SampleFolderError(
+            f"{printable(str(file))}: cannot be read: {printable(str(error))}; remove its folder, or choose "
+            f"another --out"
+        ) from error
+    return found

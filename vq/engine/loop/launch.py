@@ -1,0 +1,257 @@
+"""Where a command runs: device, processes, threads, precision; said aloud before work begins."""
+
+import json
+import logging
+import logging.handlers
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from vq import __version__, distributed
+from vq.config import write_and_keep
+from vq.engine.loop.heartbeat import heartbeat, watched_parent
+from vq.errors import UserError
+from vq.text import printable
+
+logger = logging.getLogger(__name__)
+TIMEOUT_SECONDS = 600.0
+"""How long a rank may give no sign of life, if a command does not say otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a command runs with.
+
+    Attributes:
+        device: This rank's.
+        rank: Its number.
+        world_size: Processes over all machines.
+        threads: CPU threads of this process.
+        autocast: Whether the networks run in bfloat16.
+    """
+
+    device: str
+    rank: int
+    world_size: int
+    threads: int
+    autocast: bool
+
+    def __str__(self) -> str:
+        precision = "bfloat16 autocast" if self.autocast else "float32"
+        ranks = f"{self.world_size} process" + ("es" if self.world_size > 1 else "")
+        return f"{self.device}, {precision}, {ranks} x {self.threads} threads, torch {torch.__version__}"
+
+
+class LaunchError(UserError, RuntimeError):
+    """A device that does not exist, or a process group that cannot be joined."""
+
+
+@contextmanager
+def launched(
+    *, device: str | None, autocast: bool = False, timeout: float = TIMEOUT_SECONDS
+) -> Iterator[Machine]:
+    """Joins the process group that torchrun prepared, if any, and leaves it at the end.
+
+    A process of torchrun ends when torchrun is gone, and all end when one of them gives no sign of life.
+
+    Args:
+        device: `cuda`, `cpu` or None for what there is. Ranks on CUDA use nccl, others gloo.
+        autocast: Passed on.
+        timeout: Seconds after which a rank that gives no sign of life ends the command.
+
+    Raises:
+        LaunchError: If the device does not exist here, or the process group cannot be joined.
+    """
+    if not timeout > 0:
+        raise LaunchError(f"--timeout: expected seconds above 0, got {timeout:g}")
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
+    local_rank, world_size = _number("LOCAL_RANK", 0), _number("WORLD_SIZE", 1)
+    if kind == "cuda":
+        kind = f"cuda:{local_rank}"
+    _check_device(kind, device)
+    if kind.startswith("cuda"):
+        torch.cuda.set_device(kind)
+    # torchrun gives each process one thread; without it torch takes every core in every process.
+    if world_size > 1 or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, _cores() // distributed.local_world_size()))
+    with watched_parent(), _joined(kind, world_size, timeout):
+        try:
+            yield Machine(
+                device=kind,
+                rank=distributed.rank(),
+                world_size=world_size,
+                threads=torch.get_num_threads(),
+                autocast=autocast,
+            )
+        finally:
+            close_log()
+
+
+@contextmanager
+def _joined(kind: str, world_size: int, timeout: float) -> Iterator[None]:
+    """Inside, this process is in the process group."""
+    if world_size == 1:
+        yield
+        return
+    # Later than the heartbeat, which names the rank that is missing.
+    patience = timedelta(seconds=1.25 * timeout + 10)
+    try:
+        dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo", timeout=patience)
+    except (RuntimeError, ValueError) as error:
+        address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        raise LaunchError(
+            f"rank {os.environ.get('RANK', '?')} of {world_size} cannot join the others at {address}: {error}. "
+            f"Start several processes with torchrun --standalone, or give each job a MASTER_PORT of its own"
+        ) from error
+    try:
+        with heartbeat(timeout):
+            yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise LaunchError(f"the environment variable {variable}: expected a number, got {text!r}")
+    return int(text)
+
+
+def _check_device(kind: str, given: str | None) -> None:
+    """Refuses a device on which no tensor can be made."""
+    place = f"device {kind}" if given is None else f"--device {printable(given) or repr(given)}"
+    try:
+        if torch.device(kind).type == "meta":
+            raise LaunchError(f"{place}: it computes nothing; use cuda or cpu")
+        if kind.startswith("cuda") and not torch.cuda.is_available():
+            raise LaunchError(
+                f"{place}: there is no GPU that torch {torch.__version__} can use; use --device cpu"
+            )
+        torch.zeros(1, device=kind).add_(1)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        if isinstance(error, LaunchError):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LaunchError(
+            f"{place}: expected cuda, cpu, or another device that is here, got: {reason}"
+        ) from error
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_log(path: Path | None, *, is_held: bool = False) -> None:
+    """Sends the project's log to the console and, if given, to a file; rank 0 only, others stay quiet.
+
+    Args:
+        path: The file; lines are added to those that it has.
+        is_held: Keep the file's lines back until `release_log`; without that they are never written.
+    """
+    close_log()
+    root = logging.getLogger("vq")
+    root.propagate = False
+    if distributed.rank() > 0:
+        root.setLevel(logging.ERROR)
+        return
+    root.setLevel(logging.INFO)
+    handlers: list[logging.Handler] = [_Console()]
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, encoding="utf-8", delay=is_held))
+    for handler in handlers:
+        handler.setFormatter(_Lines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        is_file = isinstance(handler, logging.FileHandler)
+        root.addHandler(_Held(handler) if is_file and is_held else handler)
+
+
+def release_log() -> None:
+    """Writes the lines that `open_log` kept back, and all further ones at once."""
+    root = logging.getLogger("vq")
+    for held in [handler for handler in root.handlers if isinstance(handler, _Held)]:
+        root.removeHandler(held)
+        root.addHandler(held.let_go())
+
+
+class _Lines(logging.Formatter):
+    """Shows names and errors from outside as text: they cannot begin a line or command the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, or lines where a message of this project has several."""
+        if isinstance(record.args, tuple):
+            record = logging.makeLogRecord({**vars(record), "args": tuple(map(_as_text, record.args))})
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
+def _as_text(argument: object) -> object:
+    """What a message of several lines holds stays on its lines; a name or a path becomes one line."""
+    if isinstance(argument, UserError):
+        return str(argument)
+    return printable(str(argument)) if isinstance(argument, str | Path | BaseException) else argument
+
+
+class _Held(logging.handlers.MemoryHandler):
+    """Keeps the lines of a log back."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__(2**16, logging.CRITICAL + 1, handler, flushOnClose=False)
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:  # noqa: N802 - the name is logging's
+        """Never by itself."""
+        return False
+
+    def let_go(self) -> logging.Handler:
+        """Hands the lines on, and gives the handler that gets all further ones."""
+        handler = self.target
+        assert handler is not None
+        self.flush()
+        self.close()
+        return handler
+
+
+class _Console(logging.Handler):
+    """Writes to whatever stderr is at the moment: a progress bar redirects it, to keep lines above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+
+
+def close_log() -> None:
+    """Ends what `open_log` began."""
+    root = logging.getLogger("vq")
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+
+
+def write_environment(path: Path, machine: Machine) -> None:
+    """Records what a run was started with: command, versions, hardware, commit."""
+    record = {
+        "command": [sys.executable, *sys.argv],
+        "machine": asdict(machine),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": _cores(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {"vq": __version__, "torch": torch.__version__},
+        "commit": _git("rev-parse", "HEAD"),
+        "changed_files": _git("status", "--porcelain"),
+    }
+    write_and_keep(path, json.dumps(record, indent=2))
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

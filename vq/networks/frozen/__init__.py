@@ -1,0 +1,1 @@
+"""Pretrained networks that are never trained here: features for losses and metrics."""

@@ -1,0 +1,137 @@
+"""A small classifier of photographs whose weights come in a package: the feature network without a download."""
+
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import torch.nn.functional as F
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from vq import pretrained
+from vq.networks.frozen.features import FeatureNetwork
+from vq.networks.sizes import check_counts
+from vq.registry import FEATURE_NETWORKS
+
+EFFICIENTNET_WEIGHTS = "efficientnet_lite0/imagenet.safetensors"
+"""The file's place below the pretrained folder."""
+
+_NATIVE_SIZE = 224
+_EPSILON = 1e-3  # of the batch normalisations
+
+
+class _Block(NamedTuple):
+    kernel: int
+    stride: int
+    expansion: int
+    width: int
+
+
+# Tan and Le's B0: (kernel, stride of the first, expansion, channels) x how many.
+_STAGES = (
+    (_Block(3, 1, 1, 16), 1),
+    (_Block(3, 2, 6, 24), 2),
+    (_Block(5, 2, 6, 40), 2),
+    (_Block(3, 2, 6, 80), 3),
+    (_Block(5, 1, 6, 112), 3),
+    (_Block(5, 2, 6, 192), 4),
+    (_Block(3, 1, 6, 320), 1),
+)
+_BLOCKS = [block if i == 0 else block._replace(stride=1) for block, count in _STAGES for i in range(count)]
+
+
+@FEATURE_NETWORKS.register_module()  # type: ignore[untyped-decorator]
+class EfficientNetLite0(FeatureNetwork):
+    """Turns images into the features of EfficientNet-Lite0, trained to classify ImageNet.
+
+    `pool` is its mean over positions before the classifier (1280), `logits` are the 1000 class scores.
+    What is computed from them is never FID, nor comparable with it; it orders models where the
+    weights of FID's network are not at hand. `pyramid` gives maps that a gradient flows through.
+
+    Source: Tan and Le 2019, https://arxiv.org/abs/1905.11946, in TensorFlow's Lite version of 2020, without
+        squeeze and excitation and with ReLU6.
+    Differs from the source: the batch normalisations are folded into the convolutions; images are stretched
+        to the size (bilinear, antialiased), not cropped.
+
+    Args:
+        size: The height and width it sees. Smaller is faster and another network, whose name says so.
+
+    Raises:
+        ValueError: If `size` is below 32.
+        FileNotFoundError: If its weights are not at hand; the message says which command brings them.
+    """
+
+    sizes: ClassVar[Mapping[str, int]] = {"pool": 1280, "logits": 1000}
+    channels: tuple[int, ...] = (16, 24, 40, 112, 1280)
+
+    def __init__(self, *, size: int = _NATIVE_SIZE) -> None:
+        super().__init__()
+        check_counts("EfficientNetLite0", size=size)
+        if size < 32:
+            raise ValueError(f"EfficientNetLite0: expected a size of at least 32 px, got {size}; take 224")
+        self.size = size
+        self.name = "efficientnet_lite0" if size == _NATIVE_SIZE else f"efficientnet_lite0-{size}"
+        self.protocol = f"bilinear-{size}"
+        self.resize = f"torch bilinear with antialiasing, {size}; x / 127.5 - 1"
+        weights = pretrained.tensors(EFFICIENTNET_WEIGHTS)
+        self.sha256 = pretrained.digest(weights)
+        for name, conv, norm in _convolutions():
+            kernel, bias = _folded(weights, conv, norm)
+            self.freeze(f"{name}.weight", kernel)
+            self.freeze(f"{name}.bias", bias)
+        self.freeze("fc.weight", weights["_fc.weight"])
+        self.freeze("fc.bias", weights["_fc.bias"])
+
+    def features(self, image: UInt8[Tensor, "b 3 h w"]) -> dict[str, Float32[Tensor, "b size"]]:
+        """Images to `pool` and `logits`."""
+        pool = self.pyramid(image.float() / 127.5 - 1)[-1].mean(dim=(2, 3))
+        logits = F.linear(pool, self.get_buffer("fc_weight"), self.get_buffer("fc_bias"))
+        return {"pool": pool, "logits": logits}
+
+    def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Images in [-1, 1] to the last map of each resolution: `channels` at 1/2, 1/4, ... 1/32 of `size`."""
+        x, maps = image.to(self.get_buffer("fc_bias").dtype), []
+        if tuple(image.shape[2:]) != (self.size, self.size):
+            x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
+        x = F.relu6(self._conv(x, "stem", stride=2))
+        for index, block in enumerate(_BLOCKS):
+            if block.stride > 1:
+                maps.append(x)
+            inside = x
+            if block.expansion > 1:
+                inside = F.relu6(self._conv(inside, f"{index}.expand"))
+            inside = F.relu6(self._conv(inside, f"{index}.depthwise", stride=block.stride))
+            inside = self._conv(inside, f"{index}.project")
+            x = x + inside if inside.shape == x.shape else inside
+        return [*maps, F.relu6(self._conv(x, "head"))]
+
+    def _conv(self, x: Tensor, name: str, *, stride: int = 1) -> Tensor:
+        key = name.replace(".", "_")
+        weight = self.get_buffer(f"{key}_weight")
+        groups = x.shape[1] // weight.shape[1]
+        # TensorFlow's "same": the smaller half of the padding comes first.
+        pads = []
+        for side, kernel in ((x.shape[3], weight.shape[3]), (x.shape[2], weight.shape[2])):
+            total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            pads += [total // 2, total - total // 2]
+        return F.conv2d(F.pad(x, pads), weight, self.get_buffer(f"{key}_bias"), stride=stride, groups=groups)
+
+
+def _convolutions() -> list[tuple[str, str, str]]:
+    """This class's name of each convolution, the file's, and the file's of its batch normalisation."""
+    found = [("stem", "_conv_stem", "_bn0"), ("head", "_conv_head", "_bn1")]
+    for index, block in enumerate(_BLOCKS):
+        place = f"_blocks.{index}"
+        if block.expansion > 1:
+            found.append((f"{index}.expand", f"{place}._expand_conv", f"{place}._bn0"))
+        found.append((f"{index}.depthwise", f"{place}._depthwise_conv", f"{place}._bn1"))
+        found.append((f"{index}.project", f"{place}._project_conv", f"{place}._bn2"))
+    return found
+
+
+def _folded(weights: dict[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
+    kernel = weights[f"{conv}.weight"].double()
+    gain, shift, mean, variance = (
+        weights[f"{norm}.{part}"].double() for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gain / (variance + _EPSILON).sqrt()
+    return kernel * scale[:, None, None, None], shift - mean * scale

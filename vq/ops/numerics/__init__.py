@@ -1,0 +1,1 @@
+"""How numbers are kept exact: device constants, integers, precision of a computation, reductions."""

@@ -1,0 +1,1 @@
+"""Codebooks: tables of code vectors, and how they are learned."""

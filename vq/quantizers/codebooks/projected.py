@@ -1,0 +1,75 @@
+"""SimVQ: codes that all move together, by one linear map."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vq.ops.numerics.reductions import mean_square
+from vq.quantizers.codebooks.learned import Codebook
+from vq.quantizers.parts.initialization import Initialization, NormalInit
+from vq.registry import CODEBOOKS
+
+
+@CODEBOOKS.register_module()
+class ProjectedCodebook(Codebook):
+    r"""Keeps random coefficients that never learn, and one linear map from them to the codes (SimVQ).
+
+    $e_k = W c_k + b$: the loss $|sg(z) - e|^2$ moves W and b, and with them every code, also those that
+    no vector chose. So codes do not die, and there is nothing to revive.
+
+    The codes are computed anew in every forward and every `decode`: size x dim^2 products, as many as the
+    search costs for dim vectors.
+
+    Source: Zhu et al. 2024 (SimVQ), https://arxiv.org/abs/2411.02038, section 4; the bias is that of its
+        published implementation.
+    Differs from the source: W begins as the identity and b at 0, not at random, so that `init` says where
+        the codes begin, as for any other codebook. An `init` from data sets the coefficients once.
+
+    Args:
+        size: The number of codes.
+        dim: The length of each.
+        init: Where the coefficients, and so the codes, begin; None is Gaussian with the standard deviation
+            dim^-0.5.
+    """
+
+    coefficients: Tensor
+
+    def __init__(self, *, size: int, dim: int, init: Initialization | None = None) -> None:
+        super().__init__(size=size, dim=dim, init=init or NormalInit(), revival=None)
+        self.register_buffer("coefficients", self.init.draw(size, dim))
+        self.weight = nn.Parameter(torch.eye(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    @classmethod
+    def example(cls) -> "ProjectedCodebook":
+        """Sixteen codes of length 4."""
+        return cls(size=16, dim=4)
+
+    @property
+    def vectors(self) -> Float[Tensor, "size dim"]:
+        """The coefficients, mapped; computed at each call."""
+        return F.linear(self.coefficients, self.weight, self.bias)
+
+    def loss(
+        self,
+        z: Float[Tensor, "n dim"],
+        code: Float[Tensor, "n dim"],
+        mask: Bool[Tensor, "n"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean squared difference, with a gradient to the linear map only."""
+        return mean_square(code, z.detach(), mask)
+
+    def _searched(self) -> Tensor | None:
+        return None  # only the optimizer moves them
+
+    def _place(
+        self,
+        vectors: Float[Tensor, "size dim"],
+        usage: Float[Tensor, "size"],
+        is_moved: Bool[Tensor, "size"],
+    ) -> None:
+        # All codes are placed at once (there is no revival), so the map may begin again.
+        self.coefficients.copy_(vectors)
+        self.weight.copy_(torch.eye(self.dim).to(self.weight))
+        self.bias.zero_()

@@ -1,0 +1,1 @@
+"""Parts that quantizers are composed of: estimators, distances, initialization, revival, regularisers, annealing."""
