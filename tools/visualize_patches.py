@@ -267,7 +267,7 @@ class Section:
 
     @property
     def perplexity(self) -> float:
-        """exp of the entropy of the uses: as many codes, used evenly, would be as surprising."""
+        """The exponential of the entropy of the code frequencies, in [1, number of codes]."""
         share = self.counts[self.counts > 0] / self.counts.sum()
         return float(np.exp(-(share * np.log(share)).sum()))
 

@@ -184,8 +184,9 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> Tree:
 
 
 def check(tree: Mapping[str, Any]) -> None:
-    """Compares every key of a config, and the type of each plain value, with the classes it names, without importing
-    them.
+    """Checks each key of a config, and the type of each plain value, against the classes it names.
+
+    No class is imported.
 
     Raises:
         ConfigError: For an unknown section, class or argument, with the nearest valid one; for a value that an

@@ -94,11 +94,11 @@ def check_sha256(file: Path, expected: str | None) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file so that a reader, or a restart after a crash, finds the old content or the new, never a part.
+    r"""Writes a file so that a reader, or a restart after a crash, finds the old content or the new, never a part.
 
     Args:
         path: Its folder is created if it does not exist.
-        content: Text is written as UTF-8; file names that are not UTF-8 inside it are kept escaped (`\\udce4`).
+        content: Text is written as UTF-8; file names that are not UTF-8 inside it are kept escaped (`\udce4`).
 
     Raises:
         OSError: If the disk is full or the folder cannot be written; `path` is then unchanged.

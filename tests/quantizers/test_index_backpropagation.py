@@ -7,7 +7,7 @@ from vq.quantizers import IndexBackpropagationQuantizer, KMeansInit, NormalInit
 
 
 def full_tables(z, codes, *, beta, weight, temperature):
-    """q and the loss as the paper writes them, with every table of vectors times codes."""
+    """Computes q and the loss as in the paper, with every (vectors, codes) matrix in memory."""
     logits = z @ codes.T
     p = logits.softmax(1)
     hard = torch.nn.functional.one_hot(p.argmax(1), len(codes)).to(z)

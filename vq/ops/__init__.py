@@ -1,0 +1,1 @@
+"""Mathematical functions of tensors, one formula each; import them from the modules below."""

@@ -90,7 +90,7 @@ def precision_and_recall(
 
 
 def inception_score(logits: Float[Tensor, "n classes"]) -> Float64[Tensor, ""]:
-    """exp of the mean divergence of the images' class distributions from their mean: 1..classes.
+    """The exponential of the mean divergence of the class distributions from their mean, in [1, classes].
 
     Source: Salimans et al. 2016, https://arxiv.org/abs/1606.03498, section 4.
 

@@ -36,7 +36,7 @@ class _Listing(NamedTuple):
 
 @DATASETS.register_module()
 class ImageFolder(ImageDataset):
-    """Reads the image files below a folder, in sorted order; each subfolder is a class.
+    r"""Reads the image files below a folder, in sorted order; each subfolder is a class.
 
     Two layouts: `root/CLASS/.../picture.png`, whose labels follow the sorted names of the folders directly
     below `root` (an empty one keeps its number); or all pictures directly in `root`, which is one class.
@@ -44,7 +44,7 @@ class ImageFolder(ImageDataset):
     Hidden files and folders are passed over, links to folders are followed, but not in circles. See docs/data.md for
     which files are read, and what happens to grey, palette, 16-bit, CMYK, transparent and rotated images.
 
-    Names that are not UTF-8 are read; in keys and class names their bytes are escaped (`x\\udce4.png`), which is logged
+    Names that are not UTF-8 are read; in keys and class names their bytes are escaped (`x\udce4.png`), which is logged
     when the folder is listed.
 
     Args:

@@ -233,8 +233,11 @@ class ProposalEvaluator:
 
     @torch.no_grad()
     def picture(self, model: Generator, loader: Any) -> UInt8[Tensor, "3 height width"]:
-        """Three rows: what the tokenizer makes of a few samples, the same continued from their first half, and
-        generated from nothing but their class."""
+        """Decodes three rows of images for a few samples.
+
+        The first row decodes their indices; the second, their first half of the indices and a generated second half;
+        the third, indices that are generated from the class alone.
+        """
         device = next(model.parameters()).device
         with evaluating(model):
             indices, label = tokens_of(loader.fixed_batch(self.num_grid_images), self.tokenizer, device)
