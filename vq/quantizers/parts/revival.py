@@ -15,7 +15,7 @@ from vq.registry import QUANTIZER_PARTS
 class Revived(NamedTuple):
     """A codebook after a revival.
 
-    Args:
+    Attributes:
         vectors: The codes, moved or not.
         usage: What their usage counts as from now on.
         is_moved: Which codes have moved.
