@@ -1,6 +1,7 @@
 """Imports point down only: a room may import itself and the floors below it."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +85,36 @@ def test_nothing_is_evaluated_and_no_pickle_is_trusted() -> None:
                     assert any(
                         k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords
                     ), place
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def test_functions_have_at_most_50_lines() -> None:
+    """The whole text of a function counts: its decorators excepted, its docstring included."""
+    too_long = [
+        f"{path.relative_to(ROOT.parent)}:{node.lineno}: {node.name} has {length} lines"
+        for path in FILES
+        for node in functions(path)
+        if (length := (node.end_lineno or 0) - node.lineno + 1) > 50
+    ]
+    assert not too_long, "\n".join(too_long)
+
+
+def test_constructors_have_at_most_8_arguments() -> None:
+    too_many = [
+        f"{path.relative_to(ROOT.parent)}:{node.lineno}: a constructor with {count} arguments"
+        for path in FILES
+        for node in functions(path)
+        if node.name == "__init__" and (count := len(node.args.args) + len(node.args.kwonlyargs) - 1) > 8
+    ]
+    assert not too_many, "\n".join(too_many)
+
+
+def test_folders_have_at_most_18_files() -> None:
+    """The top level is excepted: it holds the commands."""
+    counts = Counter(path.parent for path in FILES if path.parent != ROOT)
+    assert not {str(folder.relative_to(ROOT)): n for folder, n in counts.items() if n > 18}
