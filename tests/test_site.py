@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 pytest.importorskip("mkdocs", reason="the site's tools are not installed: make env")
+griffe = pytest.importorskip("griffe")
 ROOT = Path(__file__).parents[1]
 
 
@@ -76,6 +77,24 @@ def test_lists_and_tables_are_set_off_from_the_paragraph_above() -> None:
     assert separated("a\n| b |\n|---|") == "a\n\n| b |\n|---|"
     assert separated("```\na:\n* b\n```") == "```\na:\n* b\n```"
     assert separated("## a\n* b") == "## a\n* b"
+
+
+@pytest.mark.parametrize("undocumented", ["function", "method", "nothing"])
+def test_a_public_name_without_a_docstring_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, undocumented: str
+) -> None:
+    docstrings = {name: "pass" if name == undocumented else '"""Text."""' for name in ("function", "method")}
+    (tmp_path / "toy.py").write_text(
+        "__all__ = ['Class', 'function']\n"
+        f"def function():\n    {docstrings['function']}\n"
+        'class Class:\n    """Text."""\n'
+        f"    def method(self):\n        {docstrings['method']}\n"
+        "    def _private(self):\n        pass\n"
+    )
+    members = hook("reference").exports(griffe.load("toy", search_paths=[str(tmp_path)]))
+    assert [member.name for member in members] == ["function", "Class"]
+    assert undocumented == "nothing" or undocumented in caplog.text
+    assert len(caplog.records) == (undocumented != "nothing")
 
 
 @pytest.mark.slow

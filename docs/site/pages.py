@@ -96,4 +96,4 @@ def is_outside(source: str) -> bool:
 def shown_file(source: str) -> str:
     """The Markdown of a page that shows a file."""
     language = LANGUAGES.get(Path(source).suffix, "text")
-    return f"# {source}\n\n````` {language}\n{(ROOT / source).read_text()}`````\n"
+    return f"---\nsearch: {{exclude: true}}\n---\n# {source}\n\n````` {language}\n{(ROOT / source).read_text()}`````\n"

@@ -19,7 +19,9 @@ MIN_ROWS = 16
 
 
 def entropy(distribution: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead"]:
-    """- sum p log p along the last axis, in nats; codes with p = 0 add nothing and get a finite gradient.
+    """Computes the entropy, -sum p log p, along the last axis in nats.
+
+    Codes with p = 0 add nothing and get a finite gradient.
 
     Example:
         >>> round(entropy(torch.tensor([0.5, 0.5, 0.0])).item(), 4)
