@@ -72,7 +72,7 @@ def test_a_sample_depends_on_its_class_and_seed_alone(generator: Generator) -> N
 
 def test_a_prefix_is_kept(generator: Generator) -> None:
     indices = indices_of(generator)
-    half = indices.flatten(1, len(generator.grid))[:, : generator.num_places // 2]
+    half = indices.flatten(1, len(generator.grid))[:, : generator.num_positions // 2]
     drawn = generator.generate(torch.zeros(4).long(), seeds=torch.arange(4), prefix=half)
     assert torch.equal(drawn.flatten(1, len(generator.grid))[:, : half.shape[1]], half)
 
@@ -101,7 +101,7 @@ def test_it_learns_eight_pictures_by_heart(generator: Generator) -> None:
     with torch.no_grad():
         output = generator(indices, label)
     first = (
-        torch.log(torch.tensor(8 / 3)) / generator.num_places
+        torch.log(torch.tensor(8 / 3)) / generator.num_positions
     )  # the first place is a guess among those of a class
     assert output.loss < first + (0.8 if isinstance(generator, MaskedGenerator) else 0.15)
 
@@ -114,9 +114,11 @@ def test_no_index_sees_itself_or_what_comes_after_it(name: str) -> None:
     with torch.no_grad():
         before = generator(indices, label).logits
     order = (
-        list(generator.order) if isinstance(generator, TransformerGenerator) else range(generator.num_places)
+        list(generator.order)
+        if isinstance(generator, TransformerGenerator)
+        else range(generator.num_positions)
     )
-    flat = indices.view(1, generator.num_places, -1)
+    flat = indices.view(1, generator.num_positions, -1)
     for position, place in enumerate(order):
         for depth in range(flat.shape[2]):
             changed = flat.clone()
@@ -127,7 +129,7 @@ def test_no_index_sees_itself_or_what_comes_after_it(name: str) -> None:
             earlier = list(order)[:position]
             assert not moved[earlier].any()
             assert not moved[place, : depth + 1].any()
-    assert moved.shape == (generator.num_places, generator.num_indices)
+    assert moved.shape == (generator.num_positions, generator.num_indices)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-gqa-qk-norm", "gpt2", "zigzag", "sequence", "stacked"])
@@ -139,7 +141,7 @@ def test_sampling_step_by_step_follows_the_logits_of_the_whole(name: str) -> Non
     drawn = generator.generate(label, seeds=torch.zeros(3).long(), temperature=0.0)
     with torch.no_grad():
         logits = generator(drawn, label).logits
-    assert torch.equal(logits.argmax(-1), drawn.view(3, generator.num_places, -1))
+    assert torch.equal(logits.argmax(-1), drawn.view(3, generator.num_positions, -1))
 
 
 def test_cached_logits_equal_those_of_the_whole_sequence() -> None:
@@ -161,7 +163,10 @@ def test_bad_input_is_refused(generator: Generator) -> None:
     indices, label, seeds = indices_of(generator), torch.zeros(4).long(), torch.zeros(4).long()
     with pytest.raises(ValueError, match=r"label: expected 0 to 3, got 4; the generator has 3 classes"):
         generator.generate(label + 4, seeds=seeds)
-    with pytest.raises(ValueError, match=r"indices: expected 0 to 11, got 12; is it another tokenizer's\?"):
+    with pytest.raises(
+        ValueError,
+        match=r"indices: expected 0 to 11, got 12; do the indices come from a different tokenizer\?",
+    ):
         generator(indices.clamp(max=0) + 12, label)
     with pytest.raises(ValueError, match="the grid of the generator must be that of the tokens"):
         generator(indices[:, :-1], label)

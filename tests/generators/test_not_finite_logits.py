@@ -44,7 +44,7 @@ def test_logits_without_a_distribution_are_refused(
     settings: dict[str, Any], logits: list[float], what: str
 ) -> None:
     with pytest.raises(
-        NotFiniteLogitsError, match=f"got {what} for picture 1 of the batch at place 7, index 2"
+        NotFiniteLogitsError, match=f"got {what} for image 1 of the batch at position 7, index 2"
     ):
         sampler(**settings).pick(
             torch.tensor([[0.0] * 4, logits]), torch.tensor([0.1, 0.2]), place=7, depth=2
@@ -86,7 +86,7 @@ def test_guidance_of_zero_is_the_unconditional_model() -> None:
 def test_guidance_that_overflows_is_refused() -> None:
     guiding = sampler(guidance=ConstantGuidance(3.0))
     guided = guiding.guided(torch.tensor([[3e38, 0.0], [-3e38, 0.0]]), 0.0)
-    with pytest.raises(NotFiniteLogitsError, match="got plus infinity for picture 0"):
+    with pytest.raises(NotFiniteLogitsError, match="got plus infinity for image 0"):
         guiding.pick(guided, torch.tensor([0.5]))
 
 
@@ -99,7 +99,7 @@ def test_a_generator_of_nan_weights_draws_nothing(
     generator = KINDS[name]().eval()
     with torch.no_grad():
         next(generator.parameters()).fill_(NAN)
-    with pytest.raises(NotFiniteLogitsError, match=r"got NaN for picture 0 .* weights are not finite"):
+    with pytest.raises(NotFiniteLogitsError, match=r"got NaN for image 0 .* weights are not finite"):
         generator.generate(torch.tensor([0, 1]), seeds=torch.tensor([0, 1]), guidance=guidance, **settings)
 
 
@@ -107,20 +107,20 @@ def test_a_generator_of_nan_weights_draws_nothing(
 def test_the_place_and_the_index_are_named(name: str) -> None:
     """Only the last place, or the last index of a place, has NaN."""
     generator: Generator = KINDS[name]().eval()
-    wanted = r"at place \d+, index \d of the place"
+    wanted = r"at position \d+, index \d of the position"
     with torch.no_grad():
         if name == "stacked":
             generator.head.logits[2].fill_(NAN)  # type: ignore[union-attr, index, operator]
-            wanted = "at place 0, index 2 of the place"
+            wanted = "at position 0, index 2 of the position"
         elif name == "pixelcnn":
             generator.logits.bias[3] = NAN  # type: ignore[union-attr, index]
-            wanted = "at place 0, index 0"
+            wanted = "at position 0, index 0"
         elif name == "masked":
             generator.head.logits.weight[3] = NAN  # type: ignore[union-attr, index]
-            wanted = "for picture 0 of the batch at place 0, index 0"
+            wanted = "for image 0 of the batch at position 0, index 0"
         else:
             generator.stem.tables.weight.fill_(NAN)  # type: ignore[union-attr, operator]
-            wanted = "at place 1, index 0"  # the class stands first
+            wanted = "at position 1, index 0"  # the class stands first
     with pytest.raises(NotFiniteLogitsError, match=wanted):
         generator.generate(torch.tensor([0, 1]), seeds=torch.tensor([0, 1]))
 

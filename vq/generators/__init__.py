@@ -1,4 +1,4 @@
-"""Generators: networks that propose the next indices, given a class and the indices so far."""
+"""Generators: networks that predict the indices of an image, given a class and some of its other indices."""
 
 from vq.generators.base import Generator, GeneratorOutput, generator_output
 from vq.generators.decoder import LLAMA_SIZES, DecoderStyle, DecoderTransformer, GPT2Style, LlamaStyle

@@ -1,4 +1,4 @@
-"""What every generator is: indices and a class to logits, and a class and a seed to indices."""
+"""The interface of a generator: `forward` scores given indices, `generate` samples new ones from a class and a seed."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,18 +18,19 @@ from vq.ops.numerics.integers import as_int64
 from vq.ops.numerics.precision import at_least_float32
 
 Ranges = Sequence[Sequence[int]]
-"""(start, stop) of the values of each index of a place, or one pair for all of them."""
+"""One pair (start, stop) of allowed values for each index of a position, or one pair for all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorOutput:
-    """What a generator thinks of given indices.
+    """The predictions of a generator for given indices.
 
     Attributes:
-        logits: Of every index, place after place in raster order.
-        loss: Mean cross-entropy of an index, in nats, in float32.
-        accuracy: Share of the indices that were the likeliest.
-        num_scored: How many indices these two are means of: those of a set are weighted by it.
+        logits: The logits of every index; positions are in raster order.
+        loss: Mean cross-entropy per index, in nats, in float32.
+        accuracy: The fraction of indices to which the generator gave the highest logit.
+        num_scored: The number of indices that `loss` and `accuracy` are averaged over. Averages over a set weight
+            batches by it.
     """
 
     logits: Float[Tensor, "b l q v"]
@@ -39,17 +40,17 @@ class GeneratorOutput:
 
 
 class Generator(nn.Module, ABC):
-    """Proposes the indices of a picture, given its class.
+    """Models the indices of an image, given its class.
 
-    In training mode a class is replaced by none, class `num_classes`, with probability `class_dropout`, which
-    is what guidance needs in sampling.
+    In training mode the class is replaced by the "no class" label, `num_classes`, with probability `class_dropout`.
+    Classifier-free guidance needs this.
 
     Args:
-        vocabulary_size: Number of codes.
-        num_classes: Number of classes.
-        grid: Places of a picture: (rows, columns), or (length,) for a sequence.
-        num_indices: Indices a place.
-        class_dropout: Probability in [0, 1].
+        vocabulary_size: The number of codes.
+        num_classes: The number of classes.
+        grid: The shape of an image's index map: (rows, columns), or (length,) for a sequence.
+        num_indices: The number of indices per position.
+        class_dropout: A probability in [0, 1].
 
     Raises:
         ValueError: If a number is below 1, or the probability is outside its range.
@@ -80,21 +81,21 @@ class Generator(nn.Module, ABC):
         if not 0 <= class_dropout <= 1:
             raise GeneratorError(f"{name}: expected a class_dropout in [0, 1], got {class_dropout}")
         self.vocabulary_size, self.num_classes, self.num_indices = vocabulary_size, num_classes, num_indices
-        self.grid, self.num_places, self.class_dropout = tuple(grid), math.prod(grid), class_dropout
+        self.grid, self.num_positions, self.class_dropout = tuple(grid), math.prod(grid), class_dropout
 
     def forward(self, indices: Shaped[Tensor, "b *places"], label: Shaped[Tensor, "b"]) -> GeneratorOutput:
-        """Every index is proposed from the class and from true indices (teacher forcing).
+        """Predicts every index from the class and the true indices (teacher forcing).
 
-        Values are checked on the CPU; on another device, which would have to wait, they are taken as they are.
-        The loss is over the whole vocabulary, also where a tokenizer uses a part of it at an index of a place: the
-        generator learns which.
+        The range of the values is checked on the CPU only, because on another device the check would block.
+        The loss is over the whole vocabulary, even if the tokenizer uses only a part of it for some of the indices
+        of a position: the generator learns which part.
 
         Args:
-            indices: (b, *grid), or (b, places); with `num_indices` > 1 one more axis. Any integer type.
-            label: Classes, of any integer type; `num_classes` stands for none.
+            indices: (b, *grid) or (b, positions); with `num_indices` > 1 there is one more axis. Any integer type.
+            label: Classes, of any integer type; `num_classes` means "no class".
 
         Raises:
-            ValueError: If the shape is not the grid's, an index or a class is out of range, or not an integer.
+            ValueError: If the shape does not match the grid, or an index or a class is out of range or not an integer.
         """
         flat = self._flattened(as_int64("indices", indices))
         label = as_int64("label", label)
@@ -107,7 +108,7 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def propose(self, indices: Int64[Tensor, "b l q"], label: Int64[Tensor, "b"]) -> GeneratorOutput:
-        """Checked indices in raster order, and classes, to what the generator thinks of them."""
+        """Predicts indices that are already checked and flattened in raster order."""
 
     @torch.no_grad()
     def generate(
@@ -122,37 +123,30 @@ class Generator(nn.Module, ABC):
         prefix: Shaped[Tensor, "b *given"] | None = None,
         ranges: Ranges | None = None,
     ) -> Int64[Tensor, "b *places"]:
-        """Classes and seeds to indices, in eval mode.
+        """Samples indices in eval mode, one image for each class and seed.
 
-        A picture depends on its class, its seed and these settings, not on the others of its batch.
+        An image depends on its class, its seed and the settings alone, not on the rest of the batch.
 
         Args:
-            label: Classes, Python's integers or a tensor of any integer type; `num_classes` stands for none.
-            seeds: One number a picture, likewise; from -2^63 to 2^63 - 1.
-            guidance: See `Guidance`; a number is a constant scale.
-            temperature: See `Sampler`.
-            top_k: See `Sampler`.
-            top_p: See `Sampler`.
-            prefix: Indices of the first places in raster order, which the picture keeps: (b, places), with
-                `num_indices` > 1 (b, places, num_indices).
-            ranges: In which the indices are drawn, as a tokenizer's `index_ranges` says: (start, stop) for each
-                index of a place, or one pair for all. None allows the whole vocabulary.
+            label: Classes, as Python integers or a tensor of any integer type; `num_classes` means "no class".
+            seeds: One integer per image, from -2^63 to 2^63 - 1.
+            guidance: The guidance scale, or a `Guidance` schedule.
+            temperature: Divides the logits (`Sampler`).
+            top_k: Samples among this many of the likeliest indices (`Sampler`); None for all.
+            top_p: Samples among the likeliest indices with this total probability (`Sampler`); None for all.
+            prefix: Given indices of the first positions in raster order, which are kept: (b, positions), or
+                (b, positions, num_indices) with `num_indices` > 1.
+            ranges: The allowed values (start, stop) of each index of a position, or one pair for all, as in a
+                tokenizer's `index_ranges`. None allows the whole vocabulary.
 
         Returns:
-            (b, *grid), with `num_indices` > 1 (b, *grid, num_indices).
+            (b, *grid), or (b, *grid, num_indices) with `num_indices` > 1.
 
         Raises:
-            ValueError: If a class, an index or a setting is out of range or not an integer, or shapes do not agree.
+            ValueError: If a class, an index or a setting is out of range or not an integer, or shapes do not match.
             NotFiniteLogitsError: If the network's logits are not finite.
         """
-        device = next(self.parameters()).device
-        label, seeds = as_int64("label", label, device=device), as_int64("seeds", seeds, device=device)
-        if label.ndim != 1 or seeds.shape != label.shape:
-            raise GeneratorError(
-                f"generate: expected one label and one seed a picture, got shapes {tuple(label.shape)} and "
-                f"{tuple(seeds.shape)}"
-            )
-        self._check_range("label", label.cpu(), self.num_classes + 1)
+        label, seeds = self._checked_requests(label, seeds)
         allowed = None if ranges is None else self._checked_ranges(ranges)
         sampler = sampler_of(
             guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, ranges=allowed
@@ -172,37 +166,52 @@ class Generator(nn.Module, ABC):
         seeds: Int64[Tensor, "b"],
         given: Int64[Tensor, "b l q"],
     ) -> Int64[Tensor, "b l q"]:
-        """Draws pictures.
+        """Samples the indices of a batch of images.
 
         Args:
-            label: A class a row of the network: with guidance the pictures' classes, then as many times none.
-            sampler: Turns logits into indices.
-            seeds: One a picture.
-            given: Indices that are kept, in raster order; -1 where one is to be drawn.
+            label: One class per row of the network's batch. With guidance, the classes of the images are followed by
+                as many "no class" labels.
+            sampler: Draws indices from logits.
+            seeds: One seed per image.
+            given: Indices in raster order; -1 marks those that are sampled, all others are kept.
         """
+
+    def _checked_requests(
+        self, label: Shaped[Tensor, "b"] | Sequence[Any], seeds: Shaped[Tensor, "b"] | Sequence[Any]
+    ) -> tuple[Int64[Tensor, "b"], Int64[Tensor, "b"]]:
+        """Classes and seeds as int64 tensors on the network's device."""
+        device = next(self.parameters()).device
+        label, seeds = as_int64("label", label, device=device), as_int64("seeds", seeds, device=device)
+        if label.ndim != 1 or seeds.shape != label.shape:
+            raise GeneratorError(
+                f"generate: expected one label and one seed per image, got shapes {tuple(label.shape)} and "
+                f"{tuple(seeds.shape)}"
+            )
+        self._check_range("label", label.cpu(), self.num_classes + 1)
+        return label, seeds
 
     def _flattened(self, indices: Tensor) -> Tensor:
         stack = (self.num_indices,) if self.num_indices > 1 else ()
-        if tuple(indices.shape[1:]) not in ((*self.grid, *stack), (self.num_places, *stack)):
+        if tuple(indices.shape[1:]) not in ((*self.grid, *stack), (self.num_positions, *stack)):
             raise GeneratorError(
-                f"{type(self).__name__}: expected indices of the shape (b, {_listed((*self.grid, *stack))}), got "
-                f"{tuple(indices.shape)}; the grid of the generator must be that of the tokens"
+                f"{type(self).__name__}: expected indices of shape (b, {_listed((*self.grid, *stack))}), got "
+                f"{tuple(indices.shape)}; set the generator's grid to that of the tokens"
             )
-        return indices.reshape(len(indices), self.num_places, self.num_indices)
+        return indices.reshape(len(indices), self.num_positions, self.num_indices)
 
     def _given(
         self, prefix: Tensor | None, label: Tensor, ranges: tuple[tuple[int, int], ...]
     ) -> Int64[Tensor, "b l q"]:
-        given = label.new_full((len(label), self.num_places, self.num_indices), -1)
+        given = label.new_full((len(label), self.num_positions, self.num_indices), -1)
         if prefix is None:
             return given
         prefix = as_int64("prefix", prefix, device=label.device)
         count = prefix.shape[1] if prefix.ndim > 1 else 0
         stack = (self.num_indices,) if self.num_indices > 1 else ()
-        if tuple(prefix.shape) != (len(label), count, *stack) or count > self.num_places:
+        if tuple(prefix.shape) != (len(label), count, *stack) or count > self.num_positions:
             raise GeneratorError(
-                f"prefix: expected the shape ({_listed((len(label), 'places', *stack))}) with at most "
-                f"{self.num_places} places, got {tuple(prefix.shape)}"
+                f"prefix: expected shape ({_listed((len(label), 'positions', *stack))}) with at most "
+                f"{self.num_positions} positions, got {tuple(prefix.shape)}"
             )
         given[:, :count] = prefix.reshape(len(label), count, self.num_indices)
         for depth in range(self.num_indices):
@@ -215,12 +224,12 @@ class Generator(nn.Module, ABC):
         if len(pairs) != len(ranges) or len(pairs) not in (1, self.num_indices):
             raise GeneratorError(
                 f"ranges: expected one pair (start, stop), or one for each of the {self.num_indices} indices of a "
-                f"place, got {ranges}; is the generator made for another tokenizer?"
+                f"position, got {ranges}; was the generator trained for a different tokenizer?"
             )
         if not all(0 <= start < stop <= self.vocabulary_size for start, stop in pairs):
             raise GeneratorError(
                 f"ranges: expected 0 <= start < stop <= {self.vocabulary_size}, the generator's vocabulary_size, got "
-                f"{ranges}; is the generator made for another tokenizer?"
+                f"{ranges}; was the generator trained for a different tokenizer?"
             )
         return pairs
 
@@ -230,9 +239,9 @@ class Generator(nn.Module, ABC):
         lowest, highest = (int(x) for x in values.aminmax())
         if lowest < start or highest >= stop:
             what = (
-                f"the generator has {self.num_classes} classes, and the class of none is the last"
+                f"the generator has {self.num_classes} classes, and label {self.num_classes} means no class"
                 if name == "label"
-                else "is it another tokenizer's?"
+                else "do the indices come from a different tokenizer?"
             )
             raise GeneratorError(
                 f"{name}: expected {start} to {stop - 1}, got {lowest if lowest < start else highest}; {what}"
@@ -240,7 +249,7 @@ class Generator(nn.Module, ABC):
 
 
 def generator_output(logits: Float[Tensor, "b l q v"], indices: Int64[Tensor, "b l q"]) -> GeneratorOutput:
-    """Logits and the true indices to the mean cross-entropy, in float32, and the share of right guesses.
+    """Computes the mean cross-entropy, in float32, and the accuracy of logits against the true indices.
 
     Example:
         >>> out = generator_output(torch.zeros(1, 2, 1, 4), torch.tensor([[[0], [3]]]))

@@ -1,4 +1,9 @@
-"""The transformer of the generators: causal with a static cache of keys and values, or looking both ways."""
+"""The transformer of the generators: causal with a static key-value cache, or bidirectional.
+
+`vq.layers.transformer` is the transformer of encoders and decoders. The two are separate because they follow different
+sources: that one is the bidirectional ViT block, with the parameter names of published ViTs; this one has a cache,
+grouped queries, rotary positions and the GPT-2 and Llama blocks, with their initialization.
+"""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -13,7 +18,7 @@ from vq.ops.numerics.precision import at_least_float32
 from vq.registry import LAYERS
 
 Rotation = Float[Tensor, "2 n pairs"]
-"""Cosines and sines of the angles by which the pairs of channels of a head turn at each of n places."""
+"""Cosines and sines of the angles by which rotary positions rotate each pair of channels at each of n positions."""
 
 LLAMA_SIZES: dict[str, dict[str, int]] = {
     "B": {"width": 768, "depth": 12, "num_heads": 12, "hidden": 2048},
@@ -23,11 +28,11 @@ LLAMA_SIZES: dict[str, dict[str, int]] = {
     "3B": {"width": 3200, "depth": 24, "num_heads": 32, "hidden": 8704},
     "medium": {"width": 1024, "depth": 24, "num_heads": 16, "hidden": 2816},
 }
-"""Arguments of `DecoderTransformer` by the name of the size: LlamaGen's, and `medium`, GPT-2's name for L."""
+"""Arguments of `DecoderTransformer` by the name of the size: LlamaGen's sizes, and `medium`, GPT-2's name for L."""
 
 
 class DecoderStyle(ABC):
-    """What a block is made of: its norm, its network a token, biases, and how it learns about places."""
+    """The parts of a block: its norm, its per-token MLP, whether layers have biases, and its position encoding."""
 
     has_bias: bool
     is_rotary: bool
@@ -35,24 +40,24 @@ class DecoderStyle(ABC):
 
     @abstractmethod
     def norm(self, width: int) -> nn.Module:
-        """The normalization of a vector."""
+        """Builds a normalization of vectors."""
 
     @abstractmethod
     def feed_forward(self, width: int, hidden: int | None) -> nn.Module:
-        """The network of each token by itself; `hidden` is its inner width, None for the style's own."""
+        """Builds the per-token MLP; `hidden` is its inner width, None for the style's default."""
 
 
 @LAYERS.register_module()
 class LlamaStyle(DecoderStyle):
-    """RMS norm, SwiGLU, rotary positions, no biases.
+    """RMS norm, SwiGLU, rotary positions and no biases.
 
     Source: Touvron et al. 2023, https://arxiv.org/abs/2302.13971, section 2.2; with two axes as in Sun et al.
         2024, https://arxiv.org/abs/2406.06525 (LlamaGen).
-    Differs from the source: the norm of queries and keys is an option (Henry et al. 2020,
+    Differs from the source: queries and keys can be normalized (Henry et al. 2020,
         https://arxiv.org/abs/2010.04245).
 
     Args:
-        qk_norm: Whether queries and keys are normalized before they meet.
+        qk_norm: Whether queries and keys are normalized before the dot product.
     """
 
     has_bias, is_rotary = False, True
@@ -61,24 +66,27 @@ class LlamaStyle(DecoderStyle):
         self.has_qk_norm = qk_norm
 
     def norm(self, width: int) -> nn.Module:
-        """See `DecoderStyle`."""
+        """Builds an RMS norm."""
         return nn.RMSNorm(width, eps=1e-5)
 
     def feed_forward(self, width: int, hidden: int | None) -> nn.Module:
-        """See `DecoderStyle`; two thirds of 4 * width, up to a multiple of 256 (of 16 below a width of 256)."""
+        """Builds a `GatedNetwork`; its default inner width is 8/3 of `width`, rounded up.
+
+        It is rounded up to a multiple of 256, or of 16 if `width` is below 256.
+        """
         unit = 256 if width >= 256 else 16
         return GatedNetwork(width=width, hidden=hidden or -(-8 * width // 3 // unit) * unit)
 
 
 @LAYERS.register_module()
 class GPT2Style(DecoderStyle):
-    """Layer norm, GELU, a learned vector a place, biases.
+    """Layer norm, GELU, a learned vector per position, and biases.
 
     Source: Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3.
-    Differs from the source: the norm of queries and keys is an option.
+    Differs from the source: queries and keys can be normalized.
 
     Args:
-        qk_norm: Whether queries and keys are normalized before they meet.
+        qk_norm: Whether queries and keys are normalized before the dot product.
     """
 
     has_bias, is_rotary = True, False
@@ -87,20 +95,20 @@ class GPT2Style(DecoderStyle):
         self.has_qk_norm = qk_norm
 
     def norm(self, width: int) -> nn.Module:
-        """See `DecoderStyle`."""
+        """Builds a layer norm."""
         return nn.LayerNorm(width, eps=1e-5)
 
     def feed_forward(self, width: int, hidden: int | None) -> nn.Module:
-        """See `DecoderStyle`; 4 * width."""
+        """Builds an MLP with one hidden layer; its default inner width is 4 * `width`."""
         inner = hidden or 4 * width
         return nn.Sequential(nn.Linear(width, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, width))
 
 
 class GatedNetwork(nn.Module):
-    """Multiplies two linear images of a vector, one through SiLU, and maps the product back (SwiGLU).
+    """Multiplies two linear projections of a vector, one passed through SiLU, and projects the product back (SwiGLU).
 
     Source: Shazeer 2020, https://arxiv.org/abs/2002.05202, eq. 6.
-    Differs from the source: both images are one matrix product.
+    Differs from the source: both projections are computed by one matrix product.
 
     Args:
         width: Channels of input and output.
@@ -113,43 +121,43 @@ class GatedNetwork(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
-        """Vectors to vectors."""
+        """Applies the network to each vector."""
         gate, value = self.up(x).chunk(2, dim=-1)
         out: Tensor = self.down(F.silu(gate) * value)
         return out
 
 
 class KeyValueCache:
-    """Keys and values of the tokens so far, in memory that is taken once for the whole sequence.
+    """Holds the keys and values of the tokens so far, in memory allocated once for the whole sequence.
 
     Args:
-        transformer: Whose keys and values.
-        rows: Sequences at a time.
-        length: Tokens of a whole sequence.
+        transformer: The transformer whose keys and values are stored.
+        rows: The batch size.
+        length: The number of tokens of a whole sequence.
     """
 
     def __init__(self, transformer: "DecoderTransformer", *, rows: int, length: int) -> None:
         weight = next(transformer.parameters())
         shape = (2, rows, transformer.num_kv_heads, length, transformer.head_width)
-        # A CPU's attention of one bfloat16 query takes five times as long as of a float32 one.
+        # On a CPU, attention with a single bfloat16 query takes five times as long as with a float32 query.
         is_slow = weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
         dtype = torch.float32 if is_slow else weight.dtype
         self.blocks = [weight.new_zeros(shape, dtype=dtype) for _ in transformer.blocks]
         self.length = 0
-        """Tokens so far."""
+        """The number of tokens stored so far."""
 
 
 class DecoderBlock(nn.Module):
-    """Adds to each token what it finds at the others, then what a network makes of the sum.
+    """A pre-norm transformer block: attention and a per-token MLP, each added to its input.
 
     Args:
         width: Channels of the tokens.
-        num_heads: Heads of the queries.
-        num_kv_heads: Heads of keys and values; each serves `num_heads` / `num_kv_heads` heads of queries
+        num_heads: Number of query heads.
+        num_kv_heads: Number of key and value heads; each serves `num_heads` / `num_kv_heads` query heads
             (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245).
-        hidden: Channels inside the network; None for the style's own.
-        style: What the block is made of.
-        dropout: Probability with which a channel of either sum's second term is dropped in training.
+        hidden: Inner width of the MLP; None for the style's default.
+        style: The parts of the block.
+        dropout: Dropout probability of the two residual branches.
     """
 
     def __init__(
@@ -183,14 +191,14 @@ class DecoderBlock(nn.Module):
         start: int = 0,
         causal: bool = True,
     ) -> Float[Tensor, "b n c"]:
-        """Tokens to tokens.
+        """Applies the block.
 
         Args:
-            x: All tokens, or with a cache the next ones.
-            rotation: By which queries and keys turn.
-            memory: Keys and values of this block; those of `x` are written into it.
-            start: Tokens in the memory already; with more than 0, `x` is one token.
-            causal: Whether a token sees itself and those before it only.
+            x: All tokens, or the next ones if there is a cache.
+            rotation: The rotary positions of `x`; None for none.
+            memory: The cached keys and values of this block, into which those of `x` are written.
+            start: The number of tokens in the cache; if it is above 0, `x` must be a single token.
+            causal: Whether a token attends only to itself and to those before it.
         """
         found = self._attend(self.norm1(x), rotation, memory, start, causal)
         x = x + F.dropout(self.out(found), self.dropout, self.training)
@@ -224,26 +232,25 @@ class DecoderBlock(nn.Module):
 
 @LAYERS.register_module()
 class DecoderTransformer(nn.Module):
-    """Sends tokens through blocks in which they look at each other, and normalizes what comes out.
+    """A stack of transformer blocks, followed by a norm.
 
-    Linear layers start from a normal distribution of deviation 0.02, those that add to the tokens smaller by
-    sqrt(2 * depth), biases from 0.
+    Weights of linear layers are initialized from a normal distribution with standard deviation 0.02, biases to 0.
+    The last layer of each residual branch is scaled down by sqrt(2 * depth).
 
-    Source: Radford et al. 2019 (GPT-2, section 2.3, which says what starts smaller), Touvron et al. 2023,
-        https://arxiv.org/abs/2302.13971; see the styles.
-    Differs from the source: see the styles.
+    Source: Radford et al. 2019 (GPT-2, section 2.3, for the initialization); Touvron et al. 2023,
+        https://arxiv.org/abs/2302.13971. `LlamaStyle` and `GPT2Style` say in what they differ.
 
     Args:
         width: Channels of the tokens.
         depth: Number of blocks.
-        num_heads: Heads of the attention; a divisor of `width`.
-        num_kv_heads: Heads of keys and values, a divisor of `num_heads`; None for as many.
-        hidden: Channels inside the network a token; None for the style's own.
-        style: What a block is made of; `LlamaStyle()` if None.
-        dropout: In training, of what is added to the tokens.
+        num_heads: Number of query heads; a divisor of `width`.
+        num_kv_heads: Number of key and value heads, a divisor of `num_heads`; None for `num_heads`.
+        hidden: Inner width of the per-token MLP; None for the style's default.
+        style: The parts of a block; `LlamaStyle()` if None.
+        dropout: Dropout probability of the residual branches.
 
     Raises:
-        ValueError: If a number is out of range, or heads do not divide what they share.
+        ValueError: If a number is out of range or not divisible as required.
 
     Example:
         >>> DecoderTransformer(width=16, depth=1, num_heads=2)(torch.zeros(1, 5, 16)).shape
@@ -294,13 +301,13 @@ class DecoderTransformer(nn.Module):
         cache: KeyValueCache | None = None,
         causal: bool = True,
     ) -> Float[Tensor, "b n c"]:
-        """Tokens to normalized tokens.
+        """Applies all blocks and the final norm.
 
         Args:
-            x: All tokens; with a cache the first ones, or, once there are some in it, one more at a time.
-            rotation: Of these tokens.
-            cache: Holds the tokens before; these are added.
-            causal: Whether a token sees itself and those before it only.
+            x: All tokens. With a cache, the first tokens, and afterwards one token at a time.
+            rotation: The rotary positions of `x`; None for none.
+            cache: Holds the keys and values of earlier tokens; those of `x` are appended.
+            causal: Whether a token attends only to itself and to those before it.
         """
         start = 0 if cache is None else cache.length
         for i, block in enumerate(self.blocks):
@@ -322,7 +329,7 @@ def turned(x: Float[Tensor, "b heads n dim"], rotation: Rotation) -> Float[Tenso
 
 
 def start_normal(network: nn.Module) -> None:
-    """Draws the weights of linear layers and tables from a normal distribution of deviation 0.02; biases are 0."""
+    """Initializes linear and embedding weights from a normal distribution with deviation 0.02, and biases to 0."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
@@ -347,12 +354,12 @@ def _check(
         )
     if width % num_heads or num_heads % num_kv_heads:
         raise GeneratorError(
-            f"DecoderTransformer: expected a width of equal heads and heads of equal groups, got width {width}, "
-            f"num_heads {num_heads} and num_kv_heads {num_kv_heads}"
+            f"DecoderTransformer: expected num_heads to divide width and num_kv_heads to divide num_heads, got width "
+            f"{width}, num_heads {num_heads} and num_kv_heads {num_kv_heads}"
         )
     if style.is_rotary and (width // num_heads) % 4:
         raise GeneratorError(
-            f"DecoderTransformer: expected heads of a multiple of 4 channels, which rotary positions of two axes "
+            f"DecoderTransformer: expected width / num_heads to be a multiple of 4, which rotary positions on two axes "
             f"need, got {width // num_heads}"
         )
     if not 0 <= dropout < 1:

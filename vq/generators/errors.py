@@ -1,7 +1,7 @@
-"""The error of generators."""
+"""The error that generators raise."""
 
 from vq.errors import UserError
 
 
 class GeneratorError(UserError, ValueError):
-    """A setting of a generator or of its sampling, or indices or classes, that cannot be used."""
+    """A generator's settings, sampling settings, indices or classes that cannot be used."""

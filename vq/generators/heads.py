@@ -1,4 +1,4 @@
-"""The exit of a transformer that proposes indices: a vector a place to the logits of its indices."""
+"""Output heads of a generator's transformer: from one vector per position to the logits of its indices."""
 
 from abc import ABC, abstractmethod
 
@@ -12,13 +12,13 @@ from vq.ops.numerics.constants import constant, multiples
 
 
 class Head(nn.Module, ABC):
-    """Proposes the indices of each place from a vector that knows what came before."""
+    """Predicts the indices of each position from the transformer's output vector there."""
 
     @abstractmethod
     def forward(
         self, hidden: Float[Tensor, "b l c"], indices: Int64[Tensor, "b l q"]
     ) -> Float[Tensor, "b l q v"]:
-        """Vectors and the true indices to logits."""
+        """Computes logits from the vectors and, where an index depends on those before it, the true indices."""
 
     @abstractmethod
     def draw(
@@ -29,19 +29,19 @@ class Head(nn.Module, ABC):
         uniform: Float[Tensor, "b q"],
         given: Int64[Tensor, "b q"],
     ) -> Int64[Tensor, "b q"]:
-        """Draws the indices of one place.
+        """Samples the indices of one position.
 
         Args:
-            hidden: A vector a row of the network.
-            sampler: Turns logits into indices.
-            position: Which place.
-            uniform: A number for each draw.
-            given: Indices that are kept; -1 where one is to be drawn.
+            hidden: One vector per row of the network's batch.
+            sampler: Draws indices from logits.
+            position: The position that is sampled.
+            uniform: One number in [0, 1) for each draw.
+            given: -1 for indices that are sampled; all others are kept.
         """
 
 
 class LinearHead(Head):
-    """One index a place: logits are a linear map.
+    """Computes the logits of a single index per position by a linear map.
 
     Args:
         width: Channels of the vectors.
@@ -56,7 +56,7 @@ class LinearHead(Head):
     def forward(
         self, hidden: Float[Tensor, "b l c"], indices: Int64[Tensor, "b l q"]
     ) -> Float[Tensor, "b l q v"]:
-        """See `Head`."""
+        """Computes the logits of the index of each position."""
         logits: Tensor = self.logits(hidden)
         return logits[:, :, None]
 
@@ -68,26 +68,27 @@ class LinearHead(Head):
         uniform: Float[Tensor, "b q"],
         given: Int64[Tensor, "b q"],
     ) -> Int64[Tensor, "b q"]:
-        """See `Head`."""
+        """Samples the index of one position."""
         logits = sampler.guided(self.logits(hidden), position.progress)
         index, _ = sampler.pick(logits, uniform[:, 0], place=position.place)
         return index[:, None].where(given < 0, given)
 
 
 class DepthHead(Head):
-    """Several indices a place, one after the other: a small transformer runs along the stack.
+    """Predicts several indices per position, one after the other, with a small transformer over the depth.
 
-    Its first token is the place's vector, its d-th the sum of the vectors of the d indices before.
+    The transformer's first token is the vector of the position. Token d is the sum of the embeddings of the first d
+    indices.
 
     Source: Lee et al. 2022, https://arxiv.org/abs/2203.01941, section 3.2.2, eq. 12 (RQ-Transformer).
-    Differs from the source: each depth has its own table and its own linear map to logits, so that grouped
-        indices, whose codebooks share nothing, are the same case.
+    Differs from the source: each depth has its own embedding table and its own linear map to logits, so that the
+        head also fits grouped indices, whose codebooks share nothing.
 
     Args:
-        transformer: Causal, along the stack.
-        width: Channels of the places' vectors.
-        vocabulary_size: Number of codes of each index.
-        num_indices: Indices a place.
+        transformer: A transformer that is applied causally over the depth.
+        width: Channels of the vectors of the positions.
+        vocabulary_size: The number of codes of each index.
+        num_indices: The number of indices per position.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class DepthHead(Head):
     def forward(
         self, hidden: Float[Tensor, "b l c"], indices: Int64[Tensor, "b l q"]
     ) -> Float[Tensor, "b l q v"]:
-        """See `Head`."""
+        """Computes the logits of all depths at once, from the true indices (teacher forcing)."""
         offsets = constant(multiples, self.num_indices - 1, self.vocabulary_size, device=indices.device)
         before = self.tables(indices[..., :-1] + offsets).cumsum(2)
         x = torch.cat([self.project(hidden)[:, :, None], before], dim=2) + self.positions.weight
@@ -121,7 +122,7 @@ class DepthHead(Head):
         uniform: Float[Tensor, "b q"],
         given: Int64[Tensor, "b q"],
     ) -> Int64[Tensor, "b q"]:
-        """See `Head`."""
+        """Samples the indices of one position, depth by depth."""
         depths = len(self.logits)
         cache = KeyValueCache(self.transformer, rows=len(hidden), length=depths)
         x = self.project(hidden)

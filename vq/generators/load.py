@@ -1,4 +1,4 @@
-"""A trained generator from its files."""
+"""Loads a trained generator from its files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,23 +19,25 @@ from vq.tokenizers.checkpoint import (
 def load_generator(
     path: str | Path, *, device: str | torch.device = "cpu", weights: Mapping[str, str | Path] | None = None
 ) -> Generator:
-    """The generator in a run folder, checkpoint folder or weight file, ready to use (eval mode).
+    """Loads the generator of a run folder, checkpoint folder or weight file, in eval mode.
 
-    Its tokenizer is another run's: load that too, to decode.
+    Its tokenizer is part of another run. Load that one too to decode the indices.
 
     Args:
-        path: Where it is.
-        device: Where to put it.
-        weights: Where weights that its config refers to are now: place in the config -> path.
+        path: A run folder, a checkpoint folder or a weight file.
+        device: The device to put the generator on.
+        weights: New paths of weights that the config refers to and that have moved: key in the config -> path.
 
     Raises:
-        CheckpointError: If there is none, it is damaged, or its file does not hold a generator.
-        ConfigError: If its config names something that is not a class of this project.
+        CheckpointError: If there are no weights, they are damaged, or they are not those of a generator.
+        ConfigError: If the config names something that is not a class of this project.
     """
     file = find_weights(path)
     _, config = read_weights(file)
     if config is None or "generator" not in config:
-        raise CheckpointError(f"{file}: expected the weights of a generator with their config, got none")
+        raise CheckpointError(
+            f"{file}: expected the weights of a generator with a config, got no generator config"
+        )
     generator = build_from(file, config_of(config, "generator", file, weights), "generator")
     if not isinstance(generator, Generator):
         raise CheckpointError(f"{file}: expected a generator, got a {type(generator).__name__}")

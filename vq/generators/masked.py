@@ -1,4 +1,4 @@
-"""Generation in a few passes: all places at once, the surest kept, the others masked again."""
+"""Masked generation in a few passes: all positions are sampled at once, the most confident ones are kept."""
 
 import math
 from collections.abc import Sequence
@@ -20,36 +20,37 @@ from vq.registry import GENERATORS
 
 @GENERATORS.register_module()
 class MaskedGenerator(Generator):
-    """Fills in masked places, seeing all others, with a transformer that looks both ways (MaskGIT).
+    """Predicts masked positions from all others with a bidirectional transformer (MaskGIT).
 
-    Training masks a share cos(pi u / 2) of the places, u uniform in [0, 1), and the loss is over those alone. Sampling
-    starts with every place masked. In each of `num_steps` passes all masked places are drawn; after pass s the
-    share cos(pi s / (2 num_steps)) of them is masked again: those of the least confidence. The confidence of a draw is
-    the logarithm of its own probability under the (guided) logits, at temperature 1 whatever temperature, top-k and
-    top-p it was drawn with, plus Gumbel noise times choice_temperature (1 - (s - 1) / num_steps). Of equal
-    confidences the place that comes first in raster order is kept.
+    Training masks a fraction cos(pi u / 2) of the positions, with u uniform in [0, 1). The loss is over the masked
+    positions alone. Sampling starts with every position masked. Each of `num_steps` passes samples all masked
+    positions; after pass s, the fraction cos(pi s / (2 num_steps)) of the positions with the lowest confidence is
+    masked again. The confidence is the log-probability of the sampled index under the (guided) logits, plus Gumbel
+    noise times choice_temperature (1 - (s - 1) / num_steps). The log-probability is that at temperature 1, whatever
+    temperature, top-k and top-p are used for sampling. Ties are kept in raster order.
 
-    In eval mode the mask of a picture is a function of its own indices: a validation masks the same places in
-    every epoch, whatever batches and ranks the set is cut into.
+    In eval mode the mask of an image is a function of its indices, so that validation masks the same positions in
+    every epoch, for any batch size and number of ranks.
 
     Source: Chang et al. 2022, https://arxiv.org/abs/2202.04200, sections 3.1 and 3.2; the noise is that of its
         published code (google-research/maskgit), which also takes the confidence at temperature 1.
-    Differs from the source: classifier-free guidance; temperature, top-k and top-p of the draws; the norms come
-        before attention and network; no label smoothing in the loss (its code: 0.1); the noise falls from
-        choice_temperature in the first pass to choice_temperature / num_steps in the last, in its code from
-        (1 - 1 / num_steps) choice_temperature to 0; a pass may settle no place, where its code settles at least one.
+    Differs from the source: there is classifier-free guidance, and temperature, top-k and top-p for sampling; blocks
+        are pre-norm; the loss has no label smoothing (0.1 in its code); the noise falls from choice_temperature in
+        the first pass to choice_temperature / num_steps in the last, whereas in its code it falls from
+        (1 - 1 / num_steps) choice_temperature to 0; a pass may keep no new position, whereas its code keeps at least
+        one.
 
     Args:
-        transformer: Looks both ways.
-        vocabulary_size: Number of codes; one more row of the table is the mask.
-        num_classes: Number of classes.
+        transformer: A transformer that is applied without a causal mask.
+        vocabulary_size: The number of codes. The embedding table has one more row, the mask token.
+        num_classes: The number of classes.
         grid: (rows, columns) or (length,).
-        num_steps: Passes of sampling.
-        choice_temperature: How much Gumbel noise the first choice of places gets.
-        class_dropout: See `Generator`.
+        num_steps: The number of sampling passes.
+        choice_temperature: The scale of the Gumbel noise in the first pass.
+        class_dropout: The probability in [0, 1] of training without the class.
 
     Raises:
-        ValueError: See `Generator`; or if there is no pass, or the temperature is negative.
+        ValueError: If a number is out of range.
 
     Example:
         >>> generator = MaskedGenerator(
@@ -92,12 +93,12 @@ class MaskedGenerator(Generator):
         self.head = LinearHead(width=transformer.width, vocabulary_size=vocabulary_size)
 
     def propose(self, indices: Int64[Tensor, "b l q"], label: Int64[Tensor, "b"]) -> GeneratorOutput:
-        """See `Generator`; loss and accuracy are those of the masked places."""
+        """Masks positions and predicts them; loss and accuracy are those of the masked positions."""
         if self.training:
-            uniform = torch.rand(len(indices), 1 + self.num_places, device=indices.device)
+            uniform = torch.rand(len(indices), 1 + self.num_positions, device=indices.device)
         else:
-            weights = torch.arange(1, self.num_places + 1, device=indices.device)
-            uniform = uniform_numbers((indices[:, :, 0] * weights).sum(1), 1 + self.num_places)
+            weights = torch.arange(1, self.num_positions + 1, device=indices.device)
+            uniform = uniform_numbers((indices[:, :, 0] * weights).sum(1), 1 + self.num_positions)
         is_masked = self._mask(uniform)
         logits = self._logits(indices.masked_fill(is_masked[..., None], self.vocabulary_size), label)
         flat, share = is_masked.flatten(), is_masked.sum()
@@ -117,7 +118,7 @@ class MaskedGenerator(Generator):
         seeds: Int64[Tensor, "b"],
         given: Int64[Tensor, "b l q"],
     ) -> Int64[Tensor, "b l q"]:
-        """See `Generator`."""
+        """Samples the indices in `num_steps` passes."""
         indices = given[:, :, 0].clone()
         is_open = indices < 0
         count = is_open.sum(1)
@@ -125,29 +126,29 @@ class MaskedGenerator(Generator):
             progress = step / self.num_steps
             seen = torch.where(is_open, self.vocabulary_size, indices)
             logits = sampler.guided(self._logits(sampler.rows(seen)[:, :, None], label), progress)
-            uniform = uniform_numbers(seeds, self.num_places, stream=2 * step)
+            uniform = uniform_numbers(seeds, self.num_positions, stream=2 * step)
             drawn, confidence = sampler.pick(logits, uniform)
             indices = torch.where(is_open, drawn, indices)
             left = (count * math.cos(math.pi / 2 * (step + 1) / self.num_steps)).long()
             if step + 1 == self.num_steps:
                 break
-            noise = uniform_numbers(seeds, self.num_places, stream=2 * step + 1).clamp_min(1e-300)
+            noise = uniform_numbers(seeds, self.num_positions, stream=2 * step + 1).clamp_min(1e-300)
             gumbel = -(-noise.log()).log()
             confidence = confidence + self.choice_temperature * (1 - progress) * gumbel
-            # Places that are settled stay so; of the others the least sure are opened again.
+            # Kept positions stay; of the others, the least confident are masked again.
             surest = confidence.masked_fill(~is_open, torch.inf).argsort(dim=1, descending=True, stable=True)
-            is_open = is_open & (surest.argsort(dim=1) >= self.num_places - left[:, None])
+            is_open = is_open & (surest.argsort(dim=1) >= self.num_positions - left[:, None])
         return indices[:, :, None]
 
     def _mask(self, uniform: Float[Tensor, "b l1"]) -> Bool[Tensor, "b l"]:
         share = torch.cos(math.pi / 2 * uniform[:, :1])
-        count = (share * self.num_places).ceil().clamp_min(1)
+        count = (share * self.num_positions).ceil().clamp_min(1)
         return uniform[:, 1:].argsort(dim=1).argsort(dim=1) < count
 
     def _logits(
         self, indices: Int64[Tensor, "rows l q"], label: Int64[Tensor, "rows"]
     ) -> Float[Tensor, "rows l v"]:
-        places = torch.arange(self.num_places, device=indices.device)
+        places = torch.arange(self.num_positions, device=indices.device)
         x = self.stem(label, indices, places)
         hidden = self.transformer(x, rotation=self.stem.rotation(places), causal=False)
         logits: Tensor = self.head.logits(hidden[:, 1:])

@@ -1,4 +1,4 @@
-"""Products of a few rows with large matrices on a CPU, from weights that are laid out for them."""
+"""Faster linear layers on a CPU for batches of a few rows, from weights in a packed layout."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 @contextmanager
 def packed_weights(network: nn.Module, *, rows: int) -> Iterator[None]:
-    """Inside, the linear layers of a network on a CPU multiply by a copy of their weights in oneDNN's layout.
+    """A context in which a network's linear layers on a CPU use a copy of their weights in oneDNN's packed layout.
 
-    A token a step makes products of a few rows, in which the matrix product of `nn.Linear` takes about twice the time
-    on an AMD CPU. The copy takes about as long to make as ten steps, and the memory of the weights. Results differ by
-    rounding. float32, and bfloat16 where the CPU has instructions for it; all else stays as it is.
+    Sampling one token per step multiplies matrices with a few rows, for which `nn.Linear` takes about twice as long on
+    an AMD CPU. Making the copy takes about as long as ten steps, and as much memory as the weights. Results differ by
+    rounding. Layers in float32 are packed, and layers in bfloat16 if the CPU has instructions for it; all others stay
+    as they are.
 
     Args:
-        network: Its weights must not change inside.
-        rows: Rows of a product.
+        network: The network. Its weights must not change inside the context.
+        rows: The number of rows of the inputs.
 
     Example:
         >>> layer = nn.Linear(8, 4)

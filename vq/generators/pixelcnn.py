@@ -1,4 +1,4 @@
-"""Generation place after place with convolutions that never see what is not there yet."""
+"""Autoregressive generation with causal convolutions (gated PixelCNN)."""
 
 from collections.abc import Sequence
 
@@ -14,16 +14,17 @@ from vq.registry import GENERATORS
 
 
 class GatedLayer(nn.Module):
-    """One layer of the two stacks: rows above, and places to the left in the same row.
+    """One layer of the vertical stack (rows above) and the horizontal stack (positions to the left in the same row).
 
-    The kernels have no weights where they must not look, instead of masked ones. In the first layer neither
-    the own row (vertical) nor the own place (horizontal) is seen, in later ones they hold nothing of it.
+    The kernels are cropped to the positions that they may see, instead of masked. The first layer excludes the
+    current row (vertical) and the current position (horizontal). Later layers include them, because the features
+    there no longer depend on the current index.
 
     Args:
         width: Channels.
-        kernel_size: Odd.
-        is_first: Whether what comes in is the indices themselves.
-        num_classes: Rows of the table of classes.
+        kernel_size: An odd number.
+        is_first: Whether the input is the embedded indices.
+        num_classes: Rows of the class embedding table.
     """
 
     def __init__(self, *, width: int, kernel_size: int, is_first: bool, num_classes: int) -> None:
@@ -39,7 +40,7 @@ class GatedLayer(nn.Module):
     def forward(
         self, above: Float[Tensor, "b c h w"], left: Float[Tensor, "b c h w"], label: Int64[Tensor, "b"]
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
-        """Both stacks to both stacks."""
+        """Applies the layer; takes and returns the features of the vertical and of the horizontal stack."""
         height, width = above.shape[2:]
         condition = self.classes(label)[:, :, None, None]
         padded = F.pad(above, (self.reach, self.reach, self.reach, 0))
@@ -56,23 +57,23 @@ def _gated(x: Tensor) -> Tensor:
 
 @GENERATORS.register_module()
 class PixelCNNGenerator(Generator):
-    """Proposes each index from the class and those above and to the left (gated PixelCNN).
+    """Predicts each index from the class and the indices above and to the left (gated PixelCNN).
 
     Source: van den Oord et al. 2016, https://arxiv.org/abs/1606.05328, section 2 and figure 2; as a prior over
         indices: van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, section 4.
-    Differs from the source: indices are looked up in a table; no skip connections from every layer.
+    Differs from the source: indices are embedded by a table; there are no skip connections from every layer.
 
     Args:
-        vocabulary_size: Number of codes.
-        num_classes: Number of classes.
+        vocabulary_size: The number of codes.
+        num_classes: The number of classes.
         grid: (rows, columns).
         width: Channels.
-        depth: Gated layers after the first, which reaches 3 places.
-        kernel_size: Of those layers; odd.
-        class_dropout: See `Generator`; needed for guidance.
+        depth: The number of gated layers after the first, whose kernel size is 7.
+        kernel_size: The kernel size of those layers; an odd number.
+        class_dropout: The probability in [0, 1] of training without the class, which guidance needs.
 
     Raises:
-        ValueError: See `Generator`; or if the grid has not two axes, or a number is out of range.
+        ValueError: If the grid does not have two axes, or a number is out of range.
 
     Example:
         >>> generator = PixelCNNGenerator(vocabulary_size=8, num_classes=3, grid=(2, 3), width=8, depth=1)
@@ -110,7 +111,7 @@ class PixelCNNGenerator(Generator):
         self.logits = nn.Conv2d(4 * width, vocabulary_size, 1)
 
     def propose(self, indices: Int64[Tensor, "b l q"], label: Int64[Tensor, "b"]) -> GeneratorOutput:
-        """See `Generator`."""
+        """Predicts all indices in one pass."""
         logits = self._logits(indices[:, :, 0].reshape(-1, *self.grid), label)
         return generator_output(logits.flatten(2).transpose(1, 2)[:, :, None], indices)
 
@@ -121,15 +122,15 @@ class PixelCNNGenerator(Generator):
         seeds: Int64[Tensor, "b"],
         given: Int64[Tensor, "b l q"],
     ) -> Int64[Tensor, "b l q"]:
-        """See `Generator`; each place costs a pass over the rows down to its own."""
+        """Samples the indices in raster order; each one takes a pass over its row and the rows above."""
         columns = self.grid[1]
-        uniform = uniform_numbers(seeds, self.num_places)
+        uniform = uniform_numbers(seeds, self.num_positions)
         indices = given[:, :, 0].clone()
-        for place in range(self.num_places):
+        for place in range(self.num_positions):
             row, column = divmod(place, columns)
             seen = indices[:, : (row + 1) * columns].clamp_min(0).reshape(-1, row + 1, columns)
             logits = self._logits(sampler.rows(seen), label)[:, :, row, column]
-            guided = sampler.guided(logits, place / self.num_places)
+            guided = sampler.guided(logits, place / self.num_positions)
             drawn, _ = sampler.pick(guided, uniform[:, place], place=place)
             indices[:, place] = drawn.where(indices[:, place] < 0, indices[:, place])
         return indices[:, :, None]

@@ -1,7 +1,7 @@
-"""How an index is drawn from logits: guidance, temperature, top-k, top-p, and one uniform number a draw.
+"""Sampling of indices from logits: guidance, temperature, top-k, top-p, and one uniform number per draw.
 
-The number is a function of the picture's seed and of the draw's position alone, so a picture is the same in every
-batch, on every rank, and with or without a cache, up to the rounding of the logits.
+The number is a function of the image's seed and of the position alone. So an image is the same in every batch, on
+every rank, and with or without a cache, up to the rounding of the logits.
 """
 
 import math
@@ -17,19 +17,19 @@ from vq.generators.errors import GeneratorError
 from vq.registry import SAMPLING_PARTS
 
 FIRST_CANDIDATES = 1024
-"""How many of the likeliest indices top-p looks at first; it doubles them until their mass is enough."""
+"""The number of candidates with which top-p starts; it is doubled until their total probability is large enough."""
 
 
 class NotFiniteLogitsError(GeneratorError):
-    """Logits from which no index can be drawn: NaN, plus infinity, or minus infinity throughout."""
+    """Logits from which no index can be sampled: NaN, plus infinity, or only minus infinity."""
 
 
 class Position(NamedTuple):
-    """Where in a picture an index is drawn.
+    """The position in the image at which an index is sampled.
 
     Attributes:
-        place: Its number in raster order; -1 where several places are drawn at a time.
-        progress: The share of the picture, in [0, 1), that is there already.
+        place: The position in raster order; -1 if several positions are sampled at once.
+        progress: The fraction of the image, in [0, 1), that is already sampled.
     """
 
     place: int
@@ -38,18 +38,18 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Guidance(ABC):
-    """How far a draw moves from the unconditional logits past the conditional ones, as sampling goes on.
+    """A schedule of the classifier-free guidance scale over the course of sampling.
 
-    logits = unconditional + scale * (conditional - unconditional); 1 is the plain conditional model.
+    logits = unconditional + scale * (conditional - unconditional); scale 1 is the conditional model without guidance.
 
-    Source: Ho and Salimans 2022, https://arxiv.org/abs/2207.12598, eq. 6 (their w is scale - 1), here between
-        logits; an interval as in Kynkaanniemi et al. 2024, https://arxiv.org/abs/2404.07724.
-    Differs from the source: logits of a discrete distribution, not scores.
+    Source: Ho and Salimans 2022, https://arxiv.org/abs/2207.12598, eq. 6 (their w is scale - 1); the interval as in
+        Kynkaanniemi et al. 2024, https://arxiv.org/abs/2404.07724.
+    Differs from the source: applied to the logits of a discrete distribution, not to scores.
 
     Attributes:
         scale: The largest scale.
-        start: The share of the picture, in [0, 1], from which guidance acts; the scale is 1 before it.
-        end: The share until which it acts.
+        start: The fraction of the image, in [0, 1], from which guidance is applied; the scale is 1 before it.
+        end: The fraction up to which it is applied.
 
     Raises:
         ValueError: If the scale is negative or not finite, or not 0 <= start < end <= 1.
@@ -67,19 +67,19 @@ class Guidance(ABC):
             raise GeneratorError(f"{name}: expected 0 <= start < end <= 1, got {self.start} and {self.end}")
 
     def at(self, progress: float) -> float:
-        """The scale when a share `progress` in [0, 1) of the picture is there."""
+        """The scale when a fraction `progress` in [0, 1) of the image is sampled."""
         if not self.start <= progress < self.end:
             return 1.0
         return 1 + (self.scale - 1) * self.rise((progress - self.start) / (self.end - self.start))
 
     @abstractmethod
     def rise(self, progress: float) -> float:
-        """The share of the way from 1 to the scale, at a share of the interval."""
+        """Maps a fraction of the interval to the fraction of the way from 1 to `scale`."""
 
 
 @SAMPLING_PARTS.register_module()  # type: ignore[untyped-decorator]
 class ConstantGuidance(Guidance):
-    """The same scale from `start` to `end`.
+    """A constant scale from `start` to `end`.
 
     Example:
         >>> ConstantGuidance(2.0, end=0.5).at(0.25), ConstantGuidance(2.0, end=0.5).at(0.5)
@@ -89,13 +89,13 @@ class ConstantGuidance(Guidance):
     __slots__ = ()
 
     def rise(self, progress: float) -> float:
-        """See `Guidance`."""
+        """Returns 1."""
         return 1.0
 
 
 @SAMPLING_PARTS.register_module()  # type: ignore[untyped-decorator]
 class LinearGuidance(Guidance):
-    """A scale that grows in a straight line from 1 at `start` to `scale` at `end`.
+    """A scale that grows linearly from 1 at `start` to `scale` at `end`.
 
     Example:
         >>> LinearGuidance(3.0).at(0.5)
@@ -105,16 +105,16 @@ class LinearGuidance(Guidance):
     __slots__ = ()
 
     def rise(self, progress: float) -> float:
-        """See `Guidance`."""
+        """Returns `progress`."""
         return progress
 
 
 @SAMPLING_PARTS.register_module()  # type: ignore[untyped-decorator]
 class CosineGuidance(Guidance):
-    """A scale that grows along half a cosine, slowly at first: 1 + (scale - 1) (1 - cos(pi progress)) / 2.
+    """A scale that grows along half a cosine period: 1 + (scale - 1) (1 - cos(pi progress)) / 2.
 
     Source: Gao et al. 2023, https://arxiv.org/abs/2303.14389, eq. 2, with power 1.
-    Differs from the source: over the places of a picture.
+    Differs from the source: `progress` is the fraction of an image's positions, not of diffusion steps.
 
     Example:
         >>> CosineGuidance(3.0).at(0.5)
@@ -124,23 +124,23 @@ class CosineGuidance(Guidance):
     __slots__ = ()
 
     def rise(self, progress: float) -> float:
-        """See `Guidance`."""
+        """Returns (1 - cos(pi progress)) / 2."""
         return (1 - math.cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
-    """Picks indices from logits.
+    """Samples indices from logits.
 
     Attributes:
-        guidance: See `Guidance`. Unless it is a `ConstantGuidance` of 1, every picture is computed twice, with
-            its class and with none.
+        guidance: The guidance schedule. Unless it is a `ConstantGuidance` of 1, the network runs twice for every
+            image, with and without its class.
         temperature: Divides the logits; 0 takes the likeliest index. The quotient never overflows: as the
             temperature approaches 0, only the likeliest index is left, or several that are exactly equally likely.
-        top_k: Only this many of the likeliest indices may be drawn; None for all.
-        top_p: Of those, only the fewest whose probabilities sum to at least this; None for all.
-        ranges: For each index of a place the range (start, stop) in which it is drawn, or one range for all of
-            them; None for the whole vocabulary.
+        top_k: Only this many of the likeliest indices can be sampled; None for all.
+        top_p: Of those, only the smallest number whose probabilities sum to at least this; None for all.
+        ranges: The range (start, stop) of allowed values for each index of a position, or one range for all of them;
+            None for the whole vocabulary.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -168,17 +168,17 @@ class Sampler:
 
     @property
     def copies(self) -> int:
-        """How many rows of the network a picture takes: 2 with guidance, else 1."""
+        """The number of rows that an image takes in the network's batch: 2 with guidance, else 1."""
         return 1 if isinstance(self.guidance, ConstantGuidance) and self.guidance.scale == 1 else 2
 
     def rows(self, x: Int64[Tensor, "b *rest"]) -> Int64[Tensor, "rows *rest"]:
-        """One row a picture to the rows of the network."""
+        """Repeats a batch of images once for each of their rows in the network's batch."""
         return x if self.copies == 1 else torch.cat([x, x])
 
     def guided(self, logits: Float[Tensor, "rows *v"], progress: float) -> Float[Tensor, "b *v"]:
-        """The rows of the network, those with a class first, to the float32 logits of the pictures.
+        """Combines the network's rows, conditional ones first, to the float32 logits of each image.
 
-        What is impossible given the class (a logit of minus infinity) stays so at every scale above 0.
+        An index that is impossible given the class (a logit of minus infinity) stays so at every scale above 0.
         """
         logits = logits.float()
         if self.copies == 1:
@@ -199,20 +199,20 @@ class Sampler:
         place: int = -1,
         depth: int = 0,
     ) -> tuple[Int64[Tensor, "*b"], Float[Tensor, "*b"]]:
-        """Logits to an index each, by the inverse of the distribution function, and its log-probability.
+        """Samples one index from each row of logits by inverting the cumulative distribution function.
 
-        The vocabulary is never sorted: top-k selects before the softmax. Of equally likely indices temperature 0
-        takes the first.
+        The vocabulary is never sorted: top-k selects before the softmax. At temperature 0, ties go to the lowest
+        index.
 
         Args:
-            logits: Guided. Minus infinity excludes an index.
+            logits: Logits after guidance. Minus infinity excludes an index.
             uniform: Numbers in [0, 1).
-            place: Which place, to be named in an error; -1 if the last axis before the vocabulary are the places.
-            depth: Which index of the place, to choose from `ranges` and to be named in an error.
+            place: The position, for error messages; -1 if the last axis before the vocabulary is the positions.
+            depth: The number of the index within its position. It selects the range, and appears in error messages.
 
         Returns:
-            The indices, and the logarithm of each one's probability under `logits` within its range, in float64:
-            whatever the temperature, top-k and top-p.
+            The indices, and in float64 the log-probability of each one under `logits` within its range, which
+            disregards temperature, top-k and top-p.
 
         Raises:
             NotFiniteLogitsError: If a logit is NaN or plus infinity, or all of them are minus infinity.
@@ -237,23 +237,23 @@ class Sampler:
             mass, candidates = _likeliest(self._tempered(logits, largest), top_p)
         else:
             mass = self._tempered(logits, largest).softmax(-1)
-        if top_p < 1:  # the candidates are in falling order
-            # An index stays if those before it do not reach top_p; the first always stays.
+        if top_p < 1:  # the candidates are in descending order
+            # An index is kept if those before it sum to less than top_p; the first is always kept.
             mass = mass.where(mass.cumsum(-1) - mass < top_p, 0)
         position = _invert(mass, uniform)
         return position if candidates is None else candidates.gather(-1, position[..., None])[..., 0]
 
     def _tempered(self, logits: Tensor, largest: Tensor) -> Tensor:
-        """Logits divided by the temperature, from the largest on: 0 is the likeliest, none is above."""
+        """Logits minus the largest logit, divided by the temperature, so that none is above 0."""
         return (logits.double() - largest.double()) / self.temperature
 
 
 def sampler_of(*, guidance: Guidance | float = 1.0, **settings: Any) -> Sampler:
-    """A `Sampler`; guidance may be a number, which is a constant scale.
+    """Makes a `Sampler`, whose guidance may be given as a number for a constant scale.
 
     Raises:
         ValueError: If a value is outside its range.
-        TypeError: If there is no setting of a name, or a value is of another kind.
+        TypeError: If a setting is unknown or has the wrong type.
     """
     if isinstance(guidance, int | float):
         guidance = ConstantGuidance(float(guidance))
@@ -263,9 +263,9 @@ def sampler_of(*, guidance: Guidance | float = 1.0, **settings: Any) -> Sampler:
 
 
 def log_probability(logits: Float[Tensor, "*b v"], index: Int64[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """The logarithm of an index's probability, exact to float64 where the probability rounds to 1 as well.
+    """Computes the log-probability of an index, accurate in float64 even if the probability rounds to 1.
 
-    log p_i = -log(1 + sum_{j != i} exp(l_j - l_i)), so that 1 - p keeps its digits.
+    log p_i = -log(1 + sum_{j != i} exp(l_j - l_i)), which keeps the precision of 1 - p.
 
     Example:
         >>> log_probability(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
@@ -279,7 +279,7 @@ def log_probability(logits: Float[Tensor, "*b v"], index: Int64[Tensor, "*b"]) -
 
 
 def _not_finite(logits: Tensor, place: int, depth: int) -> NotFiniteLogitsError:
-    """Names the first picture and place whose logits cannot be drawn from, and what they hold."""
+    """An error that names the first image and position whose logits cannot be sampled from."""
     is_bad = ~logits.amax(-1).isfinite()
     where = [int(i) for i in is_bad.nonzero()[0]]
     row = logits[tuple(where)]
@@ -293,22 +293,22 @@ def _not_finite(logits: Tensor, place: int, depth: int) -> NotFiniteLogitsError:
     picture = where[0] if where else 0
     place = where[1] if place < 0 and len(where) > 1 else max(place, 0)
     return NotFiniteLogitsError(
-        f"sampling: expected finite logits, got {found} for picture {picture} of the batch at place {place}, index "
-        f"{depth} of the place; the generator's weights are not finite, or the guidance overflows; take an earlier "
+        f"sampling: expected finite logits, got {found} for image {picture} of the batch at position {place}, index "
+        f"{depth} of the position; the generator's weights are not finite, or the guidance overflows; use an earlier "
         f"checkpoint, or a smaller guidance scale"
     )
 
 
 def uniform_numbers(seeds: Int64[Tensor, "b"], count: int, stream: int = 0) -> Float[Tensor, "b {count}"]:
-    """Numbers in [0, 1), each a function of its seed, the stream and its position alone (float64).
+    """Generates float64 numbers in [0, 1), each a function of its seed, the stream and its position alone.
 
-    Source: Steele et al. 2014, https://doi.org/10.1145/2714064.2660195 (SplitMix64, its 53 highest bits).
+    Source: Steele et al. 2014, https://doi.org/10.1145/2714064.2660195 (the 53 highest bits of SplitMix64).
     Differs from the source: the seed is mixed once, so that neighbouring seeds give unrelated numbers.
 
     Args:
-        seeds: Any 64-bit numbers.
-        count: Numbers a seed.
-        stream: Another stream, other numbers.
+        seeds: Any 64-bit integers.
+        count: The number of values per seed.
+        stream: The number of an independent stream.
 
     Example:
         >>> a = uniform_numbers(torch.tensor([3, 4]), 2)
@@ -327,7 +327,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
-    """To the right, with zeros from the left: int64 has no such shift."""
+    """A logical right shift, which int64 does not have."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -339,13 +339,13 @@ def _invert(mass: Tensor, uniform: Tensor) -> Tensor:
     total = mass.cumsum(-1)
     wanted = uniform.double()[..., None] * total[..., -1:]
     position = torch.searchsorted(total, wanted, right=True)
-    # Rounding may leave `wanted` at the very end: the last index of any mass is meant.
+    # Rounding may put `wanted` at the very end; then the last index with a probability above 0 is taken.
     last = (total < total[..., -1:]).sum(-1, keepdim=True)
     return torch.minimum(position, last)[..., 0]
 
 
 def _likeliest(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """The probabilities of the likeliest indices, at least as many as sum to `top_p` in every row."""
+    """The likeliest indices, enough of them to sum to `top_p` in every row, and their probabilities."""
     normalizer = logits.logsumexp(-1, keepdim=True)
     count = min(FIRST_CANDIDATES, logits.shape[-1])
     while True:

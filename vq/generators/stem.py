@@ -1,4 +1,4 @@
-"""The entrance of a transformer that proposes indices: classes, indices and places to vectors."""
+"""The input embedding of a generator's transformer: classes, indices and positions to vectors."""
 
 from collections.abc import Sequence
 
@@ -14,18 +14,18 @@ from vq.ops.numerics.constants import constant, multiples
 
 
 class TokenStem(nn.Module):
-    """Looks up a vector for the class, which stands first, and one for each place, the sum of its indices'.
+    """Embeds the class as the first token, and each position as the sum of the embeddings of its indices.
 
-    Rotary positions turn with row and column of the place whose indices a token holds, the class not at all;
-    else a learned vector for each place is added.
+    Rotary positions rotate a token by the row and column of its position, and the class token not at all. Without
+    them, a learned vector is added for each position.
 
     Args:
         width: Channels of the vectors.
-        vocabulary_size: Rows of each table of indices.
-        num_classes: Classes; one more stands for none.
-        num_indices: Indices a place, each with a table of its own.
+        vocabulary_size: Rows of each index embedding table.
+        num_classes: The number of classes; one more row means "no class".
+        num_indices: The number of indices per position; each has its own table.
         grid: (rows, columns) or (length,).
-        head_width: Channels of a head for rotary positions; None for learned ones.
+        head_width: Channels per head for rotary positions; None for learned positions.
     """
 
     def __init__(
@@ -50,31 +50,31 @@ class TokenStem(nn.Module):
     def forward(
         self, label: Int64[Tensor, "b"], indices: Int64[Tensor, "b n q"], places: Int64[Tensor, "n"]
     ) -> Float[Tensor, "b 1+n c"]:
-        """The class and any indices to vectors.
+        """Embeds the classes and the indices of some positions.
 
         Args:
             label: Classes.
-            indices: Those of some places.
-            places: Which (row * columns + column).
+            indices: The indices of those positions.
+            places: The positions, as row * columns + column.
         """
         return torch.cat([self.of_class(label), self.of_indices(indices, places)], dim=1)
 
     def of_class(self, label: Int64[Tensor, "b"]) -> Float[Tensor, "b 1 c"]:
-        """Classes to vectors."""
+        """Embeds classes."""
         vectors: Tensor = self.classes(label)
         return (vectors if self.positions is None else vectors + self.positions.weight[0])[:, None]
 
     def of_indices(
         self, indices: Int64[Tensor, "b n q"], places: Int64[Tensor, "n"]
     ) -> Float[Tensor, "b n c"]:
-        """Indices of some places to vectors."""
+        """Embeds the indices of some positions."""
         offsets = constant(multiples, self.num_indices, self.vocabulary_size, device=indices.device)
         vectors: Tensor = self.tables(indices + offsets)
         vectors = vectors[:, :, 0] if indices.shape[2] == 1 else vectors.sum(2)
         return vectors if self.positions is None else vectors + self.positions(places + 1)
 
     def rotation(self, places: Int64[Tensor, "n"]) -> Float[Tensor, "2 1+n pairs"] | None:
-        """By which the class and the tokens of some places turn; None with learned positions."""
+        """The rotary positions of the class token and of some positions; None if positions are learned."""
         if self.head_width is None:
             return None
         where = torch.stack([places // self.grid[1], places % self.grid[1]], dim=-1)
@@ -84,14 +84,14 @@ class TokenStem(nn.Module):
 
 
 def order_of(order: str | Sequence[int], grid: Sequence[int]) -> Int64[Tensor, "places"]:
-    """The places of a grid in the order in which they are proposed; on the CPU.
+    """The positions of a grid in the order in which they are generated, as a tensor on the CPU.
 
     Args:
-        order: "raster", "zigzag" (from low to high frequency, where row and column are frequencies), or the places.
+        order: "raster", "zigzag" (from low to high frequency if row and column are frequencies), or all positions.
         grid: (rows, columns) or (length,).
 
     Raises:
-        ValueError: If the order is not one of these, or does not name every place once.
+        ValueError: If the order is not one of these, or does not name every position once.
 
     Example:
         >>> order_of("zigzag", (2, 2)).tolist()
@@ -100,14 +100,14 @@ def order_of(order: str | Sequence[int], grid: Sequence[int]) -> Int64[Tensor, "
     rows, columns = (1, *grid)[-2:]
     if isinstance(order, str):
         if order not in ("raster", "zigzag"):
-            raise GeneratorError(f"order: expected 'raster', 'zigzag' or a list of places, got {order!r}")
+            raise GeneratorError(f"order: expected 'raster', 'zigzag' or a list of positions, got {order!r}")
         is_raster = order == "raster"
         return (
             torch.arange(rows * columns, device="cpu") if is_raster else zigzag(rows, columns, "cpu").long()
         )
     if sorted(order) != list(range(rows * columns)):
         raise GeneratorError(
-            f"order: expected each place from 0 to {rows * columns - 1} once, got {len(order)} places, "
+            f"order: expected each position from 0 to {rows * columns - 1} once, got {len(order)} positions, "
             f"{len(set(order))} of them different"
         )
     return torch.tensor(list(order), device="cpu")

@@ -1,4 +1,4 @@
-"""Generation place after place with a transformer."""
+"""Autoregressive generation with a causal transformer."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,32 +19,32 @@ from vq.registry import GENERATORS
 
 @GENERATORS.register_module()
 class TransformerGenerator(Generator):
-    """Proposes each place from the class and the places before it, with a causal transformer.
+    """Predicts the indices of each position from the class and the positions before it, with a causal transformer.
 
-    p(indices | class) = prod_t p(indices at place order[t] | class, indices at order[0], ..., order[t - 1])
+    p(indices | class) = prod_t p(indices at position order[t] | class, indices at order[0], ..., order[t - 1])
 
-    Training sees a whole sequence at once; sampling one token a step, with a static cache.
+    Training runs over the whole sequence at once. Sampling runs over one token per step, with a static cache.
 
-    Source: Sun et al. 2024, https://arxiv.org/abs/2406.06525, section 3.2 (LlamaGen); the stack of indices: Lee
-        et al. 2022, https://arxiv.org/abs/2203.01941.
-    Differs from the source: any grid; the class token turns by no angle, where the source makes its queries
-        and keys zero; the map to logits starts from a normal distribution, not from zero.
+    Source: Sun et al. 2024, https://arxiv.org/abs/2406.06525, section 3.2 (LlamaGen); several indices per position:
+        Lee et al. 2022, https://arxiv.org/abs/2203.01941.
+    Differs from the source: any grid; the class token is not rotated, whereas the source sets its queries and keys to
+        zero; the map to logits is initialized from a normal distribution, not with zeros.
 
     Args:
-        transformer: Along the places.
-        vocabulary_size: Number of codes.
-        num_classes: Number of classes.
+        transformer: The transformer over the positions.
+        vocabulary_size: The number of codes.
+        num_classes: The number of classes.
         grid: (rows, columns) or (length,).
-        order: "raster"; "zigzag" (low frequencies first, where row and column of a place are its frequencies;
-            `FrequencyEncoder` and `FrequencyPatches` lay theirs out in zigzag already: "raster" is that order);
-            or all places in the order in which they are proposed.
-        num_indices: Indices a place.
-        depth_transformer: Along the indices of a place; needed for more than one.
-        class_dropout: See `Generator`.
+        order: "raster"; "zigzag", which is low frequencies first if row and column of a position are its frequencies;
+            or all positions in the order in which they are generated. `FrequencyEncoder` and `FrequencyPatches`
+            output their positions in zigzag order already, so "raster" is the right choice for them.
+        num_indices: The number of indices per position.
+        depth_transformer: The transformer over the indices of a position; required if there are several, and only
+            then.
+        class_dropout: The probability in [0, 1] of training without the class.
 
     Raises:
-        ValueError: See `Generator`; or if there are stacked indices without a `depth_transformer` or the other
-            way round.
+        ValueError: If a number is out of range, the order is invalid, or `depth_transformer` is missing or superfluous.
 
     Example:
         >>> import torch
@@ -103,7 +103,7 @@ class TransformerGenerator(Generator):
         self.order = tuple(order_of(order, grid).tolist())
 
     def propose(self, indices: Int64[Tensor, "b l q"], label: Int64[Tensor, "b"]) -> GeneratorOutput:
-        """See `Generator`."""
+        """Predicts all indices in one pass."""
         order = constant(int64s, *self.order, device=indices.device)
         ordered, before = indices[:, order], order[:-1]
         x = self.stem(label, ordered[:, :-1], before)
@@ -118,18 +118,18 @@ class TransformerGenerator(Generator):
         seeds: Int64[Tensor, "b"],
         given: Int64[Tensor, "b l q"],
     ) -> Int64[Tensor, "b l q"]:
-        """See `Generator`."""
-        length, order = self.num_places, constant(int64s, *self.order, device=given.device)
-        # A number belongs to a place and a depth, wherever in the order it stands.
+        """Samples the indices in `order`, one position per step."""
+        length, order = self.num_positions, constant(int64s, *self.order, device=given.device)
+        # Each uniform number belongs to a position and a depth, whatever the order.
         uniform = uniform_numbers(seeds, length * self.num_indices).view(len(seeds), length, -1)
         indices = given[:, order].clone()
         uniform, rotation = uniform[:, order], self.stem.rotation(order)
         cache = KeyValueCache(self.transformer, rows=len(label), length=length)
-        # What the caller gives goes through the network at once.
+        # The positions that are given for all images pass through the network at once.
         known = (indices >= 0).all(2).all(0).long().cumprod(0).sum().item()
         first = min(int(known), length - 1)
         x = self.stem(label, sampler.rows(indices[:, :first]), order[:first])
-        # Below some tens of steps the packing would cost more than it saves.
+        # For fewer than some tens of steps, packing would cost more than it saves.
         packing = packed_weights(self, rows=len(label)) if length - first >= 32 else nullcontext()
         with packing:
             for t in range(first, length):

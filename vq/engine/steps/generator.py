@@ -63,7 +63,7 @@ class ProposalStep(TrainStep):
         """See `TrainStep`."""
         self.mover.prepare(step)
         # Until the number of all scored indices is known, gradients are those of sums, in units of a whole picture.
-        unit = self.generator.num_places * self.generator.num_indices
+        unit = self.generator.num_positions * self.generator.num_indices
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         for i, batch in enumerate(batches):
             is_last = i == len(batches) - 1
