@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vq import config
-from vq.registry import ConfigError
+from vq.errors import ConfigError
 
 PAGE = '''"""A page."""
 

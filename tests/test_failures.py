@@ -16,7 +16,7 @@ PROGRAM = """
 import os, sys
 from vq import cli
 from vq.errors import UserError
-from vq.registry import ConfigError
+from vq.errors import ConfigError
 
 def command(argv):
     {body}

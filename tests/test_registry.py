@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vq.registry import QUANTIZERS, SLOTS, CodeName, ConfigError, build, registered_classes
+from vq.errors import ConfigError
+from vq.registry import QUANTIZERS, SLOTS, build, registered_classes
+from vq.slots import CodeName
 
 FSQ = {"type": "vq.quantizers.FiniteScalarQuantizer", "levels": [5, 5]}
 

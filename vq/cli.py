@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vq import config, failures
 from vq.errors import UserError
-from vq.registry import suggest
+from vq.text import suggest
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -20,18 +20,10 @@ from typing import Any
 from mmengine.config import Config
 
 from vq import signatures
+from vq.errors import ConfigError
 from vq.files import write_atomically
-from vq.registry import (
-    RUNTIME,
-    CodeName,
-    ConfigError,
-    argument_problems,
-    check_depth,
-    runtime_hint,
-    shown,
-    slot_of,
-    suggest,
-)
+from vq.slots import RUNTIME, CodeName, argument_problems, check_depth, kind_of, runtime_hint
+from vq.text import shown, suggest
 
 SECTIONS = (
     "train_data",
@@ -536,14 +528,13 @@ def _signature(node: Mapping[str, Any], path: str) -> signatures.Signature | Non
     if not isinstance(name, str):
         raise ConfigError(f"{path}.type: expected the name of a class, got {shown(name)}")
     if "." not in name:
-        registry = slot_of(path)
-        if registry is None:
+        kind = kind_of(path)
+        if kind is None:
             raise ConfigError(f"{path}.type: give {name!r} by its full dotted name")
-        location = registry._locations[0]
-        if signatures.has_name(location, name) is False:
-            known = [n for n in signatures.public_names(location) if n[:1].isupper()]
-            raise ConfigError(f"{path}.type: no {registry.name} is called {name!r}{suggest(name, known)}")
-        name = f"{location}.{name}"
+        if signatures.has_name(kind.package, name) is False:
+            known = [n for n in signatures.public_names(kind.package) if n[:1].isupper()]
+            raise ConfigError(f"{path}.type: no {kind.name} is called {name!r}{suggest(name, known)}")
+        name = f"{kind.package}.{name}"
     module, _, attribute = name.rpartition(".")
     if not signatures.has_module(module):
         raise ConfigError(f"{path}.type: there is no module {module!r}")

@@ -7,3 +7,7 @@ with a traceback and exit code 1. A message names the place, what was expected, 
 
 class UserError(Exception):
     """An input, file or setting that cannot be used; the message says what to do instead."""
+
+
+class ConfigError(UserError, ValueError):
+    """A config that cannot be used. The message starts with the place in the config."""

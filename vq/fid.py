@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vq import cli, config
-from vq.registry import suggest
+from vq.text import suggest
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -7,137 +7,50 @@ Data may name registered classes only. A name that a page gives is a `CodeName`,
 stands; JSON and the metadata of weight files hold plain strings, and those are looked up in the registries alone.
 """
 
-import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.registry import Registry
 
-from vq import signatures
-from vq.errors import UserError
-from vq.text import printable
+from vq import signatures, slots
+from vq.errors import ConfigError, UserError
+from vq.slots import CodeName, argument_problems, check_depth, runtime_hint
+from vq.text import shown, suggest
 
-
-class ConfigError(UserError, ValueError):
-    """A config that cannot be used. The message starts with the place in the config."""
-
-
-class CodeName(str):
-    """The full name of a class, given by a page that the user typed: code, which may name any class.
-
-    The name itself carries this, through copies and merges of a config. What is written to a file is a plain string.
-    """
-
-    __slots__ = ()
-
-
-def _registry(name: str, *locations: str) -> Registry:
-    return Registry(name, scope="vq", locations=list(locations))
-
-
-QUANTIZERS = _registry("quantizer", "vq.quantizers")
-CODEBOOKS = _registry("codebook", "vq.quantizers")
-QUANTIZER_PARTS = _registry("quantizer part", "vq.quantizers")
-ENCODERS = _registry("encoder", "vq.networks")
-DECODERS = _registry("decoder", "vq.networks")
-LAYERS = _registry("layer", "vq.layers")
-FEATURE_NETWORKS = _registry("feature network", "vq.networks")
-DISCRIMINATORS = _registry("discriminator", "vq.networks")
-TOKENIZERS = _registry("tokenizer", "vq.tokenizers")
-GENERATORS = _registry("generator", "vq.generators")
-SAMPLING_PARTS = _registry("sampling part", "vq.generators")
-LOSSES = _registry("loss", "vq.losses")
-ADVERSARIAL_PARTS = _registry("adversarial part", "vq.losses")
-METRICS = _registry("metric", "vq.metrics")
-DATASETS = _registry("dataset", "vq.data")
-TRANSFORMS = _registry("transform", "vq.data")
-LOADERS = _registry("loader", "vq.data")
-STEPS = _registry("train step", "vq.engine")
-SCHEDULES = _registry("schedule", "vq.engine")
-CALLBACKS = _registry("callback", "vq.engine")
-ENGINES = _registry("engine part", "vq.engine")
-OPTIMIZERS = _registry("optimizer", "vq.optimizers")
-
-SLOTS: dict[str, Registry] = {
-    "quantizer": QUANTIZERS,
-    "codebook": CODEBOOKS,
-    "init": QUANTIZER_PARTS,
-    "revival": QUANTIZER_PARTS,
-    "estimator": QUANTIZER_PARTS,
-    "distance": QUANTIZER_PARTS,
-    "regularisers": QUANTIZER_PARTS,
-    "annealing": QUANTIZER_PARTS,
-    "encoder": ENCODERS,
-    "decoder": DECODERS,
-    "bottom_encoder": ENCODERS,
-    "top_encoder": ENCODERS,
-    "top_quantizer": QUANTIZERS,
-    "bottom_quantizer": QUANTIZERS,
-    "top_decoder": DECODERS,
-    "patches": LAYERS,
-    "transformer": LAYERS,
-    "positions": LAYERS,
-    "attention": LAYERS,
-    "augmentation": LAYERS,
-    "network": FEATURE_NETWORKS,
-    "tokenizer": TOKENIZERS,
-    "generator": GENERATORS,
-    "guidance": SAMPLING_PARTS,
-    "contestants": QUANTIZERS,
-    "tokenizers": TOKENIZERS,
-    "losses": LOSSES,
-    "discriminator": DISCRIMINATORS,
-    "objective": ADVERSARIAL_PARTS,
-    "penalties": ADVERSARIAL_PARTS,
-    "metrics": METRICS,
-    "dataset": DATASETS,
-    "transforms": TRANSFORMS,
-    "train_data": LOADERS,
-    "val_data": LOADERS,
-    "train_step": STEPS,
-    "step": STEPS,
-    "adversary": ENGINES,
-    "schedule": SCHEDULES,
-    "optimizer": OPTIMIZERS,
-    "trainer": ENGINES,
-    "evaluator": ENGINES,
-    "checkpointer": ENGINES,
+REGISTRIES: dict[str, Registry] = {
+    kind.name: Registry(kind.name, scope="vq", locations=[kind.package])
+    for kind in dict.fromkeys((*slots.SLOTS.values(), slots.CALLBACK))
 }
-"""Which registry a config key draws from. Below any other key stands a class by its full name."""
+"""Every registry by the name of its kind, such as `quantizer`."""
 
-COLLECTIONS = ("losses", "penalties", "contestants", "tokenizers", "annealing")
-"""The keys whose entries are named parts: `losses=dict(l1=dict(type=...), ...)`."""
+QUANTIZERS = REGISTRIES["quantizer"]
+CODEBOOKS = REGISTRIES["codebook"]
+QUANTIZER_PARTS = REGISTRIES["quantizer part"]
+ENCODERS = REGISTRIES["encoder"]
+DECODERS = REGISTRIES["decoder"]
+LAYERS = REGISTRIES["layer"]
+FEATURE_NETWORKS = REGISTRIES["feature network"]
+DISCRIMINATORS = REGISTRIES["discriminator"]
+TOKENIZERS = REGISTRIES["tokenizer"]
+GENERATORS = REGISTRIES["generator"]
+SAMPLING_PARTS = REGISTRIES["sampling part"]
+LOSSES = REGISTRIES["loss"]
+ADVERSARIAL_PARTS = REGISTRIES["adversarial part"]
+METRICS = REGISTRIES["metric"]
+DATASETS = REGISTRIES["dataset"]
+TRANSFORMS = REGISTRIES["transform"]
+LOADERS = REGISTRIES["loader"]
+STEPS = REGISTRIES["train step"]
+SCHEDULES = REGISTRIES["schedule"]
+CALLBACKS = REGISTRIES["callback"]
+ENGINES = REGISTRIES["engine part"]
+OPTIMIZERS = REGISTRIES["optimizer"]
 
-MAX_DEPTH = 64
-"""How many keys and indices the place of a node may have; the project's own pages have at most 9."""
-
-RUNTIME: dict[str, dict[str, str]] = {
-    "train_step": {
-        "tokenizer": "the section tokenizer",
-        "generator": "the section generator",
-        "autocast": "--autocast",
-    },
-    "optimizer": {"params": "the parameters of what the step trains"},
-    "schedule": {"total_steps": "trainer.max_steps"},
-    "trainer": {
-        "train_step": "the section train_step",
-        "batches": "the section train_data",
-        "checkpointer": "the section checkpointer",
-        "evaluator": "the section evaluator",
-        "val_data": "the section val_data",
-        "callback": "the command",
-        "seed": "--seed",
-    },
-    "evaluator": {"tokenizer": "the section tokenizer"},
-    "checkpointer": {"directory": "NAME", "config": "CONFIG"},
-}
-"""What a command fills in, by the key of the node, and where it comes from; a config may not have these arguments."""
-
-REGISTRIES: dict[str, Registry] = {registry.name: registry for registry in (*SLOTS.values(), CALLBACKS)}
-"""Every registry by its name (`--list quantizer`)."""
+SLOTS: dict[str, Registry] = {key: REGISTRIES[kind.name] for key, kind in slots.SLOTS.items()}
+"""Which registry a config key draws from. Below any other key, a class is given by its full name."""
 
 
 def build(node: Mapping[str, Any], *, path: str, **runtime: Any) -> Any:
@@ -195,16 +108,6 @@ def build_value(value: Any, *, path: str) -> Any:
         built = [build_value(v, path=f"{path}[{i}]") for i, v in enumerate(value)]
         return tuple(built) if isinstance(value, tuple) else built
     return value
-
-
-def check_depth(path: str) -> None:
-    """Refuses a place that is nested more than `MAX_DEPTH` deep, which only damaged or hostile data are.
-
-    Raises:
-        ConfigError: With the beginning of the place.
-    """
-    if path.count(".") + path.count("[") > MAX_DEPTH:
-        raise ConfigError(f"{path[:80]}...: nested more than {MAX_DEPTH} deep, or inside itself")
 
 
 def resolve(name: Any, path: str) -> Any:
@@ -273,19 +176,9 @@ def _check_slot(target: Any, registry: Registry, path: str) -> None:
 
 
 def slot_of(path: str) -> Registry | None:
-    """The registry that the place `path` draws from: that of its nearest key named in `SLOTS`."""
-    keys = [key.partition("[")[0] for key in path.split(".")]
-    if keys[-1] in SLOTS:
-        return SLOTS[keys[-1]]
-    # `train_step.losses.lpips`: the entries of a named collection belong to the collection.
-    return SLOTS.get(keys[-2]) if len(keys) > 1 and keys[-2] in COLLECTIONS else None
-
-
-def runtime_hint(path: str, key: str) -> str:
-    """What to say of an argument that a command fills in."""
-    place = path.rpartition(".")[2].partition("[")[0]
-    source = RUNTIME.get("train_step" if place == "step" else place, {}).get(key, "the command")
-    return f"expected no such key, for the value comes from {source}; leave {key!r} out"
+    """The registry that the place `path` draws from, if it draws from one."""
+    kind = slots.kind_of(path)
+    return None if kind is None else REGISTRIES[kind.name]
 
 
 def registered_classes() -> list[Any]:
@@ -294,35 +187,6 @@ def registered_classes() -> list[Any]:
     for registry in registries:
         registry.import_from_location()
     return [target for registry in registries for target in registry.module_dict.values()]
-
-
-def shown(value: Any) -> str:
-    """A value from a config as short printable text for a message."""
-    text = printable(repr(value))
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The tail of an error message: the nearest valid name, or the list of them."""
-    known = list(known)
-    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; valid here: {', '.join(known)}" if known else ""
-
-
-def argument_problems(
-    class_name: str, given: Iterable[str], names: list[str], required: Iterable[str]
-) -> str:
-    """What is wrong with the names of some arguments, one line each; empty if nothing is."""
-    problems = [
-        f"unknown argument {shown(name)}{suggest(name, names)}" for name in given if name not in names
-    ]
-    problems += [f"missing argument {name!r}" for name in required if name not in set(given)]
-    if not problems:
-        return ""
-    lines = "".join(f"\n  {problem}" for problem in problems)
-    return f"cannot build {class_name}{lines}\n  {class_name} takes: {', '.join(names)}"
 
 
 def _check_arguments(target: Any, given: list[str], path: str) -> None:

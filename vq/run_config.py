@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vq import cli, config
-from vq.registry import ConfigError
+from vq.errors import ConfigError
 
 DATA = ("train_data", "val_data")
 NETWORKS = ("tokenizer", "generator")

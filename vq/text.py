@@ -1,7 +1,9 @@
 """Names from outside (files, classes, keys, configs) as text that is safe to show or to use as a file name."""
 
+import difflib
 import hashlib
 import re
+from collections.abc import Iterable
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
 _HASHED = re.compile(r".*-[0-9a-f]{10}")
@@ -57,3 +59,18 @@ def spreadsheet_cell(text: str) -> str:
     """
     shown = printable(text)
     return f"'{shown}" if shown.lstrip()[:1] in tuple("=+-@") else shown
+
+
+def shown(value: object) -> str:
+    """A value from outside as short printable text for a message."""
+    text = printable(repr(value))
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the valid name nearest to `name`, or the list of valid names."""
+    known = list(known)
+    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; valid here: {', '.join(known)}" if known else ""

@@ -13,8 +13,8 @@ from commands import TINY
 from vq import config
 from vq.data import Batch
 from vq.engine import AdversarialStep, assembly
+from vq.errors import ConfigError
 from vq.ops.images import to_signed_unit
-from vq.registry import ConfigError
 
 Make = Callable[..., AdversarialStep]
 SGD = {"type": "torch.optim.SGD", "lr": 0.002}

@@ -12,6 +12,7 @@ from commands import TINY
 from vq import config
 from vq.engine import AlternatingStep, Constant, ReconstructionStep, assembly
 from vq.engine.steps.alternating import codebook_parameters
+from vq.errors import ConfigError
 from vq.losses import L1Loss
 from vq.networks import VQVAEDecoder, VQVAEEncoder
 from vq.quantizers import (
@@ -23,7 +24,6 @@ from vq.quantizers import (
     Quantizer,
     VectorQuantizer,
 )
-from vq.registry import ConfigError
 from vq.tokenizers import TwoLevelTokenizer
 
 LEARNED = {

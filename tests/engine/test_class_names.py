@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vq.engine.assembly.class_names import check_class_names, training_class_names
+from vq.errors import ConfigError
 from vq.generators import DecoderTransformer, TransformerGenerator
-from vq.registry import ConfigError
 
 
 def generator(num_classes: int = 3) -> Any:

@@ -14,6 +14,7 @@ from vq.data import TokenDataset, TokenLoader
 from vq.data.token_store import ShardFiles, bytes_per_index, write_manifest, write_shard
 from vq.engine import ProposalEvaluator, assembly
 from vq.engine.evaluation.sampling import generate_images
+from vq.errors import ConfigError
 from vq.generators import DecoderTransformer, TransformerGenerator
 from vq.metrics import (
     KID,
@@ -30,7 +31,7 @@ from vq.metrics import (
 from vq.ops.frechet import frechet_distance_of_features
 from vq.ops.keyed import stable_hash
 from vq.ops.two_samples import inception_score, kernel_distance, precision_and_recall
-from vq.registry import METRICS, ConfigError
+from vq.registry import METRICS
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from vq import config
 from vq.data import Batch
 from vq.engine import ReconstructionStep, assembly
 from vq.engine.steps.optimization import check_annealing
+from vq.errors import ConfigError
 from vq.quantizers import GumbelQuantizer, LinearAnnealing
-from vq.registry import ConfigError
 
 Make = Callable[..., ReconstructionStep]
 SGD = {

@@ -16,7 +16,7 @@ from compiled_steps import batches, compare, make, train, tree_of
 from vq.engine import assembly
 from vq.engine.steps import tuning
 from vq.engine.steps.tuning import Tuning, networks_of
-from vq.registry import ConfigError
+from vq.errors import ConfigError
 
 LAST = Tuning(is_channels_last=True)
 HERE = Path(__file__).parent

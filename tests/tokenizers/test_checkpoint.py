@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 import vq
+from vq.errors import ConfigError
 from vq.quantizers import FiniteScalarQuantizer
-from vq.registry import ConfigError, build
+from vq.registry import build
 from vq.tokenizers import ImageTokenizer
 from vq.tokenizers.checkpoint import CheckpointError, find_weights, load_weights, read_weights, save_weights
 

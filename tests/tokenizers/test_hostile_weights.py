@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 import vq
 from vq import config
-from vq.errors import UserError
+from vq.errors import ConfigError, UserError
 from vq.files import sha256_of
-from vq.registry import ConfigError, build
+from vq.registry import build
 from vq.tokenizers import pretrained_tokenizer
 from vq.tokenizers.checkpoint import CheckpointError, load_weights, read_config, save_weights
 from vq.tokenizers.pretrained import record_weights

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vq.config import PRETRAINED_TOKENIZER, check, parse_json, with_weights
-from vq.errors import UserError
+from vq.errors import ConfigError, UserError
 from vq.pretrained import WeightsFileError, digest, read_tensors
-from vq.registry import ConfigError, build, shown
-from vq.text import printable
+from vq.registry import build
+from vq.text import printable, shown
 from vq.tokenizers.manifest import MANIFEST, ManifestError, read_manifest, verify, verify_file
 
 FORMAT = "vq-2"

@@ -6,8 +6,8 @@ import torch
 
 from vq.data import ImageLoader, TokenLoader
 from vq.engine.steps.generator import tokens_of
+from vq.errors import ConfigError
 from vq.generators import Generator
-from vq.registry import ConfigError
 from vq.tokenizers.fingerprint import fingerprint
 
 

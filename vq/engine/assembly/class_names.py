@@ -4,9 +4,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vq.errors import UserError
+from vq.errors import ConfigError, UserError
 from vq.generators import Generator
-from vq.registry import ConfigError, build
+from vq.registry import build
 from vq.text import printable
 
 logger = logging.getLogger(__name__)

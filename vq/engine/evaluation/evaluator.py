@@ -9,10 +9,11 @@ from torch import Tensor
 from vq import distributed
 from vq.data import Batch, ImageLoader
 from vq.engine.evaluation.base import Evaluation
+from vq.errors import ConfigError
 from vq.layers.modes import evaluating
 from vq.metrics import Metric, share_features
 from vq.ops.images import grid, to_signed_unit, to_uint8
-from vq.registry import ENGINES, ConfigError
+from vq.registry import ENGINES
 from vq.tokenizers import Tokenizer
 
 

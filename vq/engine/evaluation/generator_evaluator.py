@@ -13,13 +13,14 @@ from vq.data import ImageLoader, TokenLoader
 from vq.engine.evaluation.base import Evaluation
 from vq.engine.evaluation.sampling import generate_images
 from vq.engine.steps.generator import tokens_of
+from vq.errors import ConfigError
 from vq.generators import Generator
 from vq.generators.sampling import sampler_of
 from vq.layers.modes import evaluating
 from vq.metrics import Metric, SetMetric, share_features
 from vq.ops.images import grid, to_signed_unit, to_uint8
 from vq.ops.keyed import stable_hash
-from vq.registry import ENGINES, ConfigError
+from vq.registry import ENGINES
 
 
 @ENGINES.register_module()

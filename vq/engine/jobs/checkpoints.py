@@ -27,9 +27,9 @@ from vq.engine.evaluation.pictures import index_picture
 from vq.engine.evaluation.progress import PassProgress
 from vq.engine.jobs.tokenization import settings_of, tokenize
 from vq.engine.loop.callbacks import Callback
+from vq.errors import ConfigError
 from vq.files import read_json, sha256_of, write_atomically
 from vq.ops.images import save_png
-from vq.registry import ConfigError
 from vq.text import file_name, printable
 from vq.tokenizers.checkpoint import EMA_WEIGHTS, load_weights
 

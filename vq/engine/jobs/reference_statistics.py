@@ -21,11 +21,12 @@ from vq import distributed
 from vq.data import ImageDataset, ImageFolder, ImageLoader
 from vq.engine.assembly.build import Tree, section
 from vq.engine.evaluation.progress import PassProgress
+from vq.errors import ConfigError
 from vq.metrics import ReferenceStatistics, Stamp, StatisticsCollector
 from vq.metrics.statistics import StatisticsError
 from vq.networks import EfficientNetLite0, InceptionNetwork
 from vq.networks.frozen.features import FeatureNetwork
-from vq.registry import ConfigError, build
+from vq.registry import build
 from vq.text import printable
 
 logger = logging.getLogger(__name__)

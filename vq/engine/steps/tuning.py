@@ -8,9 +8,9 @@ import torch
 import torch._functorch.config
 from torch import Tensor, nn
 
+from vq.errors import ConfigError
 from vq.generators import Generator
 from vq.quantizers import Quantizer
-from vq.registry import ConfigError
 
 # Before it, torch's group norm crashes the process in a channels_last backward on the CPU.
 SAFE_ON_CPU = (2, 12)
