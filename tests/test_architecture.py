@@ -16,6 +16,7 @@ FLOORS = [
         "distributed",
         "pretrained",
         "signatures",
+        "slots",
         "errors",
         "files",
         "text",
