@@ -1,8 +1,8 @@
 """MkDocs hooks: the generated pages, links that leave docs/, links to the reference, and formulas as MathML.
 
 The home page is README.md and the reference is made from each package's `__all__`, so that nothing is written twice.
-A link to a file outside docs/, such as a config page, works on a repository page; on the site it leads to a page
-that shows the file.
+A link to a file or folder outside docs/, such as a config page, works on a repository page; on the site it leads to
+a page that shows the file or lists the folder.
 """
 
 import html
@@ -19,7 +19,7 @@ from reference import Reference
 
 ROOT = Path(__file__).parents[2]
 ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-LANGUAGES = {".py": "python", ".md": "markdown", ".yml": "yaml", ".sh": "bash", ".json": "json"}
+LANGUAGES = {".py": "python", ".md": "markdown", ".yml": "yaml", ".sh": "bash", ".toml": "toml"}
 LINK = re.compile(r"""(?P<before>\]\(|(?:src|href)=")(?P<target>[^)"#\s]+)""")
 NAME = re.compile(r"<code>(?P<name>[\w.]+)</code>(?!</a>)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\(|\\\[)(.*?)(?:\\\)|\\\])</\1>', re.S)
@@ -45,7 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             source = repository_path(file.src_uri, link["target"])
             target = f"source/{source}.md"
             if is_outside(source) and target not in files.src_uris:
-                files.append(File.generated(config, target, content=shown_file(source)))
+                files.append(File.generated(config, target, content=shown(source)))
     return files
 
 
@@ -87,13 +87,18 @@ def repository_path(page: str, target: str) -> str:
 
 
 def is_outside(source: str) -> bool:
-    """Whether a path is a file of the repository that has no page or place of its own on the site."""
+    """Whether a path is in the repository and has no page of its own on the site."""
     return (
-        not source.startswith(("docs/", "..", "/")) and source not in ROOT_PAGES and (ROOT / source).is_file()
+        not source.startswith(("docs/", "..", "/")) and source not in ROOT_PAGES and (ROOT / source).exists()
     )
 
 
-def shown_file(source: str) -> str:
-    """The Markdown of a page that shows a file."""
-    language = LANGUAGES.get(Path(source).suffix, "text")
-    return f"---\nsearch: {{exclude: true}}\n---\n# {source}\n\n````` {language}\n{(ROOT / source).read_text()}`````\n"
+def shown(source: str) -> str:
+    """The Markdown of a page that shows a file, or lists a folder."""
+    path, language = ROOT / source, LANGUAGES.get(Path(source).suffix, "text")
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        text = "".join(f"{file.relative_to(path)}\n" for file in files)
+    else:
+        text = path.read_text()
+    return f"---\nsearch: {{exclude: true}}\n---\n# {source}\n\n````` {language}\n{text}`````\n"
