@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date
 from itertools import pairwise
@@ -26,6 +26,7 @@ from vq import config
 from vq.data import Batch, ImageLoader
 from vq.engine import assembly
 from vq.engine.loop.launch import Machine, open_log
+from vq.engine.loop.step_runner import StepRunner
 from vq.engine.loop.trainer import Trainer
 from vq.ops.images import to_signed_unit
 
@@ -38,23 +39,28 @@ class StretchIsOverError(Exception):
     """Leaves `fit` in the middle, before the validation and the checkpoint of a run's end."""
 
 
-def timed_batches(loader: ImageLoader, first: int, steps: int, times: Times) -> Iterator[Sequence[Batch]]:
-    """The batches of `steps` steps; notes when each was asked for."""
-    batches = assembly.grouped_batches(loader, 0, 1, first)
-    for _ in range(steps):
-        times.append(time.perf_counter())
-        yield next(batches)
-    times.append(time.perf_counter())
-    raise StretchIsOverError
+class TimedLoader(ImageLoader):
+    """Yields the batches of a stretch of steps, and notes when each was asked for."""
+
+    def __init__(self, loader: ImageLoader, steps: int) -> None:
+        self.loader, self.steps, self.times = loader, steps, Times()
+
+    def train_batches(self, **arguments: int) -> Iterator[Batch]:
+        batches = self.loader.train_batches(**arguments)
+        for _ in range(self.steps):
+            self.times.append(time.perf_counter())
+            yield next(batches)
+        self.times.append(time.perf_counter())
+        raise StretchIsOverError
 
 
 def train_with_framework(trainer: Trainer, loader: ImageLoader, first: int, steps: int) -> Times:
     """Seconds of each step of a stretch of `fit`, without the first."""
-    times: Times = []
-    trainer.batches = lambda _: timed_batches(loader, first, steps, times)
+    timed = TimedLoader(loader, steps)
+    trainer.runner = StepRunner(train_step=trainer.train_step, data=timed, seed=0)
     with suppress(StretchIsOverError):
         trainer.fit(first)
-    return durations(times)
+    return durations(timed.times)
 
 
 class BareLoop:
@@ -68,10 +74,10 @@ class BareLoop:
 
     def train(self, loader: ImageLoader, first: int, steps: int) -> Times:
         """Seconds of each step of a stretch, without the first."""
-        times: Times = []
+        timed = TimedLoader(loader, steps)
         parameters = list(self.tokenizer.parameters())
         with suppress(StretchIsOverError):
-            for (batch,) in timed_batches(loader, first, steps, times):
+            for batch in timed.train_batches(seed=0, start_step=first):
                 image = to_signed_unit(batch["image"])
                 output = self.tokenizer(image)
                 loss = self.weights["quantizer"] * output.quantize.loss
@@ -84,7 +90,7 @@ class BareLoop:
                 self.optimizer.step()
                 if self.average:
                     torch._foreach_lerp_(self.average, [p.detach() for p in parameters], 0.001)
-        return durations(times)
+        return durations(timed.times)
 
 
 def durations(times: Times) -> Times:

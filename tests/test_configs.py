@@ -8,6 +8,7 @@ import torch
 
 from vq import config
 from vq.engine import assembly
+from vq.engine.loop.step_runner import StepRunner
 from vq.generators.stem import order_of
 from vq.networks import FrequencyEncoder
 from vq.ops.dct import idct2
@@ -79,11 +80,10 @@ def test_takes_two_steps(page: Path) -> None:
     if "adversary" in tree["train_step"]:
         tree["train_step"]["adversary"]["start_step"] = 0
     step = assembly.make_step(tree, assembly.make_tokenizer(tree).train())
-    batches = assembly.grouped_batches(assembly.make_loader(tree, "train_data"), 0, step.accumulate, 0)
+    runner = StepRunner(train_step=step, data=assembly.make_loader(tree, "train_data"), seed=0)
     before = [p.detach().clone() for p in step.model.parameters()]
-    for number in range(2):
-        scalars = step(next(batches), number)
-        assert all(torch.isfinite(value) for value in scalars.values()), scalars
+    for result in runner.run(stop=2):
+        assert all(torch.isfinite(value) for value in result.scalars.values()), result
     assert any(not torch.equal(a, b) for a, b in zip(before, step.model.parameters(), strict=True))
 
 

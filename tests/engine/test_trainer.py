@@ -15,7 +15,7 @@ from vq.engine import NonFiniteLossError, ReconstructionStep, Trainer, assembly
 from vq.engine.loop.checkpointer import SaveError, verify
 from vq.engine.loop.launch import Machine
 from vq.engine.loop.stopping import SIGNALS, Stopped
-from vq.registry import ConfigError
+from vq.errors import ConfigError
 
 MACHINE = Machine(device="cpu", rank=0, world_size=1, threads=1, autocast=False)
 Tree = dict
@@ -106,13 +106,13 @@ def test_a_signal_during_validation_saves_the_step_and_a_resumed_run_validates_i
 ) -> None:
     loaded = tree(checkpointer__every=100, evaluator__every=4)
     made = trainer(loaded, tmp_path / "run")
-    evaluate = made.evaluator.evaluate
+    evaluate = made.validation.evaluator.evaluate
 
     def interrupted(model: torch.nn.Module, loader: object) -> object:
         os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(model, loader)
 
-    made.evaluator.evaluate = interrupted
+    made.validation.evaluator.evaluate = interrupted
     with pytest.raises(Stopped):
         made.fit()
     checkpoints = tmp_path / "run" / "checkpoints"
@@ -156,7 +156,7 @@ def test_a_validation_that_fails_loses_no_step(tree: Callable[..., Tree], tmp_pa
     def broken(**_: object) -> None:
         raise OSError("the network drive of the images is gone")
 
-    made.evaluator.metrics[0].update = broken
+    made.validation.evaluator.metrics[0].update = broken
     with pytest.raises(OSError, match="network drive"):
         made.fit()
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"iter_3"}
@@ -191,7 +191,7 @@ def test_the_check_before_the_first_step_changes_no_state(tree: Callable[..., Tr
     made.prepare()
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert not any(int(metric.images) for metric in made.evaluator.metrics)
+    assert not any(int(metric.images) for metric in made.validation.evaluator.metrics)
 
 
 def test_a_checkpoint_that_cannot_be_written_is_tried_again(

@@ -4,8 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-
 HERE = Path(__file__).parent
 LOSSES = HERE / "adversarial_run_losses.json"
 TINY = HERE.parent / "tiny_page.py"
@@ -23,7 +21,7 @@ ADVERSARY = {
 def losses_of_five_steps() -> list[dict[str, float]]:
     from vq import config
     from vq.engine import assembly
-    from vq.ops.keyed import stable_hash
+    from vq.engine.loop.step_runner import StepRunner
 
     tree = config.load(TINY).to_dict()
     tree["train_step"] |= {
@@ -34,14 +32,12 @@ def losses_of_five_steps() -> list[dict[str, float]]:
     step = assembly.make_step(tree, assembly.make_tokenizer(tree, seed=7).double().train(), seed=7)
     for module in (step.adversary.discriminator, *step.adversary.penalties.values()):
         module.double()
-    batches = assembly.grouped_batches(assembly.make_loader(tree, "train_data"), 7, step.accumulate, 0)
-    rows = []
-    for number in range(5):
-        torch.manual_seed(stable_hash(7, "step", number, 0))
-        scalars = step(next(batches), number)
-        kept = ("loss/", "discriminator/", "adversarial_weight")
-        rows.append({name: float(value) for name, value in scalars.items() if name.startswith(kept)})
-    return rows
+    runner = StepRunner(train_step=step, data=assembly.make_loader(tree, "train_data"), seed=7)
+    kept = ("loss/", "discriminator/", "adversarial_weight")
+    return [
+        {name: float(value) for name, value in result.scalars.items() if name.startswith(kept)}
+        for result in runner.run(stop=5)
+    ]
 
 
 def main() -> None:

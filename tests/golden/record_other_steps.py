@@ -50,7 +50,7 @@ def tree_of(case: str) -> dict[str, Any]:
 
 def losses_of_five_steps(case: str) -> list[dict[str, float]]:
     from vq.engine import assembly
-    from vq.ops.keyed import stable_hash
+    from vq.engine.loop.step_runner import StepRunner
 
     tree = tree_of(case)
     frozen = assembly.make_tokenizer(tree, seed=7).eval() if "generator" in tree else None
@@ -63,13 +63,11 @@ def losses_of_five_steps(case: str) -> list[dict[str, float]]:
     step = assembly.make_step(
         tree, assembly.make_model(tree, seed=7).double().train(), frozen_tokenizer=frozen
     )
-    batches = assembly.grouped_batches(assembly.make_loader(tree, "train_data"), 7, step.accumulate, 0)
-    rows = []
-    for number in range(5):
-        torch.manual_seed(stable_hash(7, "step", number, 0))
-        scalars = step(next(batches), number)
-        rows.append({name: float(value) for name, value in scalars.items() if name.startswith("loss/")})
-    return rows
+    runner = StepRunner(train_step=step, data=assembly.make_loader(tree, "train_data"), seed=7)
+    return [
+        {name: float(value) for name, value in result.scalars.items() if name.startswith("loss/")}
+        for result in runner.run(stop=5)
+    ]
 
 
 def main() -> None:

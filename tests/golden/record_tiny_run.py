@@ -16,16 +16,15 @@ TINY = HERE.parent / "tiny_page.py"
 def five_steps() -> tuple[list[dict[str, float]], torch.nn.Module, dict]:
     from vq import config
     from vq.engine import assembly
-    from vq.ops.keyed import stable_hash
+    from vq.engine.loop.step_runner import StepRunner
 
     tree = config.load(TINY).to_dict()
     step = assembly.make_step(tree, assembly.make_tokenizer(tree, seed=7).double().train())
-    batches = assembly.grouped_batches(assembly.make_loader(tree, "train_data"), 7, step.accumulate, 0)
-    rows = []
-    for number in range(5):
-        torch.manual_seed(stable_hash(7, "step", number, 0))
-        scalars = step(next(batches), number)
-        rows.append({name: float(value) for name, value in scalars.items() if name.startswith("loss/")})
+    runner = StepRunner(train_step=step, data=assembly.make_loader(tree, "train_data"), seed=7)
+    rows = [
+        {name: float(value) for name, value in result.scalars.items() if name.startswith("loss/")}
+        for result in runner.run(stop=5)
+    ]
     return rows, step.tokenizer, tree
 
 

@@ -16,9 +16,9 @@ from commands import TINY
 from forked_ranks import run_on_ranks
 from torch import Tensor
 
-from vq import config, distributed
+from vq import config
 from vq.engine import assembly
-from vq.ops.keyed import stable_hash
+from vq.engine.loop.step_runner import StepRunner
 
 STEPS, SEED = 6, 3
 SGD: dict[str, Any] = {".train_step.optimizer": {"type": "torch.optim.SGD", "lr": 0.05, "momentum": 0.9}}
@@ -36,10 +36,9 @@ def weights(overrides: dict[str, Any], accumulate: int) -> dict[str, Tensor]:
     options = {"max_steps": STEPS, "accumulate": accumulate}
     tree = config.load(TINY, options=options, overrides=overrides).to_dict()
     step = assembly.make_step(tree, assembly.make_tokenizer(tree, seed=SEED).double().train())
-    batches = assembly.grouped_batches(assembly.make_loader(tree, "train_data"), SEED, accumulate, 0)
-    for number in range(STEPS):
-        torch.manual_seed(stable_hash(SEED, "step", number, distributed.rank()))
-        step(next(batches), number)
+    runner = StepRunner(train_step=step, data=assembly.make_loader(tree, "train_data"), seed=SEED)
+    for _ in runner.run(stop=STEPS):
+        pass
     average = {f"average.{name}": tensor for name, tensor in step.weight_ema.average.items()}
     return {n: t.detach().clone() for n, t in (step.model.state_dict() | average).items()}
 

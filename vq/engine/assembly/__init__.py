@@ -2,7 +2,6 @@
 
 from vq.engine.assembly.build import (
     Tree,
-    grouped_batches,
     make_callback,
     make_checkpointer,
     make_evaluator,
@@ -24,7 +23,6 @@ __all__ = [
     "check_data",
     "check_image_size",
     "describe",
-    "grouped_batches",
     "make_callback",
     "make_checkpointer",
     "make_evaluator",

@@ -2,9 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +24,21 @@ from vq.engine.loop.callbacks import (
 )
 from vq.engine.loop.checkpointer import Checkpointer
 from vq.engine.loop.launch import Machine
+from vq.engine.loop.step_runner import StepRunner
 from vq.engine.loop.trainer import Trainer
+from vq.engine.loop.validation import Validation
 from vq.engine.steps.alternating import codebook_parameters
 from vq.engine.steps.base import TrainStep
 from vq.engine.steps.discriminator_side import Adversary
 from vq.engine.steps.generator import decay_groups
 from vq.engine.steps.schedules import Constant, Schedule
 from vq.engine.steps.tuning import Tuning, networks_of
+from vq.errors import ConfigError
 from vq.generators import Generator
 from vq.generators.sampling import sampler_of
 from vq.ops.keyed import seeded, stable_hash
-from vq.registry import ConfigError, build, build_value, resolve, shown
+from vq.registry import build, build_value, resolve
+from vq.text import shown
 from vq.tokenizers import Tokenizer
 from vq.tokenizers.checkpoint import CheckpointError
 
@@ -277,35 +279,18 @@ def make_trainer(
     for name, loader in (("train_data", train_data), ("val_data", val_data)):
         check_data(train_step.model, frozen_tokenizer, loader, name)
     check_class_names(train_step.model, train_data.dataset.class_names, val_data.dataset.class_names)
-    accumulate = train_step.accumulate
     try:  # the global batch must divide over ranks and micro-batches
-        next(iter(train_data.train_batches(seed=seed, micro_batches=accumulate)))
+        next(iter(train_data.train_batches(seed=seed, micro_batches=train_step.accumulate)))
     except (ValueError, UndecodableSetError) as error:
         raise ConfigError(f"train_data: {error}") from error
+    evaluator = make_evaluator(config, frozen_tokenizer=frozen_tokenizer)
     trainer: Trainer = build(
         section(config, "trainer"),
         path="trainer",
-        train_step=train_step,
-        batches=partial(grouped_batches, train_data, seed, accumulate),
+        runner=StepRunner(train_step=train_step, data=train_data, seed=seed),
+        validation=Validation(evaluator=evaluator, data=val_data),
         checkpointer=make_checkpointer(config, run),
-        evaluator=make_evaluator(config, frozen_tokenizer=frozen_tokenizer),
-        val_data=val_data,
         callback=make_callback(config, run, wandb=wandb),
-        seed=seed,
     )
     logger.info("%s", machine)
     return trainer
-
-
-def grouped_batches(
-    loader: ImageLoader | TokenLoader, seed: int, accumulate: int, start_step: int
-) -> Iterator[Sequence[Any]]:
-    """The micro-batches of each step from `start_step` on; bad images are named once."""
-    named: set[str] = set()
-    batches = loader.train_batches(seed=seed, start_step=start_step, micro_batches=accumulate)
-    while True:
-        group = list(islice(batches, accumulate))
-        for name in {name for batch in group for name in batch["undecodable"]} - named:
-            named.add(name)
-            logger.warning("the next image stands in for %s; %d broken so far", name, len(named))
-        yield group

@@ -157,11 +157,12 @@ class StopRequest:
             raise self.error()
 
 
-class Ending:
-    """When a training ends before its last step: its time is over, or a signal came to any of its ranks.
+class StopDecision:
+    """Whether a training ends before its last step: its time is over, or one of its ranks received a signal.
 
-    With several ranks all have to end after the same step. Each gives its wish after every step in a reduction on
-    the CPU (gloo) that runs beside the next step, so that no GPU is waited for; the answer is known one step later.
+    All ranks have to end after the same step. After every step each rank contributes its wish to an asynchronous
+    reduction on the CPU (gloo), which runs beside the next step, so that no rank waits for a GPU. With several ranks
+    the result is therefore known one step later.
 
     Args:
         stop: What catches the signals.
@@ -196,14 +197,10 @@ class Ending:
         self._send(self._wish(may_time_out=False))
         return self._reason(max(earlier, self._collect()))
 
-    def finish(self) -> None:
-        """Waits for the last reduction, so that no rank leaves while another still needs it."""
-        if self._group is not None:
-            self._collect()
-
-    def error(self) -> Stopped | None:
-        """What ends the process after a signal; None if the time is over."""
-        return None if self._signal is None else Stopped(self._signal)
+    def raise_if_stopped(self) -> None:
+        """Raises `Stopped` if the decision was to end because of a signal."""
+        if self._signal is not None:
+            raise Stopped(self._signal)
 
     def _wish(self, *, may_time_out: bool) -> int:
         """0: go on; 1: the time is over; 2 + number: a signal."""
