@@ -69,7 +69,11 @@ class BareLoop:
     def __init__(self, tree: dict[str, Any]) -> None:
         step = assembly.make_step(tree, assembly.make_tokenizer(tree))
         self.tokenizer, self.optimizer = step.tokenizer.train(), step.optimizer
-        self.losses, self.weights, self.clip = step.losses, step.weights, step.max_gradient_norm
+        self.losses, self.weights, self.clip = (
+            step.losses,
+            step.weights,
+            tree["train_step"].get("max_gradient_norm"),
+        )
         self.average = [p.detach().clone() for p in self.tokenizer.parameters()] if step.weight_ema else []
 
     def train(self, loader: ImageLoader, first: int, steps: int) -> Times:

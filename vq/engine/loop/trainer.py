@@ -10,7 +10,7 @@ from vq import distributed
 from vq.engine.loop.callbacks import Callback
 from vq.engine.loop.checkpointer import Checkpointer, NonFiniteLossError, SaveError
 from vq.engine.loop.step_runner import StepResult, StepRunner
-from vq.engine.loop.stopping import Stopped, StopDecision, StopRequest
+from vq.engine.loop.stopping import StopDecision, Stopped, StopRequest
 from vq.engine.loop.validation import Validation, averaged_weights
 from vq.registry import ENGINES
 
