@@ -2,7 +2,6 @@
 
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.linalg import lapack
 from torch import Tensor
 
 _TOLERANCE = 1e-9  # of the trace term, relative to the two traces: what the quick way may be wrong by
@@ -131,15 +130,29 @@ def _root_by_eigenvectors(
 
 def _factor(covariance: Float64[Tensor, "dim dim"]) -> Float64[Tensor, "dim rank"]:
     """F with F F^T = covariance and as many columns as it has eigenvalues above rounding."""
-    # Fewer images than dimensions leave nothing but rounding in the others, on which eigh may take a minute or
-    # does not converge. Elimination with pivots stops at the rank.
-    upper, pivots, rank, _ = lapack.dpstrf(covariance.cpu().numpy())
-    if rank < len(covariance):
-        rows = torch.from_numpy(upper[:rank].copy()).triu()
-        rows[:, torch.from_numpy(pivots - 1).long()] = rows.clone()  # pivots: which column each one was
-        return rows.T.to(covariance.device)
+    # Fewer images than dimensions leave only rounding in the others, on which eigh may take a minute or does not
+    # converge. Elimination with pivots stops at the rank.
+    factor = _pivoted_cholesky(covariance.cpu()).to(covariance.device)
+    if factor.shape[1] < len(covariance):
+        return factor
     values, vectors = torch.linalg.eigh(covariance)
     noise = len(values) * torch.finfo(values.dtype).eps * values[-1].clamp_min(0)
     kept = values > noise
-    factor: Tensor = vectors[:, kept] * values[kept].sqrt()
-    return factor
+    return vectors[:, kept] * values[kept].sqrt()
+
+
+def _pivoted_cholesky(covariance: Float64[Tensor, "dim dim"]) -> Float64[Tensor, "dim rank"]:
+    """F with F F^T = covariance, one column for each pivot above the rounding of the largest variance.
+
+    Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, section 10.3.
+    """
+    dim, rest = len(covariance), covariance.diagonal().clone()  # the variances that F does not explain yet
+    noise = dim * torch.finfo(rest.dtype).eps * rest.max()
+    columns = torch.zeros_like(covariance)  # one column of F in each row
+    for k in range(dim):
+        variance, pivot = rest.max(dim=0)
+        if not variance > noise:
+            return columns[:k].T
+        columns[k] = (covariance[pivot] - columns[:k, pivot] @ columns[:k]) / variance.sqrt()
+        rest = (rest - columns[k].square()).index_fill(0, pivot, 0)
+    return columns.T

