@@ -31,7 +31,11 @@ def command(module: str, *arguments: object, ranks: int = 1) -> list[str]:
 
 def environment(**extra: str) -> dict[str, str]:
     """One thread a process, so that sums do not depend on how many cores are free."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("VQ_", "TORCHELASTIC"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key == "VQ_CACHE" or not key.startswith(("VQ_", "TORCHELASTIC"))
+    }
     return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | extra
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tools import prepare_checkpoints
-from vq import pretrained
+from vq import known_weights, pretrained, weights
 from vq.download import DownloadError, WrongFileError, fetch, file_name, is_address
 from vq.errors import UserError
 from vq.files import sha256_of
@@ -165,7 +164,7 @@ class TestFetch:
         assert target.read_bytes() == b"the old file"
 
     def test_not_found_is_not_asked_twice(self, server: Server, tmp_path: Path) -> None:
-        with pytest.raises(DownloadError, match=r"nothing\.pth: the server answers 404 Not Found"):
+        with pytest.raises(DownloadError, match=r"nothing\.pth: the server answered 404 Not Found"):
             fetch(f"{server.address}/nothing.pth", tmp_path / "weights.pth", sha256=SHA256)
         assert len(server.ranges) == 1
         assert everything_in(tmp_path) == []
@@ -211,8 +210,10 @@ def test_addresses_and_names() -> None:
 
 class TestCommand:
     @pytest.fixture
-    def known(self, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pretrained.Published:
-        asset = pretrained.Published(
+    def known(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> known_weights.Published:
+        asset = known_weights.Published(
             groups=("test",), addresses=(f"{server.address}/weights.pth",), sha256=SHA256, megabytes=3
         )
         monkeypatch.setitem(pretrained.PUBLISHED, NAME, asset)
@@ -221,14 +222,14 @@ class TestCommand:
 
     def run(self, *arguments: str) -> int:
         try:
-            prepare_checkpoints.main(arguments)
+            weights.main(arguments)
         except UserError as error:
             sys.stderr.write(f"{error}\n")
             return 2
         return 0
 
     def test_one_entry_is_one_subcommand(
-        self, known: pretrained.Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, known: known_weights.Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert self.run("test", "--root", str(tmp_path)) == 0
         assert (
@@ -236,16 +237,22 @@ class TestCommand:
             == f"{tmp_path}/{NAME}: 3.0 MB from {known.addresses[0]}, sha256 checked\n"
         )
         assert self.run("test", "--root", str(tmp_path)) == 0
-        assert "is there, sha256 checked" in capsys.readouterr().out
+        assert "exists, sha256 checked" in capsys.readouterr().out
 
-    def test_a_damaged_file_in_place_is_replaced(self, known: pretrained.Published, tmp_path: Path) -> None:
+    def test_a_damaged_file_in_place_is_replaced(
+        self, known: known_weights.Published, tmp_path: Path
+    ) -> None:
         (tmp_path / "test").mkdir()
         (tmp_path / NAME).write_bytes(CONTENT[:-1])
         assert self.run("test", "--root", str(tmp_path)) == 0
         assert sha256_of(tmp_path / NAME) == SHA256
 
     def test_a_file_at_hand(
-        self, known: pretrained.Published, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        known: known_weights.Published,
+        server: Server,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         (tmp_path / "mine.bin").write_bytes(CONTENT)
         assert self.run("test", "--root", str(tmp_path / "to"), "--from", str(tmp_path / "mine.bin")) == 0
@@ -256,15 +263,18 @@ class TestCommand:
         assert f"expected sha256 {SHA256} of {tmp_path}/mine.bin" in capsys.readouterr().err
         assert not (tmp_path / "two").exists()
         assert self.run("test", "--root", str(tmp_path / "two"), "--from", "/no/such/file") == 2
-        assert "expected a file or an address, got /no/such/file" in capsys.readouterr().err
+        assert (
+            "expected a file or an address, got /no/such/file, which does not exist"
+            in capsys.readouterr().err
+        )
 
     def test_another_address(
-        self, known: pretrained.Published, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, known: known_weights.Published, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(
             pretrained.PUBLISHED,
             NAME,
-            pretrained.Published(
+            known_weights.Published(
                 groups=("test",), addresses=("http://127.0.0.1:1/x.pth",), sha256=SHA256, megabytes=3
             ),
         )
@@ -272,7 +282,7 @@ class TestCommand:
         assert (tmp_path / NAME).read_bytes() == CONTENT
 
     def test_what_torch_hub_has_is_not_brought_again(
-        self, known: pretrained.Published, server: Server, tmp_path: Path
+        self, known: known_weights.Published, server: Server, tmp_path: Path
     ) -> None:
         cache = tmp_path / "hub-cache" / "hub" / "checkpoints"
         cache.mkdir(parents=True)
@@ -282,19 +292,19 @@ class TestCommand:
         assert server.ranges == []
 
     def test_the_second_publisher_helps_out(
-        self, known: pretrained.Published, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, known: known_weights.Published, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         addresses = (f"{server.address}/gone.pth", f"{server.address}/weights.pth")
         monkeypatch.setitem(
             pretrained.PUBLISHED,
             NAME,
-            pretrained.Published(groups=("test",), addresses=addresses, sha256=SHA256, megabytes=3),
+            known_weights.Published(groups=("test",), addresses=addresses, sha256=SHA256, megabytes=3),
         )
         assert self.run("test", "--root", str(tmp_path)) == 0
         assert (tmp_path / NAME).read_bytes() == CONTENT
 
     def test_one_of_a_group(
-        self, known: pretrained.Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, known: known_weights.Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "mine.bin").write_bytes(b"")
         assert self.run("torchvision", "--root", str(tmp_path), "--from", str(tmp_path / "mine.bin")) == 2
@@ -326,7 +336,7 @@ class TestCommand:
         for words in (
             "pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
             f"put it at {tmp_path}/inception/pt_inception-2015-12-05-6726825d.pth",
-            "prepare_checkpoints.py inception --from FILE",
+            "`vq weights inception --from FILE`",
         ):
             assert words in done.stderr
         assert "Traceback" not in done.stderr
@@ -335,7 +345,5 @@ class TestCommand:
 
 def test_a_missing_published_file_names_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VQ_PRETRAINED", str(tmp_path))
-    with pytest.raises(
-        FileNotFoundError, match=r"run `python tools/prepare_checkpoints.py inception`.*96 MB"
-    ):
+    with pytest.raises(pretrained.MissingWeightsError, match=r"run `vq weights inception`.*96 MB"):
         pretrained.path("inception/pt_inception-2015-12-05-6726825d.pth")

@@ -16,7 +16,8 @@ import torch
 from matplotlib.text import Text as FigureText
 from rich.console import Console
 
-from tools import prepare_checkpoints, visualize_patches
+from tools import visualize_patches
+from vq import weights
 from vq.engine.evaluation.base import Evaluation
 from vq.engine.evaluation.progress import progress_bar
 from vq.engine.jobs import league
@@ -96,7 +97,7 @@ def test_tables_on_the_console(name: str, tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_progress_bars(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    for bar in (progress_bar(), prepare_checkpoints._bar(name)._progress):
+    for bar in (progress_bar(), weights._Bar(name).progress):
         bar.add_task(name, total=1, note=name)
         bar.console.print(bar.get_renderable())
     said = terminal.getvalue()

