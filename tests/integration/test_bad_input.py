@@ -50,7 +50,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["x", TINY, "--override", ".tokenizer.encoder.type::CNNEncodr"], "did you mean 'CNNEncoder'"),
         (
             ["x", TINY, "--override", ".tokenizer.encoder.multipliers:[1, 2, 2]"],
-            "the encoder scales down by 4",
+            "the encoder's downsampling factor is 4",
         ),
         (
             ["x", TINY, "--override", ".train_data.dataset.image_size:15"],
@@ -62,7 +62,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["x", TINY, "--override", ".tokenizer.decoder:" + ONE_CHANNEL.format("Decoder", "out_channels")],
-            "expected a decoder that paints the 3 channels of images, got one that paints 1",
+            "expected a decoder that returns the 3 channels of images, got one that returns 1",
         ),
         (["x", TINY, "--override", ".trainer.max_step:65"], "no key 'max_step'; did you mean 'max_steps'"),
         (
@@ -166,7 +166,7 @@ def test_a_checkpoint_of_another_architecture(trained: Path) -> None:
             assert "base_width" in said
         else:
             assert "not the weights of this model" in said
-            assert "of another shape" in said
+            assert "of a different shape" in said
 
 
 def test_missing_and_unexpected_weights_must_be_allowed_by_name(trained: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused(once: Path, empty: Path)
     content[len(content) // 2] ^= 1  # one flipped bit
     (newest / "model.safetensors").write_bytes(content)
     said = refused("train", "x", TINY, "--load-from", newest)
-    assert "model.safetensors has another checksum" in said
+    assert "model.safetensors: checksum mismatch" in said
     said = refused("val", "run", TINY, "--load-from", "iter_8")
     assert "damaged" in said
     said = accepted("train", "run", TINY, "--auto-resume")

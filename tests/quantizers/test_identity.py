@@ -36,5 +36,5 @@ def test_what_is_refused():
         IdentityQuantizer(dim=0)
     with pytest.raises(ValueError, match="decode: expected indices whose last axes are"):
         IdentityQuantizer(dim=4).decode(torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(ValueError, match="with one index a vector"):
+    with pytest.raises(ValueError, match="with one index per vector"):
         ResidualQuantizer(quantizers=[IdentityQuantizer(dim=4)])

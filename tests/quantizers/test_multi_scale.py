@@ -223,7 +223,7 @@ def test_scales_that_do_not_grow_are_refused(scales):
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="expected a quantizer with one index a vector"):
+    with pytest.raises(ValueError, match="expected a quantizer with one index per vector"):
         made(quantizer=ResidualQuantizer(quantizers=[learned()], depth=2))
     with pytest.raises(ValueError, match="expected num_convs >= 1 and mix in"):
         made(mix=1.5)

@@ -79,7 +79,7 @@ def test_what_is_refused():
         made(depth=0)
     with pytest.raises(ValueError, match="expected a positive grid"):
         made(grid=[3])
-    with pytest.raises(ValueError, match="expected a quantizer with one index a vector"):
+    with pytest.raises(ValueError, match="expected a quantizer with one index per vector"):
         made(quantizer=ResidualQuantizer(quantizers=[VectorQuantizer.example()], depth=2))
     with pytest.raises(ValueError, match=r"expected z with the axes \(3, 4\) \(grid\)"):
         made()(torch.randn(2, 4, 3, 2))

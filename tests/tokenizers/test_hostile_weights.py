@@ -144,7 +144,7 @@ def test_other_weights_under_the_recorded_path_are_refused(tmp_path: Path, weigh
     assert build(found["tokenizer"], path="tokenizer").codebook_size == 9
     assert config.with_weights(recorded, {".tokenizer.weights[0]": str(moved)}) == found
     save_weights(build(TOKENIZER, path="tokenizer").state_dict(), weights, {"tokenizer": TOKENIZER})
-    with pytest.raises(ConfigError, match=r"not the weights that the config means: expected the SHA-256"):
+    with pytest.raises(ConfigError, match=r"not the weights that the config refers to: expected SHA-256"):
         build(recorded["tokenizer"], path="tokenizer")
     with pytest.raises(ConfigError, match=r"expected a sha256 of each of 1 weights, got 2"):
         build({**recorded["tokenizer"], "sha256": ["a", "b"]}, path="tokenizer")
@@ -235,7 +235,7 @@ def test_tensors_that_would_lose_values_are_refused(tmp_path: Path) -> None:
         {"num_batches_tracked": torch.tensor(0.5)},
     ):
         torch.save({**state, **change}, tmp_path / "w.pth")
-        with pytest.raises(CheckpointError, match="of a type that loses values"):
+        with pytest.raises(CheckpointError, match="of a type whose conversion would lose values"):
             load_weights(module, [tmp_path / "w.pth"])
     torch.save({**state, 3: torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="expected names and tensors"):
@@ -255,7 +255,7 @@ def test_python_says_where_weights_are_now_as_the_command_line_does(tmp_path: Pa
     for where, message in (
         ({"tokenizer": tmp_path / "none"}, "there is no such file"),
         ({"tokeniser": moved}, "did you mean 'tokenizer'"),
-        ({"tokenizer": own}, "expected the SHA-256"),
+        ({"tokenizer": own}, "expected SHA-256"),
         ({"train_step": moved}, "has no such place"),
     ):
         with pytest.raises(UserError, match=message):

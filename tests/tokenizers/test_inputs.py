@@ -52,7 +52,7 @@ def test_values_a_little_outside_the_range_pass_as_they_are(tokenizer: Tokenizer
         (PIXELS[0], "got (3, 8, 8); add the batch axis with image[None]"),
         (PIXELS.movedim(1, -1), "got (2, 8, 8, 3); the channels come before height and width"),
         (PIXELS[0].movedim(0, -1), "got (8, 8, 3); the channels come before"),
-        (PIXELS[:, :1], "got (2, 1, 8, 8); repeat gray images"),
+        (PIXELS[:, :1], "got (2, 1, 8, 8); repeat grey images"),
         (torch.zeros(2, 4, 8, 8), "got (2, 4, 8, 8); drop the transparency"),
         (torch.zeros(8, 8), "expected the shape (batch, 3, height, width), got (8, 8)"),
     ],

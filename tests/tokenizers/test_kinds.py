@@ -126,13 +126,13 @@ class TestEveryKind:
 class TestSequence:
     def test_refuses_images_of_another_size(self):
         with pytest.raises(
-            ValueError, match="expected images of 16x24, for which its decoder is made, got 16x16"
+            ValueError, match="expected images of 16x24, the size that its decoder is built for, got 16x16"
         ):
             latent_tokenizer()(torch.zeros(1, 3, 16, 16))
 
     def test_refuses_networks_of_different_kinds(self):
         with pytest.raises(
-            ValueError, match="the encoder makes a grid, but the decoder takes a sequence of 5"
+            ValueError, match="the encoder produces a grid, but the decoder takes a sequence of 5"
         ):
             ImageTokenizer(
                 encoder=StridedCNNEncoder(widths=(8, 8)),
@@ -189,18 +189,18 @@ class TestTwoLevels:
         with pytest.raises(ValueError, match="multiples of 8, got 16x20"):
             tokenizer(torch.zeros(1, 3, 16, 20))
         with pytest.raises(
-            ValueError, match=r"a bottom map of the shape \(1, 4, 4\) for a top map of \(1, 2, 2\)"
+            ValueError, match=r"a bottom map of shape \(1, 4, 4\) for a top map of shape \(1, 2, 2\)"
         ):
             tokenizer.decode_levels(torch.zeros(1, 2, 2).long(), torch.zeros(1, 2, 4).long())
         with pytest.raises(ValueError, match="indices whose last axis is 5 long"):
             tokenizer.decode(torch.zeros(1, 2, 2, 4).long())
-        with pytest.raises(ValueError, match="expected a decoder that scales up by 4"):
+        with pytest.raises(ValueError, match="expected a decoder with upsampling factor 4"):
             two_levels(decoder=VQVAEDecoder(width=8, num_halvings=1))
         with pytest.raises(
             ValueError, match="takes the 8 channels of the bottom_encoder, got one that takes 3"
         ):
             two_levels(top_encoder=VQVAEEncoder(width=8, num_halvings=1))
-        with pytest.raises(ValueError, match="expected a bottom_quantizer with one index a vector"):
+        with pytest.raises(ValueError, match="expected a bottom_quantizer with one index per vector"):
             two_levels(bottom_quantizer=CASES["residual"][0]().quantizer)
 
 

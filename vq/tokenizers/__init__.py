@@ -1,4 +1,4 @@
-"""Image tokenizers, and the files that hold them."""
+"""Image tokenizers, and the weight files they are loaded from."""
 
 from vq.tokenizers.base import Tokenizer
 from vq.tokenizers.hierarchy import TwoLevelTokenizer

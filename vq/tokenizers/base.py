@@ -1,4 +1,4 @@
-"""What every tokenizer of images is."""
+"""The interface of an image tokenizer."""
 
 from abc import ABC, abstractmethod
 
@@ -12,12 +12,12 @@ from vq.tokenizers.output import TokenizerOutput
 
 
 class Tokenizer(nn.Module, ABC):
-    """Turns images into indices and back.
+    """Maps images to indices and back.
 
     Attributes:
-        downsample_factor: What divides the height and width of an image.
-        quantizer: Whose numbers a training step may change with the step; the finest where there are several.
-        decoder: Paints the image; its `last_layer` is the parameter that paints the pixels.
+        downsample_factor: The factor by which height and width shrink from the image to the index map.
+        quantizer: The quantizer whose hyperparameters a training step may anneal; the finest one if there are several.
+        decoder: Maps quantized vectors to the image; its `last_layer` is the parameter of the output layer.
     """
 
     downsample_factor: int
@@ -31,68 +31,69 @@ class Tokenizer(nn.Module, ABC):
 
     @property
     def index_ranges(self) -> tuple[tuple[int, int], ...]:
-        """The values that the indices of a place can have: (start, stop) of each, or one pair for all of them.
+        """The values that the indices of a position can have: one pair (start, stop) for each, or one for all.
 
-        `decode` takes every index in its range; a generator samples within them.
+        `decode` accepts every index in its range, and generators sample within the ranges.
         """
         return ((0, self.codebook_size),)
 
     @abstractmethod
     def indices_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """The axes of one image's indices, for an image of this size in pixels."""
+        """The shape of the indices of one image with this height and width in pixels."""
 
     @abstractmethod
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> TokenizerOutput:
-        """Image in [-1, 1] -> reconstruction, indices, the quantizer's loss."""
+        """Reconstructs images in [-1, 1]; returns the reconstruction, the indices and the quantizer's loss."""
 
     @abstractmethod
     def latent(
         self, image: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch *place codebook_dim"]:
-        """Image in [-1, 1] -> the vectors that `quantizer` gets of it, code axis last; changes no quantizer's state.
+    ) -> Float[Tensor, "batch *position codebook_dim"]:
+        """Computes `z`, the input of `quantizer`, of images in [-1, 1]. The code axis is last.
 
-        Where there are several quantizers, those before it choose their codes as `encode` does.
+        It changes no quantizer's state. If there are several quantizers, the earlier ones choose their codes as in
+        `encode`.
         """
 
     @torch.no_grad()
     def encode(self, image: Shaped[Tensor, "*shape"]) -> Int[Tensor, "batch *index"]:
-        """Images -> int64 indices; changes no state, whatever the mode.
+        """Maps images to int64 indices. It changes no state, in training mode neither.
 
         Args:
-            image: (batch, 3, height, width). uint8 means pixels 0..255; floats of any precision mean [-1, 1], and
-                may leave it a little, as resizing and noise do, up to 8 from 0.
+            image: (batch, 3, height, width). uint8 means pixels in 0..255. Floats of any precision mean [-1, 1]; they
+                may exceed that range, as resizing and noise do, up to an absolute value of 8.
 
         Raises:
-            ImageInputError: If the shape or the type is another, or floats are farther from 0 or not finite.
+            ImageInputError: If the shape or the type differs from that, or floats are larger than 8 or not finite.
         """
         return self.encode_images(self.as_images(image))
 
     @abstractmethod
     def encode_images(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
-        """`encode` of images in [-1, 1] in the networks' precision, which are not checked again."""
+        """Implements `encode` for images that are checked already: in [-1, 1], in the networks' precision."""
 
     def as_images(self, image: Shaped[Tensor, "*shape"]) -> Float[Tensor, "batch 3 height width"]:
-        """What `encode` makes of its argument: checked, in [-1, 1], in the networks' precision."""
+        """Checks images as `encode` does, and converts them to [-1, 1] in the networks' precision."""
         dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
         return as_images(image, dtype)
 
     @abstractmethod
     def decode(self, indices: Int[Tensor, "batch *index"]) -> Float[Tensor, "batch 3 height width"]:
-        """Indices -> image, clamped to [-1, 1]."""
+        """Maps indices to images, clamped to [-1, 1]."""
 
     @abstractmethod
     def bypass(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
-        """Image in [-1, 1] -> what the networks alone make of it, with nothing quantized between them."""
+        """Applies the encoder and the decoder to images in [-1, 1], without quantization in between."""
 
 
 def check_colours(place: str, encoder: nn.Module, decoder: nn.Module) -> None:
-    """Refuses networks that can be made for any number of channels and are not made for those of images."""
+    """Raises if the encoder or the decoder was built for a number of channels other than that of images."""
     for name, what, channels in (
         ("encoder", "takes", getattr(encoder, "in_channels", COLOURS)),
-        ("decoder", "paints", getattr(decoder, "out_channels", COLOURS)),
+        ("decoder", "returns", getattr(decoder, "out_channels", COLOURS)),
     ):
         if channels != COLOURS:
             raise ValueError(
                 f"{place}: expected {'an' if name == 'encoder' else 'a'} {name} that {what} the {COLOURS} channels "
-                f"of images, got one that {what} {channels}; gray images are read as {COLOURS} equal channels"
+                f"of images, got one that {what} {channels}; grey images are read as {COLOURS} equal channels"
             )

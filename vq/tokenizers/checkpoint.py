@@ -25,7 +25,7 @@ from vq.text import printable, shown
 from vq.tokenizers.manifest import MANIFEST, ManifestError, read_manifest, verify, verify_file
 
 FORMAT = "vq-2"
-"""Files of the format vq-1 have no checksum, and are read without."""
+"""The format of files that are written now. Files of format vq-1 have no checksum; they are still read."""
 WEIGHTS = "model.safetensors"
 EMA_WEIGHTS = "model_ema.safetensors"
 MAX_NUMBER = 2**24
@@ -35,11 +35,11 @@ _KINDS = {"model.pth": WEIGHTS, "model.pt": WEIGHTS, "model_ema.pth": EMA_WEIGHT
 
 
 class CheckpointError(UserError, ValueError):
-    """Weights that cannot be used: missing, damaged, or of another architecture."""
+    """Weights that cannot be used: missing, damaged, or of a different architecture."""
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, config: Mapping[str, Any]) -> None:
-    """Writes weights, the config they belong to, and a checksum of both; equal content gives equal bytes.
+    """Writes weights, their config, and a checksum of both. Equal content gives equal bytes.
 
     Args:
         state: A `state_dict`.
@@ -58,7 +58,7 @@ def _content_sha256(config: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _sort_metadata(path: Path) -> None:
-    """Gives the metadata in the header of a safetensors file one order; safetensors leaves it to chance."""
+    """Sorts the metadata in the header of a safetensors file, whose order safetensors leaves undefined."""
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -69,16 +69,15 @@ def _sort_metadata(path: Path) -> None:
 
 
 def find_weights(path: str | Path) -> Path:
-    """The weight file that a user's path means, verified where a manifest is beside it.
+    """Finds the weight file that a path refers to, and verifies it if there is a manifest beside it.
 
     Args:
-        path: A weight file, a checkpoint folder (`.../iter_100`), or a run folder: then its newest valid
-            checkpoint, and one line in the log for each newer one that is damaged. Averaged (EMA) weights are taken
-            where there are some. `model.pth` is accepted for `model.safetensors`, the name that other frameworks
-            give the file.
+        path: A weight file, a checkpoint folder (`.../iter_100`), or a run folder. In a run folder, the newest valid
+            checkpoint is used, and each newer one that is damaged is logged. Averaged (EMA) weights are preferred.
+            `model.pth`, the file's name in other frameworks, is accepted for `model.safetensors`.
 
     Raises:
-        CheckpointError: If there is none, which the message answers with what is there; or it is damaged.
+        CheckpointError: If there are no weights (the message lists what is there instead), or they are damaged.
     """
     path = Path(path)
     if not path.is_file() and path.name in _KINDS:
@@ -119,7 +118,7 @@ def _in_folder(path: Path) -> Path:
 
 
 def _in_checkpoint(checkpoint: Path) -> Path:
-    """The averaged weights of a checkpoint folder, or else its weights, as its manifest says they are."""
+    """The averaged weights of a checkpoint folder, or else its weights, verified against the manifest."""
     if not (checkpoint / MANIFEST).exists():
         files = [checkpoint / name for name in (EMA_WEIGHTS, WEIGHTS) if (checkpoint / name).is_file()]
         if not files:
@@ -139,14 +138,14 @@ def _saying_what_is_missing(file: Path) -> Path:
     step = (read_config(file) or {}).get("train_step") if file.name == WEIGHTS else None
     if isinstance(step, Mapping) and step.get("weight_ema") is not None:
         logger.warning(
-            "%s: the run averaged its weights, but %s is not there; taking those that were not averaged",
+            "%s: the run averaged its weights, but %s is missing; using the weights without averaging",
             file, EMA_WEIGHTS,
         )  # fmt: skip
     return file
 
 
 def checkpoints_in(directory: Path) -> list[Path]:
-    """The checkpoint folders `iter_N` of a run, newest first; unfinished ones have other names."""
+    """The checkpoint folders `iter_N` of a run, newest first; unfinished ones are named differently."""
     found = [p for p in directory.glob("iter_*") if p.is_dir() and re.fullmatch(r"iter_\d+", p.name)]
     return sorted(found, key=step_of, reverse=True)
 
@@ -157,10 +156,10 @@ def step_of(checkpoint: Path) -> int:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The tensors of a weight file, and its config if it carries one; both are compared with the file's checksum.
+    """Reads the tensors of a weight file and its config, if it has one, and verifies the file's checksum of both.
 
     Raises:
-        CheckpointError: If the file is damaged or is no weight file.
+        CheckpointError: If the file is damaged or is not a weight file.
     """
     _check_is_file(path)
     if path.suffix != ".safetensors":
@@ -169,17 +168,17 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # safetensors and torch raise many kinds; all mean the same to a user
+    except Exception as error:  # safetensors and torch raise many types, all with the same meaning for a user
         raise CheckpointError(f"{path}: damaged, or not a safetensors file: {error}") from error
     if _is_own(path, metadata) and _content_sha256(metadata["config"], tensors) != metadata["sha256"]:
         raise CheckpointError(
-            f"{path}: damaged: its tensors or its config have another checksum than when written"
+            f"{path}: damaged: the checksum of its tensors and its config does not match the recorded one"
         )
     return tensors, _parsed(path, metadata.get("config"))
 
 
 def _is_own(path: Path, metadata: Mapping[str, str]) -> bool:
-    """Whether this project wrote the file with a checksum; older files, and those of other projects, have none."""
+    """Whether this project wrote the file with a checksum. Older files and those of other projects have none."""
     is_own = metadata.get("format") == FORMAT
     if is_own != {"config", "sha256"}.issubset(metadata) or (is_own and len(metadata) != 3):
         keys = ", ".join(printable(key) for key in sorted(metadata))
@@ -190,7 +189,7 @@ def _is_own(path: Path, metadata: Mapping[str, str]) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
-    """The config that a weight file carries, without reading its tensors; None if it carries none.
+    """Reads the config in a weight file, without reading its tensors; None if there is none.
 
     Raises:
         CheckpointError: If the file is damaged.
@@ -229,17 +228,17 @@ def _parsed(path: Path, text: str | None) -> dict[str, Any] | None:
 def config_of(
     config: Mapping[str, Any] | None, name: str, file: Path, weights: Mapping[str, str | Path] | None = None
 ) -> Mapping[str, Any]:
-    """A section of the config that a weight file carries, compared with the classes it names.
+    """Returns a section of the config in a weight file, checked against the classes that it names.
 
     Args:
-        config: What `read_config` found.
-        name: The section.
-        file: For the message.
-        weights: Where weights that the section refers to are now: place -> path.
+        config: The config, from `read_config`.
+        name: The name of the section.
+        file: The weight file, for error messages.
+        weights: New paths of weights that the section refers to and that have moved: key in the config -> path.
 
     Raises:
-        CheckpointError: If there is none.
-        ConfigError: If it is not the description of a part.
+        CheckpointError: If there is no such section.
+        ConfigError: If the section does not describe a part.
     """
     node = (config or {}).get(name)
     if node is None:
@@ -255,7 +254,7 @@ def config_of(
 
 
 def _check_numbers(value: Any, path: str) -> None:
-    """Refuses a count that no network has: building it would take all memory, or never end."""
+    """Raises for a number that no real network has: building it would exhaust the memory or never end."""
     if isinstance(value, Mapping):
         for key, child in value.items():
             _check_numbers(child, f"{path}.{key}")
@@ -276,19 +275,19 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
 def load_weights(
     module: nn.Module, paths: list[Path], *, allow_missing: str = "", allow_unexpected: str = ""
 ) -> dict[str, Any] | None:
-    """Loads weight files into a module, later files over earlier ones.
+    """Loads weight files into a module in place; later files override earlier ones.
 
     Args:
-        module: Changed in place.
+        module: The module.
         paths: Weight files.
-        allow_missing: Pattern (whole name) of entries that the files may lack.
-        allow_unexpected: Pattern (whole name) of entries that the module may lack.
+        allow_missing: A regular expression for whole names of entries that the files may lack.
+        allow_unexpected: A regular expression for whole names of entries that the module may lack.
 
     Returns:
-        The config of the last file that carries one.
+        The config of the last file that has one.
 
     Raises:
-        CheckpointError: If an entry is missing, unexpected or of another shape; all are listed.
+        CheckpointError: If entries are missing, unexpected or of a different shape or type; all are listed.
     """
     state: dict[str, Tensor] = {}
     config = None
@@ -298,24 +297,12 @@ def load_weights(
         config = found or config
     own = module.state_dict()
     may_miss, may_remain = _pattern(allow_missing, "missing"), _pattern(allow_unexpected, "unexpected")
-    missing = [n for n in own if n not in state and not may_miss.fullmatch(n)]
-    unexpected = [n for n in state if n not in own and not may_remain.fullmatch(n)]
-    shapes = [
-        f"{n}: the file has {tuple(state[n].shape)}, the model {tuple(own[n].shape)}"
-        for n in own
-        if n in state and state[n].shape != own[n].shape
-    ]
-    kinds = [f"{n}: {state[n].dtype}" for n in own if n in state and not _may_become(state[n], own[n])]
-    problems = [
-        f"{len(names)} {kind} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
-        for kind, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", shapes),
-            ("of a type that loses values", kinds),
-        )
-        if names
-    ]
+    problems = _mismatches(
+        state,
+        own,
+        missing=[n for n in own if n not in state and not may_miss.fullmatch(n)],
+        unexpected=[n for n in state if n not in own and not may_remain.fullmatch(n)],
+    )
     if problems:
         raise CheckpointError(
             f"{', '.join(str(p) for p in paths)}: not the weights of this model: {'; '.join(problems)}. "
@@ -326,17 +313,40 @@ def load_weights(
     return config
 
 
+def _mismatches(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], *, missing: list[str], unexpected: list[str]
+) -> list[str]:
+    """How the entries of weight files differ from those of a model, one text for each kind of difference."""
+    shapes = [
+        f"{n}: the file has {tuple(state[n].shape)}, the model {tuple(own[n].shape)}"
+        for n in own
+        if n in state and state[n].shape != own[n].shape
+    ]
+    types = [f"{n}: {state[n].dtype}" for n in own if n in state and not _may_become(state[n], own[n])]
+    differences = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of a different shape": shapes,
+        "of a type whose conversion would lose values": types,
+    }
+    return [
+        f"{len(names)} {what} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+        for what, names in differences.items()
+        if names
+    ]
+
+
 def _pattern(text: str, kind: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
         raise CheckpointError(
-            f"--allow-{kind} {text!r}: not a regular expression: {error}; for any ending write .*"
+            f"--allow-{kind} {text!r}: not a regular expression: {error}; write .* for any characters"
         ) from None
 
 
 def _may_become(given: Tensor, own: Tensor) -> bool:
-    """Whether copying keeps the values: no fraction and no imaginary part is dropped."""
+    """Whether copying keeps the values, that is, drops neither fractions nor imaginary parts."""
     if given.layout != torch.strided or given.is_quantized:
         return False
     return (own.is_complex() or not given.is_complex()) and (
@@ -347,37 +357,37 @@ def _may_become(given: Tensor, own: Tensor) -> bool:
 def load_tokenizer(
     path: str | Path, *, device: str | torch.device = "cpu", weights: Mapping[str, str | Path] | None = None
 ) -> nn.Module:
-    """The tokenizer in a run folder, checkpoint folder or weight file, ready to use (eval mode).
+    """Loads the tokenizer of a run folder, checkpoint folder or weight file, in eval mode.
 
     Args:
-        path: Where it is.
-        device: Where to put it.
-        weights: Where weights that its config refers to are now: place in the config -> path.
+        path: A run folder, a checkpoint folder or a weight file.
+        device: The device to put the tokenizer on.
+        weights: New paths of weights that the config refers to and that have moved: key in the config -> path.
 
     Raises:
-        CheckpointError: If there is none, it is damaged, or it does not say what it is.
-        ConfigError: If its config names something that is not a registered class of this project.
+        CheckpointError: If there are no weights, they are damaged, or they have no config.
+        ConfigError: If the config names something that is not a registered class of this project.
     """
     file = find_weights(path)
     _, config = read_weights(file)
     if config is None:
         raise CheckpointError(
-            f"{file}: carries no config; build the tokenizer and use --load-model-from instead. Weights of another "
-            f"project are converted by tools/convert_checkpoints.py"
+            f"{file}: has no config; build the tokenizer and use --load-model-from instead. Weights of other projects "
+            f"are converted by tools/convert_checkpoints.py"
         )
     node = config_of(config, "tokenizer", file, weights)
     while not weights and node["type"] in PRETRAINED_TOKENIZER and isinstance(node.get("tokenizer"), Mapping):
-        node = node["tokenizer"]  # this file has all weights, so that the first ones are not needed
+        node = node["tokenizer"]  # this file has all weights, so the original files are not needed
     tokenizer = build_from(file, node, "tokenizer")
     load_weights(tokenizer, [file])
     return tokenizer.to(device).eval()
 
 
 def build_from(file: Path, node: Mapping[str, Any], name: str) -> nn.Module:
-    """The module that a weight file describes in the section `name`.
+    """Builds the module that section `name` of a weight file's config describes.
 
     Raises:
-        ConfigError: If it cannot be built; the message begins with the file.
+        ConfigError: If it cannot be built; the message begins with the name of the file.
     """
     try:
         module = build(node, path=name)

@@ -1,4 +1,4 @@
-"""A checksum of the weights of a module."""
+"""A checksum that identifies a tokenizer by its weights."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A checksum of a module's weights, whatever file they came from: names, shapes and bytes."""
+    """Computes the SHA-256 of a module's weights (names, shapes, types and values), independent of their file."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         value = tensor.detach().cpu().contiguous()

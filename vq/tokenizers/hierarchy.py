@@ -1,4 +1,4 @@
-"""The two-level tokenizer: a coarse map of indices, and a fine one that knows it (VQ-VAE-2)."""
+"""The two-level tokenizer: a coarse index map, and a fine one that is conditioned on it (VQ-VAE-2)."""
 
 from contextlib import ExitStack
 
@@ -19,30 +19,29 @@ Map = Int[Tensor, "batch _rows _columns"]
 
 @TOKENIZERS.register_module()
 class TwoLevelTokenizer(Tokenizer):
-    """Turns an image into a coarse and a fine map of indices and back (VQ-VAE-2).
+    """Maps an image to a coarse (top) and a fine (bottom) index map and back (VQ-VAE-2).
 
-    image -> bottom features -> top features -> top codes; the bottom codes are those of the bottom features
-    beside what `top_decoder` makes of the top codes, so the top map is chosen first and the bottom map given
-    it. The decoder gets the top codes at the bottom's size, beside the bottom codes.
+    The image is encoded to bottom features, and these to top features, which are quantized first. The bottom vectors
+    are computed from the bottom features and from the output of `top_decoder` for the top codes, concatenated. The
+    decoder takes the top codes, upsampled to the bottom's size, and the bottom codes.
 
-    The two maps are `encode_levels` and `decode_levels`. Where one tensor is wanted (metrics, files), they are
-    packed: at each place of the top map its index, then those of the f * f bottom places that it covers, shifted
-    by the top's codebook size. So every code has a number of its own and every index is there once.
+    `encode_levels` and `decode_levels` work with the two maps. If a single tensor is needed (in metrics and files),
+    the maps are packed: each position of the top map holds its own index, followed by those of the f * f bottom
+    positions that it covers, shifted by the top's codebook size. So every code of both levels has its own number.
 
     Source: Razavi et al. 2019, https://arxiv.org/abs/1906.00446, section 3.1 and algorithm 1.
-    Differs from the source: the top code is brought to the bottom's size by a transposed convolution (as in its
-        public code).
+    Differs from the source: the top codes are upsampled by a transposed convolution (as in its public code).
 
     Args:
-        bottom_encoder: image -> (batch, channels, rows * f, columns * f).
-        top_encoder: bottom features -> (batch, channels, rows, columns); its factor f is even.
-        top_quantizer: One index a vector.
-        bottom_quantizer: One index a vector.
-        top_decoder: top codes -> (batch, channels, rows * f, columns * f).
-        decoder: both codes, (batch, decoder.in_channels, rows * f, columns * f) -> image.
+        bottom_encoder: Maps an image to (batch, channels, rows * f, columns * f).
+        top_encoder: Maps bottom features to (batch, channels, rows, columns); its factor f is even.
+        top_quantizer: A quantizer with one index per vector.
+        bottom_quantizer: A quantizer with one index per vector.
+        top_decoder: Maps top codes to (batch, channels, rows * f, columns * f).
+        decoder: Maps both codes, (batch, decoder.in_channels, rows * f, columns * f), to an image.
 
     Raises:
-        ValueError: If factors or channels do not fit, or a quantizer gives more than one index a vector.
+        ValueError: If factors or channels do not match, or a quantizer has more than one index per vector.
     """
 
     def __init__(
@@ -75,34 +74,34 @@ class TwoLevelTokenizer(Tokenizer):
 
     @property
     def quantizer(self) -> Quantizer:  # type: ignore[override]
-        """The bottom's quantizer."""
+        """The quantizer of the bottom level."""
         return self.bottom_quantizer
 
     @property
     def codebook_size(self) -> int:
-        """The number of different packed indices: the top's, then the bottom's."""
+        """The number of different packed indices: those of the top level, then those of the bottom level."""
         return self.top_quantizer.codebook_size + self.bottom_quantizer.codebook_size
 
     @property
     def index_ranges(self) -> tuple[tuple[int, int], ...]:
-        """The top index of a place is below the top's codebook size, the others are from there on."""
+        """The range of the top index is the top's codebook size; the ranges of the bottom indices start there."""
         top = self.top_quantizer.codebook_size
         return ((0, top), *[(top, self.codebook_size)] * self.top_factor**2)
 
     def indices_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """The axes of one image's packed indices, for an image of this size in pixels."""
+        """The shape of the packed indices of one image with this height and width in pixels."""
         factor = self.downsample_factor
         return height // factor, width // factor, 1 + self.top_factor**2
 
     def forward(self, image: Images) -> TokenizerOutput:
-        """Image in [-1, 1] -> reconstruction, packed indices, the sum of the quantizers' losses.
+        """Reconstructs images in [-1, 1]; returns packed indices and the sum of both quantizers' losses.
 
         Raises:
             ValueError: If the height or width is not a multiple of `downsample_factor`.
         """
         features, top_z = self._top(image)
         with ExitStack() as stack:
-            for book in self._shared_codebooks():  # learns once, with the bottom
+            for book in self._shared_codebooks():  # these learn once, with the bottom level
                 stack.enter_context(accumulate(book))
             top: QuantizeOutput = self.top_quantizer(top_z)
         bottom: QuantizeOutput = self.bottom_quantizer(self._bottom(features, top.quantized))
@@ -118,19 +117,19 @@ class TwoLevelTokenizer(Tokenizer):
         return TokenizerOutput(reconstruction=self.decoder(self.post_quant(codes)), quantize=quantize)
 
     def latent(self, image: Images) -> Float[Tensor, "batch _rows _columns codebook_dim"]:
-        """Image in [-1, 1] -> the vectors that the bottom's quantizer gets of it, given the top's codes."""
+        """Computes the input of the bottom quantizer of images in [-1, 1], given the codes of the top level."""
         features, top_z = self._top(image)
         top = self.top_quantizer.encode(top_z.detach())
         return self._bottom(features, self.top_quantizer.decode(top, top_z.dtype))
 
     def _shared_codebooks(self) -> list[Codebook]:
-        """Those that both quantizers search."""
+        """The codebooks that both quantizers share."""
         below = set(self.bottom_quantizer.modules())
         return [part for part in self.top_quantizer.modules() if isinstance(part, Codebook) and part in below]
 
     @torch.no_grad()
     def encode_levels(self, image: Shaped[Tensor, "*shape"]) -> tuple[Map, Map]:
-        """Images -> the top map and the bottom map, int64; changes no state. See `encode` for what images may be."""
+        """Maps images to the top map and the bottom map, both int64. It takes the same images as `encode`."""
         return self._levels(self.as_images(image))
 
     def _levels(self, image: Images) -> tuple[Map, Map]:
@@ -141,7 +140,7 @@ class TwoLevelTokenizer(Tokenizer):
 
     @torch.no_grad()
     def decode_levels(self, top: Shaped[Tensor, "*top"], bottom: Shaped[Tensor, "*bottom"]) -> Images:
-        """The top map and the bottom map -> image, clamped to [-1, 1].
+        """Maps the top map and the bottom map to images, clamped to [-1, 1].
 
         Raises:
             ValueError: If an index is out of range, or the bottom map is not f times as large as the top map.
@@ -154,21 +153,21 @@ class TwoLevelTokenizer(Tokenizer):
 
     @torch.no_grad()
     def encode_images(self, image: Images) -> Int[Tensor, "batch rows columns number"]:
-        """Image in [-1, 1] -> packed indices; changes no state, whatever the mode."""
+        """Maps images in [-1, 1] to packed indices."""
         return self.pack(*self._levels(image))
 
     def decode(self, indices: Shaped[Tensor, "*axes"]) -> Images:
-        """Packed indices -> image, clamped to [-1, 1].
+        """Maps packed indices to images, clamped to [-1, 1].
 
         Raises:
-            ValueError: If the last axis has another length, or an index is out of its level's range.
+            ValueError: If the last axis has the wrong length, or an index is out of its level's range.
         """
         return self.decode_levels(*self.unpack(indices))
 
     def pack(
         self, top: Shaped[Tensor, "*top"], bottom: Shaped[Tensor, "*bottom"]
     ) -> Int[Tensor, "batch rows columns number"]:
-        """Two maps -> one tensor: at each top place its index, then those of the bottom places it covers.
+        """Packs two maps into one tensor: each top index is followed by those of the bottom positions that it covers.
 
         Raises:
             ValueError: If the bottom map is not f times as large as the top map.
@@ -183,20 +182,20 @@ class TwoLevelTokenizer(Tokenizer):
         """The inverse of `pack`.
 
         Raises:
-            ValueError: If the last axis has another length.
+            ValueError: If the last axis has the wrong length.
         """
         f = self.top_factor
         if indices.shape[-1] != 1 + f * f:
             raise ValueError(
                 f"TwoLevelTokenizer: expected indices whose last axis is {1 + f * f} long (one top index, {f * f} "
-                f"bottom ones), got the shape {tuple(indices.shape)}"
+                f"bottom ones), got shape {tuple(indices.shape)}"
             )
         whole = as_int64("TwoLevelTokenizer: indices", indices)
         cells = whole[..., 1:] - self.top_quantizer.codebook_size
         return whole[..., 0], rearrange(cells, "b h w (p q) -> b (h p) (w q)", p=f, q=f)
 
     def bypass(self, image: Images) -> Images:
-        """Image in [-1, 1] -> what the networks alone make of it, with nothing quantized between them."""
+        """Applies all networks to images in [-1, 1], without quantization in between."""
         features, top_z = self._top(image)
         reconstruction: Tensor = self.decoder(
             self.post_quant(self._both(top_z, self._bottom(features, top_z)))
@@ -232,8 +231,8 @@ class TwoLevelTokenizer(Tokenizer):
         for name, wanted in factors.items():
             if (found := getattr(self, name).downsample_factor) != wanted:
                 raise ValueError(
-                    f"TwoLevelTokenizer: expected a {name} that scales up by {wanted}, as its encoder scales down, "
-                    f"got {found}"
+                    f"TwoLevelTokenizer: expected a {name} with upsampling factor {wanted}, that of its encoder, got "
+                    f"{found}"
                 )
         given, channels = self.top_encoder.in_channels, self.bottom_encoder.out_channels
         if given != channels:
@@ -245,7 +244,7 @@ class TwoLevelTokenizer(Tokenizer):
             quantizer = getattr(self, name)
             if quantizer.index_shape or quantizer.grid:
                 raise ValueError(
-                    f"TwoLevelTokenizer: expected a {name} with one index a vector, got "
+                    f"TwoLevelTokenizer: expected a {name} with one index per vector, got "
                     f"{type(quantizer).__name__}"
                 )
 
@@ -253,6 +252,6 @@ class TwoLevelTokenizer(Tokenizer):
         wanted = (*top.shape[:1], *(self.top_factor * side for side in top.shape[1:]))
         if tuple(bottom.shape) != wanted:
             raise ValueError(
-                f"TwoLevelTokenizer: expected a bottom map of the shape {wanted} for a top map of "
+                f"TwoLevelTokenizer: expected a bottom map of shape {wanted} for a top map of shape "
                 f"{tuple(top.shape)}, got {tuple(bottom.shape)}"
             )

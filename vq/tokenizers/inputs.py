@@ -1,4 +1,4 @@
-"""What a tokenizer accepts as images: clear inputs are converted, ambiguous ones are refused by name."""
+"""Validation of images that are passed to a tokenizer: clear inputs are converted, ambiguous ones raise an error."""
 
 import torch
 from jaxtyping import Float, Shaped
@@ -9,27 +9,27 @@ from vq.ops.images import to_signed_unit
 
 COLOURS = 3
 FARTHEST = 8.0
-"""Floats may be this far from 0: resizing and noise leave [-1, 1] a little, pixels of 0..255 leave it by far."""
+"""The largest absolute value of floats. Resizing and noise exceed [-1, 1] a little, pixels in 0..255 by far."""
 
 
 class ImageInputError(UserError, ValueError):
-    """A tensor that does not say which images are meant: of another shape, type or range."""
+    """A tensor that cannot be read as images because of its shape, type or range."""
 
 
 def as_images(image: Shaped[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "batch 3 height width"]:
-    """Images as the networks take them: (batch, 3, height, width), in [-1, 1], of the networks' type.
+    """Converts images to the input of the networks: (batch, 3, height, width), in [-1, 1], of the given type.
 
-    uint8 means pixels 0..255 and is mapped to [-1, 1]. Floats of any precision must be in [-1, 1] already; values up
-    to 8 from 0 pass as they are, since resizing and noise leave the range a little. On a GPU the check of floats
-    waits for the device; uint8 needs none.
+    uint8 means pixels in 0..255 and is mapped to [-1, 1]. Floats of any precision must be in [-1, 1] already; absolute
+    values up to 8 are accepted unchanged, since resizing and noise exceed the range a little. On a GPU, the check of
+    floats blocks until the device is done; uint8 needs no check.
 
     Args:
         image: Pixels or floats.
-        dtype: Of the networks' parameters.
+        dtype: The type of the networks' parameters.
 
     Raises:
-        ImageInputError: If the shape is not (batch, 3, height, width), the type is another integer, boolean or
-            complex, or a float is not finite or farther than 8 from 0.
+        ImageInputError: If the shape is not (batch, 3, height, width), the type is complex, boolean or an integer
+            other than uint8, or a float is not finite or has an absolute value above 8.
 
     Example:
         >>> as_images(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8), torch.float32).flatten()
@@ -60,13 +60,13 @@ def _check_range(image: Tensor) -> None:
 def _check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) == 4 and shape[1] == COLOURS:
         return
-    hint = "images of one height and width, stacked"
+    hint = "stack images of equal height and width"
     if len(shape) == 3 and shape[0] == COLOURS:
         hint = "add the batch axis with image[None]"
     elif len(shape) in (3, 4) and shape[-1] == COLOURS:
         hint = "the channels come before height and width: image.movedim(-1, -3)"
     elif len(shape) == 4 and shape[1] == 1:
-        hint = "repeat gray images with image.expand(-1, 3, -1, -1)"
+        hint = "repeat grey images with image.expand(-1, 3, -1, -1)"
     elif len(shape) == 4 and shape[1] == 4:
         hint = "drop the transparency with image[:, :3]"
     raise ImageInputError(f"images: expected the shape (batch, 3, height, width), got {shape}; {hint}")

@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint folder: the size and the SHA-256 of each of its files."""
+"""The manifest of a checkpoint folder, which records the size and the SHA-256 of each file."""
 
 import json
 import re
@@ -13,23 +13,23 @@ _MAX_BYTES = 2**20
 
 
 class ManifestError(ValueError):
-    """A manifest that is not one: unreadable, cut, or of another form."""
+    """A manifest that is unreadable, truncated or malformed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a manifest says about a file."""
+    """The size and the SHA-256 of one file, as recorded in the manifest."""
 
     bytes: int
     sha256: str
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Entry]:
-    """The files that a checkpoint's manifest lists, by name.
+    """Reads the files that a checkpoint's manifest lists, by name.
 
     Raises:
         FileNotFoundError: If there is no manifest.
-        ManifestError: If it cannot be read or has another form, or the folder `iter_N` is named after another step.
+        ManifestError: If it cannot be read, is malformed, or records a step other than that of the folder's name.
     """
     path = checkpoint / MANIFEST
     if not path.is_file():
@@ -45,7 +45,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Entry]:
     named = re.fullmatch(r"iter_(\d+)", checkpoint.name)
     if named is not None and step is not None and step != int(named[1]):
         raise ManifestError(
-            f"{MANIFEST} is that of step {step!r}: the folder was renamed, or holds another's files"
+            f"{MANIFEST} belongs to step {step!r}: the folder was renamed, or holds files of another checkpoint"
         )
     for name, entry in entries.items():
         if type(entry.bytes) is not int or not isinstance(entry.sha256, str) or Path(name).name != name:
@@ -54,7 +54,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Entry]:
 
 
 def verify_file(file: Path) -> str | None:
-    """What is wrong with one file according to the manifest beside it; None if it is as written, or none lists it."""
+    """Compares a file with the manifest beside it; returns what is wrong, or None if it matches or is not listed."""
     if not (file.parent / MANIFEST).exists():
         return None
     try:
@@ -64,18 +64,18 @@ def verify_file(file: Path) -> str | None:
         if file.stat().st_size != expected.bytes:
             return f"{file.name} has {file.stat().st_size} bytes, expected {expected.bytes}"
         if sha256_of(file) != expected.sha256:
-            return f"{file.name} has another checksum than when it was written"
+            return f"{file.name}: checksum mismatch"
     except (OSError, ManifestError) as error:
         return str(error)
     return None
 
 
 def verify(checkpoint: Path, names: Collection[str] | None = None) -> str | None:
-    """What is wrong with a checkpoint folder; None if its files are as the manifest says.
+    """Compares a checkpoint folder with its manifest; returns what is wrong, or None if all files match.
 
     Args:
         checkpoint: A folder `iter_N`.
-        names: The files whose content is read and compared; of the others only the sizes are. None for all.
+        names: The files whose content is compared; for the others, only the size is. None for all.
     """
     try:
         entries = read_manifest(checkpoint)
@@ -92,7 +92,7 @@ def verify(checkpoint: Path, names: Collection[str] | None = None) -> str | None
             if file.stat().st_size != expected.bytes:
                 return f"{name} has {file.stat().st_size} bytes, expected {expected.bytes}"
             if (names is None or name in names) and sha256_of(file) != expected.sha256:
-                return f"{name} has another checksum than when it was written"
-    except (OSError, ValueError) as error:  # a name that no file can have, a folder that may not be read
+                return f"{name}: checksum mismatch"
+    except (OSError, ValueError) as error:  # an invalid file name, or a folder without read permission
         return f"a file cannot be read: {error}"
     return None

@@ -1,4 +1,4 @@
-"""What a tokenizer's forward returns."""
+"""The return value of a tokenizer's forward pass."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from vq.quantizers import QuantizeOutput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerOutput:
-    """A reconstruction and what the quantizer did on the way.
+    """A reconstruction and the quantizer's output.
 
     Attributes:
-        reconstruction: The decoded image, aimed at [-1, 1], not clamped.
-        quantize: The quantizer's result; `quantize.indices` is (batch, h, w) or (batch, h, w, depth), or
-            (batch, number) where a whole image is quantized as one.
+        reconstruction: The decoded image. Its range is nominally [-1, 1], but it is not clamped.
+        quantize: The quantizer's output. `quantize.indices` is (batch, h, w) or (batch, h, w, depth), or
+            (batch, number) if a whole image is quantized at once.
     """
 
     reconstruction: Float[Tensor, "batch 3 height width"]

@@ -1,4 +1,4 @@
-"""A trained tokenizer as a part of a config: frozen, from weight files, each of which a checksum may identify."""
+"""A trained tokenizer as a part of a config: loaded from weight files, verified by checksum, and frozen."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from vq.registry import TOKENIZERS, build
 from vq.tokenizers.checkpoint import CheckpointError, config_of, find_weights, load_weights, read_config
 
 MAX_FILES = 8
-"""How many weight files may each name the next one as their tokenizer."""
+"""The longest chain of weight files in which each one names the next as its tokenizer."""
 
 _OPEN: ContextVar[tuple[Path, ...]] = ContextVar("_OPEN", default=())
 
@@ -27,22 +27,22 @@ def pretrained_tokenizer(
     tokenizer: nn.Module | None = None,
     config: str | None = None,
 ) -> nn.Module:
-    """Builds the tokenizer that weight files belong to, loads them, and freezes it (eval mode, no gradient).
+    """Builds a tokenizer, loads its weight files, and freezes it (eval mode, no gradients).
 
-    The weights are read as tensors; no page is read here. A command that is given a page with `config=PAGE` writes
-    that page's tokenizer out as `tokenizer`, and the SHA-256 of each file as `sha256`.
+    Only tensors are read from the files; no config page is executed here. When a command loads a page that contains
+    `config=PAGE`, it replaces this by that page's tokenizer as `tokenizer` and the SHA-256 of each file as `sha256`.
 
     Args:
-        weights: Weight files, checkpoint folders or run folders; of a name that several hold, the last one counts, so
-            that a decoder trained for a frozen encoder can replace the first decoder.
-        sha256: The SHA-256 of each file, in hexadecimal; None to take any.
-        tokenizer: What the weights are loaded into; None for the tokenizer in the last file that describes one, which
-            may name registered classes only.
-        config: Only in a page: the page (`.py`), or `config.json`, whose tokenizer it is.
+        weights: Weight files, checkpoint folders or run folders. Later files override earlier ones, so that a decoder
+            that was trained for a frozen encoder can replace the original decoder.
+        sha256: The SHA-256 of each file, in hexadecimal; None accepts any.
+        tokenizer: The module to load the weights into; None for the tokenizer that the last file with a config
+            describes, which may only name registered classes.
+        config: In pages only: the page (`.py`) or `config.json` whose tokenizer it is.
 
     Raises:
-        CheckpointError: If no weights are named; a file is missing, damaged, of another tokenizer or of another
-            SHA-256; none describes its tokenizer and there is no `tokenizer`; or `config` names a page.
+        CheckpointError: If no weights are given; a file is missing, damaged, of a different tokenizer or with a
+            different SHA-256; no file has a config and `tokenizer` is None; or `config` names a page.
     """
     if config is not None:
         raise CheckpointError(
@@ -68,14 +68,14 @@ def _files(weights: Sequence[str], sha256: Sequence[str] | None) -> list[Path]:
         )
     files = []
     for i, path in enumerate(weights):
-        place = f"--weights tokenizer.weights[{i}]=PATH says where the file is now"
+        place = f"give the file's new path with --weights tokenizer.weights[{i}]=PATH"
         try:
             files.append(find_weights(path))
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {place}") from error
         if sha256 is not None and (found := sha256_of(files[-1])) != sha256[i]:
             raise CheckpointError(
-                f"{files[-1]}: not the weights that the config means: expected the SHA-256 {sha256[i]}, got {found}; "
+                f"{files[-1]}: not the weights that the config refers to: expected SHA-256 {sha256[i]}, got {found}; "
                 f"{place}"
             )
     return files
@@ -83,7 +83,7 @@ def _files(weights: Sequence[str], sha256: Sequence[str] | None) -> list[Path]:
 
 @contextmanager
 def _opened(files: Sequence[Path]) -> Iterator[None]:
-    """Refuses weights whose config names themselves, directly or through other files."""
+    """A context that raises for weights whose config names those same weights, directly or through other files."""
     outer, resolved = _OPEN.get(), tuple(file.resolve() for file in files)
     if len(outer) > MAX_FILES or set(outer) & set(resolved):
         raise CheckpointError(
@@ -97,11 +97,11 @@ def _opened(files: Sequence[Path]) -> Iterator[None]:
 
 
 def _described(files: Sequence[Path]) -> Mapping[str, Any]:
-    """The tokenizer in the last file that describes one."""
+    """The description of the tokenizer in the last file that has one."""
     found = [(file, config) for file in files if (config := read_config(file)) is not None]
     if not found:
         raise CheckpointError(
-            f"{', '.join(map(str, files))}: carry no config; name the page too (config=..., "
+            f"{', '.join(map(str, files))}: there is no config in these files; name the page too (config=..., "
             f"it_config::PAGE on the command line)"
         )
     file, config = found[-1]
@@ -109,12 +109,12 @@ def _described(files: Sequence[Path]) -> Mapping[str, Any]:
 
 
 def record_weights(value: Any) -> Any:
-    """A config in which every part that takes weights from outside the run says which: by path and SHA-256.
+    """Returns a config in which every part that loads weights from outside the run records their path and SHA-256.
 
-    A trained tokenizer is described whole, so that nothing but tensors is read from its files.
+    The description of a trained tokenizer is included, so that only tensors are read from its files later.
 
     Args:
-        value: A config, or a part of one. Where weights are missing it stays as it is; `build` says so.
+        value: A config, or a part of one. Parts whose weights are missing are left unchanged; `build` raises for them.
     """
     if isinstance(value, list):
         return [record_weights(child) for child in value]
