@@ -1,0 +1,108 @@
+"""Parts of a config that take weights from outside the run: which those are, and the pages they name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vq.config.checking import Tree, nodes, plain
+from vq.config.overrides import split_place
+from vq.errors import ConfigError
+from vq.text import shown, suggest
+
+PRETRAINED_TOKENIZER = ("vq.tokenizers.pretrained_tokenizer", "vq.tokenizers.pretrained.pretrained_tokenizer")
+"""The full names of the function whose `config` may be a page."""
+
+WEIGHTS_OF: dict[str, str] = {
+    **dict.fromkeys(PRETRAINED_TOKENIZER, "weights"),
+    **dict.fromkeys(("vq.quantizers.FileInit", "vq.quantizers.parts.initialization.FileInit"), "path"),
+    **dict.fromkeys(
+        ("vq.networks.TimmViTFeatures", "vq.networks.frozen.timm_vit.TimmViTFeatures"), "weights"
+    ),
+}
+"""What refers to weights outside a run, and in which argument; `sha256` beside it says which weights are meant."""
+
+
+def refers_to_weights(config: Mapping[str, Any]) -> bool:
+    """Whether any part of a config takes weights from outside the run."""
+    return any(_argument(node) is not None for node in nodes(config))
+
+
+def with_weights(config: Mapping[str, Any], moved: Mapping[str, str]) -> Tree:
+    """A copy of a config in which some weights have another path; a `sha256` beside the path still holds.
+
+    Args:
+        config: Plain data.
+        moved: Place -> path. The place is a part that takes weights, such as `tokenizer`, or one of several,
+            such as `tokenizer.weights[1]`.
+
+    Raises:
+        ConfigError: If no weights belong to a place.
+    """
+    tree: Tree = plain(config, "")
+    for key, path in moved.items():
+        _set_weights(tree, key, str(path))
+    return tree
+
+
+def with_pages_written_out(value: Any, tokenizer_of: Callable[[str], Any], place: str = "") -> Any:
+    """The value with a tokenizer's node in place of each page that `pretrained_tokenizer(config=PAGE)` names.
+
+    Args:
+        value: Plain data.
+        tokenizer_of: Gives the section `tokenizer` of a page.
+        place: Where the value is in its config.
+
+    Raises:
+        ConfigError: If a page cannot be used, or the tokenizer is given twice.
+    """
+    if isinstance(value, list):
+        return [with_pages_written_out(v, tokenizer_of, f"{place}[{i}]") for i, v in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return value
+    node = {
+        key: with_pages_written_out(child, tokenizer_of, f"{place}.{key}".lstrip("."))
+        for key, child in value.items()
+    }
+    if node.get("type") in PRETRAINED_TOKENIZER and "config" in node:
+        page = node.pop("config")
+        if page is not None and node.get("tokenizer") is not None:
+            raise ConfigError(f"{place}: config and tokenizer say the same; give one of them")
+        if page is not None and not isinstance(page, str):
+            raise ConfigError(f"{place}.config: expected the path of a page, got {shown(page)}")
+        if page is not None:
+            node["tokenizer"] = tokenizer_of(page)
+    return node
+
+
+def _argument(node: Any) -> str | None:
+    """The argument of a node that names weights, if it has one."""
+    kind = node.get("type") if isinstance(node, Mapping) else None
+    return WEIGHTS_OF.get(kind) if isinstance(kind, str) else None
+
+
+def _set_weights(tree: Tree, key: str, path: str) -> None:
+    node: Any = tree
+    holder: Any = None
+    steps = split_place(f".{key.removeprefix('.')}")
+    for i, step in enumerate(steps):
+        inside = (
+            node if isinstance(node, Mapping) else dict(enumerate(node)) if isinstance(node, list) else {}
+        )
+        if (argument := _argument(node)) is not None:
+            holder = (argument, i)
+        if step not in inside:
+            hint = suggest(str(step), map(str, inside))
+            raise ConfigError(f"--weights {key}: the config has no such place{hint}")
+        parent, node = node, inside[step]
+    if (argument := _argument(node)) is not None:
+        parent, steps = node, [argument]
+        node = parent.get(argument)
+    elif holder is None or steps[holder[1]] != holder[0]:
+        raise ConfigError(f"--weights {key}: expected a part that takes weights, or its weights")
+    if isinstance(node, list) and len(node) != 1:
+        raise ConfigError(
+            f"--weights {key}: expected one of {len(node)} weights, such as {key}.{steps[-1]}[0]"
+        )
+    if isinstance(node, list):
+        node[0] = path
+    else:
+        parent[steps[-1]] = path
