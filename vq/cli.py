@@ -6,6 +6,7 @@ Nothing here imports torch: a misspelt key is reported before the slow part of a
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,13 +34,33 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser whose help shows what the command does and lines to copy."""
-    return _Parser(
-        prog=f"python -m vq.{command}",
-        description=description,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """A parser whose help describes the command and ends with lines to copy.
+
+    Args:
+        command: The name of the sub-command of `vq`.
+        description: What it does. A text of one line is wrapped, one of several lines stays as it is.
+        example: One or more command lines.
+    """
+    return _Parser(prog=f"vq {command}", **_help(description, example))
+
+
+def subparser(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    summary: str,
+    description: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    """A parser below another one, as `export` in `vq tokens export`; `summary` is its line in the help of the other."""
+    return commands.add_parser(name, help=summary, **_help(description, example))
+
+
+def _help(description: str, example: str) -> dict[str, Any]:
+    return {
+        "description": description if "\n" in description else textwrap.fill(description, 100),
+        "epilog": f"example:\n  {example}",
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
 
 
 def add_run(parser: argparse.ArgumentParser, *, exists: bool = False) -> None:

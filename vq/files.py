@@ -4,12 +4,16 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
 import zipfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vq.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,6 +121,35 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         Path(partial).unlink(missing_ok=True)
         raise
     fsync(path.parent)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yields OUT.partial to write to, which is renamed to OUT at the end, or removed if an error occurs.
+
+    Args:
+        out: A folder that is empty or does not exist.
+
+    Raises:
+        UserError: If `out` or OUT.partial holds files already.
+    """
+    out = out.resolve()
+    partial = out.with_name(f"{out.name}.partial")
+    for place in (out, partial):
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise UserError(
+                f"{place}: expected a folder that is empty or does not exist, got one that holds files; nothing is "
+                f"overwritten: remove it, or choose another --out"
+            )
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        if out.exists():
+            out.rmdir()  # it is empty
+        partial.replace(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def append_whole(path: Path, data: bytes) -> None:

@@ -350,7 +350,7 @@ def test_the_notes_of_a_token_store(folder: Path, content: bytes) -> None:
 
 def use_each_reader_of(store: Path) -> None:
     for to in ("parquet", "webdataset", "llamagen"):
-        ends_in_one_message("tools.export_tokens", store, "--to", to, "--out", "out")
+        ends_in_one_message("vq.tokens", "export", store, "--to", to, "--out", "out")
     ends_in_one_message("tools.visualize_patches", TINY, store)
     dataset = f"dict(type='vq.data.TokenDataset', root='{store}')"
     loader = f"dict(type='vq.data.TokenLoader', dataset={dataset}, batch_size=2)"
@@ -400,7 +400,7 @@ def test_files_of_llamagen(folder: Path, kind: str) -> None:
         else:
             np.save(file, values, allow_pickle=True)
     ends_in_one_message(
-        "tools.export_tokens", "--from-llamagen", "theirs", "--out", "store", "--vocabulary-size", 16
+        "vq.tokens", "import", "theirs", "--from", "llamagen", "--out", "store", "--vocabulary-size", 16
     )
 
 
@@ -411,7 +411,7 @@ def test_notes_beside_files_of_llamagen(folder: Path, text: str) -> None:
         (folder / "theirs" / f"x_{name}").mkdir(parents=True)
         np.save(folder / "theirs" / f"x_{name}" / "0.npy", values)
     (folder / "theirs/tokens.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    ends_in_one_message("tools.export_tokens", "--from-llamagen", "theirs", "--out", "store")
+    ends_in_one_message("vq.tokens", "import", "theirs", "--from", "llamagen", "--out", "store")
 
 
 CONVERTED: dict[str, Callable[[Path], None]] = {

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,9 +16,7 @@ import pytest
 import torch
 from commands import environment
 
-from tools.export_tokens import export, main
-from tools.llamagen_tokens import Grid, import_llamagen
-from vq.cli import UsageError
+from vq import tokens
 from vq.data.token_store import (
     ShardFiles,
     TokenStore,
@@ -27,6 +26,9 @@ from vq.data.token_store import (
     write_manifest,
     write_shard,
 )
+from vq.errors import UserError
+from vq.interop.llamagen_tokens import Grid, import_llamagen
+from vq.interop.token_files import WRITERS, export_tokens
 
 KEYS = ["a/b.c.png", "a/b_c.png", "../ä 1.jpeg", "n01/x", "5", "__x__", "y.cls"]
 AXES = (2, 3, 2)
@@ -81,7 +83,7 @@ def test_parquet_gives_back_keys_labels_views_and_indices(tmp_path: Path, vocabu
     from pyarrow import parquet
 
     store = make_store(tmp_path / "s", vocabulary=vocabulary)
-    assert export(tmp_path / "s", "parquet", tmp_path / "out") == 7
+    assert export_tokens(tmp_path / "s", "parquet", tmp_path / "out") == 7
     files = sorted((tmp_path / "out").iterdir())
     assert [file.name for file in files] == [f"shard_{i:05d}.parquet" for i in range(2)]
     tables = [parquet.read_table(file) for file in files]
@@ -101,7 +103,7 @@ def test_parquet_gives_back_keys_labels_views_and_indices(tmp_path: Path, vocabu
 def test_datasets_reads_the_parquet_files(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     store = make_store(tmp_path / "s")
-    export(tmp_path / "s", "parquet", tmp_path / "out")
+    export_tokens(tmp_path / "s", "parquet", tmp_path / "out")
     files = [str(file) for file in sorted((tmp_path / "out").glob("*.parquet"))]
     loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))["train"]
     assert torch.equal(torch.tensor(loaded["indices"][:]).view(-1, *AXES), everything(store))
@@ -109,7 +111,7 @@ def test_datasets_reads_the_parquet_files(tmp_path: Path) -> None:
 
 def test_webdataset_members_are_safe_and_complete(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s")
-    export(tmp_path / "s", "webdataset", tmp_path / "out")
+    export_tokens(tmp_path / "s", "webdataset", tmp_path / "out")
     found, place = [], 0
     for number, count in enumerate((4, 3)):
         with tarfile.open(tmp_path / "out" / f"shard-{number:05d}.tar") as tar:
@@ -130,7 +132,7 @@ def test_webdataset_members_are_safe_and_complete(tmp_path: Path) -> None:
     assert found[0].dtype == np.int32
     assert torch.equal(torch.from_numpy(np.concatenate(found)), everything(store))
     assert json.loads((tmp_path / "out" / "tokens.json").read_text())["class_names"] == ["cat", "dog", "owl"]
-    export(tmp_path / "s", "webdataset", tmp_path / "again")
+    export_tokens(tmp_path / "s", "webdataset", tmp_path / "again")
     for file in (tmp_path / "out").iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
 
@@ -139,7 +141,7 @@ def test_webdataset_members_are_safe_and_complete(tmp_path: Path) -> None:
 def test_webdataset_reads_them(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     store = make_store(tmp_path / "s")
-    export(tmp_path / "s", "webdataset", tmp_path / "out")
+    export_tokens(tmp_path / "s", "webdataset", tmp_path / "out")
     files = [str(file) for file in sorted((tmp_path / "out").glob("*.tar"))]
     samples = list(webdataset.WebDataset(files, shardshuffle=False).decode())
     assert [unquote(sample["__key__"]) for sample in samples] == KEYS
@@ -151,13 +153,18 @@ def test_webdataset_reads_them(tmp_path: Path) -> None:
 
 def test_llamagen_gives_back_an_equal_store_but_for_the_keys(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s")
-    export(tmp_path / "s", "llamagen", tmp_path / "codes", name="birds256")
+    export_tokens(tmp_path / "s", "llamagen", tmp_path / "codes", name="birds256")
     for row in range(7):  # as LlamaGen's own reader opens them
         codes = np.load(tmp_path / "codes" / "birds256_codes" / f"{row}.npy")
         label = np.load(tmp_path / "codes" / "birds256_labels" / f"{row}.npy")
         assert (codes.shape, codes.dtype, label.shape) == ((1, 2, math.prod(AXES)), np.int64, (1,))
         assert codes[:, 1].tolist() == [store.read(row, 1).flatten().tolist()]
-    assert main(["--from-llamagen", str(tmp_path / "codes"), "--out", str(tmp_path / "back")]) == 7
+    assert (
+        tokens.main(
+            ["import", str(tmp_path / "codes"), "--from", "llamagen", "--out", str(tmp_path / "back")]
+        )
+        == 7
+    )
     back = TokenStore(tmp_path / "back")
     back.verify()
     assert torch.equal(everything(back), everything(store))
@@ -192,12 +199,12 @@ def test_llamagens_own_files_need_no_notes(tmp_path: Path) -> None:
     wide = TokenStore(tmp_path / "wide")
     assert (wide.axes, wide.width) == ((2, 8), 3)
     assert torch.equal(everything(wide).flatten(1), everything(store).flatten(1))
-    with pytest.raises(UsageError, match=r"expected a grid of 16 indices, got 3 x 5; give --grid"):
+    with pytest.raises(UserError, match=r"expected a grid of 16 indices, got 3 x 5; give --grid"):
         import_llamagen(tmp_path, tmp_path / "bad", Grid(axes=(3, 5)))
-    with pytest.raises(UsageError, match=r"expected a --vocabulary-size of 1 to 2\^32, got 0"):
+    with pytest.raises(UserError, match=r"expected a --vocabulary-size of 1 to 2\^32, got 0"):
         import_llamagen(tmp_path, tmp_path / "bad", Grid(vocabulary_size=0))
     with pytest.raises(
-        UsageError, match=r"0\.npy: expected indices in \[0, 3\), got .*give --vocabulary-size"
+        UserError, match=r"0\.npy: expected indices in \[0, 3\), got .*give --vocabulary-size"
     ):
         import_llamagen(tmp_path, tmp_path / "bad", Grid(vocabulary_size=3))
     assert not list(tmp_path.glob("bad*"))
@@ -256,9 +263,9 @@ def spoil(folder: Path, how: str) -> None:
 )
 def test_bad_llamagen_files_are_named_and_leave_nothing(tmp_path: Path, how: str, message: str) -> None:
     make_store(tmp_path / "s")
-    export(tmp_path / "s", "llamagen", tmp_path / "codes", name="x")
+    export_tokens(tmp_path / "s", "llamagen", tmp_path / "codes", name="x")
     spoil(tmp_path / "codes", how)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UserError, match=message):
         import_llamagen(tmp_path / "codes", tmp_path / "back")
     assert not list(tmp_path.glob("back*"))
 
@@ -269,9 +276,9 @@ def test_a_damaged_store_is_not_exported(tmp_path: Path) -> None:
     content[3] ^= 1
     store.shards[0].tokens.write_bytes(bytes(content))
     with pytest.raises(TokenStoreError, match=r"shard_00000\.bin: expected the checksum"):
-        export(tmp_path / "s", "webdataset", tmp_path / "out")
-    with pytest.raises(UsageError, match=r"shard_00000\.bin: expected the checksum"):
-        main([str(tmp_path / "s"), "--to", "llamagen", "--out", str(tmp_path / "out")])
+        export_tokens(tmp_path / "s", "webdataset", tmp_path / "out")
+    with pytest.raises(UserError, match=r"shard_00000\.bin: expected the checksum"):
+        tokens.main(["export", str(tmp_path / "s"), "--to", "llamagen", "--out", str(tmp_path / "out")])
     assert not list(tmp_path.glob("out*"))
 
 
@@ -279,16 +286,16 @@ def test_a_damaged_store_is_not_exported(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path, place: str) -> None:
     make_store(tmp_path / "s")
     (tmp_path / "out").mkdir()  # an empty folder will do
-    export(tmp_path / "s", "llamagen", tmp_path / "out")
-    export(tmp_path / "s", "llamagen", tmp_path / "codes")
+    export_tokens(tmp_path / "s", "llamagen", tmp_path / "out")
+    export_tokens(tmp_path / "s", "llamagen", tmp_path / "codes")
     (tmp_path / "out").rename(tmp_path / "kept")
     (tmp_path / place).mkdir()
     (tmp_path / place / "mine").touch()
     with pytest.raises(
-        UsageError, match=rf"{place}: expected a folder that is empty or not there.*nothing is"
+        UserError, match=rf"{place}: expected a folder that is empty or does not exist.*nothing is"
     ):
-        export(tmp_path / "s", "webdataset", tmp_path / "out")
-    with pytest.raises(UsageError, match=rf"{place}: expected a folder that is empty or not there"):
+        export_tokens(tmp_path / "s", "webdataset", tmp_path / "out")
+    with pytest.raises(UserError, match=rf"{place}: expected a folder that is empty or does not exist"):
         import_llamagen(tmp_path / "codes", tmp_path / "out")
     assert [file.name for file in (tmp_path / place).iterdir()] == ["mine"]
 
@@ -298,34 +305,47 @@ def test_a_store_without_images_is_not_exported(tmp_path: Path) -> None:
     manifest = {**store.manifest, "shards": [], "num_images": 0}
     manifest["manifest_sha256"] = manifest_sha256(manifest)
     (tmp_path / "s" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UsageError, match=r"s: expected at least one image, got none"):
-        export(tmp_path / "s", "parquet", tmp_path / "out")
+    with pytest.raises(UserError, match=r"s: expected at least one image, got none"):
+        export_tokens(tmp_path / "s", "parquet", tmp_path / "out")
 
 
 def test_bad_arguments_say_what_to_do(tmp_path: Path) -> None:
     make_store(tmp_path / "s", keys=["a", "b", "c", "d", "a"])
     with pytest.raises(
-        UsageError, match=r"expected keys of their own .* got 'a' twice; export with --to parquet"
+        UserError, match=r"WebDataset needs unique keys, got 'a' twice; export with --to parquet"
     ):
-        export(tmp_path / "s", "webdataset", tmp_path / "out")
+        export_tokens(tmp_path / "s", "webdataset", tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
-    with pytest.raises(UsageError, match=r"expected a format of parquet, webdataset, llamagen, got 'csv'"):
-        export(tmp_path / "s", "csv", tmp_path / "out")
-    with pytest.raises(UsageError, match=r"expected a name of letters"):
-        export(tmp_path / "s", "llamagen", tmp_path / "out", name="../x")
-    with pytest.raises(UsageError, match=r"expected STORE --to FORMAT, or --from-llamagen DIR"):
-        main(["--out", str(tmp_path / "out")])
-    with pytest.raises(UsageError, match=r"expected STORE --to FORMAT, or --from-llamagen DIR"):
-        main([str(tmp_path / "s"), "--out", str(tmp_path / "out")])
-    with pytest.raises(UsageError, match=r"expected a finished token store"):
-        main([str(tmp_path / "none"), "--to", "parquet", "--out", str(tmp_path / "out")])
+    with pytest.raises(UserError, match=r"--to: expected one of parquet, webdataset, llamagen, got 'csv'"):
+        export_tokens(tmp_path / "s", "csv", tmp_path / "out")
+    with pytest.raises(UserError, match=r"expected a name of letters"):
+        export_tokens(tmp_path / "s", "llamagen", tmp_path / "out", name="../x")
+    for words, message in (
+        ([], "required: export|import"),
+        (["export", "s", "--out", "out"], "required: --to; `vq tokens export --help`"),
+        (["import", "s", "--out", "out"], "required: --from"),
+        (
+            ["import", "s", "--from", "llamagen", "--grid", "0", "--out", "out"],
+            "--grid: expected at least 1, got 0",
+        ),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            tokens.main(words)
+    with pytest.raises(UserError, match=r"expected a finished token store"):
+        tokens.main(["export", str(tmp_path / "none"), "--to", "parquet", "--out", str(tmp_path / "out")])
+
+
+def test_the_help_names_each_format() -> None:
+    assert tuple(WRITERS) == tokens.FORMATS
 
 
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(tmp_path / "s")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pyarrow, which is not installed: pip install 'vq\[export\]'"):
-        export(tmp_path / "s", "parquet", tmp_path / "out")
+    with pytest.raises(
+        UserError, match=r"pyarrow, which is not installed; run .*\[export\]"
+    ):
+        export_tokens(tmp_path / "s", "parquet", tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 
 

@@ -9,8 +9,8 @@ import pytest
 from commands import ROOT, TINY, accepted
 
 from tools.llamagen import main
-from vq.cli import UsageError
 from vq.data import TokenStore
+from vq.errors import UserError
 
 
 def test_llamagens_files_hold_the_ten_crops_of_the_training_images(
@@ -29,7 +29,7 @@ def test_llamagens_files_hold_the_ten_crops_of_the_training_images(
         assert all((codes[0, view] == store.read(number, view).flatten().numpy()).all() for view in range(10))
         assert np.load(out / "imagenet256_labels" / f"{number}.npy").tolist() == [store.label(number)]
     assert not (out / "imagenet256_codes" / "64.npy").exists()
-    with pytest.raises(UsageError, match="llamagen_tokens: expected a folder that is empty or not there"):
+    with pytest.raises(UserError, match="llamagen_tokens: expected a folder that is empty or does not exist"):
         main(["run", str(TINY)])
 
 

@@ -1,7 +1,8 @@
 """Makes a token store of LlamaGen's files: X_codes/0.npy of (1, views, indices), X_labels/0.npy of (1,), and so on.
 
-The layout is that of LlamaGen's extract_codes_c2i.py, commit 5a50452. It names neither the grid nor the vocabulary nor
-the tokenizer: a tokens.json beside the two folders may (axes, vocabulary_size, class_names, tokenizer_sha256, ...).
+This is the layout of LlamaGen's extract_codes_c2i.py, commit 5a50452. The files state neither the grid nor the
+vocabulary nor the tokenizer. A tokens.json beside the two folders may state them (axes, vocabulary_size, class_names,
+tokenizer_sha256, ...).
 """
 
 import math
@@ -13,24 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from tools.new_folder import new_folder
-from vq import cli
 from vq.data.token_store import ShardFiles, bytes_per_index, write_manifest, write_shard
-from vq.files import read_json, read_npy
+from vq.files import new_folder, read_json, read_npy
+from vq.interop.token_files import NOTES, SHARD_KEYS, TokenFilesError
 
-NOTES = "tokens.json"
-OF_THE_SHARDS = ("format", "convention", "num_images", "num_undecodable", "shards")
 LLAMAGEN_VOCABULARY = 16384
 IMAGES_PER_SHARD = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """What LlamaGen's files do not say.
+    """The properties of tokens that LlamaGen's files do not state.
 
-    Args:
-        axes: Rows and columns of an image's indices; None for a square.
-        vocabulary_size: The number of different indices; None for LlamaGen's.
+    Attributes:
+        axes: Rows and columns of the indices of an image; None for a square.
+        vocabulary_size: The number of different indices; None for LlamaGen's default.
     """
 
     axes: tuple[int, ...] | None = None
@@ -38,18 +36,18 @@ class Grid:
 
 
 def import_llamagen(directory: Path, out: Path, grid: Grid | None = None) -> int:
-    """Makes a store of LlamaGen's files. The keys are the files' numbers.
+    """Makes a store of LlamaGen's files. The key of an image is the number of its files.
 
     Args:
         directory: Holds one pair of folders X_codes and X_labels.
-        out: A folder that is empty or not there yet.
-        grid: What the files do not say; tokens.json, if it is there, says what this leaves open.
+        out: A folder that is empty or does not exist.
+        grid: The properties that the files do not state. What it leaves open is read from tokens.json if that exists.
 
     Returns:
         The number of images.
 
     Raises:
-        UsageError: If `out` holds files, or the files are not a whole set in LlamaGen's layout.
+        UserError: If `out` holds files, or the files are not a complete set in LlamaGen's layout.
     """
     with new_folder(out) as partial:
         codes, labels = _folders(directory)
@@ -67,7 +65,7 @@ def import_llamagen(directory: Path, out: Path, grid: Grid | None = None) -> int
 def _import_shard(
     codes: Path, labels: Path, rows: range, manifest: Mapping[str, Any], files: ShardFiles
 ) -> int:
-    """Returns the highest label."""
+    """Writes one shard; returns its highest label."""
     axes, views, classes = manifest["axes"], int(manifest["views"]), manifest["class_names"]
     shape = (1, views, math.prod(axes))
     indices = [_codes(codes / f"{row}.npy", shape, manifest["vocabulary_size"]) for row in rows]
@@ -86,30 +84,30 @@ def _import_shard(
 def _notes(file: Path) -> dict[str, Any]:
     try:
         found = read_json(file) if file.exists() else {}
-        notes = {name: value for name, value in found.items() if name not in OF_THE_SHARDS}
+        notes = {name: value for name, value in found.items() if name not in SHARD_KEYS}
         notes["axes"] = [int(size) for size in notes.get("axes", [])]
         notes["vocabulary_size"] = int(notes.get("vocabulary_size", LLAMAGEN_VOCABULARY))
         notes["class_names"] = [str(name) for name in notes.get("class_names", [])]
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise cli.UsageError(f"{file}: cannot be read: {error}; mend or remove it") from error
+        raise TokenFilesError(f"{file}: cannot be read: {error}; mend or remove it") from error
     return notes
 
 
 def _manifest(directory: Path, first: Any, grid: Grid, count: int) -> dict[str, Any]:
     notes = _notes(directory / NOTES)
     if first.ndim != 3 or first.size == 0:
-        raise cli.UsageError(
+        raise TokenFilesError(
             f"{directory}: expected codes of shape (1, views, indices) as LlamaGen writes them, got {first.shape}"
         )
     size = int(first.shape[2])
     axes = list(grid.axes or notes["axes"] or [math.isqrt(size)] * 2)
     if math.prod(axes) != size or min(axes) < 1:
-        raise cli.UsageError(
+        raise TokenFilesError(
             f"{directory}: expected a grid of {size} indices, got {' x '.join(map(str, axes))}; give --grid H W"
         )
     vocabulary = notes["vocabulary_size"] if grid.vocabulary_size is None else grid.vocabulary_size
     if not 0 < vocabulary <= 2**32:
-        raise cli.UsageError(f"{directory}: expected a --vocabulary-size of 1 to 2^32, got {vocabulary}")
+        raise TokenFilesError(f"{directory}: expected a --vocabulary-size of 1 to 2^32, got {vocabulary}")
     return {
         "tokenizer_sha256": "unknown: imported from LlamaGen's files",
         **notes,
@@ -129,7 +127,7 @@ def _folders(directory: Path) -> tuple[Path, Path]:
         if (labels := codes.with_name(f"{codes.name.removesuffix('_codes')}_labels")).is_dir()
     ]
     if len(pairs) != 1:
-        raise cli.UsageError(
+        raise TokenFilesError(
             f"{directory}: expected one pair of folders X_codes and X_labels as LlamaGen writes them, got "
             f"{[codes.name for codes, _ in pairs] or 'none'}; give the folder that holds them"
         )
@@ -142,13 +140,13 @@ def _count(codes: Path, labels: Path) -> int:
         there = {file.name for file in folder.glob("*.npy")}
         missing = {f"{number}.npy" for number in range(max(1, len(there)))} - there
         if missing:
-            raise cli.UsageError(
+            raise TokenFilesError(
                 f"{folder}: expected 0.npy, 1.npy, ... without a gap, got {len(there)} files without "
                 f"{min(missing)}; run the extraction again"
             )
         counts.append(len(there))
     if counts[0] != counts[1]:
-        raise cli.UsageError(
+        raise TokenFilesError(
             f"{codes}: expected as many codes as labels, got {counts[0]} and {counts[1]}; run the extraction again"
         )
     return counts[0]
@@ -158,19 +156,19 @@ def _load(file: Path) -> Any:
     try:
         found = read_npy(file)
     except (OSError, ValueError) as error:
-        raise cli.UsageError(f"{file}: cannot be read: {error}; run the extraction again") from error
+        raise TokenFilesError(f"{file}: cannot be read: {error}; run the extraction again") from error
     if not np.issubdtype(found.dtype, np.integer):
-        raise cli.UsageError(f"{file}: expected integers, got {found.dtype}; run the extraction again")
+        raise TokenFilesError(f"{file}: expected integers, got {found.dtype}; run the extraction again")
     return found
 
 
 def _codes(file: Path, shape: tuple[int, ...], vocabulary: int) -> Any:
     found = _load(file)
     if found.shape != shape:
-        raise cli.UsageError(f"{file}: expected the shape {shape} of the first file, got {found.shape}")
+        raise TokenFilesError(f"{file}: expected the shape {shape} of the first file, got {found.shape}")
     low, high = int(found.min()), int(found.max())
     if low < 0 or high >= vocabulary:
-        raise cli.UsageError(
+        raise TokenFilesError(
             f"{file}: expected indices in [0, {vocabulary}), got {low} to {high}; give --vocabulary-size"
         )
     return found[0].astype(np.int64)
@@ -179,8 +177,5 @@ def _codes(file: Path, shape: tuple[int, ...], vocabulary: int) -> Any:
 def _label(file: Path, classes: int | None) -> int:
     found = _load(file)
     if found.size != 1 or not 0 <= int(found.reshape(-1)[0]) < (classes or math.inf):
-        raise cli.UsageError(f"{file}: expected one label in [0, {classes or 'classes'}), got {found}")
+        raise TokenFilesError(f"{file}: expected one label in [0, {classes or 'classes'}), got {found}")
     return int(found.reshape(-1)[0])
-
-
-__all__ = ["LLAMAGEN_VOCABULARY", "NOTES", "OF_THE_SHARDS", "Grid", "import_llamagen"]
