@@ -43,7 +43,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     assert "has no contestant 'fsk'; there are: vq_uniform" in refused("compare", PAGE, "--only", "fsk")
     page = ROOT / "configs" / "fsq" / "1000_emoji.py"
-    assert "has no section contestants" in refused("compare", page)
+    assert "expected a section contestants" in refused("compare", page)
     assert "--seeds 0 0: a value is given twice" in refused("compare", PAGE, "--seeds", 0, 0)
     assert "--steps: expected at least 1, got 0" in refused("compare", PAGE, "--steps", 0)
     (tmp_path / "file").write_text("x")

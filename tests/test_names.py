@@ -20,7 +20,7 @@ from tools import visualize_patches
 from vq import weights
 from vq.engine.evaluation.base import Evaluation
 from vq.engine.evaluation.progress import progress_bar
-from vq.engine.jobs import league
+from vq.engine.jobs import league_table
 from vq.engine.jobs import reference_statistics as reference
 from vq.engine.jobs.checkpoints import show
 from vq.engine.loop.callbacks import MetricsFile, TensorBoard, WandB
@@ -49,7 +49,7 @@ def test_a_table_of_contestants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(FigureText, "draw", noted)
     rows = [{**ROW, "name": name, "psnr": 20.0 - i} for i, name in enumerate(NAMES)]
-    files = league.write_table(league.summarise(rows), f"title {NASTY}", tmp_path)
+    files = league_table.write_table(league_table.summarise(rows), f"title {NASTY}", tmp_path)
     lines = files[0].read_text(encoding="utf-8").splitlines()
     assert len(lines) == 4 + len(NAMES)
     cells = [line.replace(r"\\", "").replace(r"\|", "").split("|") for line in lines[4:]]

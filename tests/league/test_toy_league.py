@@ -15,7 +15,6 @@ import torch
 
 from vq import config
 from vq.engine.jobs import league
-from vq.engine.loop.launch import Machine
 
 pytestmark = [pytest.mark.league, pytest.mark.timeout(1800)]
 
@@ -31,8 +30,7 @@ def train(name: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # the softmax experiment says that it is known not to work
     tree = config.load("configs/compare/league.py", options=OPTIONS).to_dict()
-    machine = Machine(device="cpu", rank=0, world_size=1, threads=1, autocast=False)
-    return league.train_contestant(tree, name, 0, tree["trainer"]["max_steps"], machine)
+    return league.train_contestant(tree, name, 0, tree["trainer"]["max_steps"])
 
 
 @pytest.fixture(scope="module")
