@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT, environment
 
+from vq import packages
 from vq.errors import UserError
 from vq.failures import mendable
 
@@ -101,7 +102,8 @@ def test_under_torchrun_one_process_speaks(failing: tuple[int, ...]) -> None:
 def test_an_optional_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "pyarrow", raising=False)  # another test may have imported it
     error = ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow.parquet")
-    assert mendable(error) == "the package pyarrow is not installed; pip install 'vq[export]'"
+    message = "this command needs the package pyarrow, which is not installed; "
+    assert mendable(error) == message + packages.how_to_install("export")
 
 
 def test_names_are_shown_on_one_line() -> None:

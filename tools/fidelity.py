@@ -7,7 +7,6 @@ One process, and no reference statistics: it reads the data set each time. Broke
 
 import argparse
 import hashlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vq import cli, config, fid, pretrained
+from vq import cli, config, fid, packages, pretrained
 from vq.data import ImageFolder, ImageLoader, UndecodableImage, UndecodableSetError
 from vq.data.reader import Draw, SampleReader
 from vq.engine.assembly.build import make_loader
@@ -86,10 +85,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Runs the command; returns the scores."""
     args = arguments().parse_args(argv)
-    if importlib.util.find_spec("torch_fidelity") is None:
-        raise cli.UsageError(
-            "tools/fidelity.py needs the package torch-fidelity, which is not installed: pip install 'vq[fid]'"
-        )
+    packages.require("torch_fidelity", needed_by="tools/fidelity.py")
     tree = fid.data_config(args).to_dict()
     try:
         return _compare(args, tree)

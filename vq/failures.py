@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from vq import packages
 from vq.errors import UserError
 from vq.text import printable
 
@@ -37,11 +38,6 @@ _CURES = {
     errno.EIO: "the disk cannot be read or written",
 }
 _MISPLACED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-_EXTRAS = {
-    "wandb": "wandb", "timm": "teachers", "torch_fidelity": "fid", "cleanfid": "fid", "pytorch_fid": "fid",
-    "pyarrow": "export", "webdataset": "export", "diffusers": "peers", "transformers": "peers",
-}  # fmt: skip
-"""Optional packages, and the extra of this project that installs each."""
 
 
 @contextmanager
@@ -98,8 +94,8 @@ def _missing_module(error: ModuleNotFoundError) -> str | None:
     name = (error.name or "").partition(".")[0]
     if name == "vq" or (error.name is not None and name in sys.modules):
         return None  # a part of something that is installed: a defect
-    if name in _EXTRAS:
-        return f"the package {name} is not installed; pip install 'vq[{_EXTRAS[name]}]'"
+    if name in packages.EXTRAS:
+        return str(packages.missing(name, needed_by="this command"))
     return f"the package {name} is not installed; pip install {name}" if name else str(error)
 
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from vq.networks import DINODiscriminator, TimmViTFeatures
+from vq.packages import MissingPackageError
 
 timm = pytest.importorskip("timm")
 SMALL = "test_vit.r160_in1k"  # 6 blocks of 64 channels, patches of 16 px
@@ -100,5 +101,6 @@ def test_refusals(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ):
         make(tmp_path / "other.safetensors")
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match=r"timm, which is not installed; run pip install 'vq\[teachers\]'"):
+    message = r"TimmViTFeatures needs the package timm, which is not installed; .*\[teachers\]"
+    with pytest.raises(MissingPackageError, match=message):
         make(small)

@@ -19,8 +19,8 @@ from vq.engine.loop.callbacks import (
     Guarded,
     ImageGrid,
     MetricsFile,
-    TensorBoard,
     WandB,
+    tensorboard_if_installed,
 )
 from vq.engine.loop.checkpointer import Checkpointer
 from vq.engine.loop.launch import Machine
@@ -245,7 +245,7 @@ def make_callback(config: Tree, run: Path, *, wandb: bool) -> Callback:
     callbacks = [
         ConsoleProgress(),
         MetricsFile(directory=run),
-        TensorBoard(directory=run),
+        *tensorboard_if_installed(run),
         ImageGrid(directory=run),
     ]
     if wandb:
@@ -254,11 +254,11 @@ def make_callback(config: Tree, run: Path, *, wandb: bool) -> Callback:
 
 
 def make_score_callback(config: Tree, directory: Path, *, name: str, wandb: bool) -> Callback:
-    """What is shown the scores of checkpoints outside training: TensorBoard, and W&B if it is asked for."""
+    """What is shown the scores of checkpoints outside training: TensorBoard if installed, and W&B if asked for."""
     if distributed.rank() > 0:
         return Callback()
     directory.mkdir(parents=True, exist_ok=True)
-    callbacks: list[Callback] = [TensorBoard(directory=directory)]
+    callbacks = tensorboard_if_installed(directory)
     if wandb:
         callbacks.append(WandB(directory=directory, name=name, config=config))
     return Guarded(callbacks)

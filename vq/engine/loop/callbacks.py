@@ -1,6 +1,5 @@
 """Callbacks: they get values and show or store them; none can change a number of the run."""
 
-import importlib.util
 import itertools
 import json
 import logging
@@ -13,6 +12,7 @@ from typing import Any
 from jaxtyping import UInt8
 from torch import Tensor
 
+from vq import packages
 from vq.engine.evaluation.progress import duration, progress_bar
 from vq.errors import UserError
 from vq.files import append_whole, why, write_atomically
@@ -151,11 +151,13 @@ class TensorBoard(Callback):
 
     A resumed run tells TensorBoard to forget the steps that it takes again. After an error, as on a full disk, the
     next value opens a new file.
+
+    Raises:
+        MissingPackageError: If the package is not installed; see `tensorboard_if_installed`.
     """
 
     def __init__(self, *, directory: Path) -> None:
-        import torch.utils.tensorboard  # noqa: F401 - a missing package ends the command here, before training
-
+        packages.require("tensorboard", needed_by="TensorBoard")
         self.directory = directory / "tensorboard"
         self.writer: Any = None
 
@@ -195,6 +197,17 @@ class TensorBoard(Callback):
             raise
 
 
+def tensorboard_if_installed(directory: Path) -> list[Callback]:
+    """A `TensorBoard` for this folder; without the package, no callback, and one line in the log."""
+    if packages.is_installed("tensorboard"):
+        return [TensorBoard(directory=directory)]
+    logger.info(
+        "no TensorBoard files: the package tensorboard is not installed; %s",
+        packages.how_to_install("tensorboard"),
+    )
+    return []
+
+
 @CALLBACKS.register_module()
 class WandB(Callback):
     """Sends scalars and grids to Weights & Biases; WANDB_MODE=offline needs no network.
@@ -203,13 +216,12 @@ class WandB(Callback):
     `wandb sync`.
 
     Raises:
-        ModuleNotFoundError: If the package is not installed.
+        MissingPackageError: If the package is not installed.
         LoggerError: If nobody is logged in.
     """
 
     def __init__(self, *, directory: Path, name: str, config: Mapping[str, Any]) -> None:
-        if importlib.util.find_spec("wandb") is None:
-            raise ModuleNotFoundError("--wandb needs the package wandb: pip install 'vq[wandb]'")
+        packages.require("wandb", needed_by="--wandb")
         if not _has_wandb_login():
             raise LoggerError(
                 "--wandb: nobody is logged in to Weights & Biases; run `wandb login`, set WANDB_API_KEY, or set "

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vq import pretrained
+from vq import packages, pretrained
 from vq.files import check_sha256
 from vq.networks.frozen.base import FrozenWeights
 from vq.registry import FEATURE_NETWORKS
@@ -40,7 +40,7 @@ class TimmViTFeatures(FrozenWeights):
         image_size: Images are resized to this square.
 
     Raises:
-        ImportError: If timm is not installed; it comes with the extra `teachers`.
+        MissingPackageError: If timm is not installed; the extra `teachers` installs it.
         FileNotFoundError: If the weights are not there.
         ValueError: If there is no such transformer or block, the file holds another network's weights, or the
             size is no multiple of the patches'.
@@ -98,12 +98,7 @@ class TimmViTFeatures(FrozenWeights):
 
 
 def _transformer(name: str) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError(
-            "TimmViTFeatures: expected the package timm, which is not installed; run pip install 'vq[teachers]'"
-        ) from error
+    timm = packages.require("timm", needed_by="TimmViTFeatures")
     # The part before the dot is the architecture, the rest names a set of its weights.
     if not timm.is_model(name.partition(".")[0]):
         raise ValueError(
