@@ -130,3 +130,35 @@ def test_folders_have_at_most_18_files() -> None:
     """The top level is excepted: it holds the commands."""
     counts = Counter(path.parent for path in FILES if path.parent != ROOT)
     assert not {str(folder.relative_to(ROOT)): n for folder, n in counts.items() if n > 18}
+
+
+ENGINE_PACKAGES = ["steps", "evaluation", "loop", "assembly", "jobs"]
+"""From the lowest to the highest: a package imports only itself and those before it."""
+
+
+def engine_imports(path: Path) -> Iterator[tuple[int, str]]:
+    """The packages of the engine that a file imports, wherever the import stands; "" for `vq.engine` itself."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module == "vq.engine":
+            names = [f"vq.engine.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith("vq.engine"):
+                package = f"{name}..".split(".")[2]
+                yield node.lineno, package if package in ENGINE_PACKAGES else ""
+
+
+def test_imports_inside_the_engine_point_down() -> None:
+    files = [path for path in FILES if path.parent.parent == ROOT / "engine"]
+    assert {path.parent.name for path in files} == set(ENGINE_PACKAGES)
+    wrong = [
+        f"{path.relative_to(ROOT.parent)}:{line}: engine.{path.parent.name} may not import engine.{package}"
+        for path in files
+        for line, package in engine_imports(path)
+        if package not in ENGINE_PACKAGES[: ENGINE_PACKAGES.index(path.parent.name) + 1]
+    ]
+    assert not wrong, "\n".join(wrong)
