@@ -109,8 +109,8 @@ class TestFile:
     @pytest.mark.parametrize(
         ("name", "key", "message"),
         [
-            ("two.safetensors", None, r"expected a key of a, b in .*two.safetensors, got None"),
-            ("two.safetensors", "c", r"expected a key of a, b in .*two.safetensors, got 'c'"),
+            ("two.safetensors", None, r"expected a key out of a, b in .*two.safetensors, got None"),
+            ("two.safetensors", "c", r"expected a key out of a, b in .*two.safetensors, got 'c'"),
             ("none.npy", None, r"expected a readable array in .*none.npy, got: .*No such file"),
             (
                 "none.safetensors",

@@ -229,7 +229,7 @@ def test_what_is_refused():
         made(mix=1.5)
     with pytest.raises(ValueError, match="expected num_convs >= 1 and mix in"):
         made(num_convs=0)
-    with pytest.raises(ValueError, match="expected parts that quantize each vector by itself"):
+    with pytest.raises(ValueError, match="expected quantizers of single vectors, got one of whole grids"):
         ProductQuantizer(quantizers=[made()], groups=2)
     quantizer = made()
     for depth in (0, 4):

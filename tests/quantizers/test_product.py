@@ -140,13 +140,13 @@ class TestPadding:
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="expected one quantizer to share over groups"):
+    with pytest.raises(ValueError, match="expected one quantizer shared by groups"):
         ProductQuantizer(quantizers=[learned(), learned()], groups=3)
-    with pytest.raises(ValueError, match="expected one quantizer to share over groups"):
+    with pytest.raises(ValueError, match="expected one quantizer shared by groups"):
         ProductQuantizer(quantizers=[])
-    with pytest.raises(ValueError, match="expected parts of one codebook_size, got"):
+    with pytest.raises(ValueError, match="expected quantizers of one codebook_size, got"):
         ProductQuantizer(quantizers=[learned(16), learned(8)])
-    with pytest.raises(ValueError, match="expected parts of one index_shape"):
+    with pytest.raises(ValueError, match="expected quantizers of one index_shape"):
         ProductQuantizer(quantizers=[ProductQuantizer.example(), learned()])
     with pytest.raises(ValueError, match=r"and \(\) to pack their indices"):
         ProductQuantizer(quantizers=[ProductQuantizer.example()], groups=2, is_packed=True)

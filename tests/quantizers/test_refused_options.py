@@ -29,7 +29,7 @@ from vq.quantizers import (
 @pytest.mark.parametrize("codebook", [EMACodebook.example(), FrozenCodebook.example()])
 def test_a_gradient_for_codes_that_do_not_learn_by_gradient_is_refused(codebook: Codebook) -> None:
     with pytest.raises(
-        ValueError, match=r"for Synchronised, which has no effect on the codes of \w+; use Learned"
+        ValueError, match=r"for Synchronised, got \w+, on whose codes it has no effect; use Learned"
     ):
         VectorQuantizer(codebook=codebook, estimator=Synchronised())
     VectorQuantizer(codebook=codebook, estimator=Synchronised(nu=0.0))  # is straight-through

@@ -138,7 +138,7 @@ def test_what_is_refused():
             ResidualQuantizer(quantizers=[learned()], depth=2, scales=scales)
     with pytest.raises(ValueError, match=r"expected a prefix_rate in \[0, 1\], got 1.5"):
         ResidualQuantizer(quantizers=[learned()], prefix_rate=1.5)
-    with pytest.raises(ValueError, match="expected one quantizer to share over depth"):
+    with pytest.raises(ValueError, match="expected one quantizer shared by depth"):
         ResidualQuantizer(quantizers=[])
     with pytest.raises(ValueError, match="expected stages of one codebook_size"):
         ResidualQuantizer(quantizers=[learned(16), learned(8)])

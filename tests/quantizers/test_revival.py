@@ -92,7 +92,7 @@ class TestPatience:
 
 def test_what_is_refused():
     with pytest.raises(
-        ValueError, match="ReplaceRareCodes: expected a positive threshold, in vectors a step, got 0"
+        ValueError, match="ReplaceRareCodes: expected a positive threshold, in vectors per step, got 0"
     ):
         ReplaceRareCodes(threshold=0.0)
     with pytest.raises(ValueError, match="ReplaceUnusedCodes: expected a patience of at least 1 step, got 0"):

@@ -156,7 +156,7 @@ def test_codes_lie_where_the_distance_compares_and_masked_vectors_are_left_out()
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "median"}, "expected a method of k_means, random, moments, got 'median'"),
+        ({"method": "median"}, "expected a method out of k_means, random, moments, got 'median'"),
         ({"num_batches": 0}, "expected positive num_batches and max_vectors, got 0 and 100000"),
         ({"loader": []}, "expected a loader that gives batches each time it is iterated, got none"),
         ({"run": lambda batch: None}, "expected a model that calls its quantizers, got one that called none"),
@@ -189,5 +189,5 @@ def test_eval_mode_is_refused(part):
 def test_a_generator_runs_dry_at_the_second_codebook():
     stages = [VectorQuantizer(codebook=LearnedCodebook(size=8, dim=4, init=KMeansInit())) for _ in range(2)]
     model = model_with(ResidualQuantizer(quantizers=stages))
-    with pytest.raises(ValueError, match="a generator gives them only once"):
+    with pytest.raises(ValueError, match="a generator can be iterated only once"):
         codebook_warmup(model, iter(batches()))

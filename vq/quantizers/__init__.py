@@ -1,14 +1,17 @@
-"""Quantizers: `z` of shape (..., dim) goes in, its codes and their indices come out.
+"""Quantizers: vectors `z` of shape (..., dim) go in, their codes and the indices of the codes come out.
 
-Each class is usable in plain Python: `VectorQuantizer(codebook=EMACodebook(size=1024, dim=64))(z)`.
+All classes work in plain Python: `VectorQuantizer(codebook=EMACodebook(size=1024, dim=64))(z)`.
 """
 
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.binary_spherical import BinarySphericalQuantizer
+from vq.quantizers.codebooks.accumulation import accumulate
 from vq.quantizers.codebooks.affine import AffineCodebook
+from vq.quantizers.codebooks.base import Codebook
 from vq.quantizers.codebooks.clustered import ClusteredCodebook
+from vq.quantizers.codebooks.ema import EMACodebook
 from vq.quantizers.codebooks.frozen import FrozenCodebook
-from vq.quantizers.codebooks.learned import Codebook, EMACodebook, LearnedCodebook, accumulate
+from vq.quantizers.codebooks.learned import LearnedCodebook
 from vq.quantizers.codebooks.projected import ProjectedCodebook
 from vq.quantizers.finite_scalar import FiniteScalarQuantizer, SimpleFiniteScalarQuantizer
 from vq.quantizers.gumbel import GumbelQuantizer, SoftmaxQuantizer

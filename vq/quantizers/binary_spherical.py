@@ -4,45 +4,48 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vq.ops.digits import pack_digits, unpack_digits
 from vq.ops.directions import unit
 from vq.ops.gradients import replace_value
-from vq.ops.numerics.constants import constant, int64s
 from vq.ops.numerics.reductions import mean_square
 from vq.quantizers.base import QuantizeOutput, Quantizer
-from vq.quantizers.lookup_free import check_bits
-from vq.quantizers.parts.regularisers import bit_entropies
+from vq.quantizers.parts.signs import (
+    check_bits,
+    codes_of_indices,
+    sign_codes,
+    sign_entropies,
+    sign_indices,
+)
 from vq.registry import QUANTIZERS
 
 
 @QUANTIZERS.register_module()
 class BinarySphericalQuantizer(Quantizer):
-    r"""Puts each vector on the unit sphere and replaces its channels by their signs over sqrt(bits) (BSQ).
+    r"""Projects each vector onto the unit sphere and replaces its channels by their signs over sqrt(bits) (BSQ).
 
-    With $u = z / |z|$ the code is $c = sign(u) / \sqrt{bits}$, which is on the sphere too, so the error is
-    bounded: $|u - c| < \sqrt 2$. A vector of zeros has u = 0 and no gradient. Bit i of the index says whether
-    channel i is positive; 0 counts as negative.
+    With $u = z / |z|$ the code is $c = sign(u) / \sqrt{bits}$, which lies on the sphere too, so the error is
+    bounded: $|u - c| < \sqrt 2$. A vector of zeros has u = 0 and no gradient. Bit i of the index is 1 if channel i
+    is positive; 0 counts as negative.
 
     The loss is `entropy_weight` times $E[H(p)] - \gamma H(E[p])$ with $p = softmax_k(-|u - c_k|^2 / \tau)$, in
-    which each bit is independently 1 with the probability sigmoid(4 u / (tau sqrt(bits))). In training the
-    two entropies are those of the vectors of all ranks.
+    which each bit is independently 1 with the probability sigmoid(4 u / (tau sqrt(bits))), plus `commitment_weight`
+    times the mean of $(u - sg(c))^2$. In training the two entropies are those of the vectors of all ranks.
 
     Source: Zhao et al. 2024, https://arxiv.org/abs/2406.07548, section 4; weights as in its published configs.
     Differs from the source: the paper's softmax is of tau u c; its tau is 2 over `temperature`. The published
         code has big-endian indices (see `vq.ops.digits.reverse_digits`).
 
     Args:
-        bits: The number of channels, at most 62.
-        entropy_weight: Of both entropy terms.
-        diversity_weight: gamma, of the entropy of the mean distribution within them.
-        temperature: tau.
-        commitment_weight: Of the mean of $(u - sg(c))^2$; the bounded error needs none.
-        group_bits: H(E[p]) is counted in groups of at most this many bits (see `bit_entropies`), at most
-            24. The paper's approximation is 1: each bit is to be 0 and 1 equally often. 18 is exact for 18
-            bits.
+        bits: Number of channels, from 1 to 62.
+        entropy_weight: Weight of the two entropy terms together.
+        diversity_weight: Weight gamma of the entropy of the mean distribution, within the entropy terms.
+        temperature: Temperature tau of the softmax, in units of squared distance.
+        commitment_weight: Weight of the commitment loss; the bounded error needs none.
+        group_bits: Most bits, up to 24, whose H(E[p]) is computed jointly. More bits are split into groups (see
+            `bit_entropies`). 1 is the paper's approximation, which pushes each bit to be 0 and 1 equally often;
+            18 is exact for 18 bits.
 
     Raises:
-        ValueError: If there are too few or too many bits, or the temperature is not positive.
+        ValueError: If `bits` or `group_bits` is out of range, or the temperature is not positive.
 
     Example:
         >>> quantizer = BinarySphericalQuantizer(bits=4)
@@ -69,42 +72,37 @@ class BinarySphericalQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "BinarySphericalQuantizer":
-        """Six bits, 64 codes."""
+        """Returns a quantizer of 6 bits, which has 64 codes."""
         return cls(bits=6)
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         on_sphere = unit(z)
-        bits = z > 0
-        code = (bits.to(z.dtype) * 2 - 1) * self._radius
-        sample, codebook = bit_entropies(
-            on_sphere.reshape(-1, self.codebook_dim) * (4 * self._radius / self.temperature),
-            None if mask is None else mask.reshape(-1),
+        # The signs of z, not of the unit vector, whose smallest channels may have been rounded to 0.
+        code = sign_codes(z, self._magnitude)
+        entropies = sign_entropies(
+            on_sphere,
+            mask,
+            magnitude=self._magnitude,
+            temperature=self.temperature,
             group_bits=self.group_bits,
             across_ranks=self.training,
         )
-        entropy_loss = sample - self.diversity_weight * codebook
         commitment_loss = self._over_ranks(mean_square(on_sphere, code, mask))
+        entropy_loss = entropies.loss(self.diversity_weight)
         return QuantizeOutput(
             quantized=replace_value(on_sphere, code),
-            indices=pack_digits(bits.long(), self._levels(z)),
+            indices=sign_indices(z),
             loss=self.entropy_weight * entropy_loss + self.commitment_weight * commitment_loss,
-            metrics={
-                "sample_entropy": sample.detach(),
-                "codebook_entropy": codebook.detach(),
-                "commitment_loss": commitment_loss.detach(),
-            },
+            metrics=entropies.metrics() | {"commitment_loss": commitment_loss.detach()},
         )
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
-        return pack_digits((z > 0).long(), self._levels(z))
+        return sign_indices(z)
 
     def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
-        return (unpack_digits(indices, self._levels(indices)).to(dtype) * 2 - 1) * self._radius
-
-    def _levels(self, like: Tensor) -> Int[Tensor, "dim"]:
-        return constant(int64s, *[2] * self.codebook_dim, device=like.device)
+        return codes_of_indices(indices, self.codebook_dim, self._magnitude, dtype)
 
     @property
-    def _radius(self) -> float:
-        """Half the edge of the cube: the size of each channel of a code."""
+    def _magnitude(self) -> float:
+        """The absolute value of each channel of a code: half the edge of the cube."""
         return float(self.codebook_dim**-0.5)

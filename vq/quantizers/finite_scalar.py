@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from vq.ops.digits import pack_digits, unpack_digits
@@ -17,26 +17,25 @@ from vq.registry import QUANTIZERS
 
 @QUANTIZERS.register_module()
 class FiniteScalarQuantizer(Quantizer):
-    r"""Rounds each channel to a few fixed levels (FSQ); the codebook is their product grid.
+    r"""Rounds each channel to a few fixed levels (FSQ); the codebook is the product grid of the levels.
 
-    With $h = (L - 1)(1 - \epsilon) / 2$, and $o = 1/2$ for even L, 0 for odd, channel by channel
-    $b = h \tanh(z + \operatorname{artanh}(o / h)) - o$. The code is $\operatorname{round}(b)$ over
-    $\lfloor L / 2 \rfloor$, which lies in [-1, 1]; the index is the number with the digits
-    $\operatorname{round}(b) + \lfloor L / 2 \rfloor$, the first channel least significant. There is no
-    loss and nothing is learnt.
+    With $h = (L - 1)(1 - \epsilon) / 2$, and $o = 1/2$ for even L, 0 for odd, each channel is bounded to $b = h
+    \tanh(z + \operatorname{artanh}(o / h)) - o$. The code is $\operatorname{round}(b)$ over $\lfloor L / 2
+    \rfloor$, which is in [-1, 1]. The index is the number with the digits $\operatorname{round}(b) + \lfloor L / 2
+    \rfloor$, the first channel least significant. There is no loss and nothing is learned.
 
     Source: Mentzer et al. 2024, https://arxiv.org/abs/2309.15505, eq. 1 and appendix A.1.
     Differs from the source: atanh instead of tan in the shift (confirmed by the authors); 0.1 to 0.2 % of
         the indices differ.
 
     Args:
-        levels: L of each channel, each at least 3, 5 and more recommended; the paper's: 8-6-5 (2^8),
-            8-5-5-5 (2^10), 7-5-5-5-5 (2^12), 8-8-8-6-5 (2^14), 8-8-8-5-5-5 (2^16).
-        shift: `"tan"` is the paper's text, for checkpoints that were trained with it.
-        eps: How far the outermost levels stay from the bound of tanh.
+        levels: Number of levels L of each channel, each at least 3; 5 and more are recommended. The paper uses
+            8-6-5 (2^8), 8-5-5-5 (2^10), 7-5-5-5-5 (2^12), 8-8-8-6-5 (2^14), 8-8-8-5-5-5 (2^16).
+        shift: `"atanh"`, or `"tan"` as in the text of the paper, for checkpoints that were trained with it.
+        eps: Relative distance of the outermost levels from the bound of tanh.
 
     Raises:
-        ValueError: If there is no level, one is below 3, or the codebook has 2^63 codes or more.
+        ValueError: If `levels` is empty, a level is below 3, or the codebook has 2^63 codes or more.
 
     Example:
         >>> FiniteScalarQuantizer(levels=[8, 5, 5, 5]).codebook_size
@@ -53,7 +52,7 @@ class FiniteScalarQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "FiniteScalarQuantizer":
-        """Even and odd levels, 240 codes."""
+        """Returns a quantizer with even and odd levels, which has 240 codes."""
         return cls(levels=[8, 6, 5])
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
@@ -75,7 +74,7 @@ class FiniteScalarQuantizer(Quantizer):
         return (unpack_digits(indices, levels) - half_width).to(dtype) / half_width
 
     def _bounded(self, z: Float[Tensor, "*lead dim"]) -> Float[Tensor, "*lead dim"]:
-        """Each channel in (-L/2 - 1/2, L/2 + 1/2) such that rounding gives exactly L values."""
+        """Bounds each channel so that rounding gives exactly L values."""
         levels = self._levels(z)
         half = (levels - 1).to(z.dtype) * (1 - self.eps) / 2
         offset = (1 - levels % 2).to(z.dtype) / 2
@@ -83,32 +82,31 @@ class FiniteScalarQuantizer(Quantizer):
         return half * torch.tanh(z + (ratio.atanh() if self.shift == "atanh" else ratio.tan())) - offset
 
     def _index(self, rounded: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
-        # NaN has no integer; the middle keeps the index in range, and the code itself stays NaN.
+        # NaN has no integer value. The middle level keeps the index in range; the code itself stays NaN.
         levels = self._levels(rounded)
         return pack_digits(rounded.nan_to_num(0.0).long() + levels // 2, levels)
 
-    def _levels(self, like: Tensor) -> Int[Tensor, "dim"]:
+    def _levels(self, like: Shaped[Tensor, "..."]) -> Int[Tensor, "dim"]:
         return constant(int64s, *self.levels, device=like.device)
 
 
 @QUANTIZERS.register_module()
 class SimpleFiniteScalarQuantizer(Quantizer):
-    r"""Rounds each channel, squashed by a sigmoid, to L even steps from 0 to 1 (SFSQ).
+    r"""Bounds each channel by a sigmoid and rounds it to L evenly spaced levels from 0 to 1 (SFSQ).
 
-    With $n = \operatorname{round}((L - 1)\,\sigma(z))$ the code is $n / (L - 1)$; the index is the number
-    with the digits n, the first channel least significant. There is no loss and nothing is learnt.
+    With $n = \operatorname{round}((L - 1)\,\sigma(z))$ the code is $n / (L - 1)$; the index is the number with the
+    digits n, the first channel least significant. There is no loss and nothing is learned.
 
     It is FSQ in other coordinates: its index of $2 (z + \operatorname{artanh}(o / h))$ is the index that
-    `FiniteScalarQuantizer(eps=0)` gives z, for even and odd L. What differs is the range of the codes, and
-    the scale of z.
+    `FiniteScalarQuantizer(eps=0)` gives z, for even and odd L. Only the range of the codes and the scale of z differ.
 
     Source: Doraemonzzz/vector-quantize, `sfsq.py`; there is no paper.
 
     Args:
-        levels: L of each channel, each at least 3; see `FiniteScalarQuantizer`.
+        levels: Number of levels L of each channel, each at least 3; see `FiniteScalarQuantizer`.
 
     Raises:
-        ValueError: If there is no level, one is below 3, or the codebook has 2^63 codes or more.
+        ValueError: If `levels` is empty, a level is below 3, or the codebook has 2^63 codes or more.
 
     Example:
         >>> SimpleFiniteScalarQuantizer(levels=[5])(torch.zeros(1, 1)).quantized
@@ -123,7 +121,7 @@ class SimpleFiniteScalarQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "SimpleFiniteScalarQuantizer":
-        """Even and odd levels, 240 codes."""
+        """Returns a quantizer with even and odd levels, which has 240 codes."""
         return cls(levels=[8, 6, 5])
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
@@ -144,30 +142,30 @@ class SimpleFiniteScalarQuantizer(Quantizer):
         levels = self._levels(indices)
         return unpack_digits(indices, levels).to(dtype) / (levels - 1)
 
-    def _levels(self, like: Tensor) -> Int[Tensor, "dim"]:
+    def _levels(self, like: Shaped[Tensor, "..."]) -> Int[Tensor, "dim"]:
         return constant(int64s, *self.levels, device=like.device)
 
 
 def round_unit(bounded: Float[Tensor, "*lead dim"], levels: Int[Tensor, "dim"]) -> Float[Tensor, "*lead dim"]:
-    """The nearest of L even steps from 0 to 1, as the whole number in [0, L - 1] that counts the steps."""
+    """Rounds numbers in [0, 1] to L evenly spaced levels, returned as whole numbers in [0, L - 1]."""
     return (bounded * (levels - 1)).round()
 
 
 def pack_rounded(rounded: Float[Tensor, "*lead dim"], levels: Int[Tensor, "dim"]) -> Int[Tensor, "*lead"]:
-    """The index of whole numbers in [0, L - 1]; NaN, which has no integer, counts as 0."""
+    """Packs whole numbers in [0, L - 1] into one index; NaN, which has no integer value, counts as 0."""
     return pack_digits(rounded.nan_to_num(0.0).long(), levels)
 
 
 def check_levels(place: str, levels: Sequence[int]) -> None:
-    """Refuses what a grid cannot have.
+    """Validates the levels of a grid.
 
     Raises:
-        ValueError: If there is no level, one is below 3, or the codebook has 2^63 codes or more.
+        ValueError: If `levels` is empty, a level is below 3, or the codebook has 2^63 codes or more.
     """
     if not levels or min(levels) < 3:
         raise ValueError(
-            f"{place}: expected levels of at least 3, got {list(levels)}; for two levels a channel there are "
-            f"lookup-free quantizers"
+            f"{place}: expected levels of at least 3, got {list(levels)}; for two levels per channel use a "
+            f"LookupFreeQuantizer"
         )
     if math.prod(levels) >= 2**63:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Soft choices among codes: a sampled one (Gumbel-softmax) and a deterministic one (softmax VQ)."""
+"""Soft choices among codes: sampled (Gumbel-softmax) or deterministic (softmax VQ)."""
 
 import math
 import warnings
@@ -17,32 +17,33 @@ from vq.registry import QUANTIZERS
 
 @QUANTIZERS.register_module()
 class GumbelQuantizer(Quantizer):
-    r"""Draws each code from a distribution that a linear map of `z` gives, softly for the gradient.
+    r"""Samples each code from a distribution that a linear map of `z` gives, with the gradient of a soft choice.
 
-    In training the index is the argmax of logits plus Gumbel noise, a sample of $p = softmax(l)$. The value
-    is its code; the gradient is that of the mixture $softmax((l + g) / \tau) E$, and the code's own. In eval
-    there is no noise: the index is the argmax of the logits.
+    In training the index is the argmax of the logits plus Gumbel noise, which is a sample of $p = softmax(l)$. The
+    value is the selected code. Its gradient is that of the mixture $softmax((l + g) / \tau) E$, and also reaches
+    the selected code directly. In eval there is no noise: the index is the argmax of the logits.
 
-    The loss is `kl_weight` times $KL(p \| uniform) = \log K + \sum p \log p$, the mean over vectors: never
-    negative, 0 for uniform logits, log K for certain ones.
+    The loss is `kl_weight` times the mean over vectors of $KL(p \| uniform) = \log K + \sum p \log p$, which is 0 for
+    uniform logits and log K for certain ones.
 
-    Unlike a search, a training forward keeps tables of vectors times codes.
+    Unlike a nearest-code search, a training forward stores tensors of vectors times codes.
 
     Source: Jang et al. 2017, https://arxiv.org/abs/1611.01144, eq. 2; Ramesh et al. 2021 (DALL-E),
         https://arxiv.org/abs/2102.12092, section 2.1.
-    Differs from the source: DALL-E's mixture is soft in the forward too (`is_hard=False`), and its KL is a
-        sum over positions, relative to the pixels' likelihood.
+    Differs from the source: the mixture of DALL-E is soft in the forward too (`is_hard=False`), and its KL is a
+        sum over positions, relative to the likelihood of the pixels.
 
     Args:
-        size: The number of codes.
-        dim: The last axis of `z`, and the length of the codes.
-        temperature: tau; to be set again in the course of training (`vq.quantizers.parts.annealing`).
-        kl_weight: Not negative: a minus sign would reward certainty. May be set again too.
-        is_hard: False hands the soft mixture on in training. In eval codes are hard all the same, which
-            the decoder has never seen: only with a temperature that falls far.
+        size: Number of codes.
+        dim: Last axis of `z` and length of the codes.
+        temperature: Temperature tau, which may be changed during training (`vq.quantizers.parts.annealing`).
+        kl_weight: Weight of the divergence, not negative: a negative one would reward certainty. It may be changed
+            during training too.
+        is_hard: Whether the decoder sees codes in training. If False it sees the soft mixture, while codes are hard
+            in eval: use this only with a temperature that falls far.
 
     Raises:
-        ValueError: If size, dim or temperature are not positive, or the weight is negative.
+        ValueError: If size, dim or temperature is not positive, or the weight is negative.
 
     Example:
         >>> quantizer = GumbelQuantizer(size=512, dim=64)
@@ -63,8 +64,8 @@ class GumbelQuantizer(Quantizer):
         _check("GumbelQuantizer", size, dim, temperature)
         if kl_weight < 0:
             raise ValueError(
-                f"GumbelQuantizer: expected a kl_weight of at least 0, got {kl_weight}; the divergence is to be "
-                f"minimised, it has a plus sign"
+                f"GumbelQuantizer: expected a kl_weight of at least 0, got {kl_weight}; the divergence is "
+                f"minimised, so its weight has a plus sign"
             )
         if not is_hard:
             warnings.warn(
@@ -75,17 +76,17 @@ class GumbelQuantizer(Quantizer):
         self.codebook_size, self.codebook_dim = size, dim
         self.temperature, self.kl_weight, self.is_hard = temperature, kl_weight, is_hard
         self.to_logits = nn.Linear(dim, size)
-        # No loss pulls the codes to a scale of their own, so they begin at that of a normalised z.
+        # No loss term fits the scale of the codes to z, so they begin at the scale of a normalised z.
         self.codes = nn.Parameter(torch.randn(size, dim))
 
     @classmethod
     def example(cls) -> "GumbelQuantizer":
-        """Sixteen codes of length 4."""
+        """Returns a quantizer with 16 codes of length 4."""
         return cls(size=16, dim=4)
 
     @property
     def needs_task_gradient(self) -> bool:
-        """The codes learn from nothing else."""
+        """True: only the gradient of the task moves the codes."""
         return True
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
@@ -121,24 +122,25 @@ class GumbelQuantizer(Quantizer):
 
 @QUANTIZERS.register_module()
 class SoftmaxQuantizer(Quantizer):
-    r"""Chooses the nearest code, with the gradient of a softmax over all distances (softmax VQ; an experiment).
+    r"""Selects the nearest code, with the gradient of a softmax over all distances (softmax VQ; an experiment).
 
-    With $p = softmax_k(-|z - e_k|^2 / (\tau \sqrt{dim}))$ the gradient is that of $p E$, and the code's own.
+    With $p = softmax_k(-|z - e_k|^2 / (\tau \sqrt{dim}))$ the gradient is that of the mixture $p E$, and also
+    reaches the selected code directly.
 
-    With `is_straight_through=False` the mixture $p E$ itself is handed on in training: the decoder never
-    sees a code, nothing makes p decided, and in eval, where codes are hard, the error is many times larger.
-    It is kept as an experiment; a test documents that it does not work.
+    With `is_straight_through=False` the decoder gets the mixture $p E$ in training. Then it never sees a code,
+    nothing makes p certain, and in eval, where codes are hard, the error is many times larger. This form is kept as
+    an experiment; a test shows that it does not work.
 
-    A training forward keeps tables of vectors times codes; there is no loss of its own.
+    A training forward stores tensors of vectors times codes. There is no loss.
 
     Args:
-        size: The number of codes.
-        dim: The length of each.
-        temperature: tau; may be set again in the course of training.
-        is_straight_through: Codes in the forward, the mixture in the backward.
+        size: Number of codes.
+        dim: Last axis of `z` and length of the codes.
+        temperature: Temperature tau, which may be changed during training.
+        is_straight_through: Whether the forward returns codes and only the backward uses the mixture.
 
     Raises:
-        ValueError: If size, dim or temperature are not positive.
+        ValueError: If size, dim or temperature is not positive.
     """
 
     def __init__(
@@ -158,12 +160,12 @@ class SoftmaxQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "SoftmaxQuantizer":
-        """Sixteen codes of length 4."""
+        """Returns a quantizer with 16 codes of length 4."""
         return cls(size=16, dim=4)
 
     @property
     def needs_task_gradient(self) -> bool:
-        """The codes learn from nothing else."""
+        """True: only the gradient of the task moves the codes."""
         return True
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
@@ -191,7 +193,7 @@ class SoftmaxQuantizer(Quantizer):
 def _hard_mixture(
     probabilities: Float[Tensor, "n size"], indices: Int[Tensor, "n"], codes: Float[Tensor, "size dim"]
 ) -> Float[Tensor, "n dim"]:
-    """The chosen codes, bit for bit; the probabilities get the gradient of the mixture."""
+    """Returns the selected codes, bit for bit; the probabilities get the gradient of the mixture."""
     mixture = probabilities @ codes.detach()
     return F.embedding(indices, codes) + (mixture - mixture.detach())
 
@@ -199,7 +201,7 @@ def _hard_mixture(
 def _gumbel_noise(
     like: Float[Tensor, "n size"], counted: Bool[Tensor, "n"] | None
 ) -> Float[Tensor, "n size"]:
-    """Samples of -log(-log(u)); padding does not change what the other vectors draw."""
+    """Samples -log(-log(u)); padded positions do not change the noise of the others."""
     exponential = torch.empty_like(like).exponential_().clamp_min(torch.finfo(like.dtype).tiny)
     noise = -exponential.log()
     return noise if counted is None else noise[(counted.cumsum(0) - 1).clamp_min(0)]

@@ -1,7 +1,7 @@
-"""No quantization, for ablations: what a tokenizer reaches if its codes cost nothing."""
+"""No quantization: the upper bound for ablations."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from vq.ops.gradients import replace_value
@@ -12,15 +12,15 @@ from vq.registry import QUANTIZERS
 
 @QUANTIZERS.register_module()
 class IdentityQuantizer(Quantizer):
-    """Hands `z` on as it is, with its gradient; the indices are the bytes of its float32 values.
+    """Returns `z` unchanged, with its gradient; the indices are the bytes of its float32 values.
 
-    The upper bound of every league. It keeps the contract: each channel is stored in four bytes, the least
-    significant first, so `decode(encode(z))` is `z` to the bit (float64 is rounded to float32), and the bits a
-    token counts are what it really takes, 32 a channel. (Indices that no `z` has may decode to NaN or infinity.)
-    Usage and perplexity are those of the bytes and say little.
+    It is the upper bound in a comparison of quantizers. It satisfies the interface: each channel is stored in four
+    bytes, the least significant first, so that `decode(encode(z))` is `z` bit for bit (float64 is rounded to
+    float32), and the 32 bits per channel are what its indices really cost. Indices that no `z` has may decode to
+    NaN or infinity. Usage and perplexity are those of the bytes and have little meaning.
 
     Args:
-        dim: The last axis of `z`.
+        dim: Last axis of `z`.
 
     Raises:
         ValueError: If `dim` is not positive.
@@ -40,17 +40,17 @@ class IdentityQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "IdentityQuantizer":
-        """For vectors of length 4."""
+        """Returns a quantizer of vectors of length 4."""
         return cls(dim=4)
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
-        # Of float64 only the part that has an index; a float32 z is handed on untouched, minus zero included.
+        # float64 is rounded to what the indices can hold; a float32 z is returned as it is, including minus zero.
         kept = replace_value(z, z.float().to(z.dtype)) if z.dtype == torch.float64 else z
         return QuantizeOutput(quantized=kept, indices=self._encode(z.detach()), loss=z.new_zeros(()))
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead dim bytes"]:
         pattern = z.float().contiguous().view(torch.int32).long()
-        # An arithmetic shift of a negative pattern brings in ones from the left; the mask cuts them off.
+        # The arithmetic shift of a negative pattern fills with ones from the left; the mask removes them.
         return pattern[..., None] >> _shifts(z) & 255
 
     def _decode(
@@ -61,5 +61,5 @@ class IdentityQuantizer(Quantizer):
         return signed.to(torch.int32).view(torch.float32).to(dtype)
 
 
-def _shifts(like: Tensor) -> Int[Tensor, "bytes"]:
+def _shifts(like: Shaped[Tensor, "..."]) -> Int[Tensor, "bytes"]:
     return constant(int64s, 0, 8, 16, 24, device=like.device)

@@ -16,31 +16,31 @@ from vq.registry import QUANTIZERS
 
 @QUANTIZERS.register_module()
 class IndexBackpropagationQuantizer(Quantizer):
-    r"""Takes the code with the largest product with z; the gradient is that of a softmax over all codes (IBQ).
+    r"""Selects the code with the largest product with z; the gradient is that of a softmax over all codes (IBQ).
 
-    With $p = softmax_k(z e_k)$ and $A = onehot(argmax p) + p - sg(p)$ the code is $q = \sum_k A_k e_k$: in
-    value the chosen one, $\hat q$; in gradient every code and z, through p, so that unused codes move along
-    (there is no straight-through copy of the gradient to z). The loss is
+    With $p = softmax_k(z e_k)$ and $A = onehot(argmax p) + p - sg(p)$ the code is $q = \sum_k A_k e_k$. Its value
+    is the selected code $\hat q$; its gradient reaches z and every code through p, so that unused codes move too
+    (there is no straight-through gradient to z). The loss is
 
     $|q - z|^2 + |sg(\hat q) - z|^2 + \beta |\hat q - sg(z)|^2 + w (E[H(p_\tau)] - H(E[p_\tau]))$
 
-    with $p_\tau = softmax_k(z e_k / \tau)$, H(E[p]) over the vectors of all ranks. Search, gradient and entropies
-    are streamed: no tensor of vectors times codes is alive, also not between forward and backward.
+    with $p_\tau = softmax_k(z e_k / \tau)$ and H(E[p]) over the vectors of all ranks. Search, gradient and
+    entropies are computed in tiles: no tensor of vectors times codes exists, not even between forward and backward.
 
-    Source: Shi et al. 2024, https://arxiv.org/abs/2412.02692, section 3.2; the three terms' weights and the
-        entropy's temperature are those of its published implementation.
+    Source: Shi et al. 2024, https://arxiv.org/abs/2412.02692, section 3.2; the weights of the three terms and the
+        temperature of the entropy are those of its published implementation.
     Differs from the source: the loss is computed in eval too.
 
     Args:
-        size: The number of codes.
-        dim: The last axis of `z`, and the length of the codes.
-        commitment_weight: beta, which here stands at the term that moves the code.
-        entropy_weight: w.
-        temperature: tau, of the entropies only.
-        init: Where the codes begin; None is uniform in +-1/size. Not one that needs data.
+        size: Number of codes.
+        dim: Last axis of `z` and length of the codes.
+        commitment_weight: Weight beta, which here belongs to the term that moves the code.
+        entropy_weight: Weight w of the entropies.
+        temperature: Temperature tau of the entropies only.
+        init: How the codes are initialised; None is uniform in +-1/size. It must not need data.
 
     Raises:
-        ValueError: If size, dim or temperature are not positive, a weight is negative, or `init` needs data.
+        ValueError: If size, dim or temperature is not positive, a weight is negative, or `init` needs data.
 
     Example:
         >>> quantizer = IndexBackpropagationQuantizer(size=512, dim=64)
@@ -81,7 +81,7 @@ class IndexBackpropagationQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "IndexBackpropagationQuantizer":
-        """Sixteen codes of length 4."""
+        """Returns a quantizer with 16 codes of length 4."""
         return cls(size=16, dim=4, init=NormalInit(std=1.0))
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
@@ -96,15 +96,15 @@ class IndexBackpropagationQuantizer(Quantizer):
         loss = soft_loss + pull_loss + self.commitment_weight * code_loss
         metrics = {"quantization_loss": loss.detach()}
         if self.entropy_weight:
-            sample, codebook = softmax_entropies(
+            entropies = softmax_entropies(
                 vectors / self.temperature,
-                codes - common_centre(codes),  # the same softmax
+                codes - common_centre(codes),  # the softmax is the same, in more exact arithmetic
                 codes.new_zeros(self.codebook_size),
                 counted,
                 across_ranks=self.training,
             )
-            loss = loss + self.entropy_weight * (sample - codebook)
-            metrics |= {"sample_entropy": sample.detach(), "codebook_entropy": codebook.detach()}
+            loss = loss + self.entropy_weight * entropies.loss()
+            metrics |= entropies.metrics()
         return QuantizeOutput(
             quantized=soft.view(z.shape), indices=indices.view(z.shape[:-1]), loss=loss, metrics=metrics
         )

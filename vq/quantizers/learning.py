@@ -1,4 +1,7 @@
-"""One forward of a quantizer with all that it calls: what its codebooks learn, they learn once, at its end."""
+"""Learning events: one forward of a quantizer with all parts that it calls.
+
+What its codebooks learn, they learn once, at the end of the event.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,11 +24,11 @@ from vq.quantizers.recomputation import (
 
 
 class Part(nn.Module):
-    """A quantizer or a codebook: what takes part in the forward of the outermost quantizer.
+    """A quantizer or a codebook: a module that takes part in the forward of the outermost quantizer.
 
     Attributes:
-        has_state: Whether training forwards change something.
-        event: The forward that is running; None between forwards.
+        has_state: Whether training forwards change buffers or parameters.
+        event: The running forward; None between forwards.
     """
 
     has_state: ClassVar[bool] = False
@@ -38,27 +41,27 @@ class Part(nn.Module):
         self.event = None
 
     def _commit(self) -> None:
-        """Learns what the event has collected."""
+        """Learns what was collected during the event."""
 
     def _undo(self) -> None:
-        """Goes back to the state before the event, which has failed."""
+        """Restores the state before the event, which has failed."""
 
-    def _searched(self) -> Tensor | None:
-        """A copy of the codes that the event has searched, if they can change later; None if they cannot."""
+    def _searched(self) -> Float[Tensor, "size dim"] | None:
+        """Returns a copy of the codes that were searched in the event; None if they cannot change later."""
         return None
 
-    def _search_again(self, codes: Tensor | None) -> None:
-        """For a recomputation: searches what `_searched` gave in the first forward."""
+    def _search_again(self, codes: Float[Tensor, "size dim"] | None) -> None:
+        """Makes a recomputation search the codes that `_searched` returned in the original forward."""
 
 
 class Event:
-    """One forward of an outermost quantizer.
+    """Holds what the parts of one forward of an outermost quantizer share.
 
     Args:
-        mask: Which positions of `z` count on this rank; None is all.
-        count: The number of positions.
+        mask: True for the positions of `z` on this rank that count; None if all do.
+        count: Number of positions.
         record: What is kept for a recomputation, or what this recomputation repeats; None if neither.
-        zero: In a compiled forward that learns what `refuse_recomputation` gives.
+        zero: Result of `refuse_recomputation` in a compiled forward that learns, else None.
         is_replay: Whether this is a recomputation, in which nothing learns.
     """
 
@@ -68,21 +71,21 @@ class Event:
         count: int,
         record: Record | None,
         *,
-        zero: Tensor | None = None,
+        zero: Float[Tensor, ""] | None = None,
         is_replay: bool,
     ) -> None:
         self.record, self.is_replay = record, is_replay
-        # Asked before anything learns, and added to the loss, or the compiler would leave it out.
+        # Evaluated before anything learns, and added to the loss so that the compiler does not remove it.
         self._zero = zero
         self._mask, self._count = mask, count
         self._total: Tensor | None = None
         self._num_draws = 0
 
     def weighted(self, mean: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """A mean over this rank's vectors, times its share of the vectors of all ranks, times the number of ranks.
+        """Weights a mean over this rank's vectors such that its average over the ranks is the mean over all vectors.
 
-        DistributedDataParallel takes the mean of the ranks' gradients, which so is the gradient of the mean over
-        the vectors of all ranks.
+        The weight is this rank's share of the vectors, times the number of ranks. DistributedDataParallel averages
+        gradients over the ranks, which then gives the gradient of the mean over all vectors.
         """
         if world_size() == 1:
             return mean
@@ -93,7 +96,7 @@ class Event:
         return mean * (count * world_size() / self._total.clamp_min(1)).to(mean.dtype)
 
     def average(self, scalars: list[Float[Tensor, ""]]) -> list[Float[Tensor, ""]]:
-        """The means over ranks of what `weighted` was used in, each with the gradient of this rank's own."""
+        """Averages scalars that `weighted` returned over the ranks; each keeps the gradient of its own value."""
         if self._zero is not None:
             scalars = [scalars[0] + self._zero, *scalars[1:]]
         if self._total is None:
@@ -103,7 +106,11 @@ class Event:
         return [replace_value(scalar, mean) for scalar, mean in zip(scalars, means, strict=True)]
 
     def has_drawn(self, device: torch.device) -> None:
-        """Called after what learns has drawn random numbers: a recomputation does not, but goes on as if it had."""
+        """Records that a learning part has drawn random numbers.
+
+        A recomputation does not draw them, but continues with the generators in the recorded state. So everything
+        after the draw sees the same random numbers.
+        """
         if self.record is not None:
             self.record.pass_draws(self._num_draws, device, is_replay=self.is_replay)
             self._num_draws += 1
@@ -113,25 +120,25 @@ class Event:
 def one_event(
     quantizer: nn.Module, z: Shaped[Tensor, "*shape"], mask: Bool[Tensor, "*mask"] | None, count: int
 ) -> Iterator[Event]:
-    """Inside, the codebooks below `quantizer` collect; they learn at the end, or not at all if it raises.
+    """Collects what the codebooks below `quantizer` learn; they learn at the end, or not at all if the block raises.
 
-    A forward inside of a backward is a recomputation (activation checkpointing). It learns nothing, searches the
-    codes of the forward that it repeats, calls no collective, and goes on with the same random numbers.
+    A forward inside a backward is a recomputation (activation checkpointing). It learns nothing, searches the codes
+    of the forward that it repeats, calls no collective, and continues with the same random numbers.
 
     Args:
-        quantizer: The outermost one.
-        z: What is quantized.
-        mask: Which positions count; None is all.
-        count: The number of positions.
+        quantizer: The outermost quantizer.
+        z: Vectors to quantize.
+        mask: True for the positions that count; None if all do.
+        count: Number of positions.
 
     Raises:
-        RuntimeError: If it is a recomputation of a forward that is not remembered.
+        RuntimeError: If this is a recomputation of a forward that is not on record.
     """
     parts = [part for part in quantizer.modules() if isinstance(part, Part)]
     learns = any(part.training for part in parts) and (
         world_size() > 1 or any(part.has_state for part in parts)
     )
-    # A compiled forward cannot ask whether it is repeated.
+    # A compiled forward cannot find out whether it is a recomputation.
     is_replay = learns and not torch.compiler.is_compiling() and is_in_backward()
     record = record_to_repeat(quantizer, z) if is_replay else new_record(z) if learns else None
     zero = refuse_recomputation(z.detach()) if learns and torch.compiler.is_compiling() else None

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from vq.ops.digits import unpack_digits
@@ -17,23 +17,22 @@ from vq.registry import QUANTIZERS
 
 @QUANTIZERS.register_module()
 class RadialQuantizer(Quantizer):
-    r"""Rounds each channel, as an angle, to even steps, and hands on the sine (Raq).
+    r"""Rounds each channel, as an angle, to evenly spaced steps and returns the sine of the angle (Raq).
 
-    With $n = \operatorname{round}((L - 1)\,\sigma(z))$ the code is $\sin(\pi (n / (L - 1) - 1/2))$: from -1 to
-    1, denser towards the ends. The index is the number with the digits n, the first channel least
-    significant. There is no loss; a commitment loss is known to make it fail.
+    With $n = \operatorname{round}((L - 1)\,\sigma(z))$ the code is $\sin(\pi (n / (L - 1) - 1/2))$, from -1 to 1
+    and denser towards the ends. The index is the number with the digits n, the first channel least significant.
+    There is no loss; a commitment loss is known to make it fail.
 
     Source: Doraemonzzz/vector-quantize, `radial_quantizer`; there is no paper.
-    Differs from the source: the straight-through step is after the sine, not before it: the gradient is that
-        of $\sin(\pi (\sigma(z) - 1/2))$. Before it, the sine's slope at the outermost levels is 0, and a
-        channel that is there once gets no gradient any more. Each channel may have its own L, and `decode`
-        exists.
+    Differs from the source: the straight-through step comes after the sine, not before it, so the gradient is that
+        of $\sin(\pi (\sigma(z) - 1/2))$. Before the sine, its slope at the outermost levels is 0, and a channel that
+        has reached them gets no gradient any more. Each channel may have its own L, and `decode` exists.
 
     Args:
-        levels: L of each channel, each at least 3.
+        levels: Number of levels L of each channel, each at least 3.
 
     Raises:
-        ValueError: If there is no level, one is below 3, or the codebook has 2^63 codes or more.
+        ValueError: If `levels` is empty, a level is below 3, or the codebook has 2^63 codes or more.
 
     Example:
         >>> RadialQuantizer(levels=[3, 3]).decode(torch.tensor([0, 5])).tolist()
@@ -48,7 +47,7 @@ class RadialQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "RadialQuantizer":
-        """Even and odd levels, 240 codes."""
+        """Returns a quantizer with even and odd levels, which has 240 codes."""
         return cls(levels=[8, 6, 5])
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
@@ -69,20 +68,20 @@ class RadialQuantizer(Quantizer):
         return self._code(indices, dtype)
 
     def _code(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
-        # Looked up, not computed from each digit: a vectorised sine may differ from a single one in a bit.
+        # Read from a table, because a vectorised sine may differ from a scalar one in the last bit.
         levels = self._levels(indices)
         table = constant(_table, self.levels, dtype, device=indices.device)
         return table[unpack_digits(indices, levels) + (levels.cumsum(0) - levels)]
 
-    def _levels(self, like: Tensor) -> Int[Tensor, "dim"]:
+    def _levels(self, like: Shaped[Tensor, "..."]) -> Int[Tensor, "dim"]:
         return constant(int64s, *self.levels, device=like.device)
 
 
 def _table(levels: tuple[int, ...], dtype: torch.dtype) -> Float[Tensor, "sum_of_levels"]:
-    """The codes of all levels of all channels in a row."""
+    """Concatenates the codes of all levels of all channels."""
     return torch.cat([_sine(torch.arange(count).to(dtype) / (count - 1)) for count in levels])
 
 
 def _sine(unit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Maps [0, 1] to [-1, 1] along half a wave."""
+    """Maps [0, 1] to [-1, 1] along half a period of a sine."""
     return torch.sin(math.pi * (unit - 0.5))

@@ -1,40 +1,46 @@
-"""What a quantizer remembers of a forward that activation checkpointing will run again in the backward."""
+"""Records of forwards that activation checkpointing will run again in the backward."""
 
 import weakref
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 MOST_RECORDS = 8
-"""How many forwards whose recomputation has not come yet are remembered, of each quantizer."""
+"""Most records per quantizer of forwards that have not been recomputed yet."""
 
 _records: "weakref.WeakKeyDictionary[nn.Module, list[Record]]" = weakref.WeakKeyDictionary()
 
 
 @dataclass(eq=False)
 class Record:
-    """What a recomputation needs of the forward that it repeats.
+    """Holds what a recomputation needs from the forward that it repeats.
 
     Args:
-        shape: That of `z`.
-        fingerprint: Two sums over `z`, by which forwards are told apart.
-        codes: For each part, in order, the codes that it searched, if they may have changed since.
-        reduced: The results of the collectives in the losses.
-        draws: The states of the random generators after each time that what learns has drawn.
-        is_repeated: Whether there has been a recomputation.
+        shape: Shape of `z`.
+        fingerprint: Two sums over `z`, which identify the forward.
+        codes: For each part, in order, the codes that it searched; None if they cannot have changed since.
+        reduced: Results of the collectives in the losses.
+        draws: States of the random generators after each draw of a learning part.
+        is_repeated: Whether the forward has been recomputed.
     """
 
     shape: torch.Size
     fingerprint: Float[Tensor, "2"]
-    codes: list[Tensor | None] = field(default_factory=list)
-    reduced: list[Tensor] = field(default_factory=list)
-    draws: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
+    codes: list[Float[Tensor, "_ _"] | None] = field(default_factory=list)
+    reduced: list[Shaped[Tensor, "..."]] = field(default_factory=list)
+    draws: list[tuple[UInt8[Tensor, "_"], UInt8[Tensor, "_"] | None]] = field(default_factory=list)
     is_repeated: bool = False
 
     def pass_draws(self, number: int, device: torch.device, *, is_replay: bool) -> None:
-        """Notes the states of the generators of the CPU and of `device`, or sets them to those of the record."""
+        """Records the states of the generators of the CPU and of `device`; in a replay, restores them.
+
+        Args:
+            number: Number of the draw within the forward.
+            device: Device of the vectors.
+            is_replay: Whether this is a recomputation.
+        """
         own = None if device.type == "cpu" else torch.get_device_module(device)
         if not is_replay:
             self.draws.append((torch.get_rng_state(), None if own is None else own.get_rng_state(device)))
@@ -46,17 +52,21 @@ class Record:
 
 
 def is_in_backward() -> bool:
-    """Whether this thread runs a backward: a forward is then a recomputation."""
+    """Returns whether this thread is running a backward; a forward is then a recomputation."""
     return torch._C._current_graph_task_id() != -1
 
 
-# An operator, because a compiled forward runs no other Python: it cannot repeat an earlier one, only refuse to.
+# A custom operator, because a compiled forward runs no other Python code. It cannot repeat an earlier forward, but it
+# can raise.
 @torch.library.custom_op("vq::refuse_recomputation", mutates_args=(), schema="(Tensor like) -> Tensor")
-def refuse_recomputation(like: Tensor) -> Tensor:
-    """Zero, to be added to the loss.
+def refuse_recomputation(like: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """Returns 0, which must be added to the loss.
+
+    Args:
+        like: Tensor that gives dtype and device.
 
     Raises:
-        RuntimeError: Inside of a backward.
+        RuntimeError: If this thread is running a backward.
     """
     if is_in_backward():
         raise RuntimeError(
@@ -67,12 +77,12 @@ def refuse_recomputation(like: Tensor) -> Tensor:
 
 
 @refuse_recomputation.register_fake
-def _(like: Tensor) -> Tensor:
+def _(like: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
     return like.new_zeros(())
 
 
 def new_record(z: Shaped[Tensor, "*shape"]) -> Record | None:
-    """A record for this forward, or None if it will not be run again.
+    """Returns a record for this forward, or None if it will not be run again.
 
     `torch.utils.checkpoint` runs the first forward without gradient or, in its other form, inside of its hooks.
     """
@@ -84,25 +94,25 @@ def new_record(z: Shaped[Tensor, "*shape"]) -> Record | None:
 
 
 def keep_record(quantizer: nn.Module, record: Record) -> None:
-    """Remembers a forward until a later one begins after its recomputation."""
+    """Stores the record of a forward until it has been recomputed and a later forward is stored."""
     others = [other for other in _records.get(quantizer, ()) if not other.is_repeated]
     _records[quantizer] = [*others, record][-MOST_RECORDS:]
 
 
 def record_to_repeat(quantizer: nn.Module, z: Shaped[Tensor, "*shape"]) -> Record:
-    """The record of the forward of these vectors.
+    """Returns the record of the forward of these vectors.
 
     Raises:
         RuntimeError: If there is none.
     """
-    # Of several with the same vectors the latest that has not been repeated: a backward goes from the end.
+    # Of several forwards of equal vectors take the latest that was not repeated: a backward starts from the end.
     found = [record for record in reversed(_records.get(quantizer, [])) if record.shape == z.shape]
     found.sort(key=lambda record: record.is_repeated)
     if len(found) > 1:
         here = _fingerprint(z)
         distances = [float((record.fingerprint - here).abs().max()) for record in found]
         nearest = min(distances)
-        # A network that repeats itself but for rounding is near; another batch is not.
+        # A recomputation differs by rounding at most; another batch differs by more.
         found = [found[distances.index(nearest)]] if nearest <= 1e-3 * float(here[1]) else []
     if not found:
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Vector quantization: the nearest vector of a codebook (VQ-VAE and its kin)."""
+"""Vector quantization: the nearest code of a codebook (VQ-VAE and its variants)."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from vq.ops.numerics.reductions import mean_square
 from vq.quantizers.base import QuantizeOutput, Quantizer, learnable
-from vq.quantizers.codebooks.learned import Codebook, LearnedCodebook
+from vq.quantizers.codebooks.base import Codebook
+from vq.quantizers.codebooks.learned import LearnedCodebook
 from vq.quantizers.parts.distances import Distance, EuclideanDistance
 from vq.quantizers.parts.estimators import Estimator, StraightThrough
 from vq.quantizers.parts.regularisers import Regulariser
@@ -18,20 +19,21 @@ from vq.registry import QUANTIZERS
 
 @QUANTIZERS.register_module()
 class VectorQuantizer(Quantizer):
-    r"""Replaces each vector by the nearest code of a codebook (VQ).
+    """Replaces each vector by the nearest code of a codebook (VQ).
 
-    The loss is the codebook's own plus `commitment_weight` times the mean of $(z - sg(e))^2$.
+    The loss is that of the codebook plus `commitment_weight` times the mean of $(z - sg(e))^2$.
 
     Source: van den Oord et al. 2017 (VQ-VAE), https://arxiv.org/abs/1711.00937, eq. 1 to 3.
     Differs from the source: squared differences are averaged over the channels too, not summed.
 
     Args:
-        codebook: How the codes are kept and learn.
-        commitment_weight: beta of eq. 3; the paper uses 0.25.
-        estimator: How the gradient of the task reaches `z`.
-        distance: What "nearest" means. With `CosineDistance` vectors and codes have length 1 throughout.
-        regularisers: Further objectives on the codes, such as `EntropyRegulariser`; added to the loss. Over codes
-            without a gradient, such as averages, they move `z` alone, or as `OrthogonalRegulariser` only measure.
+        codebook: Codebook that holds and learns the codes.
+        commitment_weight: Weight beta of eq. 3; the paper uses 0.25.
+        estimator: Estimator of the gradient to `z`; None is `StraightThrough()`.
+        distance: Distance that defines the nearest code; None is `EuclideanDistance()`. With `CosineDistance`
+            vectors and codes have length 1 throughout.
+        regularisers: Further loss terms on the codes, such as `EntropyRegulariser`. For codes without a gradient,
+            such as averages, they move `z` alone, or measure only, as `OrthogonalRegulariser` does.
 
     Raises:
         ValueError: If the estimator has a gradient for the codes, and they do not learn by gradient.
@@ -60,7 +62,7 @@ class VectorQuantizer(Quantizer):
         if self.estimator.moves_codes and not codebook.learns_by_gradient:
             raise ValueError(
                 f"VectorQuantizer: expected a codebook that learns by gradient for {type(self.estimator).__name__}, "
-                f"which has no effect on the codes of {type(codebook).__name__}; use LearnedCodebook, or leave the "
+                f"got {type(codebook).__name__}, on whose codes it has no effect; use LearnedCodebook, or leave the "
                 f"estimator out"
             )
         self.distance = distance or EuclideanDistance()
@@ -68,12 +70,12 @@ class VectorQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "VectorQuantizer":
-        """Sixteen learned codes of length 4."""
+        """Returns a quantizer with 16 learned codes of length 4."""
         return cls(codebook=LearnedCodebook.example())
 
     @property
     def needs_task_gradient(self) -> bool:
-        """Whether the estimator does anything but hand the gradient straight through."""
+        """Whether the estimator is another one than `StraightThrough`."""
         return not isinstance(self.estimator, StraightThrough)
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
@@ -84,7 +86,7 @@ class VectorQuantizer(Quantizer):
             self.codebook.prepare(vectors, usable)
         codes = self._codes(z.dtype)
         if self.regularisers and self.training and not codes.requires_grad:
-            codes = codes.clone()  # what is kept for a backward, and averages move before it
+            codes = codes.clone()  # the backward needs these values, and averages move before it
         indices = self.distance.nearest(vectors, codes)
         code = F.embedding(indices, codes)
         if self.training:
@@ -104,7 +106,8 @@ class VectorQuantizer(Quantizer):
         )
 
     @torch.no_grad()
-    def _prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
+    def prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
+        """Initialises or revives codes from these vectors in training mode."""
         if self.training:
             vectors = self.distance.place(z.detach().reshape(-1, self.codebook_dim))
             self.codebook.prepare(vectors, learnable(vectors, mask))
@@ -117,5 +120,5 @@ class VectorQuantizer(Quantizer):
         return F.embedding(indices, self._codes(dtype))
 
     def _codes(self, dtype: torch.dtype) -> Float[Tensor, "size dim"]:
-        """The codes where they are compared, in float32 or float64."""
+        """Returns the codes in the space in which they are compared, in float32 or float64."""
         return self.distance.place(self.codebook.codes.to(dtype))

@@ -1,4 +1,4 @@
-"""Codebooks that begin where the vectors of a model are, before its training begins."""
+"""Initialization of codebooks from the vectors of a model, before its training begins."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -6,11 +6,12 @@ from itertools import islice
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq.distributed import all_reduce_sum
 from vq.quantizers.base import Quantizer, learnable
-from vq.quantizers.codebooks.learned import Codebook
+from vq.quantizers.codebooks.base import Codebook
 from vq.quantizers.parts.initialization import DataMomentsInit, Initialization, KMeansInit
 from vq.quantizers.vector import VectorQuantizer
 
@@ -25,26 +26,25 @@ def codebook_warmup(
     max_vectors: int = 100_000,
     run: Callable[[Any], object] | None = None,
 ) -> None:
-    """Runs the model over some batches and puts the codes where the vectors before its codebooks are.
+    """Runs a model on some batches and initialises its codes where the vectors before its codebooks are.
 
-    Every `VectorQuantizer` below `model` takes part. What a stage of a `ResidualQuantizer` sees depends on
-    the codebooks before it, so the codebooks are fitted one after the other, in the order in which the model
-    calls them, each from `num_batches` batches of its own. One that is called several times for a batch,
-    such as a shared stage, is fitted to its first call and then, from as many batches again, to all calls.
+    Every `VectorQuantizer` below `model` takes part. What a stage of a `ResidualQuantizer` sees depends on the
+    codebooks before it, so the codebooks are fitted one after the other, in the order in which the model calls
+    them, each from `num_batches` batches of its own. A codebook that is called several times per batch, such as a
+    shared stage, is fitted to its first call and then, from as many batches again, to all calls.
 
-    Nothing but the codebooks changes: the model runs in training mode without gradients, and its other
-    buffers, such as the averages of batch norms, are put back. A codebook does not initialise itself again
-    afterwards. With a process group every rank calls this with at least a batch of its own, and all get the
-    same codes.
+    Only the codebooks change: the model runs in training mode without gradients, and its other buffers, such as the
+    averages of batch norms, are restored. A codebook does not initialise itself again afterwards. With a process
+    group, call this function on every rank with at least one batch of its own; all ranks get the same codes.
 
     Args:
-        model: A model in training mode, for which the vectors have the distribution that training sees.
-        loader: Gives batches; it is iterated once or twice for each codebook.
+        model: Model in training mode, so that the vectors have the distribution that training sees.
+        loader: Iterable of batches, iterated once or twice for each codebook.
         method: `"k_means"` clusters the vectors, `"random"` takes some of them, `"moments"` draws from a
             Gaussian with their mean and standard deviation.
-        num_batches: How many batches to look at for each codebook, or all that there are.
-        max_vectors: About so many random vectors of all (for k-means exactly) are used.
-        run: What to do with a batch; None is `model(batch)`.
+        num_batches: Most batches to use for each codebook.
+        max_vectors: Approximate number of random vectors to use of all batches (the exact maximum for k-means).
+        run: Function that runs the model on a batch; None is `model(batch)`.
 
     Raises:
         ValueError: If the model or a quantizer in it is in eval mode, there is no codebook or none is called,
@@ -58,7 +58,7 @@ def codebook_warmup(
     init = _initialization(method, num_batches, max_vectors)
     quantizers = _quantizers_to_warm(model)
     collector = _Collector(-(-max_vectors // num_batches))
-    with _only_looking(model), collector.hooked(quantizers):
+    with _without_learning(model), collector.hooked(quantizers):
         while len(collector.done) < len({quantizer.codebook for quantizer in quantizers}):
             collector.restart()
             _run_some(run or model, loader, num_batches, collector)
@@ -72,7 +72,8 @@ def codebook_warmup(
             collector.done.add(book)
     if not collector.done:
         raise ValueError(
-            "codebook_warmup: expected a model that calls its quantizers, got one that called none; see `run`"
+            "codebook_warmup: expected a model that calls its quantizers, got one that called none; pass a `run` that "
+            "does"
         )
 
 
@@ -85,8 +86,8 @@ def _run_some(
         run(batch)
     if not has_batches:
         raise ValueError(
-            "codebook_warmup: expected a loader that gives batches each time it is iterated, got none; a "
-            "generator gives them only once"
+            "codebook_warmup: expected a loader that yields batches each time it is iterated, got none; a "
+            "generator can be iterated only once"
         )
 
 
@@ -114,11 +115,11 @@ def _initialization(method: str, num_batches: int, max_vectors: int) -> Initiali
         return KMeansInit(steps=0, seeding="random", max_vectors=max_vectors)
     if method == "moments":
         return DataMomentsInit()
-    raise ValueError(f"codebook_warmup: expected a method of k_means, random, moments, got {method!r}")
+    raise ValueError(f"codebook_warmup: expected a method out of k_means, random, moments, got {method!r}")
 
 
 class _Collector:
-    """Keeps some of the vectors that one codebook is given: the first called that is not done."""
+    """Collects vectors of the codebook that is fitted: the first one called that has not been fitted yet."""
 
     def __init__(self, per_batch: int) -> None:
         self.per_batch = per_batch
@@ -129,7 +130,7 @@ class _Collector:
         self.takes_all = takes_all
         self.num_calls = 0
         self.current: Codebook | None = None
-        self.kept: list[Tensor] = []
+        self.kept: list[Float[Tensor, "_ dim"]] = []
         self.num_seen = 0
         self.num_batches = 0
         self.is_taken = False
@@ -171,13 +172,13 @@ def _fit(book: Codebook, init: Initialization, collector: _Collector) -> None:
     codes, counts = init.fit(vectors, vectors.new_ones(len(vectors), dtype=torch.bool), book.size)
     message = vectors.new_tensor([collector.num_seen, len(vectors)], dtype=torch.float64)
     num_seen, num_kept = all_reduce_sum(message)
-    # What a training step will count, of which the collected vectors are a sample.
+    # The usage that a training step will count, estimated from the collected sample.
     book.begin(codes, (counts * (num_seen / num_kept / collector.num_batches)).to(counts.dtype))
 
 
 @contextmanager
-def _only_looking(model: nn.Module) -> Iterator[None]:
-    """Inside, quantizers do not learn; afterwards modes and the buffers outside of quantizers are as before."""
+def _without_learning(model: nn.Module) -> Iterator[None]:
+    """Keeps quantizers from learning; restores the modes, and the buffers outside of quantizers, at the end."""
     modes = {module: module.training for module in model.modules()}
     quantizers = [module for module in modes if isinstance(module, Quantizer)]
     own = {buffer for quantizer in quantizers for buffer in quantizer.buffers()}

@@ -1,1 +1,1 @@
-"""Codebooks: tables of code vectors, and how they are learned."""
+"""Codebooks: tables of code vectors, and how they learn."""

@@ -1,24 +1,24 @@
-"""Codes that stay as they are: drawn, read from a file, or found in the first batch."""
+"""A codebook that never learns: its codes are random, read from a file, or found in the first batch."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vq.quantizers.codebooks.learned import Codebook
+from vq.quantizers.codebooks.base import Codebook
 from vq.quantizers.parts.initialization import Initialization, NormalInit
 from vq.registry import CODEBOOKS
 
 
 @CODEBOOKS.register_module()
 class FrozenCodebook(Codebook):
-    """Keeps codes that never learn; only the encoder comes to them, by the commitment term.
+    """Keeps codes that never learn; only the commitment loss moves the encoder towards them.
 
-    With `FileInit` these are the codes of a file, such as another model's.
+    With `FileInit` they are the codes of a file, such as those of another model.
 
     Args:
-        size: The number of codes.
-        dim: The length of each.
-        init: Where the codes are; None is Gaussian with the standard deviation dim^-0.5. An `init` from data
-            sets them once, in the first training forward.
+        size: Number of codes.
+        dim: Length of each code.
+        init: How the codes are set; None is Gaussian with the standard deviation dim^-0.5. An initialization from
+            data sets them once, in the first training forward.
     """
 
     weight: Tensor
@@ -29,7 +29,7 @@ class FrozenCodebook(Codebook):
 
     @classmethod
     def example(cls) -> "FrozenCodebook":
-        """Sixteen random codes of length 4."""
+        """Returns 16 random codes of length 4."""
         return cls(size=16, dim=4)
 
     @property
@@ -43,16 +43,17 @@ class FrozenCodebook(Codebook):
         code: Float[Tensor, "n dim"],
         mask: Bool[Tensor, "n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Zero: the codes do not learn."""
+        """Returns 0: the codes do not learn."""
         return z.new_zeros(())
 
-    def _searched(self) -> Tensor | None:
-        return None  # they never change after the first search
+    def _searched(self) -> None:
+        return None  # the codes never change after the first search
 
-    def _place(
+    def set_codes(
         self,
         vectors: Float[Tensor, "size dim"],
         usage: Float[Tensor, "size"],
         is_moved: Bool[Tensor, "size"],
     ) -> None:
+        """Overwrites the codes."""
         self.weight.copy_(vectors)

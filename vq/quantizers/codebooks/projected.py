@@ -1,4 +1,4 @@
-"""SimVQ: codes that all move together, by one linear map."""
+"""The codebook of SimVQ: one linear map moves all codes together."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,30 +6,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vq.ops.numerics.reductions import mean_square
-from vq.quantizers.codebooks.learned import Codebook
+from vq.quantizers.codebooks.base import Codebook
 from vq.quantizers.parts.initialization import Initialization, NormalInit
 from vq.registry import CODEBOOKS
 
 
 @CODEBOOKS.register_module()
 class ProjectedCodebook(Codebook):
-    r"""Keeps random coefficients that never learn, and one linear map from them to the codes (SimVQ).
+    """Maps random coefficients that never learn to the codes by one learned linear map (SimVQ).
 
-    $e_k = W c_k + b$: the loss $|sg(z) - e|^2$ moves W and b, and with them every code, also those that
-    no vector chose. So codes do not die, and there is nothing to revive.
+    With $e_k = W c_k + b$ the loss $|sg(z) - e|^2$ moves W and b, and with them every code, also those that no vector
+    chose. So codes do not die, and there is nothing to revive.
 
-    The codes are computed anew in every forward and every `decode`: size x dim^2 products, as many as the
-    search costs for dim vectors.
+    The codes are computed in every forward and every `decode`, which takes size x dim^2 products: as many as the
+    search takes for dim vectors.
 
     Source: Zhu et al. 2024 (SimVQ), https://arxiv.org/abs/2411.02038, section 4; the bias is that of its
         published implementation.
-    Differs from the source: W begins as the identity and b at 0, not at random, so that `init` says where
-        the codes begin, as for any other codebook. An `init` from data sets the coefficients once.
+    Differs from the source: W begins as the identity and b at 0, not at random, so that `init` determines the
+        first codes as it does for any other codebook. An initialization from data sets the coefficients once.
 
     Args:
-        size: The number of codes.
-        dim: The length of each.
-        init: Where the coefficients, and so the codes, begin; None is Gaussian with the standard deviation
+        size: Number of codes.
+        dim: Length of each code.
+        init: How the coefficients, and so the codes, are initialised; None is Gaussian with the standard deviation
             dim^-0.5.
     """
 
@@ -43,12 +43,12 @@ class ProjectedCodebook(Codebook):
 
     @classmethod
     def example(cls) -> "ProjectedCodebook":
-        """Sixteen codes of length 4."""
+        """Returns 16 codes of length 4."""
         return cls(size=16, dim=4)
 
     @property
     def vectors(self) -> Float[Tensor, "size dim"]:
-        """The coefficients, mapped; computed at each call."""
+        """The mapped coefficients; computed at each access."""
         return F.linear(self.coefficients, self.weight, self.bias)
 
     def loss(
@@ -57,19 +57,20 @@ class ProjectedCodebook(Codebook):
         code: Float[Tensor, "n dim"],
         mask: Bool[Tensor, "n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The mean squared difference, with a gradient to the linear map only."""
+        """Computes the mean squared difference of codes and vectors, with a gradient to the linear map only."""
         return mean_square(code, z.detach(), mask)
 
-    def _searched(self) -> Tensor | None:
-        return None  # only the optimizer moves them
+    def _searched(self) -> None:
+        return None  # only the optimizer moves the codes
 
-    def _place(
+    def set_codes(
         self,
         vectors: Float[Tensor, "size dim"],
         usage: Float[Tensor, "size"],
         is_moved: Bool[Tensor, "size"],
     ) -> None:
-        # All codes are placed at once (there is no revival), so the map may begin again.
+        """Overwrites the coefficients and resets the linear map to the identity."""
+        # Without a revival all codes are set at once, so the map can be reset.
         self.coefficients.copy_(vectors)
         self.weight.copy_(torch.eye(self.dim).to(self.weight))
         self.bias.zero_()

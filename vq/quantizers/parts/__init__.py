@@ -1,1 +1,1 @@
-"""Parts that quantizers are composed of: estimators, distances, initialization, revival, regularisers, annealing."""
+"""Parts that quantizers and codebooks are composed of, such as distances, estimators and revivals."""

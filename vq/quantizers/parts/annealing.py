@@ -1,6 +1,6 @@
-"""Values that change with the optimizer step, such as the temperature of a soft choice.
+"""Schedules of quantizer attributes, such as the temperature of a soft choice.
 
-They are pure functions of the step and keep no state. Whoever counts the steps sets the value:
+They are pure functions of the optimizer step and keep no state. The caller, who counts the steps, sets the value:
 `quantizer.temperature = annealing.at(step)`.
 """
 
@@ -16,21 +16,21 @@ class Annealing(ABC):
 
     @abstractmethod
     def at(self, step: int) -> float:
-        """The value in optimizer step `step` (0-based)."""
+        """Returns the value at optimizer step `step`, counted from 0."""
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class LinearAnnealing(Annealing):
-    """Goes straight from one value to another, and stays there.
+    """Changes linearly from one value to another, and then stays constant.
 
     Args:
-        first: The value at step 0.
-        last: The value from step `steps` on.
-        steps: How long it takes, at least 1.
+        first: Value at step 0.
+        last: Value from step `steps` on.
+        steps: Number of steps of the change, at least 1.
 
     Raises:
-        ValueError: If there is no step.
+        ValueError: If `steps` is below 1.
 
     Example:
         >>> LinearAnnealing(first=0.0, last=6.6, steps=5000).at(2500)
@@ -45,25 +45,25 @@ class LinearAnnealing(Annealing):
         _check_steps(type(self).__name__, self.steps)
 
     def at(self, step: int) -> float:
-        """See `Annealing`."""
+        """Returns the value at optimizer step `step`, counted from 0."""
         return self.first + (self.last - self.first) * _progress(step, self.steps)
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class CosineAnnealing(Annealing):
-    """Goes from one value to another along half a cosine, and stays there.
+    """Changes from one value to another along half a cosine, and then stays constant.
 
     Source: Ramesh et al. 2021 (DALL-E), https://arxiv.org/abs/2102.12092, appendix A.2: the temperature
         from 1 to 1/16 over 150,000 steps.
 
     Args:
-        first: The value at step 0.
-        last: The value from step `steps` on.
-        steps: How long it takes, at least 1.
+        first: Value at step 0.
+        last: Value from step `steps` on.
+        steps: Number of steps of the change, at least 1.
 
     Raises:
-        ValueError: If there is no step.
+        ValueError: If `steps` is below 1.
 
     Example:
         >>> CosineAnnealing(first=1.0, last=1 / 16, steps=150_000).at(75_000)
@@ -78,7 +78,7 @@ class CosineAnnealing(Annealing):
         _check_steps(type(self).__name__, self.steps)
 
     def at(self, step: int) -> float:
-        """See `Annealing`."""
+        """Returns the value at optimizer step `step`, counted from 0."""
         remaining = (1 + math.cos(math.pi * _progress(step, self.steps))) / 2
         return self.last + (self.first - self.last) * remaining
 
@@ -86,15 +86,15 @@ class CosineAnnealing(Annealing):
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class GeometricAnnealing(Annealing):
-    """Multiplies a value by the same factor in every step, until it reaches a floor.
+    """Multiplies a value by a constant factor in every step until it reaches a minimum.
 
     Source: Baevski et al. 2020 (wav2vec 2.0), https://arxiv.org/abs/2006.11477, section 4.2: the
         temperature from 2 to 0.5 by the factor 0.999995.
 
     Args:
-        first: The value at step 0.
-        last: The floor.
-        factor: In (0, 1).
+        first: Value at step 0.
+        last: Minimum, at which the value stays.
+        factor: Factor per step, in (0, 1).
 
     Raises:
         ValueError: If the factor is not in (0, 1).
@@ -113,7 +113,7 @@ class GeometricAnnealing(Annealing):
             raise ValueError(f"GeometricAnnealing: expected a factor in (0, 1), got {self.factor}")
 
     def at(self, step: int) -> float:
-        """See `Annealing`."""
+        """Returns the value at optimizer step `step`, counted from 0."""
         return max(self.last, self.first * self.factor**step)
 
 

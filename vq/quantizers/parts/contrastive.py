@@ -1,4 +1,4 @@
-"""The contrastive objective of CVQ-VAE: every code near to some vectors and far from most."""
+"""The contrastive loss term of CVQ-VAE, which pulls every code to some vectors and pushes it from others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +15,17 @@ from vq.registry import QUANTIZER_PARTS
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveRegulariser(Regulariser):
-    """Pulls each code's nearest vectors to it and pushes its farther half away (InfoNCE); all codes take part.
+    """Pulls each code to its nearest vectors and pushes it from its farther half (InfoNCE); all codes take part.
 
-    Each rank contrasts its own vectors. Every code's scores are sorted: slow for very many codes.
+    Each rank contrasts its own vectors. The scores of every code are sorted, which is slow for very many codes.
 
     Source: Zheng and Vedaldi 2023 (CVQ-VAE), https://arxiv.org/abs/2307.15139, section 3.3.
-    Differs from the source: the similarity is -|z - e|^2 / 2, which on the unit sphere is the source's cosine.
+    Differs from the source: the similarity is -|z - e|^2 / 2, which on the unit sphere is the cosine of the source up
+        to a constant.
 
     Args:
-        weight: What the objective is multiplied with.
-        temperature: What similarities are divided by.
+        weight: Weight of the loss term.
+        temperature: Divisor of the similarities.
     """
 
     weight: float = 1.0
@@ -38,8 +39,8 @@ class ContrastiveRegulariser(Regulariser):
         mask: Bool[Tensor, "n"] | None = None,
         *,
         across_ranks: bool,
-    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
-        """See `Regulariser`; nothing is exchanged between ranks."""
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Float[Tensor, ""]]]:
+        """Returns the weighted mean of the codes' losses; ranks exchange nothing."""
         counted = torch.ones(len(z), dtype=torch.bool, device=z.device) if mask is None else mask
         value = contrast(z, codes, counted, self.temperature)
         return self.weight * value, {"contrast": value.detach()}

@@ -1,4 +1,4 @@
-"""How the gradient of the task passes the choice of a code, which itself has none."""
+"""Gradient estimators: how the gradient of the task passes the choice of a code, which is not differentiable."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from vq.registry import QUANTIZER_PARTS
 
 
 class Estimator(ABC):
-    """Gives the codes a gradient. The value is always that of `code`, bit for bit."""
+    """Gives the selected codes a gradient to the vectors. The value is that of `code`, bit for bit."""
 
     @property
     def moves_codes(self) -> bool:
-        """Whether the gradient of the task reaches the codes too, which then must learn by gradient."""
+        """Whether the gradient of the task also reaches the codes, which then must learn by gradient."""
         return False
 
     @abstractmethod
     def __call__(
         self, z: Float[Tensor, "*lead dim"], code: Float[Tensor, "*lead dim"]
     ) -> Float[Tensor, "*lead dim"]:
-        """The value of `code` with this estimator's gradient to `z`, and possibly to `code`."""
+        """Returns the value of `code` with the gradient of this estimator to `z`, and possibly to `code`."""
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True)
 class StraightThrough(Estimator):
-    """Hands the gradient of the codes to `z` unchanged.
+    """Passes the gradient of the quantized vectors to `z` unchanged.
 
     Source: van den Oord et al. 2017 (VQ-VAE), https://arxiv.org/abs/1711.00937, section 3.2.
     """
@@ -36,14 +36,14 @@ class StraightThrough(Estimator):
     def __call__(
         self, z: Float[Tensor, "*lead dim"], code: Float[Tensor, "*lead dim"]
     ) -> Float[Tensor, "*lead dim"]:
-        """The value of `code`, the gradient to `z`."""
+        """Returns the value of `code`, whose gradient goes to `z` unchanged."""
         return replace_value(z, code)
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True)
 class RotationTrick(Estimator):
-    """Hands the gradient of the codes to `z` rotated and scaled as `z` was to become its code.
+    """Passes the gradient to `z` after the rotation and scaling that map `z` to its code.
 
     Source: Fifty et al. 2024, https://arxiv.org/abs/2410.06424, section 4.2.
     Differs from the source: the value is the code itself, not its rotated approximation.
@@ -52,30 +52,30 @@ class RotationTrick(Estimator):
     def __call__(
         self, z: Float[Tensor, "*lead dim"], code: Float[Tensor, "*lead dim"]
     ) -> Float[Tensor, "*lead dim"]:
-        """The value of `code`, the rotated gradient to `z`."""
+        """Returns the value of `code`, whose gradient goes to `z` rotated and scaled."""
         return replace_value(rotate(z, code), code)
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class Synchronised(Estimator):
-    """Hands the gradient of the codes to `z`, and `nu` times the same gradient to the codes.
+    """Passes the gradient of the quantized vectors to `z`, and `nu` times the same gradient to the codes.
 
     Source: Huh et al. 2023 (vqtorch), https://arxiv.org/abs/2305.08842, section 4.2.
 
     Args:
-        nu: The share that the codes get; 0 is straight-through, the paper uses up to 2.
+        nu: Fraction of the gradient that the codes get; 0 is straight-through, the paper uses up to 2.
     """
 
     nu: float = 0.2
 
     @property
     def moves_codes(self) -> bool:
-        """Unless `nu` is 0."""
+        """True unless `nu` is 0."""
         return self.nu != 0
 
     def __call__(
         self, z: Float[Tensor, "*lead dim"], code: Float[Tensor, "*lead dim"]
     ) -> Float[Tensor, "*lead dim"]:
-        """The value of `code`, the gradient to `z` and to `code`."""
+        """Returns the value of `code`, whose gradient goes to `z` and, times `nu`, to `code`."""
         return replace_value(z + self.nu * code, code)

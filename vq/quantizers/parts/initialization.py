@@ -1,4 +1,4 @@
-"""Where the code vectors begin: drawn or read when the codebook is made, or found in the first training batch."""
+"""How codes are initialised: drawn or read when the codebook is constructed, or fitted to the first training batch."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,44 +18,44 @@ from vq.registry import QUANTIZER_PARTS
 
 
 class Initialization(ABC):
-    """The first values of a codebook."""
+    """Provides the first code vectors of a codebook."""
 
     needs_data: ClassVar[bool] = False
-    """Whether `fit` replaces the drawn vectors in the first training forward."""
+    """Whether the codebook calls `fit` in the first training forward to replace the drawn vectors."""
 
     @abstractmethod
     def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
-        """Vectors for a codebook that has seen nothing, from the default generator."""
+        """Returns the vectors of a new codebook, drawn from the default generator or read from a file."""
 
     def fit(
         self, z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"], size: int
     ) -> tuple[Float[Tensor, "size dim"], Float[Tensor, "size"]]:
-        """Vectors for a codebook that sees its first batch, and how often each is used in it.
+        """Returns code vectors fitted to the first batch, and how often each code is used in it.
 
         Args:
             z: This rank's vectors.
-            mask: Which of them may be used.
-            size: The number of codes.
+            mask: True for the vectors that may be used.
+            size: Number of codes.
 
         Returns:
-            The same on every rank.
+            Vectors and usage, the same on every rank.
         """
-        raise NotImplementedError(f"{type(self).__name__} draws its vectors and needs no data")
+        raise NotImplementedError(f"{type(self).__name__} does not initialise codes from data")
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class UniformInit(Initialization):
-    """Draws every coordinate from [-scale, scale]; VQGAN's choice, and prone to collapse.
+    """Draws every coordinate uniformly from [-scale, scale], as VQGAN does; prone to codebook collapse.
 
     Args:
-        scale: The bound; None is 1 / size.
+        scale: Bound of the coordinates; None is 1 / size.
     """
 
     scale: float | None = None
 
     def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
-        """Uniform vectors."""
+        """Draws uniform vectors."""
         scale = 1 / size if self.scale is None else self.scale
         return torch.empty(size, dim).uniform_(-scale, scale)
 
@@ -63,34 +63,34 @@ class UniformInit(Initialization):
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class NormalInit(Initialization):
-    """Draws every coordinate from a Gaussian around 0.
+    """Draws every coordinate from a Gaussian with mean 0.
 
     Args:
-        std: The standard deviation; None is dim^-0.5, which gives vectors of about length 1.
+        std: Standard deviation; None is dim^-0.5, which gives vectors of about length 1.
     """
 
     std: float | None = None
 
     def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
-        """Gaussian vectors."""
+        """Draws Gaussian vectors."""
         return torch.randn(size, dim) * (dim**-0.5 if self.std is None else self.std)
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class KMeansInit(Initialization):
-    """Draws Gaussian vectors, and clusters the first training batch of all ranks by k-means.
+    """Clusters the vectors of the first training batch of all ranks by k-means.
 
-    The clustering happens once, before the first training forward quantizes; until then, so also in an
-    evaluation before any training, the drawn vectors are used. Under `accumulate` it sees the first
-    micro-batch. Rank 0 clusters and sends the result, so all ranks have the same codebook, and it is
-    the codebook that one process would find in the concatenated batch. With fewer vectors than codes,
-    the missing codes are noisy copies (`vq.ops.kmeans.k_means`).
+    This happens once, before the first training forward quantizes. Until then, for example in an evaluation before
+    any training, the codes are random Gaussian vectors. Under `accumulate` the clustering sees the first
+    micro-batch. Rank 0 clusters and broadcasts the result, so that all ranks have the same codebook: the one that a
+    single process would find in the concatenated batch. If there are fewer vectors than codes, the missing codes
+    are noisy copies (`vq.ops.kmeans.k_means`).
 
     Args:
-        steps: Lloyd steps.
-        seeding: `"k-means++"` or `"random"`; the first takes one pass over the vectors for each code.
-        max_vectors: Of a larger batch this many vectors are drawn and used.
+        steps: Number of Lloyd steps.
+        seeding: `"k-means++"`, which takes one pass over the vectors per code, or `"random"`.
+        max_vectors: Most vectors to cluster; of a larger batch this many are drawn.
     """
 
     needs_data: ClassVar[bool] = True
@@ -99,18 +99,18 @@ class KMeansInit(Initialization):
     max_vectors: int = 100_000
 
     def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
-        """Gaussian vectors of about length 1."""
+        """Draws Gaussian vectors of about length 1."""
         return NormalInit().draw(size, dim)
 
     def fit(
         self, z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"], size: int
     ) -> tuple[Float[Tensor, "size dim"], Float[Tensor, "size"]]:
-        """The centres, and the number of vectors of the batch nearest to each.
+        """Returns the cluster centres, and the number of vectors of the batch nearest to each.
 
         Raises:
             ValueError: If no rank has a vector.
         """
-        fitted: Tensor = _fit_k_means(
+        fitted = _fit_k_means(
             z.detach(),
             mask,
             size=size,
@@ -124,43 +124,42 @@ class KMeansInit(Initialization):
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class DataMomentsInit(Initialization):
-    """Draws Gaussian vectors, and again with the mean and deviation of the first training batch.
+    """Draws Gaussian vectors with the mean and the standard deviation of the first training batch of all ranks.
 
-    Each channel has the mean and the standard deviation of that channel over the vectors of all ranks:
-    cheap for any number of codes, but codes may lie where no vector is. It happens once, before the first
-    training forward quantizes, and is the same on every rank.
-
+    Mean and deviation are those of each channel. This is cheap for any number of codes, but some codes may be far
+    from every vector. It happens once, before the first training forward quantizes, with the same result on every
+    rank. Until then the codes are Gaussian vectors of about length 1.
     """
 
     needs_data: ClassVar[bool] = True
 
     def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
-        """Gaussian vectors of about length 1."""
+        """Draws Gaussian vectors of about length 1."""
         return NormalInit().draw(size, dim)
 
     def fit(
         self, z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"], size: int
     ) -> tuple[Float[Tensor, "size dim"], Float[Tensor, "size"]]:
-        """Gaussian vectors with the moments of the batch, each as if it were chosen equally often.
+        """Draws Gaussian vectors with the moments of the batch, and a usage that is the same for every code.
 
         Raises:
             ValueError: If no rank has a vector.
         """
-        fitted: Tensor = _fit_moments(z.detach(), mask, size=size)
+        fitted = _fit_moments(z.detach(), mask, size=size)
         return fitted[:, 1:], fitted[:, 0]
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class FileInit(Initialization):
-    """Reads the vectors from a file when the codebook is made: `.safetensors`, or `.npy` without pickles.
+    """Reads the vectors from a `.safetensors` file, or from a `.npy` file without pickled objects.
 
-    The file is needed whenever the codebook is made, so also before a checkpoint is loaded into it.
+    The file is read whenever the codebook is constructed, also if a checkpoint is loaded afterwards.
 
     Args:
-        path: The file. It holds floating-point numbers of the shape (size, dim).
-        key: The name of the tensor in a `.safetensors` file; None if it has only one.
-        sha256: The SHA-256 of the file, in hexadecimal; None to take any.
+        path: Path of the file, which holds floating-point numbers of the shape (size, dim).
+        key: Name of the tensor in a `.safetensors` file; None if the file has only one.
+        sha256: Expected SHA-256 of the file in hexadecimal; None accepts any file.
     """
 
     path: str
@@ -168,11 +167,11 @@ class FileInit(Initialization):
     sha256: str | None = None
 
     def draw(self, size: int, dim: int) -> Float[Tensor, "size dim"]:
-        """The vectors of the file, in float32.
+        """Reads the vectors of the file in float32.
 
         Raises:
-            ValueError: If there is no such file, it cannot be read, or what it holds is not (size, dim)
-                finite numbers; or the file has another SHA-256.
+            ValueError: If the file is missing, cannot be read or has another SHA-256, or does not hold finite
+                numbers of the shape (size, dim).
         """
         found = _read_array(Path(self.path), self.key, self.sha256)
         if found.shape != (size, dim) or not found.is_floating_point():
@@ -188,7 +187,7 @@ class FileInit(Initialization):
         return found.float()
 
 
-def _read_array(path: Path, key: str | None, sha256: str | None) -> Tensor:
+def _read_array(path: Path, key: str | None, sha256: str | None) -> Shaped[Tensor, "..."]:
     if path.suffix not in (".safetensors", ".npy") or (path.suffix == ".npy" and key is not None):
         raise ValueError(
             f"FileInit: expected a .safetensors file, or a .npy file without a key, got {path} and key={key!r}"
@@ -204,12 +203,14 @@ def _read_array(path: Path, key: str | None, sha256: str | None) -> Tensor:
     if key is None and len(tensors) == 1:
         return next(iter(tensors.values()))
     if key is None or key not in tensors:
-        raise ValueError(f"FileInit: expected a key of {', '.join(sorted(tensors))} in {path}, got {key!r}")
+        raise ValueError(
+            f"FileInit: expected a key out of {', '.join(sorted(tensors))} in {path}, got {key!r}"
+        )
     return tensors[key]
 
 
-# An operator of its own, because gathering a varying number of vectors and drawing seeds cannot be
-# traced: `torch.compile` keeps the training forward in one graph around it. It runs once in a training.
+# A custom operator, because gathering a varying number of vectors and drawing seeds cannot be traced. With it,
+# `torch.compile` keeps the training forward in one graph. It runs once per training.
 @torch.library.custom_op(
     "vq::fit_k_means",
     mutates_args=(),
@@ -218,7 +219,7 @@ def _read_array(path: Path, key: str | None, sha256: str | None) -> Tensor:
 def _fit_k_means(
     z: Tensor, mask: Tensor, *, size: int, steps: int, seeding: Seeding, max_vectors: int
 ) -> Tensor:
-    # Every rank draws, so that their generators stay in step; rank 0's draw counts.
+    # Every rank draws, so that the generators stay in the same state; the draw of rank 0 is used.
     seed = int(broadcast(torch.randint(2**62, (1,)).to(z.device)))
     generator = torch.Generator().manual_seed(seed)
     vectors, total = _gather_at_most(z[mask], max_vectors, generator)
@@ -239,7 +240,7 @@ def _(z: Tensor, mask: Tensor, *, size: int, steps: int, seeding: Seeding, max_v
     return z.new_empty((size, z.shape[1] + 1))
 
 
-# An operator of its own, because asking whether there are vectors cannot be traced.
+# A custom operator, because the test whether there is any vector cannot be traced.
 @torch.library.custom_op(
     "vq::fit_moments",
     mutates_args=(),
@@ -247,7 +248,7 @@ def _(z: Tensor, mask: Tensor, *, size: int, steps: int, seeding: Seeding, max_v
 )
 def _fit_moments(z: Tensor, mask: Tensor, *, size: int) -> Tensor:
     drawn = torch.randn(size, z.shape[1]).to(z)
-    # The mean first, then what is around it: E[z^2] - E[z]^2 would lose the digits of a small deviation.
+    # Two passes: E[z^2] - E[z]^2 would lose the digits of a small deviation.
     vectors = z[mask].double()
     sums = all_reduce_sum(torch.cat([vectors.new_tensor([len(vectors)]), vectors.sum(0)]))
     total = sums[0]
@@ -269,12 +270,12 @@ def _(z: Tensor, mask: Tensor, *, size: int) -> Tensor:
 def _gather_at_most(
     vectors: Float[Tensor, "n dim"], limit: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "at_most_limit dim"], int]:
-    """At most `limit` random vectors of all ranks, in the order of rank and row; and how many there are."""
+    """Gathers at most `limit` random vectors of all ranks, ordered by rank and row, and counts all of them."""
     lengths: list[int] = all_gather_cat(torch.tensor([len(vectors)], device=vectors.device)).tolist()
     total, first = sum(lengths), sum(lengths[: rank()])
     if total > limit:
         chosen = torch.randperm(total, generator=generator)[:limit].sort().values
         here = chosen[(chosen >= first) & (chosen < first + len(vectors))] - first
         vectors = vectors[here.to(vectors.device)]
-    # An empty shard has no vectors to cat but must take part.
+    # A rank without vectors must take part in the collective too.
     return (all_gather_cat(vectors) if world_size() > 1 else vectors), total

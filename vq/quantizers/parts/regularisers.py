@@ -1,4 +1,4 @@
-"""Objectives that keep codes in use: entropy of the choice, orthogonality of the codes."""
+"""Loss terms that keep codes in use: the entropy of the choice and the orthogonality of the codes."""
 
 import math
 from abc import ABC, abstractmethod
@@ -24,15 +24,23 @@ from vq.registry import QUANTIZER_PARTS
 
 
 class Entropies(NamedTuple):
-    """The two entropies of a soft choice, in nats.
+    """Holds the two entropies of a soft choice among codes, in nats.
 
     Args:
-        sample: The mean over vectors of the entropy of each vector's distribution; low is decided.
-        codebook: The entropy of the mean distribution; high is even use. Never below `sample`.
+        sample: Mean over vectors of the entropy of each vector's distribution; low if the choices are certain.
+        codebook: Entropy of the mean distribution; high if all codes are used evenly. Never below `sample`.
     """
 
     sample: Float[Tensor, ""]
     codebook: Float[Tensor, ""]
+
+    def loss(self, diversity_weight: float = 1.0) -> Float[Tensor, ""]:
+        """Returns the loss that makes choices certain and usage even: sample - diversity_weight * codebook."""
+        return self.sample - diversity_weight * self.codebook
+
+    def metrics(self) -> dict[str, Float[Tensor, ""]]:
+        """Returns both entropies as detached scalars to log."""
+        return {"sample_entropy": self.sample.detach(), "codebook_entropy": self.codebook.detach()}
 
 
 def softmax_entropies(
@@ -43,14 +51,15 @@ def softmax_entropies(
     *,
     across_ranks: bool,
 ) -> Entropies:
-    """The entropies of softmax(z . codes + bias), streamed; 0 without any vector.
+    """Computes the entropies of softmax(z . codes + bias) without storing it; 0 without any vector.
 
     Args:
-        z: The vectors.
-        codes: What each is multiplied with.
-        bias: What is added for each code.
-        mask: Which vectors count; None is all.
-        across_ranks: Over the vectors of all ranks; every rank must then call it, with the same intent.
+        z: Vectors.
+        codes: Codes whose products with a vector are its logits, up to the bias.
+        bias: Number added to the logits of each code.
+        mask: True for the vectors that count; None if all do.
+        across_ranks: Whether the entropies are those of the vectors of all ranks. Then every rank must make the
+            same calls.
     """
     weight = _weights(z, mask)
     entropies, distribution = softmax_sums(z, codes, bias, weight)
@@ -63,9 +72,10 @@ def divergence_from_uniform(
     bias: Float[Tensor, "size"],
     mask: Bool[Tensor, "n"] | None = None,
 ) -> Float[Tensor, ""]:
-    r"""The mean over this rank's vectors of $KL(p \| uniform) = \log K + \sum p \log p$, streamed.
+    r"""Computes the mean over this rank's vectors of $KL(p \| uniform) = \log K + \sum p \log p$.
 
-    Here $p = softmax(z e_k + b_k)$. Between 0 (p is uniform) and log K (p is certain); 0 without any vector.
+    Here $p = softmax(z e_k + b_k)$, which is not stored. The result is 0 for a uniform p and log K for a certain one;
+    0 without any vector.
     """
     weight = _weights(z, mask)
     count = weight.sum()
@@ -79,18 +89,20 @@ def bit_entropies(
     group_bits: int,
     across_ranks: bool,
 ) -> Entropies:
-    r"""The entropies over all 2^bits patterns of bits that are 1 with the probability sigmoid(logit).
+    """Computes the entropies over all 2^bits patterns of bits that are 1 with the probability sigmoid(logit).
 
-    The sample entropy is exact: bits of one vector are independent, so it is the sum of theirs. The
-    codebook entropy is exact for up to `group_bits` bits. More are split into groups of nearly equal
-    size, and the entropies of the groups are added: an upper bound, because it ignores that groups may
-    depend on each other across the batch.
+    The sample entropy is exact: the bits of one vector are independent, so it is the sum of their entropies. The
+    codebook entropy is exact for up to `group_bits` bits. More bits are split into groups of nearly equal size, and
+    the entropies of the groups are added. That is an upper bound, because it ignores that the groups may depend on
+    each other across the batch.
 
     Args:
-        logits: Of each bit.
-        mask: Which vectors count; None is all.
-        group_bits: Time grows with 2^group_bits, memory with 2^(group_bits / 2) a vector.
-        across_ranks: See `softmax_entropies`.
+        logits: Logit of each bit.
+        mask: True for the vectors that count; None if all do.
+        group_bits: Most bits in a group. Time grows with 2^group_bits, and memory per vector with
+            2^(group_bits / 2).
+        across_ranks: Whether the entropies are those of the vectors of all ranks. Then every rank must make the
+            same calls.
     """
     weight = _weights(logits, mask)
     sums = [bit_distribution_sum(group, weight) for group in _groups(logits, group_bits)]
@@ -111,8 +123,8 @@ def _entropies(
     distribution_sums: Sequence[Float[Tensor, "_"]],
     across_ranks: bool,
 ) -> Entropies:
-    # One message for all of it. The mean distribution is that of all ranks, and its gradient comes back:
-    # each rank on its own would only spread its own few vectors evenly.
+    # All sums are reduced in one message. The mean distribution must be that of all ranks, with a gradient to each:
+    # a rank by itself would spread its own few vectors evenly over the codes.
     flat = torch.cat([sample_sum[None], count[None], *distribution_sums])
     if across_ranks:
         flat = all_reduce_sum_with_gradient(flat)
@@ -122,7 +134,7 @@ def _entropies(
 
 
 class Regulariser(ABC):
-    """Adds to the loss of a quantizer with a set of codes."""
+    """Computes a further loss term of a quantizer that has a set of codes."""
 
     @abstractmethod
     def __call__(
@@ -133,15 +145,15 @@ class Regulariser(ABC):
         mask: Bool[Tensor, "n"] | None = None,
         *,
         across_ranks: bool,
-    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
-        """The weighted objective, and detached scalars to log.
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Float[Tensor, ""]]]:
+        """Returns the weighted loss term, and detached scalars to log.
 
         Args:
-            z: The vectors, as they are compared with the codes.
+            z: Vectors in the space in which they are compared with the codes.
             codes: All codes, with their gradient.
             indices: The code of each vector.
-            mask: Which vectors count; None is all.
-            across_ranks: Over the vectors of all ranks, as in training; False in eval, where ranks may
+            mask: True for the vectors that count; None if all do.
+            across_ranks: Whether to use the vectors of all ranks, as in training. False in eval, where ranks may
                 have different numbers of batches and must not wait for each other.
         """
 
@@ -149,16 +161,16 @@ class Regulariser(ABC):
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class EntropyRegulariser(Regulariser):
-    r"""Makes each choice decided and all codes used: $E[H(p)] - \gamma H(E[p])$ with $p = softmax(-d^2 / \tau)$.
+    r"""Makes each choice certain and all codes used: $E[H(p)] - \gamma H(E[p])$ with $p = softmax(-d^2 / \tau)$.
 
-    With gamma 1 it lies in [-log size, 0]: minus the mutual information of vector and code.
+    With gamma = 1 the value is minus the mutual information of vector and code, between -log size and 0.
 
-    Source: Yu et al. 2023 (MAGVIT-v2), https://arxiv.org/abs/2310.05737, eq. 4, for any codebook.
+    Source: Yu et al. 2023 (MAGVIT-v2), https://arxiv.org/abs/2310.05737, eq. 4, applied to any codebook.
 
     Args:
-        weight: What the objective is multiplied with.
-        diversity_weight: gamma, the weight of the entropy of the mean distribution.
-        temperature: tau, in units of squared distance.
+        weight: Weight of the loss term.
+        diversity_weight: Weight gamma of the entropy of the mean distribution.
+        temperature: Temperature tau of the softmax, in units of squared distance.
     """
 
     weight: float = 0.1
@@ -173,25 +185,24 @@ class EntropyRegulariser(Regulariser):
         mask: Bool[Tensor, "n"] | None = None,
         *,
         across_ranks: bool,
-    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
-        """See `Regulariser`."""
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Float[Tensor, ""]]]:
+        """Returns the weighted difference of the entropies, and both entropies to log."""
         z, codes = centred(z, codes)
         scaled, bias = distance_logits(z, codes, self.temperature)
-        sample, codebook = softmax_entropies(scaled, codes, bias, mask, across_ranks=across_ranks)
-        loss = self.weight * (sample - self.diversity_weight * codebook)
-        return loss, {"sample_entropy": sample.detach(), "codebook_entropy": codebook.detach()}
+        entropies = softmax_entropies(scaled, codes, bias, mask, across_ranks=across_ranks)
+        return self.weight * entropies.loss(self.diversity_weight), entropies.metrics()
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class OrthogonalRegulariser(Regulariser):
-    """Pushes the codes towards right angles to each other.
+    """Pushes the codes towards being orthogonal to each other.
 
     Source: Shin et al. 2021, https://arxiv.org/abs/2112.00384, eq. 2.
 
     Args:
-        weight: What the objective is multiplied with; the paper uses 10.
-        only_used: Only among the codes that some vector of the ranks' batches chose.
+        weight: Weight of the loss term; the paper uses 10.
+        only_used: Whether only codes count that some vector of the batches of all ranks chose.
     """
 
     weight: float = 10.0
@@ -205,12 +216,15 @@ class OrthogonalRegulariser(Regulariser):
         mask: Bool[Tensor, "n"] | None = None,
         *,
         across_ranks: bool,
-    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
-        """See `Regulariser`; the codes are the same on all ranks, which only agree on how often each is chosen."""
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Float[Tensor, ""]]]:
+        """Returns the weighted squared deviation of the codes from orthogonality.
+
+        The codes are the same on all ranks, so the ranks only exchange how often each code is chosen.
+        """
         weights = _weights(z, mask)
         usage = codes.new_zeros(len(codes)).index_add_(0, indices, weights)
         if across_ranks:
             usage = all_reduce_sum_with_gradient(usage)
         value = orthogonality(codes, usage > 0 if self.only_used else None)
-        # Batches without a vector teach nothing, this included; asked without waiting for the device.
+        # A batch without any vector has no loss. The factor is a tensor: reading the sum would wait for the device.
         return self.weight * value * (usage.sum() > 0), {"orthogonality": value.detach()}

@@ -1,4 +1,4 @@
-"""What becomes of codes that are (almost) never chosen."""
+"""Revival: how codes that are hardly ever chosen are replaced."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from vq.registry import QUANTIZER_PARTS
 
 
 class Revived(NamedTuple):
-    """A codebook after a revival.
+    """Holds a codebook after a revival.
 
     Attributes:
-        vectors: The codes, moved or not.
-        usage: What their usage counts as from now on.
-        is_moved: Which codes have moved.
+        vectors: All codes, moved or not.
+        usage: New average usage of each code.
+        is_moved: True for the codes that were replaced.
     """
 
     vectors: Float[Tensor, "size dim"]
@@ -29,13 +29,13 @@ class Revived(NamedTuple):
 class Revival(ABC):
     """Moves codes that are hardly used to where the vectors are.
 
-    A codebook calls it at the beginning of a training forward, before the search, so a moved code can be
-    chosen at once, and nothing changes between a forward and its backward. The result must be the same on
-    every rank, and must not wait for the device.
+    A codebook calls `revive` at the beginning of a training forward, before the search: a moved code can be chosen at
+    once, and codes do not change between a forward and its backward. The result must be the same on every rank, and
+    computing it must not wait for the device.
     """
 
     needs_idle: ClassVar[bool] = False
-    """Whether the codebook keeps a buffer `idle`, which `revive` then gets."""
+    """Whether the codebook must count for how many steps each code was not chosen, and pass the counts to `revive`."""
 
     @abstractmethod
     def revive(
@@ -46,30 +46,30 @@ class Revival(ABC):
         mask: Bool[Tensor, "n"],
         idle: Int[Tensor, "size"],
     ) -> Revived:
-        """Moves codes.
+        """Replaces some of the codes.
 
         Args:
-            vectors: The codes.
-            usage: How many vectors (of all ranks) choose each code in a step: an exponential average.
-            z: This rank's vectors, as many as it has.
-            mask: Which of them may be used.
-            idle: For how many steps in a row no vector of any rank has chosen each code; 0 if this class
-                does not need it.
+            vectors: Codes.
+            usage: Exponential average of how many vectors of all ranks choose each code in a step.
+            z: This rank's vectors; their number may differ between ranks.
+            mask: True for the vectors that may be used.
+            idle: Number of consecutive steps in which no vector of any rank chose each code; zeros unless
+                `needs_idle` is set.
         """
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class ReplaceDeadCodes(Revival):
-    """Puts every dead code on a random vector of the batches of all ranks.
+    """Replaces every dead code by a random vector of the batches of all ranks.
 
     Source: Zeghidour et al. 2021 (SoundStream), https://arxiv.org/abs/2107.03312, section III-C.
-    Differs from the source: dead is relative to the mean usage, not below 2 vectors a step, so it means
-    the same for every batch size, codebook size and number of ranks.
+    Differs from the source: a code is dead relative to the mean usage, not below 2 vectors per step, so that the
+        threshold has the same meaning for every batch size, codebook size and number of ranks.
 
     Args:
-        threshold: The fraction of the mean usage below which a code is dead, in (0, 1). A replaced code
-            counts as used that often, so it is replaced again in the next step unless it is chosen.
+        threshold: Fraction of the mean usage below which a code is dead, in (0, 1). A replaced code gets this usage,
+            so that it is replaced again in the next step unless it is chosen.
 
     Raises:
         ValueError: If the threshold is not in (0, 1).
@@ -92,26 +92,26 @@ class ReplaceDeadCodes(Revival):
         mask: Bool[Tensor, "n"],
         idle: Int[Tensor, "size"],
     ) -> Revived:
-        """Replaces the dead codes, or none if no rank has a vector."""
-        floor = self.threshold * usage.mean()
-        return _replace(vectors, usage, z, mask, is_dead=usage < floor, new_usage=floor)
+        """Replaces the dead codes; none if no rank has a vector."""
+        least = self.threshold * usage.mean()
+        return _replace(vectors, usage, z, mask, is_dead=usage < least, new_usage=least)
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class ReplaceRareCodes(Revival):
-    """Puts every code that too few vectors choose on a random vector of the batches of all ranks.
+    """Replaces every code that too few vectors choose by a random vector of the batches of all ranks.
+
+    The threshold depends on the batch size and the codebook size; that of `ReplaceDeadCodes` does not. Averages
+    begin at 1 (or with the clusters of k-means), so a threshold above 1 replaces, in the first steps, every code
+    that is not chosen at once.
 
     Source: Zeghidour et al. 2021 (SoundStream), https://arxiv.org/abs/2107.03312, section III-C, where the
         threshold is 2; Lee et al. 2022 (RQ-VAE), https://arxiv.org/abs/2203.01941, use 1.
 
-    The number means another thing at another batch or codebook size: `ReplaceDeadCodes` does not have to be
-    set anew. Averages begin at 1 (or with the clusters of k-means), so a threshold above 1 replaces, in the
-    first steps, every code that is not chosen at once.
-
     Args:
-        threshold: How many vectors, of all ranks and in an average step, a code needs to be kept. A replaced
-            code counts as used that often.
+        threshold: Number of vectors of all ranks in an average step below which a code is replaced. A replaced code
+            gets this usage.
 
     Raises:
         ValueError: If the threshold is not positive.
@@ -122,7 +122,7 @@ class ReplaceRareCodes(Revival):
     def __post_init__(self) -> None:
         if self.threshold <= 0:
             raise ValueError(
-                f"ReplaceRareCodes: expected a positive threshold, in vectors a step, got {self.threshold}"
+                f"ReplaceRareCodes: expected a positive threshold, in vectors per step, got {self.threshold}"
             )
 
     def revive(
@@ -133,24 +133,24 @@ class ReplaceRareCodes(Revival):
         mask: Bool[Tensor, "n"],
         idle: Int[Tensor, "size"],
     ) -> Revived:
-        """Replaces the rare codes, or none if no rank has a vector."""
-        floor = torch.full_like(usage[0], self.threshold)
-        return _replace(vectors, usage, z, mask, is_dead=usage < floor, new_usage=floor)
+        """Replaces the rare codes; none if no rank has a vector."""
+        least = torch.full_like(usage[0], self.threshold)
+        return _replace(vectors, usage, z, mask, is_dead=usage < least, new_usage=least)
 
 
 @QUANTIZER_PARTS.register_module()
 @dataclass(frozen=True, kw_only=True)
 class ReplaceUnusedCodes(Revival):
-    """Puts every code that nobody has chosen for some steps on a random vector of the batches of all ranks.
+    """Replaces every code that no vector has chosen for some steps by a random vector of the batches of all ranks.
 
     A single vector keeps a code alive, however large the batch. The codebook counts the steps in its buffer
-    `idle`, which a checkpoint keeps.
+    `idle`, which is part of checkpoints.
 
     Source: the published implementation of Huh et al. 2023 (vqtorch), https://arxiv.org/abs/2305.08842.
-    Differs from the source: no noise is added to the vector; it is drawn from all ranks.
+    Differs from the source: no noise is added to the vector, and it is drawn from the vectors of all ranks.
 
     Args:
-        patience: After how many steps in a row without a vector a code is replaced.
+        patience: Number of consecutive steps without any vector after which a code is replaced.
 
     Raises:
         ValueError: If the patience is below 1.
@@ -173,8 +173,8 @@ class ReplaceUnusedCodes(Revival):
         mask: Bool[Tensor, "n"],
         idle: Int[Tensor, "size"],
     ) -> Revived:
-        """Replaces the codes that have waited too long, or none if no rank has a vector."""
-        # A moved code weighs what it weighed at the beginning, so its average follows its vectors at once.
+        """Replaces the codes that were unused for `patience` steps; none if no rank has a vector."""
+        # A moved code gets the initial usage of 1, so that its average follows its vectors at once.
         one = torch.ones_like(usage[0])
         return _replace(vectors, usage, z, mask, is_dead=idle >= self.patience, new_usage=one)
 
@@ -188,9 +188,9 @@ def _replace(
     is_dead: Bool[Tensor, "size"],
     new_usage: Float[Tensor, ""],
 ) -> Revived:
-    """Puts the dead codes on random vectors, or none if no rank has a vector."""
-    drawn, there_are_any = draw_from_all_ranks(z, mask, len(vectors))
-    is_moved = is_dead & there_are_any
+    """Replaces the dead codes by random vectors; none if no rank has a vector."""
+    drawn, has_vectors = draw_from_all_ranks(z, mask, len(vectors))
+    is_moved = is_dead & has_vectors
     return Revived(
         vectors=torch.where(is_moved[:, None], drawn.to(vectors.dtype), vectors),
         usage=torch.where(is_moved, new_usage, usage),
@@ -201,22 +201,22 @@ def _replace(
 def draw_from_all_ranks(
     z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"], count: int
 ) -> tuple[Float[Tensor, "count dim"], Bool[Tensor, ""]]:
-    """Draws vectors, with replacement, uniformly from those of all ranks together.
+    """Draws vectors uniformly, with replacement, from those of all ranks together.
 
-    The draw is a position in the concatenation of all ranks' vectors, made on rank 0: the result is the
-    same on every rank, and the same however the vectors are divided among ranks. Nothing waits for the
-    device: shapes do not depend on the number of vectors.
+    Rank 0 draws positions in the concatenation of all ranks' vectors. So the result is the same on every rank, and
+    does not depend on how the vectors are divided among ranks. Nothing waits for the device, because no shape
+    depends on the number of vectors.
 
     Args:
-        z: This rank's vectors, possibly none.
-        mask: Which of them can be drawn.
-        count: How many to draw.
+        z: This rank's vectors; may be empty.
+        mask: True for the vectors that can be drawn.
+        count: Number of draws.
 
     Returns:
-        The vectors, 0 if there are none at all; and whether there are any.
+        The drawn vectors, 0 if no rank has any; and whether some rank has a vector.
     """
-    # Row 0 of `messages` is the draw of rank 0, then one row for each rank's number of vectors; double,
-    # for a position in millions of vectors.
+    # The message holds the draws of rank 0, then the number of vectors of each rank; in double precision, because
+    # positions may go into the millions.
     uniform = torch.rand(count, device=z.device).double()
     lengths = torch.zeros(world_size(), dtype=torch.float64, device=z.device)
     lengths[rank()] = mask.sum()
@@ -226,7 +226,7 @@ def draw_from_all_ranks(
     position = (uniform * lengths.sum()).long() - lengths[: rank()].sum().long()
     is_here = (position >= 0) & (position < mask.sum())
     if len(z):
-        # The row of the (position + 1)-th vector that can be drawn.
+        # The row of the (position + 1)-th vector that the mask allows.
         row = torch.searchsorted(mask.cumsum(0), position + 1).clamp(0, len(z) - 1)
         own = torch.where(is_here[:, None], z[row], 0.0)
     else:

@@ -1,1 +1,1 @@
-"""Quantizers that are made of other quantizers: residual, product, multi-scale, and changes of the input around one."""
+"""Quantizers that apply other quantizers, such as residual and product quantization."""

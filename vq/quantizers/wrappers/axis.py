@@ -1,4 +1,4 @@
-"""Quantization along any axis: for tensors whose code axis is not the last one."""
+"""Quantization along any axis, for tensors whose code axis is not the last one."""
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -8,18 +8,18 @@ from vq.quantizers.base import QuantizeOutput, Quantizer
 
 
 class AxisQuantizer(nn.Module):
-    """Quantizes along the axis `dim`: moves it to the end, quantizes, moves it back.
+    """Quantizes along the axis `dim`: moves it to the end, quantizes, and moves it back.
 
-    For your own model: `dim=1` for images (batch, channels, height, width), `dim=0` for a matrix whose
-    columns are the vectors. Everything in this package has the code axis last already, which is why this
+    It is meant for your own models: `dim=1` for images (batch, channels, height, width), `dim=0` for a matrix whose
+    columns are the vectors. Everywhere else in this package the code axis is the last one, which is why this class
     is a wrapper and not itself a `Quantizer`.
 
-    Indices have the axes of `z` without `dim`, then the quantizer's `index_shape`; a mask has the axes of
-    `z` without `dim` (and without the quantizer's `grid`).
+    Indices have the axes of `z` without `dim`, then the quantizer's `index_shape`. A mask has the axes of `z` without
+    `dim` and without the quantizer's `grid`.
 
     Args:
-        quantizer: Any quantizer.
-        dim: The code axis, from the front, or negative from the end.
+        quantizer: Quantizer of the vectors along `dim`.
+        dim: Code axis; negative values count from the end.
 
     Example:
         >>> from vq.quantizers import LearnedCodebook, VectorQuantizer
@@ -36,10 +36,14 @@ class AxisQuantizer(nn.Module):
     def forward(
         self, z: Shaped[Tensor, "*axes"], mask: Bool[Tensor, "*mask"] | None = None
     ) -> QuantizeOutput:
-        """Quantizes; in training mode also updates the state.
+        """Quantizes vectors; in training mode it also updates the state.
+
+        Args:
+            z: Vectors of any floating-point dtype along the axis `dim`.
+            mask: False at padded positions; None if there are none.
 
         Raises:
-            ValueError: If `z` has no such axis or it is not `codebook_dim` long.
+            ValueError: If `z` has no axis `dim`, or its length is not `codebook_dim`.
         """
         output: QuantizeOutput = self.quantizer(self._code_axis_last(z), mask)
         return QuantizeOutput(
@@ -50,15 +54,15 @@ class AxisQuantizer(nn.Module):
         )
 
     def encode(self, z: Shaped[Tensor, "*axes"]) -> Int[Tensor, "*lead_and_index_shape"]:
-        """The indices of `z`; no change of state.
+        """Returns the indices of `z` without a change of state.
 
         Raises:
-            ValueError: As `forward`, and if a value is not finite.
+            ValueError: If `z` has no axis `dim`, its length is not `codebook_dim`, or a value is not finite.
         """
         return self.quantizer.encode(self._code_axis_last(z))
 
     def decode(self, indices: Int[Tensor, "*lead_and_index_shape"]) -> Shaped[Tensor, "*axes"]:
-        """The codes of `indices`, the code axis at `dim`.
+        """Returns the codes of `indices`, with the code axis at `dim`.
 
         Raises:
             ValueError: If an index is out of range, or the result has too few axes to have one at `dim`.
@@ -71,7 +75,7 @@ class AxisQuantizer(nn.Module):
             )
         return codes.movedim(-1, self.dim)
 
-    def _code_axis_last(self, z: Tensor) -> Tensor:
+    def _code_axis_last(self, z: Shaped[Tensor, "*axes"]) -> Shaped[Tensor, "*lead dim"]:
         length = self.quantizer.codebook_dim
         if not -z.ndim <= self.dim < z.ndim or z.shape[self.dim] != length:
             raise ValueError(

@@ -13,17 +13,17 @@ from vq.registry import QUANTIZERS
 
 @QUANTIZERS.register_module()
 class BottleneckQuantizer(Quantizer):
-    """Maps vectors linearly down to the length of the codes, quantizes there, maps back (factorised codes).
+    """Maps vectors linearly to the dimension of the codes, quantizes them, and maps the codes back (factorised codes).
 
-    $q = W_{out} Q(W_{in} z + b_{in}) + b_{out}$. Few channels keep many codes in use: LlamaGen has 8,
-    ViT-VQGAN 32, both with `CosineDistance`. The loss is the quantizer's own, in the low dimension; the
+    $q = W_{out} Q(W_{in} z + b_{in}) + b_{out}$. With few channels many codes stay in use: LlamaGen uses 8 and
+    ViT-VQGAN 32, both with `CosineDistance`. The loss is that of the inner quantizer, in the low dimension. The
     gradient of the task passes through both maps, which learn from it.
 
     Source: Yu et al. 2022 (ViT-VQGAN), https://arxiv.org/abs/2110.04627, section 3.2 ("Factorized codes").
 
     Args:
-        quantizer: What quantizes the projected vectors.
-        dim: The last axis of `z`.
+        quantizer: Quantizer of the projected vectors.
+        dim: Last axis of `z`.
 
     Raises:
         ValueError: If `dim` is not positive.
@@ -49,12 +49,12 @@ class BottleneckQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "BottleneckQuantizer":
-        """Sixteen codes of length 4 for vectors of length 6."""
+        """Returns a quantizer with 16 codes of length 4 for vectors of length 6."""
         return cls(quantizer=VectorQuantizer(codebook=LearnedCodebook.example()), dim=6)
 
     @property
     def needs_task_gradient(self) -> bool:
-        """The map back learns from nothing else."""
+        """True: only the gradient of the task moves the map from the codes back."""
         return True
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
@@ -67,8 +67,9 @@ class BottleneckQuantizer(Quantizer):
         )
 
     @torch.no_grad()
-    def _prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
-        self.quantizer._prepare(_apply(self.project_in, z), mask)
+    def prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
+        """Shows the projected vectors to the inner quantizer."""
+        self.quantizer.prepare(_apply(self.project_in, z), mask)
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead_and_index_shape"]:
         return self.quantizer.encode(_apply(self.project_in, z))
@@ -80,5 +81,5 @@ class BottleneckQuantizer(Quantizer):
 
 
 def _apply(linear: nn.Linear, x: Float[Tensor, "*lead dim"]) -> Float[Tensor, "*lead out"]:
-    """The map in the precision of `x`: the module itself may be in half precision."""
+    """Applies a linear map in the precision of `x`; the module itself may be in half precision."""
     return F.linear(x, linear.weight.to(x.dtype), linear.bias.to(x.dtype))

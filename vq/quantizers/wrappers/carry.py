@@ -1,4 +1,4 @@
-"""Carry quantization: the parts of a vector are the digits of one number (Carry VQ, the log's Cvq)."""
+"""Carry quantization: the codes of a vector's parts are the digits of one index (Carry VQ)."""
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -17,23 +17,22 @@ from vq.registry import QUANTIZERS
 
 @QUANTIZERS.register_module()
 class CarryQuantizer(Quantizer):
-    """Cuts each vector into equal digits, all from one small shared quantizer; the index is their number.
+    """Splits each vector into equal parts, which one small quantizer turns into the digits of one index.
 
-    With a quantizer of B codes and m digits there are B^m codes and one index in [0, B^m), the first digit
-    least significant. A vector that is shorter than the digits together is filled up with zeros
-    (`ProductQuantizer`). It is not CVQ-VAE, whose codebook is `ClusteredCodebook`.
+    With a quantizer of B codes and m digits there are B^m codes and one index in [0, B^m), the first digit least
+    significant. A vector that is shorter than all parts together is padded with zeros (see `ProductQuantizer`).
+    This is not CVQ-VAE, whose codebook is `ClusteredCodebook`.
 
     Source: Doraemonzzz/vector-quantize, `carry_vector_quantizer.py`; there is no paper.
     Differs from the source: `codebook_size` is B^m, the number of different indices, not B.
 
     Args:
-        quantizer: What every digit is quantized by; its `codebook_size` is the base.
-        digits: The number of digits, m.
-        dim: The last axis of `z`; None is `digits` times the quantizer's.
+        quantizer: Quantizer of every part; its `codebook_size` is the base B.
+        digits: Number of digits, m.
+        dim: Last axis of `z`; None is `digits` times the quantizer's `codebook_dim`.
 
     Raises:
-        ValueError: If there is no digit, the last digit would be nothing but padding, or the index does not
-            fit into int64.
+        ValueError: If `digits` is below 1, the last part would be padding only, or the index does not fit into int64.
 
     Example:
         >>> base = VectorQuantizer(codebook=LearnedCodebook(size=8, dim=3))
@@ -52,12 +51,12 @@ class CarryQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "CarryQuantizer":
-        """Three digits to the base 4 for vectors of length 5."""
+        """Returns a quantizer with three digits to the base 4 for vectors of length 5."""
         base = VectorQuantizer(codebook=LearnedCodebook(size=4, dim=2, init=NormalInit()))
         return cls(quantizer=base, digits=3, dim=5)
 
     def digits(self, indices: Shaped[Tensor, "*lead"]) -> Int[Tensor, "*lead digits"]:
-        """The digits of each index, each in [0, base).
+        """Returns the digits of each index, each in [0, base).
 
         Raises:
             ValueError: If an index is not an integer in [0, codebook_size).
@@ -65,28 +64,28 @@ class CarryQuantizer(Quantizer):
         return unpack_digits(self._checked_indices(indices), self._bases(indices))
 
     def packed(self, digits: Shaped[Tensor, "*lead digits"]) -> Int[Tensor, "*lead"]:
-        """The index with these digits.
+        """Returns the index that has these digits.
 
         Raises:
-            ValueError: If a digit is not an integer in [0, base), or there are more or fewer digits.
+            ValueError: If a digit is not an integer in [0, base), or the number of digits is wrong.
         """
         whole = as_int64("CarryQuantizer.packed: digits", digits)
         is_whole = whole.shape[-1:] == (self._num_digits,)
         if not is_whole or (whole.numel() and not 0 <= int(whole.min()) <= int(whole.max()) < self._base):
             raise ValueError(
-                f"CarryQuantizer.packed: expected {self._num_digits} digits in [0, {self._base}) on the last axis, got "
-                f"the shape {tuple(digits.shape)}"
+                f"CarryQuantizer.packed: expected {self._num_digits} digits in [0, {self._base}) on the last axis, "
+                f"got the shape {tuple(digits.shape)}"
                 + (f" with {int(whole.min())} to {int(whole.max())}" * is_whole)
             )
         return pack_digits(whole, self._bases(digits))
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
-        output: QuantizeOutput = self.product(z, mask)
-        return output
+        return self.product(z, mask)
 
     @torch.no_grad()
-    def _prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
-        self.product._prepare(z, mask)
+    def prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
+        """Shows the vectors to the inner product quantizer."""
+        self.product.prepare(z, mask)
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
         return self.product.encode(z)
@@ -94,5 +93,5 @@ class CarryQuantizer(Quantizer):
     def _decode(self, indices: Int[Tensor, "*lead"], dtype: torch.dtype) -> Float[Tensor, "*lead dim"]:
         return self.product.decode(indices, dtype)
 
-    def _bases(self, like: Tensor) -> Int[Tensor, "digits"]:
+    def _bases(self, like: Shaped[Tensor, "..."]) -> Int[Tensor, "digits"]:
         return constant(int64s, *[self._base] * self._num_digits, device=like.device)

@@ -1,4 +1,4 @@
-"""Multi-scale residual quantization: an image's features from coarse to fine (VAR)."""
+"""Multi-scale residual quantization: the features of an image from coarse to fine (VAR)."""
 
 import itertools
 import math
@@ -15,44 +15,44 @@ from vq.ops.numerics.constants import constant
 from vq.ops.numerics.precision import computed_in
 from vq.ops.numerics.reductions import mean_square
 from vq.quantizers.base import QuantizeOutput, Quantizer
-from vq.quantizers.codebooks.learned import EMACodebook
+from vq.quantizers.codebooks.ema import EMACodebook
 from vq.quantizers.vector import VectorQuantizer
 from vq.registry import QUANTIZERS
 
 
 @QUANTIZERS.register_module()
 class MultiScaleResidualQuantizer(Quantizer):
-    r"""Quantizes features at a coarse scale, then what is left at a finer one, and so on (VAR).
+    r"""Quantizes features at a coarse scale, then the residual at a finer one, and so on (VAR).
 
-    With r = z at first, for each scale k: $i_k$ = the indices of r averaged down to (h_k, w_k);
-    $r \leftarrow r - \phi_k(up(e_{i_k}))$, up to full size by bicubic interpolation. The code is the sum of the
-    $\phi_k(up(e_{i_k}))$. $\phi_k(x) = (1 - \rho) x + \rho\, conv_k(x)$ mends what the interpolation blurs;
-    neighbouring scales share a convolution. One quantizer serves all scales and learns once a step.
+    Let r = z at first. For each scale k, $i_k$ are the indices of r averaged down to (h_k, w_k), and
+    $r \leftarrow r - \phi_k(up(e_{i_k}))$, where up is bicubic interpolation to full size. The code is the sum of the
+    $\phi_k(up(e_{i_k}))$. $\phi_k(x) = (1 - \rho) x + \rho\, conv_k(x)$ repairs the blur of the interpolation;
+    neighbouring scales share a convolution. One quantizer serves all scales and learns once per step.
 
-    All scales of an image are one thing: `z` is (..., h, w, dim) with (h, w) the last scale, and `indices` is
-    (..., sum of h_k w_k), coarse to fine, each scale row by row (`scale_maps` cuts it). A mask is over
-    images, and a value that is not finite spoils its whole image.
+    All scales of an image are quantized jointly: `z` is (..., h, w, dim) with (h, w) the last scale, and `indices`
+    is (..., sum of h_k w_k), coarse to fine, each scale row by row (`scale_maps` splits it). A mask is over images.
+    A value that is not finite invalidates its whole image.
 
-    The loss is the mean over scales of the quantizer's own, at that scale, plus $|sg(z) - \hat z_k|^2$ with
-    $\hat z_k$ the sum up to k, which moves the $\phi$ only. The gradient of the task goes straight through to z.
+    The loss is the mean over scales of the quantizer's own loss at that scale, plus $|sg(z) - \hat z_k|^2$ with
+    $\hat z_k$ the sum up to k, which moves the $\phi$ only. The gradient of the task passes straight through to z.
 
     Source: Tian et al. 2024 (VAR), https://arxiv.org/abs/2404.02905, algorithms 1 and 2; which scales share a
-        convolution, and the share $\rho$ = 0.5, are those of its published implementation.
+        convolution, and $\rho$ = 0.5, are those of its published implementation.
     Differs from the source: codes and z are compared at each scale by the quantizer's own loss, which any
-        quantizer has, not at full size, and a $\phi_k$ learns from its own scale only, not from the later
-        ones. So one scale with `mix=0` is the quantizer itself. The convolutions begin as the identity, not
-        at random, so that codes fit from the first step.
+        quantizer has, not at full size. A $\phi_k$ learns from its own scale only, not from the later ones. So one
+        scale with `mix=0` is the quantizer itself. The convolutions begin as the identity, not at random, so that
+        codes fit from the first step.
 
     Args:
-        quantizer: Shared by all scales; one index a vector. A codebook that begins with data, or
-            revives codes, takes them from the features at full size.
+        quantizer: Quantizer shared by all scales, with one index per vector. A codebook that is initialised from
+            data, or revives codes, takes them from the features at full size.
         scales: (height, width) of each scale from coarse to fine; a number is a square. The last is the size
             of the features.
-        num_convs: How many different convolutions the scales share.
-        mix: $\rho$, in [0, 1]; 0 has no convolutions.
+        num_convs: Number of different convolutions that the scales share.
+        mix: Weight $\rho$ of the convolutions, in [0, 1]; 0 has no convolutions.
 
     Raises:
-        ValueError: If there are no scales, they shrink, the quantizer has more than one index a vector or
+        ValueError: If there are no scales, they shrink, the quantizer has more than one index per vector or
             needs the gradient of the task, or `num_convs` or `mix` is out of range.
 
     Example:
@@ -73,7 +73,7 @@ class MultiScaleResidualQuantizer(Quantizer):
         self.scales = _sizes(scales)
         if quantizer.index_shape or quantizer.grid:
             raise ValueError(
-                f"MultiScaleResidualQuantizer: expected a quantizer with one index a vector, got one with the "
+                f"MultiScaleResidualQuantizer: expected a quantizer with one index per vector, got one with the "
                 f"index_shape {quantizer.index_shape}"
             )
         _check_own_learning(quantizer)
@@ -87,7 +87,7 @@ class MultiScaleResidualQuantizer(Quantizer):
         self.grid = self.scales[-1]
         self.index_shape = (sum(height * width for height, width in self.scales),)
         chosen = _shared_convs(len(self.scales), num_convs)
-        # Only those that some scale uses: an unused parameter would stop DistributedDataParallel.
+        # Only convolutions that some scale uses: DistributedDataParallel raises for unused parameters.
         used = sorted(set(chosen))
         self.conv_of_scale = [used.index(number) for number in chosen]
         dim = self.codebook_dim
@@ -95,18 +95,21 @@ class MultiScaleResidualQuantizer(Quantizer):
 
     @property
     def needs_task_gradient(self) -> bool:
-        """Not for codes: it passes around the scales."""
+        """False: the gradient of the task passes around the scales."""
         return False
 
     @classmethod
     def example(cls) -> "MultiScaleResidualQuantizer":
-        """Three scales up to 3 x 2 over one averaged codebook."""
+        """Returns three scales up to 3 x 2 that share one codebook of averages."""
         return cls(
             quantizer=VectorQuantizer(codebook=EMACodebook.example()), scales=[1, (2, 1), (3, 2)], num_convs=2
         )
 
     def scale_maps(self, indices: Shaped[Tensor, "*lead index"]) -> list[Shaped[Tensor, "*lead _h _w"]]:
-        """The index map of each scale that a prefix of the indices holds, coarse to fine.
+        """Splits indices into the index maps of their scales, coarse to fine.
+
+        Args:
+            indices: Indices of all scales, or of the first ones.
 
         Raises:
             ValueError: If the indices end inside a scale.
@@ -128,12 +131,12 @@ class MultiScaleResidualQuantizer(Quantizer):
     def decode_prefix(
         self, indices: Shaped[Tensor, "*lead index"], depth: int, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "*lead h w dim"]:
-        """The sum of the first `depth` scales at full size: a coarser version of the same features.
+        """Returns the sum of the first `depth` scales at full size: a coarser version of the same features.
 
         Args:
-            indices: Of all scales, or of the first `depth` at least.
-            depth: How many scales.
-            dtype: See `decode`.
+            indices: Indices of all scales, or of the first `depth` scales at least.
+            depth: Number of scales to sum.
+            dtype: Dtype of the result; the default is that of `decode`.
 
         Raises:
             ValueError: If the depth is not in [1, number of scales], there are too few indices, or one is not an
@@ -155,23 +158,23 @@ class MultiScaleResidualQuantizer(Quantizer):
         self, z: Float[Tensor, "*lead h w dim"], mask: Bool[Tensor, "*lead"] | None
     ) -> QuantizeOutput:
         features = _images(z)
-        # Adds 0, or NaN everywhere in an image that has a value which is not finite: no scale learns from it.
+        # Adds 0, or NaN to all values of an image with a value that is not finite, so that no scale learns from it.
         features = features + 0 * features.detach().sum(dim=(1, 2, 3), keepdim=True)
         images = None if mask is None else mask.reshape(-1)
         if self.training:
-            # The coarsest scale has few vectors, all averages: codes begin and revive from the features themselves.
-            self.quantizer._prepare(features.detach(), _spread(images, self.scales[-1]))
+            # The coarsest scale has few vectors, all of them means: show the codebook the features at full size.
+            self.quantizer.prepare(features.detach(), _repeated(images, self.scales[-1]))
         target, total = features.detach(), torch.zeros_like(features)
         indices, losses = [], []
         metrics: dict[str, Tensor] = {}
         for number, size in enumerate(self.scales):
-            output = self.quantizer(_resized(features - total, "area", size), _spread(images, size))
-            total = total.detach() + self._spread_out(output.quantized.detach(), number)
+            output = self.quantizer(_resized(features - total, "area", size), _repeated(images, size))
+            total = total.detach() + self._full_size(output.quantized.detach(), number)
             indices.append(output.indices.flatten(1))
             losses.append(output.loss)
             if self.mix:
                 losses[-1] = losses[-1] + self._over_ranks(
-                    mean_square(total, target, _spread(images, self.scales[-1]))
+                    mean_square(total, target, _repeated(images, self.scales[-1]))
                 )
             total = total.detach()
             metrics |= {f"scale{number}/{name}": value for name, value in output.metrics.items()}
@@ -187,7 +190,7 @@ class MultiScaleResidualQuantizer(Quantizer):
         total, indices = torch.zeros_like(features), []
         for number, size in enumerate(self.scales):
             found = self.quantizer.encode(_resized(features - total, "area", size))
-            total = total + self._spread_out(self.quantizer.decode(found, z.dtype), number)
+            total = total + self._full_size(self.quantizer.decode(found, z.dtype), number)
             indices.append(found.flatten(1))
         return torch.cat(indices, dim=1).view(*z.shape[:-3], *self.index_shape)
 
@@ -202,12 +205,12 @@ class MultiScaleResidualQuantizer(Quantizer):
         lead = maps[0].shape[:-2]
         codes = [self.quantizer.decode(own.reshape(-1, *own.shape[-2:]), dtype) for own in maps]
         total = codes[0].new_zeros(len(codes[0]), *self.grid, self.codebook_dim)
-        for number, code in enumerate(codes):  # in the order of `forward`: the sum is the same to the bit
-            total = total + self._spread_out(code, number)
+        for number, code in enumerate(codes):  # in the order of `forward`: the sum is the same bit for bit
+            total = total + self._full_size(code, number)
         return total.view(*lead, *self.grid, self.codebook_dim)
 
-    def _spread_out(self, code: Float[Tensor, "n _h _w dim"], number: int) -> Float[Tensor, "n h w dim"]:
-        """A scale's codes at full size, after its convolution."""
+    def _full_size(self, code: Float[Tensor, "n _h _w dim"], number: int) -> Float[Tensor, "n h w dim"]:
+        """Interpolates the codes of a scale to full size and applies its convolution."""
         large = _resized(code, "bicubic", self.scales[-1])
         if not self.mix:
             return large
@@ -230,17 +233,17 @@ def _sizes(scales: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]:
 
 
 def _shared_convs(num_scales: int, num_convs: int) -> list[int]:
-    """For each scale the number of its convolution: the nearest of evenly spaced ticks in [0, 1]."""
-    # The published ticks of four lie a little further out than the middles of four equal parts. Some scales
-    # are equally near to two: in NumPy's rounding they go where the published weights have them.
+    """Returns for each scale the number of its convolution: the nearest of evenly spaced ticks in [0, 1]."""
+    # With four convolutions the published ticks are a little further out than the middles of four equal parts. Some
+    # scales are equally near to two ticks; NumPy's rounding decides as the published weights need it.
     margin = 1 / (3 if num_convs == 4 else 2) / num_convs
     ticks = np.linspace(margin, 1 - margin, num_convs)
-    places = [number / max(num_scales - 1, 1) for number in range(num_scales)]
-    return [int(np.abs(ticks - place).argmin()) for place in places]
+    positions = [number / max(num_scales - 1, 1) for number in range(num_scales)]
+    return [int(np.abs(ticks - position).argmin()) for position in positions]
 
 
 def _identity_conv(dim: int) -> nn.Conv2d:
-    """A 3x3 convolution that begins by changing nothing."""
+    """Returns a 3x3 convolution that is initialised as the identity."""
     conv = nn.Conv2d(dim, dim, 3, padding=1)
     nn.init.dirac_(conv.weight)
     if conv.bias is not None:
@@ -249,39 +252,41 @@ def _identity_conv(dim: int) -> nn.Conv2d:
 
 
 def _images(z: Float[Tensor, "*lead h w dim"]) -> Float[Tensor, "n h w dim"]:
-    # Contiguous, as in `decode`: a convolution may round differently for another layout.
+    # Contiguous, as in `decode`: a convolution may round differently in another memory layout.
     return z.reshape(math.prod(z.shape[:-3]), *z.shape[-3:]).contiguous()
 
 
 def _resized(x: Float[Tensor, "n _ _ dim"], mode: str, size: tuple[int, int]) -> Float[Tensor, "n _ _ dim"]:
-    """A map of another size, by interpolation along its columns, then along its rows."""
+    """Resizes a map by interpolation along its columns, then along its rows."""
     rows, columns = (
         constant(_matrix, mode, before, after, device=x.device).to(x.dtype)
         for before, after in zip(x.shape[1:3], size, strict=True)
     )
     tall = (rows @ x.flatten(2)).view(len(x), size[0], *x.shape[2:])
-    resized: Tensor = columns @ tall
-    return resized
+    return columns @ tall
 
 
 def _matrix(mode: str, before: int, after: int) -> Float[Tensor, "{after} {before}"]:
-    """Interpolation along one axis. As a product it is the same to the bit compiled and not, on every device."""
+    """Returns the matrix of an interpolation along one axis.
+
+    A product with it gives the same bits on every device, compiled or not.
+    """
     options = {} if mode == "area" else {"align_corners": False}
     unit = torch.eye(before).view(before, 1, before, 1)
     return F.interpolate(unit, size=(after, 1), mode=mode, **options).view(before, after).T.contiguous()
 
 
-def _spread(images: Bool[Tensor, "n"] | None, size: tuple[int, int]) -> Bool[Tensor, "n _h _w"] | None:
+def _repeated(images: Bool[Tensor, "n"] | None, size: tuple[int, int]) -> Bool[Tensor, "n _h _w"] | None:
     return None if images is None else images[:, None, None].expand(-1, *size)
 
 
 def _check_own_learning(quantizer: Quantizer) -> None:
-    """Refuses a quantizer that needs the gradient of the task, which does not reach the scales."""
+    """Raises if a quantizer needs the gradient of the task, which does not reach the scales."""
     if quantizer.needs_task_gradient:
         estimator = getattr(quantizer, "estimator", None)
         got = type(quantizer).__name__ + (f" with {type(estimator).__name__}" if estimator else "")
         raise ValueError(
             f"MultiScaleResidualQuantizer: expected a quantizer that learns by its own loss, because the gradient of "
-            f"the task goes straight through around it, got {got}, which has no effect or does not learn without it; "
-            f"leave the estimator out, take another quantizer, or put a BottleneckQuantizer around the whole"
+            f"the task passes around it, got {got}, which has no effect or does not learn without that gradient; leave "
+            f"the estimator out, use another quantizer, or put the bottleneck around the multi-scale quantizer"
         )

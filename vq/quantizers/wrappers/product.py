@@ -1,4 +1,4 @@
-"""Product quantization: the vector is cut into parts, each with an index of its own (GVQ, GSVQ, HVQ)."""
+"""Product quantization: each part of a vector is quantized by itself and has an index of its own (GVQ, GSVQ, HVQ)."""
 
 import math
 from collections.abc import Sequence
@@ -11,36 +11,35 @@ from torch.nn import functional as F
 from vq.ops.digits import pack_digits, unpack_digits
 from vq.ops.numerics.constants import constant, int64s
 from vq.quantizers.base import QuantizeOutput, Quantizer
-from vq.quantizers.codebooks.learned import EMACodebook
+from vq.quantizers.codebooks.ema import EMACodebook
 from vq.quantizers.vector import VectorQuantizer
 from vq.registry import QUANTIZERS
 
 
 @QUANTIZERS.register_module()
 class ProductQuantizer(Quantizer):
-    """Cuts each vector into consecutive parts and quantizes each part by itself (product or grouped VQ).
+    """Splits each vector into consecutive parts and quantizes each part by itself (product or grouped VQ).
 
-    A single quantizer for several groups is shared (GVQ): one set of codes, which learns once a step, from
-    the vectors of all parts together; its k-means and its revival see all of them too. A quantizer for each
-    part is product quantization (GSVQ), and the parts' codebooks may have different sizes if their indices
-    are packed (HVQ).
+    A single quantizer for several groups is shared (GVQ). Its one set of codes learns once per step, from the
+    vectors of all parts together, and its k-means and revival see all of them too. A quantizer for each part is
+    product quantization (GSVQ). The codebooks of the parts may have different sizes if their indices are packed
+    (HVQ).
 
-    The loss is the mean of the parts', which for parts of equal length is the loss of the whole vector.
+    The loss is the mean of the losses of the parts. For parts of equal length it is the loss of the whole vector.
 
     Source: Jegou et al. 2011, https://doi.org/10.1109/TPAMI.2010.57, section II.
 
     Args:
-        quantizers: One for each part, in order, all different objects with the same `index_shape`; the
-            parts are as long as their `codebook_dim`. With `ResidualQuantizer` it is grouped residual VQ.
-        groups: With a single quantizer, how many parts share it.
-        dim: The last axis of `z`, if it is shorter than the parts together: the last part is filled up with
-            zeros, which it learns to code, which count in its loss, and which are cut off its codes. None
-            is the sum of the parts.
-        is_packed: Join the parts' indices into one number, the first part least significant; then
-            `codebook_size` is the product of theirs and there is no additional axis.
+        quantizers: Quantizers of the parts in order, all different objects with the same `index_shape`; each part
+            is as long as the `codebook_dim` of its quantizer. With `ResidualQuantizer` it is grouped residual VQ.
+        groups: Number of parts that share a single quantizer.
+        dim: Last axis of `z`, if it is shorter than the parts together. The last part is then padded with zeros. It
+            learns to code them, they count in its loss, and they are cut off its codes. None is the sum of the parts.
+        is_packed: Whether the indices of the parts are packed into one number, the first part least significant. Then
+            `codebook_size` is the product of the parts' sizes, and the indices have no axis of parts.
 
     Raises:
-        ValueError: If there are no parts, their sizes do not agree, `dim` leaves a part nothing but zeros,
+        ValueError: If there are no parts, their sizes do not agree, `dim` leaves a part nothing but padding,
             or a packed index does not fit into int64.
 
     Example:
@@ -77,13 +76,13 @@ class ProductQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "ProductQuantizer":
-        """Two parts over one averaged codebook."""
+        """Returns two parts that share one codebook of averages."""
         return cls(quantizers=[VectorQuantizer(codebook=EMACodebook.example())], groups=2)
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         if self.is_shared:
             stacked = self._stacked(z)
-            output: QuantizeOutput = self.parts[0](stacked, self._repeated(mask, stacked))
+            output = self.parts[0](stacked, self._repeated(mask, stacked))
             indices, quantized = output.indices, output.quantized.flatten(-2)
             loss, metrics = output.loss, dict(output.metrics)
         else:
@@ -105,17 +104,20 @@ class ProductQuantizer(Quantizer):
         )
 
     @torch.no_grad()
-    def _prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
+    def prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:
+        """Shows each inner quantizer its parts."""
         if self.is_shared:
             stacked = self._stacked(z)
-            self._parts()[0]._prepare(stacked, self._repeated(mask, stacked))
+            self._parts()[0].prepare(stacked, self._repeated(mask, stacked))
             return
         chunks = torch.split(self._padded(z), self.widths, dim=-1)
         for part, chunk in zip(self._parts(), chunks, strict=True):
-            part._prepare(chunk, mask)
+            part.prepare(chunk, mask)
 
-    def _repeated(self, mask: Tensor | None, stacked: Tensor) -> Tensor | None:
-        """A mask for the parts along their axis."""
+    def _repeated(
+        self, mask: Bool[Tensor, "*lead"] | None, stacked: Float[Tensor, "*lead parts width"]
+    ) -> Bool[Tensor, "*lead parts"] | None:
+        """Repeats a mask along the axis of the parts."""
         return None if mask is None else mask[..., None].expand(stacked.shape[:-1])
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead_and_parts"]:
@@ -145,18 +147,18 @@ class ProductQuantizer(Quantizer):
     def _packed(self, digits: Int[Tensor, "*lead parts"]) -> Int[Tensor, "*lead"]:
         return pack_digits(digits, self._radices(digits))
 
-    def _radices(self, like: Tensor) -> Int[Tensor, "parts"]:
+    def _radices(self, like: Int[Tensor, "..."]) -> Int[Tensor, "parts"]:
         return constant(int64s, *self._sizes, device=like.device)
 
     def _padded(self, z: Float[Tensor, "*lead dim"]) -> Float[Tensor, "*lead padded"]:
         return F.pad(z, (0, self.padding)) if self.padding else z
 
     def _stacked(self, z: Float[Tensor, "*lead dim"]) -> Float[Tensor, "*lead parts width"]:
-        """The parts along an axis of their own."""
+        """Splits vectors into parts along a new axis."""
         return self._padded(z).reshape(*z.shape[:-1], len(self.widths), self.widths[0])
 
     def _axis(self) -> int:
-        """Where the parts stand in the indices: before the axes of a part's own index, such as stages."""
+        """Returns the axis of the parts in the indices: before the axes of a part's own index, such as stages."""
         return -1 - len(self._parts()[0].index_shape)
 
     def _parts(self) -> list[Quantizer]:
@@ -166,32 +168,32 @@ class ProductQuantizer(Quantizer):
 def _check_parts(parts: Sequence[Quantizer], given: int, groups: int | None, is_packed: bool) -> None:
     if not parts or (groups is not None and groups != len(parts)):
         raise ValueError(
-            f"ProductQuantizer: expected one quantizer to share over groups >= 1 parts, or one for each "
-            f"part, got {given} and groups={groups}"
+            f"ProductQuantizer: expected one quantizer shared by groups >= 1 parts, or one for each part, got "
+            f"{given} and groups={groups}"
         )
     if given > 1 and len(set(parts)) < given:
         raise ValueError(
-            "ProductQuantizer: expected a different quantizer for each part, got one twice; to share one over "
+            "ProductQuantizer: expected a different quantizer for each part, got one twice; to share one among "
             "all parts, give it once, with groups"
         )
     if any(part.grid for part in parts):
         raise ValueError(
-            f"ProductQuantizer: expected parts that quantize each vector by itself, got one for whole grids "
-            f"{parts[0].grid}"
+            f"ProductQuantizer: expected quantizers of single vectors, got one of whole grids "
+            f"{next(part.grid for part in parts if part.grid)}; use it as the outermost quantizer"
         )
     sizes = [part.codebook_size for part in parts]
     shapes = [part.index_shape for part in parts]
     if len(set(shapes)) > 1 or (is_packed and shapes[0]):
         raise ValueError(
-            f"ProductQuantizer: expected parts of one index_shape, and () to pack their indices, got {shapes}"
+            f"ProductQuantizer: expected quantizers of one index_shape, which must be () to pack indices, got {shapes}"
         )
     if len(set(sizes)) > 1 and not is_packed:
         raise ValueError(
-            f"ProductQuantizer: expected parts of one codebook_size, got {sizes}; with is_packed=True they may "
-            f"differ"
+            f"ProductQuantizer: expected quantizers of one codebook_size, got {sizes}; with is_packed=True the "
+            f"sizes may differ"
         )
     if is_packed and math.prod(sizes) >= 2**63:
         raise ValueError(
             f"ProductQuantizer: expected fewer than 2^63 packed codes, got the product of {sizes}; leave the "
-            f"indices apart (is_packed=False)"
+            f"indices unpacked (is_packed=False)"
         )

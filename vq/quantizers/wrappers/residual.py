@@ -1,4 +1,4 @@
-"""Residual quantization: each stage quantizes what the stages before left over (RVQ)."""
+"""Residual quantization: each stage quantizes what the stages before it left over (RVQ)."""
 
 from collections.abc import Sequence
 
@@ -9,46 +9,47 @@ from torch import Tensor, nn
 from vq.ops.gradients import replace_value
 from vq.ops.numerics.precision import computed_in
 from vq.quantizers.base import QuantizeOutput, Quantizer
-from vq.quantizers.codebooks.learned import EMACodebook
+from vq.quantizers.codebooks.ema import EMACodebook
 from vq.quantizers.vector import VectorQuantizer
 from vq.registry import QUANTIZERS
 
 
 @QUANTIZERS.register_module()
 class ResidualQuantizer(Quantizer):
-    r"""Quantizes `z`, then what is left of it, and so on; the code is the sum of the stages' codes (RVQ).
+    r"""Quantizes `z`, then the residual, and so on; the code is the sum of the codes of all stages (RVQ).
 
-    With $q_k$ the code of stage k, stage k sees $z - sg(\sum_{j<k} q_j)$. So a `VectorQuantizer`'s
-    commitment is $|z - sg(\sum_{j \le k} q_j)|^2$, against the running sum, and the loss is the stages' mean.
+    With $q_k$ the code of stage k, stage k sees $z - sg(\sum_{j<k} q_j)$. So the commitment loss of a
+    `VectorQuantizer` is $|z - sg(\sum_{j \le k} q_j)|^2$, relative to the running sum. The loss is the mean over the
+    stages.
 
-    The same quantizer given several times is shared: it is one set of parameters, its codebook learns once a
-    step, from the vectors of all its stages, and begins or revives codes from those of the first. The gradient
-    of the task passes straight through to `z`, around all stages, if every stage learns by its own loss alone. If
-    one does not (another estimator than `StraightThrough`, a `GumbelQuantizer`, a `BottleneckQuantizer`), the
-    gradient follows the chain rule through the stages instead, and $sg$ above is not applied; for stages that pass
-    it straight through, both are the same.
+    The same quantizer given several times is shared: it has one set of parameters, its codebook learns once per
+    step, from the vectors of all its stages, and initialises or revives codes from those of the first. If every
+    stage learns by its own loss alone, the gradient of the task passes straight through to `z`, around all stages.
+    If one does not (another estimator than `StraightThrough`, a `GumbelQuantizer`, a `BottleneckQuantizer`), the
+    gradient follows the chain rule through the stages, and $sg$ above is not applied. For stages that pass it
+    straight through, both are the same.
 
-    With scales $s_k$, stage k sees what is left over $s_k$, its code counts $s_k$ times, and its loss
-    $s_k^2$ times, which is the same squared difference in the units of z. Lookup-free stages need them:
-    `scales=[1, 1/2, 1/4]` over one `LookupFreeQuantizer` (residual LFQ) halves the steps from stage to
-    stage. For FSQ there is `ResidualFiniteScalarQuantizer`.
+    With scales $s_k$, stage k sees the residual divided by $s_k$, its code is multiplied by $s_k$, and its loss by
+    $s_k^2$, which is the same squared difference in the units of z. Lookup-free stages need scales: `scales=[1,
+    1/2, 1/4]` over one `LookupFreeQuantizer` (residual LFQ) halves the steps from stage to stage. For FSQ use
+    `ResidualFiniteScalarQuantizer`.
 
     Source: Lee et al. 2022 (RQ-VAE), https://arxiv.org/abs/2203.01941, eq. 3 to 8; prefixes in training:
         Zeghidour et al. 2021 (SoundStream), https://arxiv.org/abs/2107.03312, section III-C.
-    Differs from the source: the squared differences are means; any quantizer may stand in a stage. The
-        stages beyond a prefix still learn and have indices; only what is handed on is cut.
+    Differs from the source: the squared differences are means; a stage may be any quantizer. The stages beyond a
+        prefix still learn and have indices; only the returned sum is cut.
 
     Args:
-        quantizers: The stages in order, all with the same `codebook_size`, `codebook_dim` and one index a
-            vector.
-        depth: With a single quantizer, how many stages share it.
+        quantizers: Quantizers of the stages in order, all with the same `codebook_size`, the same `codebook_dim`
+            and one index per vector.
+        depth: Number of stages that share a single quantizer.
         scales: One positive number for each stage; None is 1 for all.
-        prefix_rate: In training, the fraction of examples (entries of the first axis of `z`) whose code is
-            the sum of a random number of stages, each number from 1 to all equally likely (quantizer
-            dropout). With more than 0, `decode_prefix` gives what a decoder has learnt to read.
+        prefix_rate: Fraction of examples (entries of the first axis of `z`) whose code in training is the sum of a
+            random number of stages, each number from 1 to all equally likely (quantizer dropout). If it is positive,
+            decoders learn to read the result of `decode_prefix`.
 
     Raises:
-        ValueError: If there are no stages, they do not agree, or a scale or rate is out of its range or without
+        ValueError: If there are no stages, they do not agree, or a scale or the rate is out of range or without
             effect.
 
     Example:
@@ -69,13 +70,13 @@ class ResidualQuantizer(Quantizer):
         stages = list(quantizers) * (depth or 1) if len(quantizers) == 1 else list(quantizers)
         if not stages or (depth is not None and depth != len(stages)):
             raise ValueError(
-                f"ResidualQuantizer: expected one quantizer to share over depth >= 1 stages, or one for each "
-                f"stage, got {len(quantizers)} and depth={depth}"
+                f"ResidualQuantizer: expected one quantizer shared by depth >= 1 stages, or one for each stage, "
+                f"got {len(quantizers)} and depth={depth}"
             )
         kinds = {(stage.codebook_size, stage.codebook_dim, stage.index_shape) for stage in stages}
         if len(kinds) > 1 or stages[0].index_shape:
             raise ValueError(
-                f"ResidualQuantizer: expected stages of one codebook_size and codebook_dim with one index a "
+                f"ResidualQuantizer: expected stages of one codebook_size and codebook_dim with one index per "
                 f"vector, got (size, dim, index_shape) {sorted(kinds)}"
             )
         if scales is not None and (len(scales) != len(stages) or min(scales) <= 0):
@@ -86,8 +87,8 @@ class ResidualQuantizer(Quantizer):
             raise ValueError(f"ResidualQuantizer: expected a prefix_rate in [0, 1], got {prefix_rate}")
         if prefix_rate and len(stages) == 1:
             raise ValueError(
-                f"ResidualQuantizer: expected at least two stages for prefixes, got one and prefix_rate={prefix_rate}, "
-                f"which has no effect"
+                f"ResidualQuantizer: expected at least two stages for prefixes, got one and "
+                f"prefix_rate={prefix_rate}, which has no effect; leave it out, or add stages"
             )
         self.scales, self.prefix_rate = None if scales is None else tuple(scales), prefix_rate
         self.stages = nn.ModuleList(stages)
@@ -97,19 +98,19 @@ class ResidualQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "ResidualQuantizer":
-        """Three stages over one averaged codebook."""
+        """Returns three stages that share one codebook of averages."""
         shared = VectorQuantizer(codebook=EMACodebook.example())
         return cls(quantizers=[shared], depth=3)
 
     def decode_prefix(
         self, indices: Shaped[Tensor, "*lead_and_stages"], depth: int, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "*lead dim"]:
-        """The sum of the first `depth` stages' codes: a coarser version of the same vectors.
+        """Returns the sum of the codes of the first `depth` stages: a coarser version of the same vectors.
 
         Args:
-            indices: Of all stages, or of the first `depth` at least.
-            depth: How many stages.
-            dtype: See `decode`.
+            indices: Indices of all stages, or of the first `depth` stages at least.
+            depth: Number of stages to sum.
+            dtype: Dtype of the result; the default is that of `decode`.
 
         Raises:
             ValueError: If the depth is not in [1, number of stages], or an index is not an integer in range.
@@ -129,12 +130,12 @@ class ResidualQuantizer(Quantizer):
             output = stage(self._divided(z - total, number), mask)
             code = output.quantized if self._follows_chain_rule else output.quantized.detach()
             total = total + self._multiplied(code, number)
-            if is_cut:  # only then: kept tensors cost memory, and new memory time
+            if is_cut:  # keeping the sums takes memory, and allocating it takes time
                 partial_sums.append(total)
             indices.append(output.indices)
             losses.append(output.loss if self.scales is None else output.loss * self.scales[number] ** 2)
             metrics |= {f"stage{number}/{name}": value for name, value in output.metrics.items()}
-            del output  # or its vectors would stay alive during the next stage
+            del output  # frees its vectors before the next stage
         if is_cut:
             total = self._cut_some(partial_sums)
         return QuantizeOutput(
@@ -164,12 +165,12 @@ class ResidualQuantizer(Quantizer):
             for i, stage in enumerate(self._stages()[: indices.shape[-1]])
         ]
         total = torch.zeros_like(codes[0])
-        for code in codes:  # in the order of `forward`, so that the sum is the same to the bit
+        for code in codes:  # in the order of `forward`, so that the sum is the same bit for bit
             total = total + code
         return total
 
     def _cut_some(self, partial_sums: Sequence[Float[Tensor, "*lead dim"]]) -> Float[Tensor, "*lead dim"]:
-        """For each example the sum of some of the stages, or of all of them."""
+        """Selects for each example the sum of some of the stages, or of all of them."""
         last, count = partial_sums[-1], len(partial_sums)
         examples = last.shape[:1] if last.ndim > 1 else ()
         is_cut = torch.rand(examples, device=last.device) < self.prefix_rate

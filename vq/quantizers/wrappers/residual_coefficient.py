@@ -1,4 +1,4 @@
-"""Residual coefficients: an image as a few codes, each the weights of a learnt picture (Rcq)."""
+"""Residual coefficients: an image as a few codes, each the coefficients of a learned pattern (Rcq)."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,30 +13,30 @@ from vq.registry import QUANTIZERS
 
 @QUANTIZERS.register_module()
 class ResidualCoefficientQuantizer(Quantizer):
-    r"""Quantizes the mean over all positions of what is left, times a learnt pattern, stage by stage (Rcq).
+    r"""Quantizes the mean of the residual over all positions, times a learned pattern, stage by stage (Rcq).
 
-    Stage k: $c_k = Q(mean_{xy}(z - sg(\sum_{j<k} c_j B_j)))$, one vector an image; the code is
+    Stage k quantizes $c_k = Q(mean_{xy}(z - sg(\sum_{j<k} c_j B_j)))$, one vector per image. The code is
     $\sum_k c_k \odot B_k(x, y)$, channel by channel, with $B_k(x, y) = MLP(x, y, k)$. So an image has `depth`
-    indices, whatever its size: `z` is (..., h, w, dim) and `indices` is (..., depth); a mask is over images.
+    indices, whatever its size: `z` is (..., h, w, dim) and `indices` is (..., depth). A mask is over images.
 
-    The patterns learn from the task alone, whose gradient reaches z through the means: the same at every
-    position. What a mean cannot see (all that varies over positions) only the patterns can carry, so expect
-    far less than of `MultiScaleResidualQuantizer`. It is an experiment.
+    The patterns learn from the task alone. Its gradient reaches z through the means, so that it is the same at
+    every position. Whatever varies over the positions can be represented by the patterns only, so expect far worse
+    results than from `MultiScaleResidualQuantizer`. This class is an experiment.
 
     Source: Doraemonzzz/vector-quantize, `residual_coef_quantizer`, an untested plan there; there is no paper.
-    Differs from the source: coordinates are scaled to [-1, 1] and meet a linear layer with a bias first. The
-        source normalises (x, y, k) as whole numbers, after which (1, 1, 1) and (2, 2, 2) are the same. Any
-        quantizer, not only FSQ, gives the coefficients.
+    Differs from the source: coordinates are scaled to [-1, 1] and pass a linear layer with a bias first. The source
+        normalises (x, y, k) as whole numbers, after which (1, 1, 1) and (2, 2, 2) are the same. The coefficients
+        may come from any quantizer, not only FSQ.
 
     Args:
-        quantizer: Of the coefficients, shared by all stages; one index a vector.
+        quantizer: Quantizer of the coefficients, shared by all stages, with one index per vector.
         grid: Height and width of the features.
-        depth: The number of stages.
-        hidden_dim: The width of the MLP.
+        depth: Number of stages.
+        hidden_dim: Width of the MLP.
 
     Raises:
         ValueError: If the grid, the depth or the width is not positive, or the quantizer has more than one
-            index a vector.
+            index per vector.
 
     Example:
         >>> quantizer = ResidualCoefficientQuantizer(
@@ -57,7 +57,7 @@ class ResidualCoefficientQuantizer(Quantizer):
             )
         if quantizer.index_shape or quantizer.grid:
             raise ValueError(
-                f"ResidualCoefficientQuantizer: expected a quantizer with one index a vector, got one with the "
+                f"ResidualCoefficientQuantizer: expected a quantizer with one index per vector, got one with the "
                 f"index_shape {quantizer.index_shape}"
             )
         self.quantizer, self.depth, self.grid = quantizer, depth, tuple(grid)
@@ -69,7 +69,7 @@ class ResidualCoefficientQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "ResidualCoefficientQuantizer":
-        """Three stages over a grid of 2 x 3."""
+        """Returns three stages over a grid of 2 x 3."""
         return cls(quantizer=FiniteScalarQuantizer(levels=[5, 4, 3]), grid=(2, 3), depth=3, hidden_dim=8)
 
     def _forward(
@@ -109,21 +109,21 @@ class ResidualCoefficientQuantizer(Quantizer):
         total = torch.zeros(
             *indices.shape[:-1], *self.grid, self.codebook_dim, dtype=dtype, device=indices.device
         )
-        for number, code in enumerate(codes):  # in the order of `forward`: the sum is the same to the bit
+        for number, code in enumerate(codes):  # in the order of `forward`: the sum is the same bit for bit
             total = total + code[..., None, None, :] * patterns[number]
         return total
 
     def _patterns(self, dtype: torch.dtype) -> Float[Tensor, "stages h w dim"]:
-        """B of every stage, at `dtype` even if the module is in half precision."""
-        places = constant(_places, self.depth, *self.grid, dtype, device=self.first.weight.device)
-        hidden = F.linear(places, self.first.weight.to(dtype), self.first.bias.to(dtype))
+        """Computes B of every stage in `dtype`, even if the module is in half precision."""
+        coordinates = constant(_coordinates, self.depth, *self.grid, dtype, device=self.first.weight.device)
+        hidden = F.linear(coordinates, self.first.weight.to(dtype), self.first.bias.to(dtype))
         weight, bias = self.norm.weight.to(dtype), self.norm.bias.to(dtype)
         hidden = F.silu(F.layer_norm(hidden, hidden.shape[-1:], weight, bias, self.norm.eps))
         return F.linear(hidden, self.last.weight.to(dtype))
 
 
-def _places(depth: int, height: int, width: int, dtype: torch.dtype) -> Float[Tensor, "stages h w 3"]:
-    """The coordinates of every stage and position, each axis from -1 to 1."""
+def _coordinates(depth: int, height: int, width: int, dtype: torch.dtype) -> Float[Tensor, "stages h w 3"]:
+    """Returns the coordinates of every stage and position, each axis from -1 to 1."""
     axes = [
         torch.linspace(-1, 1, n, dtype=dtype) if n > 1 else torch.zeros(1, dtype=dtype)
         for n in (depth, height, width)

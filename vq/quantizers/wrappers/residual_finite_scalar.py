@@ -19,27 +19,26 @@ from vq.registry import QUANTIZERS
 
 @QUANTIZERS.register_module()
 class ResidualFiniteScalarQuantizer(Quantizer):
-    r"""Bounds each channel once, rounds it to L levels, then what is left to L levels L times finer (RFSQ).
+    r"""Bounds each channel, rounds it to L levels, then rounds the residual to levels L times finer, and so on (RFSQ).
 
-    With $b = \frac{L}{L - 1}$ and $y = b \tanh(z / b)$, stage k rounds $(y - \sum_{j<k} s_j c_j) / s_k$ to
-    the nearest c of the L even steps from -1 to 1, with $s_k = L^{-k}$. The code is $\sum s_k c_k$. A stage's
-    cells are cut into exactly L cells of the next: all codes are different, evenly spaced, and
-    $|y - \sum_{j \le k} s_j c_j| \le s_k / (L - 1)$. There is no loss and nothing is learnt.
+    With $b = \frac{L}{L - 1}$ and $y = b \tanh(z / b)$, stage k rounds $(y - \sum_{j<k} s_j c_j) / s_k$ to the
+    nearest c of the L evenly spaced levels from -1 to 1, with $s_k = L^{-k}$. The code is $\sum s_k c_k$. Each cell
+    of a stage is divided into exactly L cells of the next: all codes are different, evenly spaced, and $|y -
+    \sum_{j \le k} s_j c_j| \le s_k / (L - 1)$. There is no loss and nothing is learned.
 
     Each stage has one index, the number with its channels' digits, the first channel least significant.
 
     Source: Doraemonzzz/vector-quantize, `residual_finite_scalar_quantizer`; the levels are those of
         Parker et al. 2024, https://arxiv.org/abs/2411.19842, section 3.2.
     Differs from the source: there every stage subtracts unscaled codes in [0, 1], which cannot correct in
-        both directions; here codes have both signs and the stages' scales fall, as in vector-quantize-pytorch.
+        both directions; here codes have both signs and the scales of the stages fall, as in vector-quantize-pytorch.
 
     Args:
-        levels: L of each channel, each at least 3.
-        depth: The number of stages. Beyond L^depth = 2^23 float32 has no digits left.
+        levels: Number of levels L of each channel, each at least 3.
+        depth: Number of stages. Beyond L^depth = 2^23 float32 cannot represent finer levels.
 
     Raises:
-        ValueError: If there is no level, one is below 3, one stage has 2^63 codes or more, or there is no
-            stage.
+        ValueError: If `levels` is empty, a level is below 3, one stage has 2^63 codes or more, or `depth` is below 1.
 
     Example:
         >>> quantizer = ResidualFiniteScalarQuantizer(levels=[5, 5], depth=2)
@@ -58,18 +57,18 @@ class ResidualFiniteScalarQuantizer(Quantizer):
 
     @classmethod
     def example(cls) -> "ResidualFiniteScalarQuantizer":
-        """Three stages of 60 codes, with even and odd levels."""
+        """Returns three stages of 60 codes, with even and odd levels."""
         return cls(levels=[5, 4, 3], depth=3)
 
     def decode_prefix(
         self, indices: Shaped[Tensor, "*lead_and_stages"], depth: int, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "*lead dim"]:
-        """The sum of the first `depth` stages' codes: a coarser version of the same vectors.
+        """Returns the sum of the codes of the first `depth` stages: a coarser version of the same vectors.
 
         Args:
-            indices: Of all stages, or of the first `depth` at least.
-            depth: How many stages.
-            dtype: See `decode`.
+            indices: Indices of all stages, or of the first `depth` stages at least.
+            depth: Number of stages to sum.
+            dtype: Dtype of the result; the default is that of `decode`.
 
         Raises:
             ValueError: If the depth is not in [1, number of stages], or an index is not an integer in range.
@@ -104,7 +103,7 @@ class ResidualFiniteScalarQuantizer(Quantizer):
         return total
 
     def _bounded(self, z: Float[Tensor, "*lead dim"]) -> Float[Tensor, "*lead dim"]:
-        """Each channel in the union of the L cells of the first stage."""
+        """Bounds each channel to the union of the L cells of the first stage."""
         levels = self._levels(z)
         bound = levels.to(z.dtype) / (levels - 1)
         return bound * torch.tanh(z / bound)
@@ -112,7 +111,7 @@ class ResidualFiniteScalarQuantizer(Quantizer):
     def _search(
         self, bounded: Float[Tensor, "*lead dim"]
     ) -> tuple[Float[Tensor, "*lead dim"], Float[Tensor, "*lead stages dim"]]:
-        """The sum of the codes, and the digits of every stage, whole numbers in [0, L - 1]."""
+        """Returns the sum of the codes, and the digits of every stage as whole numbers in [0, L - 1]."""
         total, digits, levels = torch.zeros_like(bounded), [], self._levels(bounded)
         for number in range(self.depth):
             rest = (bounded - total) * levels.to(bounded.dtype) ** number
@@ -121,10 +120,10 @@ class ResidualFiniteScalarQuantizer(Quantizer):
         return total, torch.stack(digits, dim=-2)
 
     def _code(self, digits: Float[Tensor, "*lead dim"], number: int) -> Float[Tensor, "*lead dim"]:
-        """What a stage's digits add to the sum."""
+        """Returns what the digits of a stage add to the sum."""
         levels = self._levels(digits)
         steps = levels - 1
         return (2 * digits - steps) / (steps * levels**number)
 
-    def _levels(self, like: Tensor) -> Int[Tensor, "dim"]:
+    def _levels(self, like: Shaped[Tensor, "..."]) -> Int[Tensor, "dim"]:
         return constant(int64s, *self.levels, device=like.device)
