@@ -55,5 +55,5 @@ def test_they_are_in_no_state_dict_and_in_every_copy(step: nn.Module) -> None:
 
 
 def test_content_that_was_moved_to_the_meta_device_is_lost_with_a_word(step: nn.Module) -> None:
-    with pytest.raises(RuntimeError, match=r"Frozen: expected frozen weights on a device that holds numbers"):
+    with pytest.raises(RuntimeError, match=r"Frozen: expected frozen weights on a device that stores values"):
         step.to("meta").to_empty(device="cpu")

@@ -88,7 +88,7 @@ def test_refusals(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ):
         make(small, blocks=(2, 6))
     with pytest.raises(
-        ValueError, match="expected image_size to be a multiple of the patches' 16, got 40; take 32"
+        ValueError, match="expected image_size to be a multiple of the patch size 16, got 40; take 32"
     ):
         make(small, image_size=40)
     with pytest.raises(ValueError, match="expected a network that timm knows, got 'vit_nano'"):

@@ -208,13 +208,11 @@ class TestLatentTokens:
         with pytest.raises(ValueError, match="LatentTokensDecoder: expected a transformer with positions"):
             latent_tokens(positions=None)[1]
         encoder, decoder = latent_tokens()
-        with pytest.raises(ValueError, match="expected 5 features an image, got 6"):
+        with pytest.raises(ValueError, match="expected 5 features per image, got 6"):
             decoder(torch.zeros(1, 4, 6))
         with pytest.raises(ValueError, match="multiples of 8"):
             encoder(torch.zeros(1, 3, 32, 44))
-        with pytest.raises(
-            ValueError, match=r"an image_size that 8 \(the patches' size\) divides, got 20x20"
-        ):
+        with pytest.raises(ValueError, match="a multiple of the patch size 8, got 20x20"):
             LatentTokensDecoder(patches=PixelPatches(size=8), transformer=transformer(), image_size=20)
 
 

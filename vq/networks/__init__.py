@@ -1,4 +1,4 @@
-"""Networks: images to features and back, one file an architecture; and frozen feature networks."""
+"""Encoders and decoders (one file per architecture), discriminators, and frozen feature networks."""
 
 from vq.networks.convolutional.cnn import CNNDecoder, CNNEncoder
 from vq.networks.convolutional.strided_cnn import StridedCNNDecoder, StridedCNNEncoder

@@ -1,20 +1,20 @@
-"""Checks of sizes that the networks share: widths at construction, images at the door."""
+"""Checks of the sizes of networks and images."""
 
 from collections.abc import Sequence
 
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_counts(place: str, **arguments: int | Sequence[int]) -> None:
-    """Refuses an argument that is not a count, or a non-empty sequence of counts, of at least 1.
+    """Checks that each argument is an integer of at least 1, or a non-empty sequence of such integers.
 
     Args:
-        place: The class that takes the arguments; the error starts with it.
+        place: The class that takes the arguments. The error message starts with it.
         **arguments: The arguments by name.
 
     Raises:
-        ValueError: Naming the first argument that is wrong.
+        ValueError: If an argument is invalid. The message names the first one.
 
     Example:
         >>> check_counts("CNNEncoder", base_width=32, multipliers=(1, 2))
@@ -33,15 +33,15 @@ def check_counts(place: str, **arguments: int | Sequence[int]) -> None:
 
 
 def check_divisible(place: str, image: Shaped[Tensor, "b c h w"], factor: int) -> None:
-    """Refuses images whose height or width is not a multiple of `factor`.
+    """Checks that the height and width of images are multiples of `factor`.
 
     Args:
-        place: The class that takes the images; the error starts with it.
+        place: The class that takes the images. The error message starts with it.
         image: The images.
-        factor: How much the network shrinks both sides.
+        factor: The factor by which the network reduces height and width.
 
     Raises:
-        ValueError: Naming the size and the nearest one that fits.
+        ValueError: If they are not. The message names the size and a nearby size that is valid.
 
     Example:
         >>> import torch
@@ -54,3 +54,27 @@ def check_divisible(place: str, image: Shaped[Tensor, "b c h w"], factor: int) -
             f"{place}: expected a height and width that are multiples of {factor}, got {height}x{width}; "
             f"crop or resize the images, for example to {fits[0]}x{fits[1]}"
         )
+
+
+def declared_size(network: nn.Module, name: str) -> int:
+    """Returns a size that an encoder or decoder declares as an attribute, such as `downsample_factor`.
+
+    Args:
+        network: An encoder or a decoder.
+        name: The name of the attribute.
+
+    Raises:
+        TypeError: If the network has no such attribute, or its value is not an integer.
+
+    Example:
+        >>> from vq.networks import StridedCNNEncoder
+        >>> declared_size(StridedCNNEncoder(widths=(8, 16)), "downsample_factor")
+        4
+    """
+    size = getattr(network, name, None)
+    if not isinstance(size, int):
+        raise TypeError(
+            f"{type(network).__name__}: expected an integer attribute {name!r}, as encoders and decoders declare it, "
+            f"got {size!r}; set it in __init__"
+        )
+    return size

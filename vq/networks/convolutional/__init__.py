@@ -1,1 +1,1 @@
-"""Encoders and decoders made of convolutions."""
+"""Convolutional encoders and decoders."""

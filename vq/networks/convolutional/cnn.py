@@ -1,4 +1,4 @@
-"""The convolutional encoder and decoder of VQGAN, which LlamaGen uses too."""
+"""The convolutional encoder and decoder of VQGAN and LlamaGen."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,10 +16,11 @@ from vq.registry import DECODERS, ENCODERS
 
 @ENCODERS.register_module()
 class CNNEncoder(nn.Module):
-    """Shrinks an image to a grid of features with residual blocks at ever lower resolution (VQGAN).
+    """Encodes an image as a grid of features with residual blocks at decreasing resolutions (VQGAN).
 
-    Each multiplier is one resolution: `num_blocks` residual blocks, then half the height and width;
-    after the last one two more blocks instead. The factor is 2 ** (len(multipliers) - 1):
+    Each multiplier stands for one resolution with `num_blocks` residual blocks. The height and width are halved
+    after each resolution but the last, which is followed by two more blocks. The downsampling factor is
+    2 ** (len(multipliers) - 1):
 
     | factor | multipliers | published as |
     |---|---|---|
@@ -30,15 +31,16 @@ class CNNEncoder(nn.Module):
 
     Source: Esser et al. 2021, https://arxiv.org/abs/2012.09841, table 7; the tensors have the shapes of
         the published weights of VQGAN and LlamaGen.
-    Differs from the source: fewer groups in the norms below 128 channels (`group_norm`); attention
-        follows the lowest resolution, not a size in pixels.
+    Differs from the source: the norms have fewer groups below 128 channels (`group_norm`); attention is applied
+        at the lowest resolution, not at a given size in pixels.
 
     Args:
-        base_width: Channels at full resolution, for a multiplier of 1.
-        multipliers: Width of each resolution in units of `base_width`, the full resolution first.
-        num_blocks: Residual blocks at each resolution.
+        base_width: The number of channels for a multiplier of 1.
+        multipliers: The width of each resolution in units of `base_width`, from the highest resolution to the
+            lowest.
+        num_blocks: The number of residual blocks at each resolution.
         attention: Whether attention follows each block at the lowest resolution.
-        out_channels: Channels of the features.
+        out_channels: The number of channels of the features.
 
     Raises:
         ValueError: If a number is below 1, or there are no multipliers.
@@ -78,7 +80,7 @@ class CNNEncoder(nn.Module):
         self.head = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
-        """Images in [-1, 1] to features of 1 / `downsample_factor` the height and width.
+        """Encodes images in [-1, 1]; height and width are divided by `downsample_factor`.
 
         Raises:
             ValueError: If the height or width is not a multiple of `downsample_factor`.
@@ -87,27 +89,28 @@ class CNNEncoder(nn.Module):
         x = self.stem(image)
         for level in self.levels:
             x = level(x)
-        features: Tensor = self.head(F.silu(self.norm(self.middle(x))))
-        return features
+        return self.head(F.silu(self.norm(self.middle(x))))
 
 
 @DECODERS.register_module()
 class CNNDecoder(nn.Module):
-    """Paints an image from a grid of features with residual blocks at ever higher resolution (VQGAN).
+    """Decodes a grid of features to an image with residual blocks at increasing resolutions (VQGAN).
 
-    The mirror image of `CNNEncoder`, with one more block at each resolution, as published (42.4 M
-    parameters at the defaults). It takes the encoder's arguments, `multipliers` in the encoder's order.
+    The decoder mirrors `CNNEncoder` and has one more block at each resolution, as published (42.4 M
+    parameters with the default arguments). It takes the same arguments as the encoder, with `multipliers` in the
+    same order.
 
     Source: Esser et al. 2021, https://arxiv.org/abs/2012.09841, table 7; the tensors have the shapes of
         the published weights of VQGAN and LlamaGen.
-    Differs from the source: see `CNNEncoder`.
+    Differs from the source: as `CNNEncoder` does.
 
     Args:
-        base_width: Channels at full resolution, for a multiplier of 1.
-        multipliers: Width of each resolution in units of `base_width`, the full resolution *first*.
-        num_blocks: Residual blocks at each resolution of the encoder; the decoder has one more.
+        base_width: The number of channels for a multiplier of 1.
+        multipliers: The width of each resolution in units of `base_width`, from the *highest* resolution to the
+            lowest, as for the encoder.
+        num_blocks: The number of residual blocks at each resolution of the encoder; the decoder has one more.
         attention: Whether attention follows each block at the lowest resolution.
-        in_channels: Channels of the features.
+        in_channels: The number of channels of the features.
 
     Raises:
         ValueError: If a number is below 1, or there are no multipliers.
@@ -147,17 +150,16 @@ class CNNDecoder(nn.Module):
         self.head = nn.Conv2d(width, 3, 3, padding=1)
 
     @property
-    def last_layer(self) -> Tensor:
-        """The parameter that paints the pixels; an adaptive adversarial weight compares gradients there."""
+    def last_layer(self) -> Float[Tensor, "3 c 3 3"]:
+        """The weight of the last layer. Adaptive adversarial weights compare gradients with respect to it."""
         return self.head.weight
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
-        """Features to images of `downsample_factor` times their size, about [-1, 1] but not clamped."""
+        """Decodes features to images in about [-1, 1], not clamped; the size is multiplied by `downsample_factor`."""
         x = self.middle(self.stem(features))
         for level in self.levels:
             x = level(x)
-        image: Tensor = self.head(F.silu(self.norm(x)))
-        return image
+        return self.head(F.silu(self.norm(x)))
 
 
 def _blocks(in_channels: int, out_channels: int, count: int, *, attention: bool) -> Iterator[nn.Module]:

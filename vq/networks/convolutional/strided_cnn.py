@@ -15,21 +15,21 @@ from vq.registry import DECODERS, ENCODERS
 
 @ENCODERS.register_module()
 class StridedCNNEncoder(nn.Module):
-    """Shrinks an image to a grid of features with one strided convolution a halving (VQ-VAE).
+    """Encodes an image as a grid of features with one strided convolution per halving of the size (VQ-VAE).
 
-    A 4x4 convolution of stride 2 for each width, then residual blocks on the small grid. The features
-    have the last width as their channels. At 64 px
-    and factor 8 a training step costs a seventh of a `CNNEncoder` and `CNNDecoder` of as many
-    parameters: the choice for a CPU.
+    A 4x4 convolution of stride 2 for each width is followed by residual blocks at the lowest resolution. The
+    features have `widths[-1]` channels. At 64 px and a factor of 8, a training step costs a seventh of that of a
+    `CNNEncoder` and `CNNDecoder` with the same number of parameters, so this is the network for a CPU.
 
     Source: van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, section 4.1.
-    Differs from the source: a width for each resolution, SiLU for ReLU, 3x3 convolutions throughout the
-        residual blocks, one group norm before the output, and no 1x1 convolution after it: the tokenizer
-        has one.
+    Differs from the source: each resolution has its own width; SiLU replaces ReLU; all convolutions of the
+        residual blocks are 3x3; a group norm precedes the output; there is no 1x1 convolution after it, because the
+        tokenizer has one.
 
     Args:
-        widths: Channels after each halving, the largest resolution first; the factor is 2 ** len(widths).
-        num_blocks: Residual blocks at the lowest resolution.
+        widths: The number of channels after each halving, from the highest resolution to the lowest. The
+            downsampling factor is 2 ** len(widths).
+        num_blocks: The number of residual blocks at the lowest resolution.
 
     Raises:
         ValueError: If a number is below 1, or there are no widths.
@@ -54,7 +54,7 @@ class StridedCNNEncoder(nn.Module):
         self.norm = group_norm(widths[-1])
 
     def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
-        """Images in [-1, 1] to features of 1 / `downsample_factor` the height and width.
+        """Encodes images in [-1, 1]; height and width are divided by `downsample_factor`.
 
         Raises:
             ValueError: If the height or width is not a multiple of `downsample_factor`.
@@ -68,16 +68,17 @@ class StridedCNNEncoder(nn.Module):
 
 @DECODERS.register_module()
 class StridedCNNDecoder(nn.Module):
-    """Paints an image from a grid of features with one transposed convolution a doubling (VQ-VAE).
+    """Decodes a grid of features to an image with one transposed convolution per doubling of the size (VQ-VAE).
 
-    The mirror image of `StridedCNNEncoder`; `widths` stand in the encoder's order.
+    The decoder mirrors `StridedCNNEncoder` and takes `widths` in the same order.
 
     Source: van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, section 4.1.
-    Differs from the source: see `StridedCNNEncoder`.
+    Differs from the source: as `StridedCNNEncoder` does.
 
     Args:
-        widths: Channels before each doubling, the largest resolution *first*; the factor is 2 ** len(widths).
-        num_blocks: Residual blocks at the lowest resolution.
+        widths: The number of channels before each doubling, from the *highest* resolution to the lowest, as for the
+            encoder. The factor is 2 ** len(widths).
+        num_blocks: The number of residual blocks at the lowest resolution.
 
     Raises:
         ValueError: If a number is below 1, or there are no widths.
@@ -103,15 +104,13 @@ class StridedCNNDecoder(nn.Module):
         )
 
     @property
-    def last_layer(self) -> Tensor:
-        """The parameter that paints the pixels; an adaptive adversarial weight compares gradients there."""
-        weight: Tensor = self.upsamples[-1].get_parameter("weight")
-        return weight
+    def last_layer(self) -> Float[Tensor, "c 3 4 4"]:
+        """The weight of the last layer. Adaptive adversarial weights compare gradients with respect to it."""
+        return self.upsamples[-1].get_parameter("weight")
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
-        """Features to images of `downsample_factor` times their size, about [-1, 1] but not clamped."""
+        """Decodes features to images in about [-1, 1], not clamped; the size is multiplied by `downsample_factor`."""
         x = self.norm(self.blocks(features))
         for upsample in self.upsamples:
             x = upsample(F.silu(x))
-        image: Tensor = x
-        return image
+        return x

@@ -10,21 +10,22 @@ from vq.registry import DECODERS, ENCODERS
 
 @ENCODERS.register_module()
 class VQVAEEncoder(nn.Module):
-    """Shrinks an image with 4x4 convolutions of stride 2, then two residual blocks (VQ-VAE).
+    """Encodes an image with 4x4 convolutions of stride 2, followed by residual blocks (VQ-VAE).
 
-    One width, ReLU, no normalization. With `num_blocks=0` it is the bare strided CNN of the FSQ and LFQ
-    comparisons at 128 px (three convolutions of 512 channels); `StridedCNNEncoder` is the lighter cousin that
-    learns faster.
+    All layers have the same width. The activations are ReLUs, and there is no normalization. With `num_blocks=0`
+    this is the plain strided CNN of the FSQ and LFQ comparisons at 128 px (three convolutions of 512 channels).
+    `StridedCNNEncoder` is smaller and learns faster.
 
     Source: van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, section 4.1.
-    Differs from the source: a ReLU at the end; no 1x1 convolution after it, which the tokenizer has.
+    Differs from the source: the output passes through a ReLU; there is no 1x1 convolution after it, because the
+        tokenizer has one.
 
     Args:
-        width: Channels throughout.
-        num_halvings: Convolutions of stride 2; the factor is 2 ** num_halvings.
-        num_blocks: Residual blocks.
-        block_width: Channels inside a residual block; `width` if None.
-        in_channels: Channels of the input: 3 for images.
+        width: The number of channels of all layers.
+        num_halvings: The number of convolutions of stride 2. The downsampling factor is 2 ** num_halvings.
+        num_blocks: The number of residual blocks.
+        block_width: The number of channels inside a residual block; `width` if None.
+        in_channels: The number of channels of the input: 3 for images.
 
     Raises:
         ValueError: If a number is below 1, or `num_blocks` below 0.
@@ -58,7 +59,7 @@ class VQVAEEncoder(nn.Module):
         self.blocks = nn.Sequential(*(_Block(width, block_width) for _ in range(num_blocks)))
 
     def forward(self, image: Float[Tensor, "b c_in H W"]) -> Float[Tensor, "b c h w"]:
-        """Images in [-1, 1] to features of 1 / `downsample_factor` the height and width.
+        """Encodes images in [-1, 1]; height and width are divided by `downsample_factor`.
 
         Raises:
             ValueError: If the height or width is not a multiple of `downsample_factor`.
@@ -72,20 +73,21 @@ class VQVAEEncoder(nn.Module):
 
 @DECODERS.register_module()
 class VQVAEDecoder(nn.Module):
-    """Paints an image with two residual blocks, then transposed 4x4 convolutions of stride 2 (VQ-VAE).
+    """Decodes features to an image with residual blocks, followed by transposed 4x4 convolutions of stride 2 (VQ-VAE).
 
-    The mirror image of `VQVAEEncoder`.
+    The decoder mirrors `VQVAEEncoder`.
 
     Source: van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, section 4.1.
-    Differs from the source: see `VQVAEEncoder`.
+    Differs from the source: as `VQVAEEncoder` does.
 
     Args:
-        width: Channels throughout.
-        num_halvings: Transposed convolutions; the factor is 2 ** num_halvings.
-        num_blocks: Residual blocks.
-        block_width: Channels inside a residual block; `width` if None.
-        in_channels: Channels of the features; `width` if None. A 3x3 convolution takes others to `width`.
-        out_channels: Channels of the output: 3 for images.
+        width: The number of channels of all layers.
+        num_halvings: The number of transposed convolutions. The factor is 2 ** num_halvings.
+        num_blocks: The number of residual blocks.
+        block_width: The number of channels inside a residual block; `width` if None.
+        in_channels: The number of channels of the features; `width` if None. If it is not `width`, a 3x3
+            convolution maps the features to `width` channels.
+        out_channels: The number of channels of the output: 3 for images.
 
     Raises:
         ValueError: If a number is below 1, or `num_blocks` below 0.
@@ -124,21 +126,20 @@ class VQVAEDecoder(nn.Module):
         )
 
     @property
-    def last_layer(self) -> Tensor:
-        """The parameter that paints the pixels; an adaptive adversarial weight compares gradients there."""
+    def last_layer(self) -> Float[Tensor, "c c_out 4 4"]:
+        """The weight of the last layer. Adaptive adversarial weights compare gradients with respect to it."""
         return self.doublings[-1].get_parameter("weight")
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out H W"]:
-        """Features to images of `downsample_factor` times their size, about [-1, 1] but not clamped."""
+        """Decodes features to images in about [-1, 1], not clamped; the size is multiplied by `downsample_factor`."""
         x = self.blocks(self.stem(features))
         for doubling in self.doublings:
             x = doubling(F.relu(x))
-        image: Tensor = x
-        return image
+        return x
 
 
 class _Block(nn.Module):
-    """Adds to the features what ReLU, 3x3 convolution, ReLU, 1x1 convolution make of them."""
+    """A residual block: ReLU, 3x3 convolution, ReLU, 1x1 convolution, and a skip connection."""
 
     def __init__(self, width: int, block_width: int) -> None:
         super().__init__()
@@ -146,8 +147,7 @@ class _Block(nn.Module):
         self.conv2 = nn.Conv2d(block_width, width, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        out: Tensor = x + self.conv2(F.relu(self.conv1(F.relu(x))))
-        return out
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 
 def _check(place: str, num_blocks: int, **counts: int) -> None:

@@ -1,4 +1,4 @@
-"""The discriminator over a frozen network's features."""
+"""The discriminator of StyleGAN-T, which judges the features of a frozen network."""
 
 import math
 from collections.abc import Callable
@@ -21,32 +21,32 @@ VIRTUAL_BATCH = 8
 
 @DISCRIMINATORS.register_module()
 class DINODiscriminator(nn.Module):
-    """Says of each position of a frozen network's feature maps how real the image looks there (StyleGAN-T).
+    """Computes a real-or-fake logit for each position of a frozen network's feature maps (StyleGAN-T).
 
-    A small head judges each map, read row by row as a sequence: a 1x1 convolution, a wide one in a residual
-    block, one to a single logit; all with spectral norm. Only the heads are trained and saved: 1.5 M parameters
-    a map of DINO's ViT-S. The frozen network runs in the caller's precision, the heads in float32.
-    Positive means real.
+    Each map is flattened in raster order to a sequence and goes through its own small head: a 1x1 convolution, a
+    residual block with a wide convolution, and a 1x1 convolution to a single logit, all with spectral norm. Only
+    the heads are trained and saved: 1.5 M parameters for each map of DINO's ViT-S. The frozen network runs in the
+    caller's precision, the heads in float32. Positive logits mean real.
 
     Source: Sauer et al. 2023, https://arxiv.org/abs/2301.09515, section 3.2.
-    Differs from the source: no text condition; the feature network is an argument, and with `TimmViTFeatures` its
-        class token goes to no head; the logits of smaller maps are repeated, so that all maps count alike.
+    Differs from the source: there is no text condition; the feature network is an argument, and the class token of
+        `TimmViTFeatures` is not used; the logits of smaller maps are repeated, so that all maps have equal weight.
 
     Args:
-        network: A `FeaturePyramid`, such as `TimmViTFeatures` (DINO) or `EfficientNetLite0`; frozen here.
-        width: Channels of the heads.
-        kernel_size: Positions that the wide convolution sees; odd. The sequence is closed to a ring for it.
-        norm: `batch` over virtual batches of up to 8 images, as published, or `group`, which judges every image
-            by itself. Neither counts anything, so evaluation is no other mode.
+        network: A `FeaturePyramid`, such as `TimmViTFeatures` (DINO) or `EfficientNetLite0`. It is frozen in place.
+        width: The number of channels of the heads.
+        kernel_size: The kernel size of the wide convolution in positions; odd. Its padding is circular.
+        norm: `batch` for statistics over virtual batches of up to 8 images, as published, or `group` for
+            statistics of each image alone. Neither keeps running statistics, so train and eval mode are the same.
 
     Raises:
-        TypeError: If the network gives no pyramid.
-        ValueError: If a number is below 1, `kernel_size` is even, or there is no such norm.
+        TypeError: If the network is not a `FeaturePyramid`.
+        ValueError: If a number is below 1, `kernel_size` is even, or the norm is unknown.
 
     Example:
         >>> from vq.networks import EfficientNetLite0
-        >>> judge = DINODiscriminator(network=EfficientNetLite0(size=64), width=8)
-        >>> judge(torch.zeros(2, 3, 32, 32)).shape  # maps of 32 x 32 to 2 x 2, each counts as 1024 logits
+        >>> discriminator = DINODiscriminator(network=EfficientNetLite0(size=64), width=8)
+        >>> discriminator(torch.zeros(2, 3, 32, 32)).shape  # 5 maps, 32x32 to 2x2; each counts as 1024 logits
         torch.Size([2, 5120])
     """
 
@@ -71,10 +71,10 @@ class DINODiscriminator(nn.Module):
         )
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b logits"]:
-        """Images in [-1, 1] to as many logits from each map as the largest has positions.
+        """Computes the logits of images in [-1, 1]; each map gives as many as the largest map has positions.
 
         Raises:
-            ValueError: If a map has fewer positions than the convolution reaches to a side.
+            ValueError: If a map has fewer than `kernel_size // 2` positions.
         """
         maps = self._network[0].pyramid(image)
         smallest = min(features[0, 0].numel() for features in maps)
@@ -83,7 +83,7 @@ class DINODiscriminator(nn.Module):
                 f"DINODiscriminator: expected maps of at least {self.min_positions} positions, got one of {smallest}; "
                 "use a larger size in the feature network, or a smaller kernel_size"
             )
-        # Spectral norm mixes its float32 vectors with products that autocast would make in bfloat16.
+        # Spectral norm combines its float32 vectors with products that autocast would compute in bfloat16.
         with torch.autocast(image.device.type, enabled=False):
             dtype = next(self.heads.parameters()).dtype
             found = [
@@ -93,14 +93,14 @@ class DINODiscriminator(nn.Module):
         return torch.cat([_repeated(logits, most) for logits in found], dim=1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DINODiscriminator":
-        # `.to()` must reach the frozen network too, which is outside the module tree.
+        # `.to()` must also move the frozen network, which is outside the module tree.
         cast("Any", self._network[0])._apply(fn)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        cast("Any", super())._apply(fn, recurse)
         return self
 
 
 class _Head(nn.Module):
-    """A sequence of features to a logit each."""
+    """Computes a logit for each position of a sequence of features."""
 
     def __init__(self, *, in_channels: int, width: int, kernel_size: int, norm: str) -> None:
         super().__init__()
@@ -110,12 +110,11 @@ class _Head(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c l"]) -> Float[Tensor, "b l"]:
         x = self.entry(x)
-        logits: Tensor = self.out((x + self.block(x)) / math.sqrt(2))
-        return logits[:, 0]
+        return self.out((x + self.block(x)) / math.sqrt(2))[:, 0]
 
 
 class _Block(nn.Module):
-    """A convolution around the ring, a norm, a leaky ReLU."""
+    """A circular convolution, a norm and a leaky ReLU."""
 
     def __init__(self, *, in_channels: int, out_channels: int, kernel_size: int, norm: str) -> None:
         super().__init__()
@@ -131,7 +130,7 @@ class _Block(nn.Module):
 
 
 class _VirtualBatchNorm(nn.Module):
-    """Rescales each channel to mean 0, variance 1 over groups of up to 8 images, then scales and shifts it."""
+    """Batch normalization over groups of up to 8 images, without running statistics."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -142,12 +141,12 @@ class _VirtualBatchNorm(nn.Module):
         size = next((n for n in range(min(VIRTUAL_BATCH, len(x)), 0, -1) if len(x) % n == 0), 1)
         groups = x.reshape(len(x) // size, size, *x.shape[1:])
         variance, mean = torch.var_mean(groups, dim=(1, 3), correction=0, keepdim=True)
-        normed: Tensor = ((groups - mean) * torch.rsqrt(variance + 1e-5)).flatten(0, 1)
-        return normed * self.weight[:, None] + self.bias[:, None]
+        normalized = ((groups - mean) * torch.rsqrt(variance + 1e-5)).flatten(0, 1)
+        return normalized * self.weight[:, None] + self.bias[:, None]
 
 
 def _repeated(logits: Float[Tensor, "b l"], count: int) -> Float[Tensor, "b {count}"]:
-    """As many logits as asked for, each about equally often."""
+    """Repeats logits to the given number, each about equally often."""
     if logits.shape[1] == count:
         return logits
     return F.interpolate(logits[:, None], size=count, mode="nearest")[:, 0]

@@ -1,4 +1,4 @@
-"""The discriminator that judges patches."""
+"""The patch discriminator of pix2pix and VQGAN (PatchGAN)."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -16,23 +16,25 @@ SLOPE = 0.2
 
 @DISCRIMINATORS.register_module()
 class PatchDiscriminator(nn.Module):
-    """Says of each patch of an image how real it looks (PatchGAN).
+    """Computes a real-or-fake logit for each patch of an image (PatchGAN).
 
-    4x4 convolutions: `depth` of stride 2, one of stride 1, and one to a single channel. At the defaults it
-    has 2.77 M parameters and turns 256 px into 30 x 30 logits, each of which sees 70 px; with depth 2, 0.66 M
-    and 62 x 62 logits, each of which sees 34 px. Positive means real.
+    The layers are 4x4 convolutions: `depth` of stride 2, one of stride 1, and one to a single channel. With the
+    default arguments there are 2.77 M parameters, and an image of 256 px gives 30 x 30 logits with a receptive field
+    of 70 px; with a depth of 2 there are 0.66 M parameters and 62 x 62 logits with a receptive field of 34 px.
+    Positive logits mean real.
 
     Source: Isola et al. 2017, https://arxiv.org/abs/1611.07004, section 3.2.2 and appendix 6.1.2.
-    Differs from the source: batch statistics are those of all ranks together.
+    Differs from the source: batch statistics are computed over all ranks.
 
     Args:
-        base_width: Channels after the first convolution; they double until eight times as many.
-        depth: Convolutions of stride 2.
-        norm: `batch` as published, or `group`, which judges every image by itself: micro-batches then equal
-            one large batch exactly.
+        base_width: The number of channels after the first convolution. It doubles with each further convolution, up
+            to 8 * base_width.
+        depth: The number of convolutions of stride 2.
+        norm: `batch`, as published, or `group`, whose statistics are those of each image alone, so that
+            micro-batches give exactly the result of one large batch.
 
     Raises:
-        ValueError: If a number is below 1, or there is no such norm.
+        ValueError: If a number is below 1, or the norm is unknown.
 
     Example:
         >>> import torch
@@ -53,7 +55,7 @@ class PatchDiscriminator(nn.Module):
         self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
         for level in range(1, depth + 1):
             stride = 2 if level < depth else 1
-            # The norm takes the mean away, so a bias would do nothing.
+            # Batch normalization subtracts the mean, so a bias would have no effect.
             self.convolutions.append(
                 nn.Conv2d(widths[level - 1], widths[level], KERNEL, stride, padding=1, bias=norm == "group")
             )
@@ -63,10 +65,10 @@ class PatchDiscriminator(nn.Module):
         init_like_dcgan(self)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 lh lw"]:
-        """Images in [-1, 1] to one logit a patch.
+        """Computes one logit per patch of images in [-1, 1].
 
         Raises:
-            ValueError: If the images are too small to leave a logit.
+            ValueError: If the images are too small for a single logit.
         """
         if min(image.shape[-2:]) < self.min_size:
             raise ValueError(
@@ -76,11 +78,10 @@ class PatchDiscriminator(nn.Module):
         x = F.leaky_relu(self.stem(image), SLOPE)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = F.leaky_relu(norm(convolution(x)), SLOPE)
-        logits: Tensor = self.head(x)
-        return logits
+        return self.head(x)
 
 
 def _smallest_image(depth: int) -> int:
-    # Two convolutions of stride 1 take a pixel each; what is left must be a pixel.
+    # The two convolutions of stride 1 remove one pixel each, and one must remain.
     size: int = 3 * 2**depth
     return size

@@ -19,21 +19,24 @@ LAST_SIZE = 4
 
 @DISCRIMINATORS.register_module()
 class StyleGAN2Discriminator(nn.Module):
-    """Says of a whole image how real it looks (StyleGAN2).
+    """Computes one real-or-fake logit per image (StyleGAN2).
 
-    Residual blocks halve the image until 4 x 4; there it is also told how much the images of its group of up to
-    4 differ. 28.9 M parameters at 256 px. Positive means real. It wants an `R1Penalty`.
+    Residual blocks halve the resolution down to 4 x 4. There, the standard deviation over groups of up to 4 images
+    is appended as a channel. There are 28.9 M parameters at 256 px. Positive logits mean real. Train it with an
+    `R1Penalty`.
 
-    Source: Karras et al. 2020, https://arxiv.org/abs/1912.04958, section 4.1 and figure 7c; the width of each
-        resolution and the group's deviation: Karras et al. 2018, https://arxiv.org/abs/1710.10196, section 3.
-    Differs from the source: a batch that 4 does not divide is divided into smaller groups. No compiled extension.
+    Source: Karras et al. 2020, https://arxiv.org/abs/1912.04958, section 4.1 and figure 7c; for the width of each
+        resolution and the standard deviation of a group, Karras et al. 2018, https://arxiv.org/abs/1710.10196,
+        section 3.
+    Differs from the source: if the batch size is not a multiple of 4, the groups are smaller; there is no compiled
+        extension.
 
     Args:
-        image_size: Height and width of the images; a power of 2 of at least 8.
-        max_width: Channels at low resolutions; at 64 px and more 64 * max_width / size.
+        image_size: The height and width of the images; a power of 2 of at least 8.
+        max_width: The number of channels at low resolutions; at 64 px and more it is 64 * max_width / size.
 
     Raises:
-        ValueError: If the image size is no power of 2 or below 8, or the width is below 1.
+        ValueError: If `image_size` is not a power of 2 or is below 8, or `max_width` is below 1.
 
     Example:
         >>> StyleGAN2Discriminator(image_size=16, max_width=8)(torch.zeros(2, 3, 16, 16)).shape
@@ -61,10 +64,10 @@ class StyleGAN2Discriminator(nn.Module):
         self.head = EqualizedLinear(in_features=width, out_features=1)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1"]:
-        """Images in [-1, 1] to one logit each.
+        """Computes one logit for each image in [-1, 1].
 
         Raises:
-            ValueError: If the images are not of the size that it was made for.
+            ValueError: If the height or width is not `image_size`.
         """
         if tuple(image.shape[-2:]) != (self.image_size, self.image_size):
             raise ValueError(
@@ -74,12 +77,11 @@ class StyleGAN2Discriminator(nn.Module):
         x = self.blocks(_activate(self.stem(image)))
         x = torch.cat([x, _deviation(x)], dim=1)
         x = _activate(self.last(x)).flatten(1)
-        logits: Tensor = self.head(_activate(self.hidden(x)))
-        return logits
+        return self.head(_activate(self.hidden(x)))
 
 
 class _Block(nn.Module):
-    """Two convolutions, the second of stride 2, and a shortcut; the sum keeps the variance."""
+    """A residual block of two convolutions, the second of stride 2; the sum is scaled to keep the variance."""
 
     def __init__(self, *, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -93,17 +95,16 @@ class _Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c_out oh ow"]:
         y = _activate(self.conv2(_activate(self.conv1(x))))
-        out: Tensor = (y + self.shortcut(x)) / math.sqrt(2)
-        return out
+        return (y + self.shortcut(x)) / math.sqrt(2)
 
 
 def _activate(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """A leaky ReLU that keeps the second moment."""
+    """Applies a leaky ReLU, scaled to keep the second moment."""
     return F.leaky_relu(x, 0.2) * math.sqrt(2)
 
 
 def _deviation(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
-    """How much the images of a group differ: one number a group, laid out as a channel."""
+    """Computes the mean standard deviation over the images of each group, as a constant channel."""
     batch, _, height, width = x.shape
     size = next(n for n in range(min(GROUP, batch), 0, -1) if batch % n == 0)
     groups = at_least_float32(x).reshape(size, batch // size, *x.shape[1:])

@@ -1,1 +1,1 @@
-"""Pretrained networks that are never trained here: features for losses and metrics."""
+"""Frozen pretrained networks, which compute features for losses and metrics."""

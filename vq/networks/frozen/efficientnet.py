@@ -1,4 +1,4 @@
-"""A small classifier of photographs whose weights come in a package: the feature network without a download."""
+"""EfficientNet-Lite0, a small ImageNet classifier whose weights are part of a pip package."""
 
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
@@ -13,10 +13,10 @@ from vq.networks.sizes import check_counts
 from vq.registry import FEATURE_NETWORKS
 
 EFFICIENTNET_WEIGHTS = "efficientnet_lite0/imagenet.safetensors"
-"""The file's place below the pretrained folder."""
+"""The path of the weight file below the pretrained folder."""
 
 _NATIVE_SIZE = 224
-_EPSILON = 1e-3  # of the batch normalisations
+_EPSILON = 1e-3  # batch normalization
 
 
 class _Block(NamedTuple):
@@ -26,7 +26,7 @@ class _Block(NamedTuple):
     width: int
 
 
-# Tan and Le's B0: (kernel, stride of the first, expansion, channels) x how many.
+# EfficientNet-B0: the first block of each stage and the number of blocks. The other blocks have stride 1.
 _STAGES = (
     (_Block(3, 1, 1, 16), 1),
     (_Block(3, 2, 6, 24), 2),
@@ -39,25 +39,26 @@ _STAGES = (
 _BLOCKS = [block if i == 0 else block._replace(stride=1) for block, count in _STAGES for i in range(count)]
 
 
-@FEATURE_NETWORKS.register_module()  # type: ignore[untyped-decorator]
+@FEATURE_NETWORKS.register_module()
 class EfficientNetLite0(FeatureNetwork):
-    """Turns images into the features of EfficientNet-Lite0, trained to classify ImageNet.
+    """Computes the features of EfficientNet-Lite0, trained to classify ImageNet.
 
-    `pool` is its mean over positions before the classifier (1280), `logits` are the 1000 class scores.
-    What is computed from them is never FID, nor comparable with it; it orders models where the
-    weights of FID's network are not at hand. `pyramid` gives maps that a gradient flows through.
+    `pool` (1280) is the mean over positions before the classifier, and `logits` (1000) are the class scores. A
+    distance between these features is not FID and is not comparable with it, but it ranks models when the weights of
+    FID's network are not available. `pyramid` returns feature maps through which gradients flow.
 
     Source: Tan and Le 2019, https://arxiv.org/abs/1905.11946, in TensorFlow's Lite version of 2020, without
         squeeze and excitation and with ReLU6.
-    Differs from the source: the batch normalisations are folded into the convolutions; images are stretched
-        to the size (bilinear, antialiased), not cropped.
+    Differs from the source: batch normalization is folded into the convolutions; images are resized to a square
+        (bilinear, antialiased), not cropped.
 
     Args:
-        size: The height and width it sees. Smaller is faster and another network, whose name says so.
+        size: The height and width, in pixels, to which images are resized. A smaller size is faster but gives
+            different features; it becomes part of `name`.
 
     Raises:
         ValueError: If `size` is below 32.
-        FileNotFoundError: If its weights are not at hand; the message says which command brings them.
+        FileNotFoundError: If the weight file does not exist. The message says which command creates it.
     """
 
     sizes: ClassVar[Mapping[str, int]] = {"pool": 1280, "logits": 1000}
@@ -82,13 +83,13 @@ class EfficientNetLite0(FeatureNetwork):
         self.freeze("fc.bias", weights["_fc.bias"])
 
     def features(self, image: UInt8[Tensor, "b 3 h w"]) -> dict[str, Float32[Tensor, "b size"]]:
-        """Images to `pool` and `logits`."""
+        """Computes `pool` and `logits` of at least one image with pixels in 0..255."""
         pool = self.pyramid(image.float() / 127.5 - 1)[-1].mean(dim=(2, 3))
         logits = F.linear(pool, self.get_buffer("fc_weight"), self.get_buffer("fc_bias"))
         return {"pool": pool, "logits": logits}
 
     def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Images in [-1, 1] to the last map of each resolution: `channels` at 1/2, 1/4, ... 1/32 of `size`."""
+        """Computes the last feature map at each resolution (1/2 to 1/32 of `size`) of images in [-1, 1]."""
         x, maps = image.to(self.get_buffer("fc_bias").dtype), []
         if tuple(image.shape[2:]) != (self.size, self.size):
             x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
@@ -104,11 +105,13 @@ class EfficientNetLite0(FeatureNetwork):
             x = x + inside if inside.shape == x.shape else inside
         return [*maps, F.relu6(self._conv(x, "head"))]
 
-    def _conv(self, x: Tensor, name: str, *, stride: int = 1) -> Tensor:
+    def _conv(
+        self, x: Float[Tensor, "b c_in h w"], name: str, *, stride: int = 1
+    ) -> Float[Tensor, "b c_out oh ow"]:
         key = name.replace(".", "_")
         weight = self.get_buffer(f"{key}_weight")
         groups = x.shape[1] // weight.shape[1]
-        # TensorFlow's "same": the smaller half of the padding comes first.
+        # TensorFlow's "same" padding: if it is odd, the smaller half comes first.
         pads = []
         for side, kernel in ((x.shape[3], weight.shape[3]), (x.shape[2], weight.shape[2])):
             total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
@@ -117,7 +120,7 @@ class EfficientNetLite0(FeatureNetwork):
 
 
 def _convolutions() -> list[tuple[str, str, str]]:
-    """This class's name of each convolution, the file's, and the file's of its batch normalisation."""
+    """Lists the name of each convolution here, its name in the file, and that of its batch normalization there."""
     found = [("stem", "_conv_stem", "_bn0"), ("head", "_conv_head", "_bn1")]
     for index, block in enumerate(_BLOCKS):
         place = f"_blocks.{index}"
@@ -128,7 +131,10 @@ def _convolutions() -> list[tuple[str, str, str]]:
     return found
 
 
-def _folded(weights: dict[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
+def _folded(
+    weights: Mapping[str, Float[Tensor, "..."]], conv: str, norm: str
+) -> tuple[Float[Tensor, "c_out c_in kh kw"], Float[Tensor, "c_out"]]:
+    """Folds a batch normalization into the convolution before it, in float64."""
     kernel = weights[f"{conv}.weight"].double()
     gain, shift, mean, variance = (
         weights[f"{norm}.{part}"].double() for part in ("weight", "bias", "running_mean", "running_var")

@@ -1,4 +1,4 @@
-"""What frozen feature networks are: bytes of images to named vectors and a stamp, or images to maps of features."""
+"""The interfaces of frozen feature networks: feature vectors by name, or a pyramid of feature maps."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Shaped, UInt8
 from torch import Tensor, nn
 
 from vq.networks.frozen.base import FrozenWeights
@@ -14,32 +14,32 @@ from vq.networks.frozen.base import FrozenWeights
 
 @runtime_checkable
 class FeaturePyramid(Protocol):
-    """A frozen network that gives features of an image at several depths; a gradient flows to the image.
+    """A frozen network that computes feature maps at several depths; gradients flow to the image.
 
-    `EfficientNetLite0`, `LPIPSNetwork` and `TimmViTFeatures` are such.
+    `EfficientNetLite0`, `LPIPSNetwork` and `TimmViTFeatures` implement it.
 
     Attributes:
-        channels: Of each map, in the order of `pyramid`.
+        channels: The number of channels of each map, in the order of `pyramid`.
     """
 
     channels: tuple[int, ...]
 
     def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Images in [-1, 1] to maps of features, the shallowest first."""
+        """Computes the feature maps of images in [-1, 1], from the shallowest to the deepest."""
 
 
 def frozen_pyramid(place: str, network: nn.Module) -> tuple[FeaturePyramid]:
-    """Freezes a network, in place, and puts it into a tuple.
+    """Freezes a network in place and wraps it in a tuple.
 
-    As a tuple's item it can be a module's attribute and be outside the module tree: no optimizer, no
-    checkpoint and no `.train()` reaches it.
+    A module that keeps the tuple as an attribute does not register the network as a submodule, so that optimizers,
+    checkpoints and `.train()` do not see it.
 
     Args:
-        place: The class that takes the network; the error starts with it.
+        place: The class that takes the network. The error message starts with it.
         network: A `FeaturePyramid`.
 
     Raises:
-        TypeError: If it is none.
+        TypeError: If the network is not a `FeaturePyramid`.
     """
     if not isinstance(network, FeaturePyramid):
         raise TypeError(
@@ -51,18 +51,18 @@ def frozen_pyramid(place: str, network: nn.Module) -> tuple[FeaturePyramid]:
 
 
 class FeatureNetwork(FrozenWeights, ABC):
-    """Turns images, as bytes, into feature vectors; frozen, in float32 inside any autocast.
+    """Computes feature vectors of images with frozen weights, in float32 even inside autocast.
 
-    All weights are `FrozenWeights`. The images are resized inside, so what a feature is
-    depends on the class's arguments and the weights alone, which the attributes name.
+    The network resizes the images itself, so the features depend only on the class's arguments and the weights,
+    both of which the attributes identify.
 
     Attributes:
-        name: Of the network and its weights; scores carry it.
-        protocol: Whose rules of resizing and normalising it follows.
-        resize: Those rules in words.
-        sha256: Of the weights, in hex.
-        sizes: The length of each kind of feature; there is always a `pool`.
-        is_official: Whether these are the network and the weights that "FID" means.
+        name: The name of the network and its weights, which becomes part of the names of scores.
+        protocol: The name of the published protocol for resizing and normalizing images.
+        resize: A description of that protocol.
+        sha256: The SHA-256 of the weights, in hexadecimal.
+        sizes: The length of each kind of feature vector; there is always a `pool`.
+        is_official: Whether the network and weights are those that define FID.
     """
 
     name: str
@@ -74,7 +74,14 @@ class FeatureNetwork(FrozenWeights, ABC):
 
     @torch.no_grad()
     def forward(self, image: UInt8[Tensor, "b 3 h w"]) -> dict[str, Float32[Tensor, "b size"]]:
-        """Images to features by kind; see `sizes`. No gradient flows, and an empty batch is fine."""
+        """Computes the feature vectors of images with pixels in 0..255, without gradients.
+
+        Args:
+            image: The images; the batch may be empty.
+
+        Returns:
+            The feature vectors by kind, with the lengths given by `sizes`.
+        """
         if len(image) == 0:
             return {kind: image.new_zeros((0, n), dtype=torch.float32) for kind, n in self.sizes.items()}
         with torch.autocast(device_type=image.device.type, enabled=False), _full_precision(image):
@@ -82,10 +89,10 @@ class FeatureNetwork(FrozenWeights, ABC):
 
     @abstractmethod
     def features(self, image: UInt8[Tensor, "b 3 h w"]) -> dict[str, Float32[Tensor, "b size"]]:
-        """At least one image to features by kind."""
+        """Computes the feature vectors of at least one image with pixels in 0..255, by kind."""
 
     def stamp(self) -> dict[str, str | int | None]:
-        """What makes two features comparable: protocol, extractor, its sha256 and the resize rule."""
+        """Returns what must be equal for features to be comparable: protocol, extractor, its SHA-256 and resizing."""
         return {
             "protocol": self.protocol,
             "extractor": self.name,
@@ -93,23 +100,24 @@ class FeatureNetwork(FrozenWeights, ABC):
             "resize": self.resize,
         }
 
-    def freeze(self, name: str, tensor: Tensor) -> None:
-        """Keeps a tensor in float32 as a buffer outside the state dict."""
+    def freeze(self, name: str, tensor: Shaped[Tensor, "*shape"]) -> None:
+        """Registers a tensor, converted to float32, as a buffer outside the state dict."""
         super().freeze(name, tensor.float().contiguous())
 
 
 @contextmanager
-def _full_precision(image: Tensor) -> Iterator[None]:
-    """Without TensorFloat-32, whose ten bits move features in the third digit."""
+def _full_precision(image: Shaped[Tensor, "..."]) -> Iterator[None]:
+    """Disables TensorFloat-32, whose 10-bit mantissa changes the third digit of features."""
     if not image.is_cuda:
         yield
         return
-    places: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
+    backends: Any = torch.backends
+    settings = (backends.cudnn.conv, backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
     try:
-        for place in places:
-            place.fp32_precision = "ieee"
+        for setting in settings:
+            setting.fp32_precision = "ieee"
         yield
     finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = precision
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision

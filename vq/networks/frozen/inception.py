@@ -1,4 +1,4 @@
-"""The Inception network that FID is defined by."""
+"""The Inception network that defines FID."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from vq import pretrained
@@ -15,7 +15,7 @@ from vq.ops.resize import resize_like_pillow, resize_like_tensorflow_1
 from vq.registry import FEATURE_NETWORKS
 
 INCEPTION_WEIGHTS = "inception/pt_inception-2015-12-05-6726825d.pth"
-"""The file's place below the pretrained folder."""
+"""The path of the weight file below the pretrained folder."""
 
 InceptionProtocol = Literal["pytorch-fid", "torch-fidelity", "clean-fid", "clean-fid-quantized"]
 
@@ -25,8 +25,11 @@ _RESIZE = {
     "clean-fid": "Pillow bicubic with antialiasing, float32, 299; (x - 128) / 128",
     "clean-fid-quantized": "Pillow bicubic with antialiasing, rounded to bytes, 299; (x - 128) / 128",
 }
-_EPSILON = 1e-3  # of the batch normalisations
+_EPSILON = 1e-3  # batch normalization
 _SPATIAL_CHANNELS = 7
+
+_In = Float[Tensor, "b c_in h w"]
+_Out = Float[Tensor, "b c_out oh ow"]
 
 
 def _stem() -> Iterator[tuple[str, int, int, int, int]]:
@@ -73,7 +76,7 @@ def _block_e(name: str, width: int) -> Iterator[tuple[str, int, int, int, int]]:
 
 
 def _convolutions() -> Iterator[tuple[str, int, int, int, int]]:
-    """Name, channels in, channels out, height and width of each convolution."""
+    """Yields the name, input channels, output channels, kernel height and kernel width of each convolution."""
     yield from _stem()
     yield from _block_a("Mixed_5b", 192, 32)
     yield from _block_a("Mixed_5c", 256, 64)
@@ -95,7 +98,7 @@ def _convolutions() -> Iterator[tuple[str, int, int, int, int]]:
 
 
 def inception_shapes() -> dict[str, tuple[int, ...]]:
-    """The tensors that the weight file must hold, by name, with their shapes."""
+    """Returns the shape of each tensor of the weight file, by name."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, width, out, height, across in _convolutions():
         shapes[f"{name}.conv.weight"] = (out, width, height, across)
@@ -104,27 +107,27 @@ def inception_shapes() -> dict[str, tuple[int, ...]]:
     return shapes | {"fc.weight": (1008, 2048), "fc.bias": (1008,)}
 
 
-@FEATURE_NETWORKS.register_module()  # type: ignore[untyped-decorator]
+@FEATURE_NETWORKS.register_module()
 class InceptionNetwork(FeatureNetwork):
-    """Turns images into the features that FID, sFID, the Inception Score and KID are made of.
+    """Computes the Inception features of FID, sFID, the Inception Score and KID.
 
-    `pool` is the last average pool (2048), `spatial` the first 7 channels of the first convolution of
-    the sixth mixed block on its 17 x 17 grid, rows first (2023, sFID's), `logits` the 1008 class scores
-    without their biases (the Inception Score's).
+    `pool` (2048) is the last average pool. `spatial` (2023, for sFID) holds the first 7 channels of the first
+    convolution of the sixth mixed block on its 17 x 17 grid, in raster order with the channels last. `logits` (1008,
+    for the Inception Score) are the class scores without biases.
 
     Source: Heusel et al. 2017, https://arxiv.org/abs/1706.08500, with the network of Szegedy et al. 2015,
         https://arxiv.org/abs/1512.00567, in the version of 2015-12-05 that TensorFlow published.
-    Differs from the source: the batch normalisations are folded into the convolutions (features move by
-        about 1e-6); images are always bytes, so what was never written to a file scores as if it had been.
+    Differs from the source: batch normalization is folded into the convolutions, which changes features by about
+        1e-6; images are always rounded to bytes, so that their scores equal those of the files written from them.
 
     Args:
-        protocol: Whose resizing: `pytorch-fid` (torch's bilinear; the field's usual one), `torch-fidelity`
-            (TensorFlow 1's bilinear, also that of ADM's evaluator), `clean-fid` (Pillow's bicubic, float), or
-            `clean-fid-quantized`.
+        protocol: The published protocol whose resizing is used: `pytorch-fid` (bilinear of torch, the most common
+            one), `torch-fidelity` (bilinear of TensorFlow 1, as in ADM's evaluator), `clean-fid` (bicubic of Pillow
+            in float), or `clean-fid-quantized` (rounded to bytes).
 
     Raises:
-        ValueError: If there is no such protocol, or the file is not that network's.
-        FileNotFoundError: If the weights are not at hand; the message says what brings them.
+        ValueError: If the protocol is unknown, or the weight file belongs to another network.
+        FileNotFoundError: If the weight file does not exist. The message says which command fetches it.
     """
 
     sizes: ClassVar[Mapping[str, int]] = {"pool": 2048, "spatial": 2023, "logits": 1008}
@@ -134,12 +137,12 @@ class InceptionNetwork(FeatureNetwork):
         if protocol not in get_args(InceptionProtocol):
             raise ValueError(
                 f"InceptionNetwork: expected protocol to be one of {', '.join(get_args(InceptionProtocol))}, "
-                f"got {protocol!r}; choose the one of the numbers to compare with"
+                f"got {protocol!r}; choose that of the scores you compare with"
             )
         file = pretrained.path(INCEPTION_WEIGHTS)
         self.protocol, self.resize = protocol, _RESIZE[protocol]
         self.sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        # The publisher's file name ends in the first digits of its hash.
+        # The published file name ends in the first digits of the hash.
         self.is_official = self.sha256.startswith("6726825d")
         self.name = "inception" if self.is_official else f"inception-{self.sha256[:8]}"
         loaded = pretrained.read_tensors(file)
@@ -152,18 +155,18 @@ class InceptionNetwork(FeatureNetwork):
         self.freeze("fc.weight", weights["fc.weight"])
 
     def features(self, image: UInt8[Tensor, "b 3 h w"]) -> dict[str, Float32[Tensor, "b size"]]:
-        """Images to `pool`, `spatial` and `logits`."""
+        """Computes `pool`, `spatial` and `logits` of at least one image with pixels in 0..255."""
         x = self._stem(self._resized(image))
         for name in ("Mixed_5b", "Mixed_5c", "Mixed_5d"):
             x = self._mixed_a(x, name)
         x = self._mixed_reduce(x, "Mixed_6a")
         x = self._mixed_c(self._mixed_c(self._mixed_c(x, "Mixed_6b"), "Mixed_6c"), "Mixed_6d")
-        # The block's first channels are those of its first branch, a 1 x 1 convolution: `mixed_6/conv`.
+        # The first channels of the block are those of its first branch, the 1x1 convolution `mixed_6/conv`.
         spatial = x[:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
         x = self._mixed_c(x, "Mixed_6e")
         x = self._mixed_last_reduce(x)
         x = self._mixed_e(x, "Mixed_7b", average=True)
-        # The published network takes the largest neighbour in its last block, and the mean in all others.
+        # The last block of the published network has max pooling; all others have average pooling.
         x = self._mixed_e(x, "Mixed_7c", average=False)
         pool = x.mean(dim=(2, 3))
         return {"pool": pool, "spatial": spatial, "logits": F.linear(pool, self.get_buffer("fc_weight"))}
@@ -179,25 +182,25 @@ class InceptionNetwork(FeatureNetwork):
                 pixels = resize_like_pillow(image, 299, rounded=self.protocol == "clean-fid-quantized")
         return (pixels - 128) / 128
 
-    def _conv(self, x: Tensor, name: str, *, stride: int = 1, padded: bool = True) -> Tensor:
+    def _conv(self, x: _In, name: str, *, stride: int = 1, padded: bool = True) -> _Out:
         key = name.replace(".", "_")
         weight = self.get_buffer(f"{key}_weight")
         padding = (weight.shape[2] // 2, weight.shape[3] // 2) if padded else 0
         return F.relu_(F.conv2d(x, weight, self.get_buffer(f"{key}_bias"), stride=stride, padding=padding))
 
-    def _chain(self, x: Tensor, *names: str) -> Tensor:
+    def _chain(self, x: _In, *names: str) -> _Out:
         for name in names:
             x = self._conv(x, name)
         return x
 
-    def _stem(self, x: Tensor) -> Tensor:
+    def _stem(self, x: _In) -> _Out:
         x = self._conv(x, "Conv2d_1a_3x3", stride=2, padded=False)
         x = self._conv(x, "Conv2d_2a_3x3", padded=False)
         x = F.max_pool2d(self._conv(x, "Conv2d_2b_3x3"), 3, stride=2)
         x = self._conv(x, "Conv2d_3b_1x1")
         return F.max_pool2d(self._conv(x, "Conv2d_4a_3x3", padded=False), 3, stride=2)
 
-    def _mixed_a(self, x: Tensor, name: str) -> Tensor:
+    def _mixed_a(self, x: _In, name: str) -> _Out:
         return torch.cat(
             [
                 self._conv(x, f"{name}.branch1x1"),
@@ -208,7 +211,7 @@ class InceptionNetwork(FeatureNetwork):
             dim=1,
         )
 
-    def _mixed_reduce(self, x: Tensor, name: str) -> Tensor:
+    def _mixed_reduce(self, x: _In, name: str) -> _Out:
         double = self._chain(x, f"{name}.branch3x3dbl_1", f"{name}.branch3x3dbl_2")
         return torch.cat(
             [
@@ -219,7 +222,7 @@ class InceptionNetwork(FeatureNetwork):
             dim=1,
         )
 
-    def _mixed_c(self, x: Tensor, name: str) -> Tensor:
+    def _mixed_c(self, x: _In, name: str) -> _Out:
         return torch.cat(
             [
                 self._conv(x, f"{name}.branch1x1"),
@@ -230,7 +233,7 @@ class InceptionNetwork(FeatureNetwork):
             dim=1,
         )
 
-    def _mixed_last_reduce(self, x: Tensor) -> Tensor:
+    def _mixed_last_reduce(self, x: _In) -> _Out:
         name = "Mixed_7a"
         narrow = self._conv(x, f"{name}.branch3x3_1")
         wide = self._chain(x, *(f"{name}.branch7x7x3_{i}" for i in (1, 2, 3)))
@@ -243,7 +246,7 @@ class InceptionNetwork(FeatureNetwork):
             dim=1,
         )
 
-    def _mixed_e(self, x: Tensor, name: str, *, average: bool) -> Tensor:
+    def _mixed_e(self, x: _In, name: str, *, average: bool) -> _Out:
         single = self._conv(x, f"{name}.branch3x3_1")
         double = self._chain(x, f"{name}.branch3x3dbl_1", f"{name}.branch3x3dbl_2")
         pooled = _average(x) if average else F.max_pool2d(x, 3, stride=1, padding=1)
@@ -260,13 +263,15 @@ class InceptionNetwork(FeatureNetwork):
         )
 
 
-def _average(x: Tensor) -> Tensor:
-    # TensorFlow leaves the padding out of the mean.
+def _average(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    # TensorFlow excludes the padding from the mean.
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
-def _folded(weights: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """A convolution and the batch normalisation after it as one kernel and bias, in float64."""
+def _folded(
+    weights: Mapping[str, Float[Tensor, "..."]], name: str
+) -> tuple[Float[Tensor, "c_out c_in kh kw"], Float[Tensor, "c_out"]]:
+    """Folds a batch normalization into the convolution before it, in float64."""
     kernel = weights[f"{name}.conv.weight"].double()
     gain, shift, mean, variance = (
         weights[f"{name}.bn.{part}"].double() for part in ("weight", "bias", "running_mean", "running_var")
@@ -275,7 +280,8 @@ def _folded(weights: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
     return kernel * scale[:, None, None, None], shift - mean * scale
 
 
-def _check(weights: dict[str, Tensor], file: str) -> None:
+def _check(weights: Mapping[str, Float[Tensor, "..."]], file: str) -> None:
+    """Checks the names and shapes of all tensors."""
     wanted = inception_shapes()
     found = {key: tuple(value.shape) for key, value in weights.items()}
     wrong = [key for key in sorted(wanted.keys() | found.keys()) if wanted.get(key) != found.get(key)]

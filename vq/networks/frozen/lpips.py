@@ -1,4 +1,4 @@
-"""The frozen network that LPIPS compares images with; it serves a loss and a metric."""
+"""The frozen network of LPIPS, used by a loss and a metric."""
 
 from typing import Literal, get_args
 
@@ -13,7 +13,7 @@ from vq.registry import FEATURE_NETWORKS
 
 LPIPSTrunk = Literal["alex", "vgg"]
 
-# A step is ("conv", stride, padding), ("pool", kernel), stride 2, or "tap": compare the features here.
+# A step is ("conv", stride, padding), ("pool", kernel) of stride 2, or "tap", where features are compared.
 _CONV = ("conv", 1, 1)
 _STEPS: dict[str, tuple[tuple[str, int, int] | tuple[str, int] | str, ...]] = {
     "alex": (
@@ -32,28 +32,27 @@ _STEPS: dict[str, tuple[tuple[str, int, int] | tuple[str, int] | str, ...]] = {
 _MIN_SIZE = {"alex": 31, "vgg": 16}
 
 
-@FEATURE_NETWORKS.register_module()  # type: ignore[untyped-decorator]
+@FEATURE_NETWORKS.register_module()
 class LPIPSNetwork(FrozenWeights):
-    """Measures how different two images look to a network trained on photographs (LPIPS v0.1).
+    """Computes the perceptual distance between images (LPIPS v0.1).
 
-    The trunk (AlexNet's or VGG16's convolutions, trained on ImageNet) turns both images into
-    features at five depths; at each the unit-length features are subtracted, squared, weighted by
-    channel as human judgements taught, averaged over positions and summed.
+    The trunk (the convolutions of AlexNet or VGG16, trained on ImageNet) computes features of both images at five
+    depths. At each depth the features are normalized to unit length, and their squared differences are weighted by
+    channel with weights learned from human judgements, averaged over positions, and summed.
 
-    All weights are `FrozenWeights`. There is no dropout. It computes in float32, also inside autocast. With
-    `pyramid` it is a `FeaturePyramid`.
+    The network computes in float32, even inside autocast. It is a `FeaturePyramid` too.
 
     Source: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, eq. 1; the weights of the authors'
         package `lpips` 0.1.4.
-    Differs from the source: the gradient is finite where all features are 0 (there the package's is NaN);
+    Differs from the source: the gradient is finite where all features are 0, where the package returns NaN; there is
         no dropout in training.
 
     Args:
-        trunk: `alex` (the package's default, and the fast one) or `vgg` (VQGAN's loss).
+        trunk: `alex` (the package's default and the faster one) or `vgg` (used by VQGAN's loss).
 
     Raises:
-        ValueError: If there is no such trunk.
-        FileNotFoundError: If its weights are not at hand; the message says which command brings them.
+        ValueError: If the trunk is unknown.
+        FileNotFoundError: If the weight file does not exist. The message says which command creates it.
     """
 
     shift: Tensor
@@ -66,7 +65,7 @@ class LPIPSNetwork(FrozenWeights):
                 f"LPIPSNetwork: expected trunk to be 'alex' or 'vgg', got {trunk!r}; choose one of them"
             )
         self.trunk = trunk
-        # The mean and deviation of ImageNet's colours, moved from [0, 1] to [-1, 1] and rounded, as published.
+        # Mean and standard deviation of ImageNet, converted from [0, 1] to [-1, 1] and rounded, as published.
         self.freeze("shift", torch.tensor([-0.030, -0.088, -0.188], device="cpu").reshape(1, 3, 1, 1))
         self.freeze("scale", torch.tensor([0.458, 0.448, 0.450], device="cpu").reshape(1, 3, 1, 1))
         for name, tensor in pretrained.tensors(f"lpips/{trunk}.safetensors").items():
@@ -79,9 +78,11 @@ class LPIPSNetwork(FrozenWeights):
     def forward(
         self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b"]:
-        """Two batches of images in [-1, 1] to one distance a pair, 0 for equal images, about 0..1.
+        """Computes the distance between each reconstruction and its image: 0 if they are equal, about 0..1.
 
-        Gradients flow to `reconstruction` only; the features of `image` are computed without any.
+        Args:
+            reconstruction: Images in [-1, 1]. Gradients flow to them.
+            image: Images in [-1, 1]. No gradients flow to them.
 
         Raises:
             ValueError: If the images are too small for the trunk (31 px for alex, 16 px for vgg).
@@ -104,7 +105,7 @@ class LPIPSNetwork(FrozenWeights):
             return distance
 
     def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Images in [-1, 1] to the trunk's features after a ReLU at five depths, the shallowest first."""
+        """Computes the trunk's features of images in [-1, 1], after the ReLUs at five depths, shallowest first."""
         x = (image.to(self.shift.dtype) - self.shift) / self.scale
         taps: list[Tensor] = []
         layer = 0
@@ -123,6 +124,6 @@ class LPIPSNetwork(FrozenWeights):
 
 
 def _unit_length(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    # The floor changes no value: 1e-10 swallows its root. It keeps the root's gradient finite at 0.
+    # The clamp keeps the gradient of the root finite at 0. It changes no value, because 1e-10 dominates its root.
     squared = features.square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(features.dtype).tiny)
     return features / (squared.sqrt() + 1e-10)

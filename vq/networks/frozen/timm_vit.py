@@ -1,4 +1,4 @@
-"""Features of a frozen vision transformer of the package timm, such as DINO's."""
+"""The features of a frozen vision transformer of timm, such as DINO."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,35 +15,35 @@ from vq.networks.frozen.base import FrozenWeights
 from vq.registry import FEATURE_NETWORKS
 
 DINO_WEIGHTS = "dino/dino_deitsmall16_pretrain.pth"
-"""The place of DINO's ViT-S/16 below the pretrained folder."""
+"""The path of the weights of DINO's ViT-S/16 below the pretrained folder."""
 DINO_ADDRESS = "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"
 
 
-@FEATURE_NETWORKS.register_module()  # type: ignore[untyped-decorator]
+@FEATURE_NETWORKS.register_module()
 class TimmViTFeatures(FrozenWeights):
-    """Turns images into the tokens after some blocks of a frozen vision transformer, as maps.
+    """Computes the tokens after some blocks of a frozen vision transformer, as feature maps.
 
-    Images are resized (bilinear, antialiased) and brought to the mean and deviation that timm knows of the
-    network; the positions are interpolated to the size. All weights are `FrozenWeights`, and a
-    gradient flows to the image. It is a `FeaturePyramid`: `DINODiscriminator` and `FeatureLoss` take it. A gradient
-    penalty needs second derivatives, which fused attention has not: set TIMM_FUSED_ATTN=0 in the environment.
+    Images are resized (bilinear, antialiased) and normalized with the mean and standard deviation that timm lists
+    for the network; position embeddings are interpolated to the image size. Gradients flow to the image. The network
+    is a `FeaturePyramid`, which `DINODiscriminator` and `FeatureLoss` take. A gradient penalty needs second
+    derivatives, which fused attention does not have: set TIMM_FUSED_ATTN=0 in the environment.
 
     Source: Caron et al. 2021 (DINO), https://arxiv.org/abs/2104.14294, for the default network.
-    Differs from the source: the class token is left out, and no norm follows the blocks.
+    Differs from the source: the class token is dropped, and no norm follows the blocks.
 
     Args:
-        name: A vision transformer of timm.
-        weights: The file of its weights (safetensors, or tensors that torch saved): a path, or a place below
-            the pretrained folder. The default is the one that DINO's authors publish.
-        sha256: The SHA-256 of the file, in hexadecimal; None to take any.
-        blocks: The blocks after which tokens are taken, from 0, ascending.
-        image_size: Images are resized to this square.
+        name: The name of a vision transformer of timm.
+        weights: The weight file (safetensors, or tensors saved by torch): a path, or a path below the pretrained
+            folder. The default is the file published by the authors of DINO.
+        sha256: The SHA-256 of the file, in hexadecimal; None accepts any file.
+        blocks: The numbers of the blocks whose outputs are used, counted from 0, in ascending order.
+        image_size: The height and width, in pixels, to which images are resized.
 
     Raises:
         MissingPackageError: If timm is not installed; the extra `teachers` installs it.
-        FileNotFoundError: If the weights are not there.
-        ValueError: If there is no such transformer or block, the file holds another network's weights, or the
-            size is no multiple of the patches'.
+        FileNotFoundError: If the weight file does not exist.
+        ValueError: If the transformer or a block does not exist, the file holds the weights of another network, or
+            `image_size` is not a multiple of the patch size.
     """
 
     mean: Tensor
@@ -59,7 +59,7 @@ class TimmViTFeatures(FrozenWeights):
         image_size: int = 224,
     ) -> None:
         super().__init__()
-        # Built where the file is read: frozen weights are needed even where parts are made on the meta device.
+        # Frozen weights are always read to the CPU, even if other modules are constructed on the meta device.
         with torch.device("cpu"):
             self.trunk = _transformer(name)
             file = _file(weights)
@@ -74,7 +74,7 @@ class TimmViTFeatures(FrozenWeights):
             )
         if image_size < patch or image_size % patch:
             raise ValueError(
-                f"TimmViTFeatures: expected image_size to be a multiple of the patches' {patch}, got {image_size}; "
+                f"TimmViTFeatures: expected image_size to be a multiple of the patch size {patch}, got {image_size}; "
                 f"take {max(1, image_size // patch) * patch}"
             )
         self.blocks, self.image_size = tuple(blocks), image_size
@@ -86,7 +86,7 @@ class TimmViTFeatures(FrozenWeights):
         _keep_as_buffers(self.trunk.eval())
 
     def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Images in [-1, 1] to one map a block, the shallowest first."""
+        """Computes one feature map per block of images in [-1, 1], from the shallowest to the deepest."""
         if tuple(image.shape[2:]) != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
@@ -99,14 +99,14 @@ class TimmViTFeatures(FrozenWeights):
 
 def _transformer(name: str) -> Any:
     timm = packages.require("timm", needed_by="TimmViTFeatures")
-    # The part before the dot is the architecture, the rest names a set of its weights.
+    # The part before the dot names the architecture, the rest a set of weights.
     if not timm.is_model(name.partition(".")[0]):
         raise ValueError(
             f"TimmViTFeatures: expected a network that timm knows, got {name!r}; timm.list_models('vit_*') lists some"
         )
     try:
         network = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
-    except (TypeError, RuntimeError) as error:  # unknown argument, unknown set of weights
+    except (TypeError, RuntimeError) as error:  # an unknown argument, or an unknown set of weights
         raise ValueError(
             f"TimmViTFeatures: expected a vision transformer of timm, got {name!r} ({error}); take another name"
         ) from error
@@ -123,8 +123,8 @@ def _file(weights: str) -> Path:
             return file
     source = DINO_ADDRESS if weights == DINO_WEIGHTS else "the weights from their publisher"
     raise FileNotFoundError(
-        f"TimmViTFeatures: expected weights at {pretrained.root() / weights}, which is not there; no command of this "
-        f"project brings them: put {source} there, or give the path of a file as weights"
+        f"TimmViTFeatures: expected weights at {pretrained.root() / weights}, found no such file; no command of this "
+        f"project fetches them: put {source} there, or set weights to the path of a file"
     )
 
 
@@ -140,13 +140,13 @@ def _load(network: nn.Module, name: str, file: Path) -> None:
     if differing:
         raise ValueError(
             f"TimmViTFeatures: expected the weights of {name} in {file}, got {len(differing)} tensors that differ, "
-            f"first {differing[0]!r}; give the file of this network, or the name of the file's"
+            f"first {differing[0]!r}; set weights to a file of this network, or name to the network of the file"
         )
     network.load_state_dict(found)
 
 
 def _keep_as_buffers(network: nn.Module) -> None:
-    """Turns all weights into buffers outside the state dict, in place."""
+    """Replaces all parameters by buffers outside the state dict, in place."""
     for module in network.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             delattr(module, name)

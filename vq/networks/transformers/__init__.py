@@ -1,1 +1,1 @@
-"""Encoders and decoders made of transformers."""
+"""Transformer encoders and decoders."""

@@ -1,30 +1,33 @@
-"""An encoder and decoder between which the features are frequencies, from low to high (FrequencyTransformer).
+"""An encoder and decoder whose features are frequencies, ordered from low to high (FrequencyTransformer).
 
-Frequencies enter in two places. As patches (`vq.layers.frequency_patches`), the network sees the
-spectrum of the image: give them to `ViTEncoder` and `ViTDecoder`. Here the network sees the image, and the
-spectrum is that of its features.
+Here the network sees the image, and the spectrum is that of the network's features. To give a network the spectrum of
+the image itself, use `ViTEncoder` and `ViTDecoder` with the patches of `vq.layers.frequency_patches`.
 """
+
+from typing import cast
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vq.networks.sizes import declared_size
 from vq.ops.dct import dct2, idct2, inverse_permutation, zigzag
 from vq.registry import DECODERS, ENCODERS
 
 
 @ENCODERS.register_module()
 class FrequencyEncoder(nn.Module):
-    """Turns another encoder's features into their spectrum, in normalized vectors (FrequencyTransformer v1).
+    """Replaces another encoder's features by their normalized spectrum (FrequencyTransformer v1).
 
-    Discrete cosine transform over the grid, layer norm over the channels, zigzag: row by row, the features
-    run from low to high frequency, the order in which a prior may write them.
+    The features go through a discrete cosine transform over the grid and a layer norm over the channels, and are put
+    in zigzag order. In raster order they then run from low to high frequencies, so that a prior can generate the low
+    frequencies first.
 
     Source: development log of vector_quants, FreqTransformer v1.
-    Differs from the source: any encoder, not only a linear layer over patches.
+    Differs from the source: any encoder can be used, not only a linear layer over patches.
 
     Args:
-        encoder: Its features are transformed.
+        encoder: The encoder whose features are transformed.
 
     Example:
         >>> import torch
@@ -37,12 +40,12 @@ class FrequencyEncoder(nn.Module):
     def __init__(self, *, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.out_channels = int(encoder.out_channels)  # type: ignore[arg-type]
-        self.downsample_factor = int(encoder.downsample_factor)  # type: ignore[arg-type]
+        self.out_channels = declared_size(encoder, "out_channels")
+        self.downsample_factor = declared_size(encoder, "downsample_factor")
         self.norm = nn.LayerNorm(self.out_channels)
 
     def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
-        """Images in [-1, 1] to the spectrum of their features, in zigzag order.
+        """Encodes images in [-1, 1] as the spectrum of their features, in zigzag order.
 
         Raises:
             ValueError: If the height or width is not a multiple of `downsample_factor`.
@@ -51,39 +54,36 @@ class FrequencyEncoder(nn.Module):
         rows, columns = spectrum.shape[2:]
         tokens = self.norm(rearrange(spectrum, "b c h w -> b (h w) c"))
         ordered = tokens[:, zigzag(rows, columns, image.device)]
-        features: Tensor = rearrange(ordered, "b (h w) c -> b c h w", h=rows)
-        return features
+        return rearrange(ordered, "b (h w) c -> b c h w", h=rows)
 
 
 @DECODERS.register_module()
 class FrequencyDecoder(nn.Module):
-    """Turns a spectrum in zigzag order back into features, from which another decoder paints the image.
+    """Transforms a spectrum in zigzag order back to features, which another decoder decodes to an image.
 
-    The mirror image of `FrequencyEncoder`, but for the scale of each vector, which the norm there took away.
+    The decoder inverts `FrequencyEncoder`, except for the scale of each vector, which the encoder's norm removes.
 
-    Source: see `FrequencyEncoder`.
-    Differs from the source: see `FrequencyEncoder`.
+    Source: development log of vector_quants, FreqTransformer v1.
+    Differs from the source: any decoder can be used, not only a linear layer over patches.
 
     Args:
-        decoder: Paints the image from the features.
+        decoder: The decoder of the features.
     """
 
     def __init__(self, *, decoder: nn.Module) -> None:
         super().__init__()
         self.decoder = decoder
-        self.in_channels = int(decoder.in_channels)  # type: ignore[arg-type]
-        self.downsample_factor = int(decoder.downsample_factor)  # type: ignore[arg-type]
+        self.in_channels = declared_size(decoder, "in_channels")
+        self.downsample_factor = declared_size(decoder, "downsample_factor")
 
     @property
-    def last_layer(self) -> Tensor:
-        """The parameter that paints the pixels; an adaptive adversarial weight compares gradients there."""
-        weight: Tensor = self.decoder.last_layer  # type: ignore[assignment]
-        return weight
+    def last_layer(self) -> Float[Tensor, "*shape"]:
+        """The weight of the decoder's last layer. Adaptive adversarial weights compare gradients with respect to it."""
+        return cast("Tensor", self.decoder.last_layer)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
-        """A spectrum in zigzag order to images of `downsample_factor` times its size."""
+        """Decodes a spectrum in zigzag order to images; the size is multiplied by `downsample_factor`."""
         rows, columns = features.shape[2:]
         order = inverse_permutation(zigzag(rows, columns, features.device))
         spectrum = features.flatten(2)[:, :, order].reshape(features.shape)
-        image: Tensor = self.decoder(idct2(spectrum))
-        return image
+        return self.decoder(idct2(spectrum))

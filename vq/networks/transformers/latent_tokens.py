@@ -1,4 +1,4 @@
-"""An encoder and decoder whose features are a short sequence of tokens without a place in the image (TiTok)."""
+"""An encoder and decoder whose features are a short sequence of tokens without positions in the image (TiTok)."""
 
 from collections.abc import Sequence
 
@@ -15,19 +15,20 @@ from vq.registry import DECODERS, ENCODERS
 
 @ENCODERS.register_module()
 class LatentTokensEncoder(nn.Module):
-    """Lets a few learned tokens look at all patches of an image, and keeps only them (TiTok, ViT + extra token).
+    """Encodes an image as a few learned tokens that attend to all its patches (TiTok, ViT + extra token).
 
-    The sequence is `num_latents` learned tokens, then the patches; what the blocks make of the former are
-    the features. Any image size; the number of latents stays.
+    The transformer sees `num_latents` learned tokens, followed by the patches. The features are its outputs for the
+    learned tokens. Their number is the same for any image size.
 
     Source: Yu et al. 2024, https://arxiv.org/abs/2406.07550, section 3.2, eq. 2.
-    Differs from the source: the learned tokens stand first and are their own positions; no class token.
+    Differs from the source: the learned tokens come first and have no separate position embeddings; there is no class
+        token.
 
     Args:
-        patches: Cuts the image into vectors.
-        transformer: Mixes the tokens.
-        num_latents: Features of an image.
-        out_channels: Channels of the features.
+        patches: Splits an image into vectors, one per patch.
+        transformer: The transformer over learned tokens and patches.
+        num_latents: The number of learned tokens, which is the number of features of an image.
+        out_channels: The number of channels of the features.
 
     Raises:
         ValueError: If a number is below 1.
@@ -56,7 +57,7 @@ class LatentTokensEncoder(nn.Module):
         start_linear_layers(nn.ModuleList([self.embed, self.head]))
 
     def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c t"]:
-        """Images in [-1, 1] to the features of `num_latents` tokens.
+        """Encodes images in [-1, 1] as `num_latents` features.
 
         Raises:
             ValueError: If the height or width is not a multiple of `downsample_factor`.
@@ -68,31 +69,32 @@ class LatentTokensEncoder(nn.Module):
             grid=grid,
             extra=repeated(self.latents, len(image)),
         )
-        features: Tensor = self.head(tokens[:, : self.num_latents])
-        return features.transpose(1, 2)
+        return self.head(tokens[:, : self.num_latents]).transpose(1, 2)
 
 
 @DECODERS.register_module()
 class LatentTokensDecoder(nn.Module):
-    """Lets copies of one learned token, told apart by their places, look at the latents, and paints them (TiTok).
+    """Decodes a sequence of features to an image: one mask token per patch attends to the features (TiTok).
 
-    The mirror image of `LatentTokensEncoder`: the sequence is the latents, then a copy of the mask token
-    for each patch; what the blocks make of the copies are the patches. A sequence does not say how large the
-    image was, so the decoder is made for one size.
+    The transformer sees the features, followed by a copy of the learned mask token for each patch. Its outputs for
+    the copies are the patches. Because the number of features does not depend on the image size, the decoder is
+    made for one size.
 
     Source: Yu et al. 2024, https://arxiv.org/abs/2406.07550, section 3.2, eq. 3.
-    Differs from the source: see `LatentTokensEncoder`; paints pixels, not the tokens of another tokenizer.
+    Differs from the source: as `LatentTokensEncoder` does, and the output is pixels, not the tokens of another
+        tokenizer.
 
     Args:
-        patches: Puts the image together.
-        transformer: Mixes the tokens; needs positions, or all patches would look the same.
-        num_latents: Features of an image.
-        in_channels: Channels of the features.
-        image_size: Height and width of the images, or both as one number.
+        patches: Joins the vectors of the patches to an image.
+        transformer: The transformer over features and mask tokens. It must have positions, or all patches would be
+            equal.
+        num_latents: The number of features of an image.
+        in_channels: The number of channels of the features.
+        image_size: (height, width) of the images in pixels, or one number for both.
 
     Raises:
-        ValueError: If a number is below 1, the transformer has no positions, or the size of the patches does
-            not divide that of the images.
+        ValueError: If a number is below 1, the transformer has no positions, or `image_size` is not a multiple of
+            the patch size.
     """
 
     def __init__(
@@ -111,13 +113,13 @@ class LatentTokensDecoder(nn.Module):
         height, width = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if transformer.positions is None:
             raise ValueError(
-                "LatentTokensDecoder: expected a transformer with positions, got one without; all patches "
-                "would be equal"
+                "LatentTokensDecoder: expected a transformer with positions, got one without, whose patches would all "
+                "be equal; set its positions"
             )
         if height % patches.size or width % patches.size:
             raise ValueError(
-                f"LatentTokensDecoder: expected an image_size that {patches.size} (the patches' size) divides, got "
-                f"{height}x{width}"
+                f"LatentTokensDecoder: expected an image_size that is a multiple of the patch size {patches.size}, got "
+                f"{height}x{width}; change one of them"
             )
         self.image_size = (height, width)
         self.grid = (height // patches.size, width // patches.size)
@@ -131,19 +133,20 @@ class LatentTokensDecoder(nn.Module):
         start_linear_layers(nn.ModuleList([self.embed, self.head]))
 
     @property
-    def last_layer(self) -> Tensor:
-        """The parameter that paints the pixels; an adaptive adversarial weight compares gradients there."""
+    def last_layer(self) -> Float[Tensor, "patch_dim width"]:
+        """The weight of the last layer. Adaptive adversarial weights compare gradients with respect to it."""
         return self.head[-1].get_parameter("weight")
 
     def forward(self, features: Float[Tensor, "b c t"]) -> Float[Tensor, "b 3 H W"]:
-        """The features of `num_latents` tokens to images of `image_size`, about [-1, 1] but not clamped.
+        """Decodes `num_latents` features to images of `image_size` in about [-1, 1], not clamped.
 
         Raises:
-            ValueError: If there are more or fewer features.
+            ValueError: If the number of features is not `num_latents`.
         """
         if features.shape[2] != self.num_latents:
             raise ValueError(
-                f"LatentTokensDecoder: expected {self.num_latents} features an image, got {features.shape[2]}"
+                f"LatentTokensDecoder: expected {self.num_latents} features per image, got {features.shape[2]}; set "
+                "num_latents to the encoder's"
             )
         count = self.grid[0] * self.grid[1]
         tokens = self.transformer(

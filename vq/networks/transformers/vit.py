@@ -1,4 +1,4 @@
-"""A transformer over patches as encoder and decoder (ViT-VQGAN, VQ-KD)."""
+"""The vision transformer encoder and decoder of ViT-VQGAN and VQ-KD."""
 
 import torch
 from einops import rearrange
@@ -13,10 +13,10 @@ from vq.registry import DECODERS, ENCODERS
 
 @ENCODERS.register_module()
 class ViTEncoder(nn.Module):
-    """Cuts an image into patches, lets them look at each other, and gives a vector for each (ViT-VQGAN).
+    """Encodes an image as a grid of features, one per patch, with a vision transformer (ViT-VQGAN).
 
-    patches, linear, transformer, linear, tanh, linear. `patches` decides what a patch is: pixels, or
-    frequencies; `transformer` how tokens look at each other and how they know their places.
+    The layers are patches, linear, transformer, linear, tanh, linear. `patches` decides whether a patch is given by
+    its pixels or its frequencies; `transformer` decides the attention and the positions.
 
     | setting | patches | transformer | parameters |
     |---|---|---|---|
@@ -25,17 +25,18 @@ class ViTEncoder(nn.Module):
 
     Source: Yu et al. 2021, https://arxiv.org/abs/2110.04627, section 3.1; Peng et al. 2022 (BEiT v2),
         https://arxiv.org/abs/2208.06366, section 2.1.
-    Differs from the source: keys without bias, and the extra token without a position of its own (it is
-        learned anyway); the size of the published networks but for that.
+    Differs from the source: the keys have no bias, and extra tokens have no position embedding, because they are
+        learned anyway. Otherwise the numbers of parameters are those of the published networks.
 
     Args:
-        patches: Cuts the image into vectors; its `size` is the factor.
-        transformer: Mixes the tokens.
-        out_channels: Channels of the features.
-        num_extra_tokens: Learned tokens beside the patches, dropped at the end, such as a class token.
+        patches: Splits an image into vectors, one per patch. Its `size` is the downsampling factor.
+        transformer: The transformer over the patches.
+        out_channels: The number of channels of the features.
+        num_extra_tokens: The number of additional learned tokens, such as a class token. They are dropped from the
+            output.
 
     Raises:
-        ValueError: If a number is wrong.
+        ValueError: If `out_channels` is below 1 or `num_extra_tokens` is below 0.
 
     Example:
         >>> from vq.layers import PixelPatches, RotaryPositions
@@ -58,7 +59,7 @@ class ViTEncoder(nn.Module):
         start_linear_layers(nn.ModuleList([self.embed, self.head]))
 
     def forward(self, image: Float[Tensor, "b c_in H W"]) -> Float[Tensor, "b c h w"]:
-        """Images in [-1, 1] to features of 1 / `downsample_factor` the height and width, in the patches' order.
+        """Encodes images in [-1, 1] as one feature per patch; height and width are divided by `downsample_factor`.
 
         Raises:
             ValueError: If the height or width is not a multiple of `downsample_factor`.
@@ -70,30 +71,29 @@ class ViTEncoder(nn.Module):
             grid=grid,
             extra=repeated(self.extra, len(image)),
         )
-        features = self.head(tokens[:, -rows * columns :])
-        maps: Tensor = rearrange(features, "b (h w) c -> b c h w", h=rows)
-        return maps
+        return rearrange(self.head(tokens[:, -rows * columns :]), "b (h w) c -> b c h w", h=rows)
 
 
 @DECODERS.register_module()
 class ViTDecoder(nn.Module):
-    """Lets the features of patches look at each other, and paints each patch from its vector (ViT-VQGAN).
+    """Decodes a grid of features to an image, one patch per feature, with a vision transformer (ViT-VQGAN).
 
-    The mirror image of `ViTEncoder`: linear, transformer, linear, tanh, linear, patches. With
-    `PixelPatches(size=1, channels=n)` it gives a map of n features instead of an image (VQ-KD: 768 wide, 1
-    block, 512 features: 8.25 M parameters).
+    The decoder mirrors `ViTEncoder`: linear, transformer, linear, tanh, linear, patches. With
+    `PixelPatches(size=1, channels=n)` the output is a map of n channels instead of an image (VQ-KD: 768 wide, 1
+    block, 512 channels: 8.25 M parameters).
 
-    Source: see `ViTEncoder`.
-    Differs from the source: see `ViTEncoder`.
+    Source: Yu et al. 2021, https://arxiv.org/abs/2110.04627, section 3.1; Peng et al. 2022 (BEiT v2),
+        https://arxiv.org/abs/2208.06366, section 2.1.
+    Differs from the source: as `ViTEncoder` does.
 
     Args:
-        patches: Puts the image together; the encoder's kind and size.
-        transformer: Mixes the tokens.
-        in_channels: Channels of the features.
-        num_extra_tokens: Learned tokens beside the patches, dropped at the end.
+        patches: Joins the vectors of the patches to an image; of the encoder's class and size.
+        transformer: The transformer over the features.
+        in_channels: The number of channels of the features.
+        num_extra_tokens: The number of additional learned tokens. They are dropped from the output.
 
     Raises:
-        ValueError: If a number is wrong.
+        ValueError: If `in_channels` is below 1 or `num_extra_tokens` is below 0.
 
     Example:
         >>> from vq.layers import PixelPatches, RotaryPositions
@@ -116,12 +116,12 @@ class ViTDecoder(nn.Module):
         start_linear_layers(nn.ModuleList([self.embed, self.head]))
 
     @property
-    def last_layer(self) -> Tensor:
-        """The parameter that paints the pixels; an adaptive adversarial weight compares gradients there."""
+    def last_layer(self) -> Float[Tensor, "patch_dim width"]:
+        """The weight of the last layer. Adaptive adversarial weights compare gradients with respect to it."""
         return self.head[-1].get_parameter("weight")
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out H W"]:
-        """Features to images of `downsample_factor` times their size, about [-1, 1] but not clamped."""
+        """Decodes features to images in about [-1, 1], not clamped; the size is multiplied by `downsample_factor`."""
         rows, columns = grid = (features.shape[2], features.shape[3])
         tokens = self.transformer(
             self.embed(rearrange(features, "b c h w -> b (h w) c")),
@@ -133,21 +133,33 @@ class ViTDecoder(nn.Module):
 
 
 def tanh_head(width: int, out_channels: int) -> nn.Sequential:
-    """Two linear layers with a tanh between them, from tokens to what leaves the network."""
+    """Makes the output layers of a network over tokens: linear, tanh, linear.
+
+    Args:
+        width: The number of channels of the tokens.
+        out_channels: The number of channels of the output.
+    """
     return nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, out_channels))
 
 
 def extra_tokens(place: str, count: int, width: int) -> nn.Parameter | None:
-    """`count` learned tokens; None for none.
+    """Makes a parameter of `count` learned tokens, or returns None if `count` is 0.
+
+    Args:
+        place: The class that has the tokens. The error message starts with it.
+        count: The number of tokens.
+        width: The number of channels of a token.
 
     Raises:
         ValueError: If `count` is negative.
     """
     if count < 0:
-        raise ValueError(f"{place}: expected a number of extra tokens of at least 0, got {count}")
+        raise ValueError(
+            f"{place}: expected a number of extra tokens of at least 0, got {count}; 0 is for none"
+        )
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(count, width), std=0.02)) if count else None
 
 
 def repeated(tokens: Float[Tensor, "n c"] | None, batch: int) -> Float[Tensor, "{batch} n c"] | None:
-    """The same tokens for each image of a batch."""
+    """Expands learned tokens to a batch; None stays None."""
     return None if tokens is None else tokens.expand(batch, -1, -1)
