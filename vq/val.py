@@ -1,4 +1,4 @@
-"""Validates a run's checkpoints: `python -m vq.val NAME [CONFIG] [--load-from iter_100 ...]`."""
+"""Validates a run's checkpoints: `vq val NAME [CONFIG] [--load-from iter_100 ...]`."""
 
 import argparse
 import logging
@@ -23,8 +23,8 @@ def arguments() -> argparse.ArgumentParser:
         "Validates the named checkpoints of work_dirs/NAME, or all there are, oldest first, and ends. Writes "
         "work_dirs/NAME/val/iter_N/metrics.json and pictures, and a TensorBoard row at the checkpoint's step. "
         "Stopped and started again, it goes on with what has no scores yet.",
-        "python -m vq.val fsq/1000_emoji --load-from iter_500 iter_1000\n"
-        "  python -m vq.val fsq/1000_emoji configs/fsq/1000_emoji.py --as-given",
+        "vq val fsq/1000_emoji --load-from iter_500 iter_1000\n"
+        "  vq val fsq/1000_emoji fsq/1000_emoji --as-given",
     )
     cli.add_run(parser, exists=True)
     cli.add_machine(parser)
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
 def _problem_of(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be scored, on every rank the same; None if it can."""
     from vq import distributed
-    from vq.engine.loop.checkpointer import verify
+    from vq.tokenizers.manifest import verify
 
     problem = verify(checkpoint)
     if not checkpoint.exists():
@@ -127,7 +127,7 @@ def _wanted(run: Path, names: list[str], *, follow: bool, last_step: int) -> Ite
             raise CheckpointError(f"{directory}: has no checkpoint {name!r}; there are: {inside}")
     if not there and not follow:
         raise CheckpointError(
-            f"{directory}: there is no checkpoint; train first with python -m vq.train {run.name} ..."
+            f"{directory}: there is no checkpoint; train first with vq train {run.name} ..."
         )
     return following.follow(run, names, last_step=last_step) if follow else iter(_named(there, names))
 

@@ -13,9 +13,11 @@ import torch
 from commands import TINY, environment
 
 from vq.engine import Checkpointer, NonFiniteLossError, ReconstructionStep
-from vq.engine.loop.checkpointer import MANIFEST, SaveError, estimated_bytes, verify
+from vq.engine.loop.checkpoint_files import estimated_bytes
+from vq.engine.loop.checkpointer import SaveError
 from vq.errors import UserError
 from vq.tokenizers.checkpoint import CheckpointError
+from vq.tokenizers.manifest import MANIFEST, verify
 
 Make = Callable[..., ReconstructionStep]
 
@@ -158,7 +160,10 @@ def test_what_was_just_written_is_never_pruned(
     with caplog.at_level("WARNING"):
         checkpointer.save(step, 40)
     assert names(checkpointer) == {"iter_40", "iter_60.replaced_1", "iter_80.replaced_1"}
-    assert "iter_80 is of a training that this one replaces; it is kept as iter_80.replaced_1" in caplog.text
+    assert (
+        "iter_80 belongs to a training that this one replaces; it is kept as iter_80.replaced_1"
+        in caplog.text
+    )
     checkpointer.save(step, 50)
     checkpointer.save(step, 60)
     assert names(checkpointer) == {"iter_50", "iter_60", "iter_60.replaced_1", "iter_80.replaced_1"}

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from vq.engine import NonFiniteLossError, ReconstructionStep, Trainer, assembly
-from vq.engine.loop.checkpointer import SaveError, verify
+from vq.engine.loop.checkpointer import SaveError
 from vq.engine.loop.launch import Machine
 from vq.engine.loop.stopping import SIGNALS, Stopped
 from vq.errors import ConfigError
+from vq.tokenizers.manifest import verify
 
 MACHINE = Machine(device="cpu", rank=0, world_size=1, threads=1, autocast=False)
 Tree = dict

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 import vq
 from vq import failures
 from vq.data.token_store import ShardFiles, manifest_sha256
-from vq.engine.loop.checkpointer import write_manifest
+from vq.engine.loop.checkpoint_files import write_manifest
 from vq.errors import UserError
 from vq.pretrained import PUBLISHED
 

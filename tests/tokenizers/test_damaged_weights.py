@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vq
-from vq.engine.loop.checkpointer import write_manifest
+from vq.engine.loop.checkpoint_files import write_manifest
 from vq.registry import build
 from vq.tokenizers import Tokenizer
 from vq.tokenizers.checkpoint import CheckpointError, find_weights, load_weights, read_weights, save_weights
