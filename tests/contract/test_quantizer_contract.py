@@ -128,6 +128,24 @@ def test_only_a_training_forward_changes_state(untrained: Quantizer) -> None:
     assert_same_state(before, state_of(untrained))
 
 
+def test_nothing_waits_for_the_device_or_is_made_on_another_one(untrained: Quantizer) -> None:
+    """The meta device holds no values, and refuses to be mixed with the CPU: no GPU is needed to see either."""
+    untrained.to("meta")
+    z = vectors(untrained, 8).to("meta").requires_grad_()
+    for _ in range(2):  # the first forward of some also initializes
+        out = untrained(z)
+    results = [
+        out.quantized,
+        out.indices,
+        out.loss,
+        *out.metrics.values(),
+        untrained.eval().decode(out.indices),
+    ]
+    assert {tensor.device.type for tensor in results} == {"meta"}
+    (out.quantized.sum() + out.loss).backward()
+    assert z.grad is not None
+
+
 def test_eval_twice_is_the_same(quantizer: Quantizer) -> None:
     z = vectors(quantizer, 16)
     assert torch.equal(quantizer(z).quantized, quantizer(z).quantized)
