@@ -1,4 +1,4 @@
-r"""Class to image with a GPT-2 of 24 layers x 1024 over 256 tokens, with classifier-free guidance.
+r"""Class to image with a GPT-2 of 24 layers and width 1024 over 256 tokens, with classifier-free guidance.
 
 Paper:    Radford et al. 2019 (GPT-2)
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
@@ -11,78 +11,11 @@ Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; a trained tokenizer; python t
           python -m vq.fid imagenet (the gFID's reference)
 """
 
-from torch.optim import AdamW
+_base_ = "c2i_llama_medium_cfg_imagenet_ddp.py"
 
-from vq.data import CenterCrop, ImageLoader, ImageNet, RandomHorizontalFlip, Resize
-from vq.engine import Checkpointer, ProposalEvaluator, ProposalStep, Trainer, WarmupCosine
-from vq.generators import DecoderTransformer, GPT2Style, TransformerGenerator
-from vq.metrics import FIDMetric
-from vq.networks import InceptionNetwork
-from vq.tokenizers import pretrained_tokenizer
+from vq.generators import DecoderTransformer, GPT2Style
 
-options = dict(
-    image_size=256,
-    max_steps=260_000,
-    ir_config=None,  # the page of the tokenizer; None takes that inside its weight file
-    it_state_dict="work_dirs/vqgan/8192_dd2_aglwg075_imagenet_ddp",
-    ir_state_dict=None,  # weights over the first ones, such as a decoder's
+transformer = dict(
+    type=DecoderTransformer, width=1024, depth=24, num_heads=16, style=dict(type=GPT2Style), dropout=0.1
 )
-image_size = options["image_size"]
-
-train_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=ImageNet, split="train"),
-    transforms=[
-        dict(type=Resize, size=image_size),
-        dict(type=CenterCrop, size=image_size),
-        dict(type=RandomHorizontalFlip),
-    ],
-    batch_size=96,  # over all GPUs
-    num_workers=5,
-)
-val_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=ImageNet, split="val"),
-    transforms=[dict(type=Resize, size=image_size), dict(type=CenterCrop, size=image_size)],
-    batch_size=96,
-    num_workers=5,
-    shuffle=False,
-)
-
-tokenizer = dict(
-    type=pretrained_tokenizer,
-    weights=[path for path in (options["it_state_dict"], options["ir_state_dict"]) if path],
-    config=options["ir_config"],
-)
-generator = dict(
-    type=TransformerGenerator,
-    transformer=dict(
-        type=DecoderTransformer,
-        width=1024,
-        depth=24,
-        num_heads=16,
-        style=dict(type=GPT2Style),
-        dropout=0.1,
-    ),
-    vocabulary_size=8192,
-    num_classes=1000,
-    grid=(image_size // 16, image_size // 16),
-    class_dropout=0.1,
-)
-
-train_step = dict(
-    type=ProposalStep,
-    optimizer=dict(type=AdamW, lr=1e-4, betas=(0.9, 0.98), weight_decay=0.2, eps=1e-6),
-    schedule=dict(type=WarmupCosine, warmup_steps=0),
-    max_gradient_norm=1.0,
-)
-trainer = dict(type=Trainer, max_steps=options["max_steps"], log_every=50)
-
-evaluator = dict(
-    type=ProposalEvaluator,
-    every=20_000,
-    sampling=dict(guidance=1.75, temperature=1.0, top_k=600, top_p=0.92),
-    metrics=[dict(type=FIDMetric, network=dict(type=InceptionNetwork), reference="imagenet_val")],
-    num_generated=5000,
-)
-checkpointer = dict(type=Checkpointer, every=10_000)
+generator = dict(transformer=transformer)

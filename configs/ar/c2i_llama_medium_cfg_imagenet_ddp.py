@@ -1,4 +1,4 @@
-r"""Class to image with a Llama of 24 layers x 1024 over 256 tokens, with classifier-free guidance.
+r"""Class to image with a Llama of 24 layers and width 1024 over 256 tokens, with classifier-free guidance.
 
 Paper:    Touvron et al. 2023, https://arxiv.org/abs/2302.13971
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \

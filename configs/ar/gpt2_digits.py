@@ -9,45 +9,8 @@ Command:  python -m vq.train fsq/240_digits configs/fsq/240_digits.py
 Expected: not yet run
 """
 
-from torch.optim import AdamW
+_base_ = "llama_digits.py"
 
-from vq.data import TokenDataset, TokenLoader
-from vq.engine import Checkpointer, ProposalEvaluator, ProposalStep, Trainer, WarmupCosine
-from vq.generators import DecoderTransformer, GPT2Style, TransformerGenerator
-from vq.tokenizers import pretrained_tokenizer
+from vq.generators import GPT2Style
 
-options = dict(max_steps=1500, it_state_dict="work_dirs/fsq/240_digits")
-tokens = options["it_state_dict"] + "/tokens"
-
-train_data = dict(
-    type=TokenLoader,
-    dataset=dict(type=TokenDataset, root=tokens + "/train"),
-    batch_size=64,
-)
-val_data = dict(
-    type=TokenLoader, dataset=dict(type=TokenDataset, root=tokens + "/val"), batch_size=64, shuffle=False
-)
-
-tokenizer = dict(type=pretrained_tokenizer, weights=[options["it_state_dict"]])
-generator = dict(
-    type=TransformerGenerator,
-    transformer=dict(
-        type=DecoderTransformer, width=128, depth=4, num_heads=4, style=dict(type=GPT2Style), dropout=0.1
-    ),
-    vocabulary_size=240,
-    num_classes=10,
-    grid=(7, 7),
-    class_dropout=0.1,
-)
-
-train_step = dict(
-    type=ProposalStep,
-    optimizer=dict(type=AdamW, lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05),
-    schedule=dict(type=WarmupCosine, warmup_steps=100, final_factor=0.02),
-    max_gradient_norm=1.0,
-    weight_ema=0.99,
-)
-trainer = dict(type=Trainer, max_steps=options["max_steps"], log_every=50)
-
-evaluator = dict(type=ProposalEvaluator, every=500, sampling=dict(guidance=2.0, top_k=50))
-checkpointer = dict(type=Checkpointer, every=500, keep=2)
+generator = dict(transformer=dict(style=dict(type=GPT2Style)))

@@ -6,8 +6,8 @@ Command:  python -m vq.train fsq/240_digits configs/fsq/240_digits.py
           python -m vq.tokenize fsq/240_digits
           python -m vq.train ar/llama_digits configs/ar/llama_digits.py
           python -m vq.generate ar/llama_digits --num-per-class 10
-Expected: validation loss 1.92 nats a token; a classifier (98.4 % of held-out real digits) recognises 96.3 % of 300
-          generated digits, cfg 2, top-k 50 (measured here: 1,500 steps, `python -m tools.judge_digits`)
+Expected: validation loss 1.92 nats per token; a classifier that recognises 98.4 % of held-out real digits recognises
+          96.3 % of 300 generated ones, cfg 2, top-k 50 (measured here: 1,500 steps, `python -m tools.judge_digits`)
 """
 
 from torch.optim import AdamW

@@ -1,4 +1,4 @@
-"""Vector quantization with 1024 codes that follow the running mean of what they encode on 64 px emoji, f8.
+"""Vector quantization with 1024 EMA codes on 64 px emoji, f8: each follows the mean of the vectors it encodes.
 
 Paper:    van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, appendix A.1
 Command:  python -m vq.train ema/1024_emoji configs/ema/1024_emoji.py

@@ -1,4 +1,4 @@
-"""ImageNet at 256 px, as the reference of FID; the training images are cut the same way, not augmented.
+"""ImageNet at 256 px, as the reference of FID. Training images are cropped in the same way and are not augmented.
 
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.fid imagenet   (the page configs/fid/imagenet.py)
 Expected: pretrained/fid/imagenet_val.npz, with --train imagenet_train.npz (not yet run: it needs ImageNet)
@@ -10,7 +10,7 @@ from vq.engine import Evaluator
 from vq.metrics import FIDMetric
 from vq.networks import InceptionNetwork
 
-options = dict(image_size=256)
+options = dict(image_size=256, reference="imagenet_val")
 loader = dict(
     type=ImageLoader,
     transforms=[
@@ -26,5 +26,5 @@ train_data = dict(loader, dataset=dict(type=ImageNet, split="train"))
 val_data = dict(loader, dataset=dict(type=ImageNet, split="val"))
 evaluator = dict(
     type=Evaluator,
-    metrics=[dict(type=FIDMetric, network=dict(type=InceptionNetwork), reference="imagenet_val")],
+    metrics=[dict(type=FIDMetric, network=dict(type=InceptionNetwork), reference=options["reference"])],
 )

@@ -1,30 +1,10 @@
-"""ImageNet at 128 px, as the reference of FID; the training images are cut the same way, not augmented.
+"""ImageNet at 128 px, as the reference of FID. Training images are cropped in the same way and are not augmented.
 
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.fid imagenet128   (the page configs/fid/imagenet128.py)
 Expected: pretrained/fid/imagenet128_val.npz, with --train imagenet128_train.npz (not yet run: it needs ImageNet)
 Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py inception
 """
 
-from vq.data import CenterCrop, ImageLoader, ImageNet, Resize
-from vq.engine import Evaluator
-from vq.metrics import FIDMetric
-from vq.networks import InceptionNetwork
+_base_ = "imagenet.py"
 
-options = dict(image_size=128)
-loader = dict(
-    type=ImageLoader,
-    transforms=[
-        dict(type=Resize, size=options["image_size"]),
-        dict(type=CenterCrop, size=options["image_size"]),
-    ],
-    batch_size=256,  # over all GPUs
-    num_workers=10,
-    shuffle=False,
-)
-
-train_data = dict(loader, dataset=dict(type=ImageNet, split="train"))
-val_data = dict(loader, dataset=dict(type=ImageNet, split="val"))
-evaluator = dict(
-    type=Evaluator,
-    metrics=[dict(type=FIDMetric, network=dict(type=InceptionNetwork), reference="imagenet128_val")],
-)
+options = dict(image_size=128, reference="imagenet128_val")

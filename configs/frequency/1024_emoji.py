@@ -1,81 +1,20 @@
-"""Codes for the frequencies of a transformer's features, from low to high, 1024 codes, on 64 px emoji, f8.
+"""1024 codes for the frequencies of a transformer's features, from low to high, on 64 px emoji, f8.
 
 Paper:    FrequencyTransformer v1 of the development log of vector_quants
 Command:  python -m vq.train frequency/1024_emoji configs/frequency/1024_emoji.py
 Expected: not yet run at its full length
 """
 
-from torch.optim import AdamW
+_base_ = "vit/1024_emoji.py"
 
-from vq.data import EmojiDataset, ImageLoader, Resize
-from vq.engine import Checkpointer, Evaluator, ReconstructionStep, Trainer, WarmupCosine
 from vq.layers import PixelPatches, RotaryPositions, Transformer
-from vq.losses import L1Loss, LPIPSLoss
-from vq.metrics import PSNR, SSIM, CodebookUsage, L1Metric, LPIPSMetric, MSEMetric, Perplexity
 from vq.networks import FrequencyDecoder, FrequencyEncoder, ViTDecoder, ViTEncoder
-from vq.quantizers import EMACodebook, KMeansInit, ReplaceDeadCodes, VectorQuantizer
-from vq.tokenizers import ImageTokenizer
 
-options = dict(max_steps=1000)
-codebook_size, codebook_dim = 1024, 16
-patches = dict(type=PixelPatches, size=8)  # 64 x 64 pixels become 64 indices in zigzag order
-transformer = dict(type=Transformer, width=128, depth=4, num_heads=4, positions=dict(type=RotaryPositions))
-image_encoder = dict(type=ViTEncoder, patches=patches, transformer=transformer, out_channels=32)
-image_decoder = dict(type=ViTDecoder, patches=patches, transformer=transformer, in_channels=32)
-
-train_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=EmojiDataset, split="train"),
-    transforms=[dict(type=Resize, size=64)],
-    batch_size=32,
+network = dict(
+    patches=dict(type=PixelPatches, size=8),  # 64 x 64 pixels become 64 indices in zigzag order
+    transformer=dict(type=Transformer, width=128, depth=4, num_heads=4, positions=dict(type=RotaryPositions)),
 )
-val_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=EmojiDataset, split="val"),
-    transforms=[dict(type=Resize, size=64)],
-    batch_size=32,
-    shuffle=False,
-)
-
 tokenizer = dict(
-    type=ImageTokenizer,
-    encoder=dict(type=FrequencyEncoder, encoder=image_encoder),
-    quantizer=dict(
-        type=VectorQuantizer,
-        codebook=dict(
-            type=EMACodebook,
-            size=codebook_size,
-            dim=codebook_dim,
-            init=dict(type=KMeansInit),
-            revival=dict(type=ReplaceDeadCodes),
-        ),
-        commitment_weight=0.25,
-    ),
-    decoder=dict(type=FrequencyDecoder, decoder=image_decoder),
+    encoder=dict(type=FrequencyEncoder, encoder=dict(type=ViTEncoder, **network, out_channels=32)),
+    decoder=dict(type=FrequencyDecoder, decoder=dict(type=ViTDecoder, **network, in_channels=32)),
 )
-
-train_step = dict(
-    type=ReconstructionStep,
-    losses=dict(l1=dict(type=L1Loss), lpips=dict(type=LPIPSLoss, network="alex")),
-    weights=dict(l1=1.0, lpips=0.1, quantizer=1.0),
-    optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.05),
-    schedule=dict(type=WarmupCosine, warmup_steps=50, final_factor=0.02),
-    max_gradient_norm=1.0,
-    weight_ema=0.99,
-)
-trainer = dict(type=Trainer, max_steps=options["max_steps"], log_every=50)
-
-evaluator = dict(
-    type=Evaluator,
-    every=500,
-    metrics=[
-        dict(type=L1Metric),
-        dict(type=MSEMetric),
-        dict(type=PSNR),
-        dict(type=SSIM),
-        dict(type=LPIPSMetric, network="vgg"),
-        dict(type=CodebookUsage, codebook_size=codebook_size),
-        dict(type=Perplexity, codebook_size=codebook_size),
-    ],
-)
-checkpointer = dict(type=Checkpointer, every=500, keep=3)

@@ -3,12 +3,14 @@ r"""FSQ with 8 x 6 x 5 = 240 codes on ImageNet, f8, 128 px, without a discrimina
 Paper:    Mentzer et al. 2024, https://arxiv.org/abs/2309.15505
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               fsq/240_128px_imagenet_ddp configs/fsq/240_128px_imagenet_ddp.py
-Expected: not yet run (from the published comparison: FID 67.56, L1 0.2772, LPIPS 0.3227, usage 1;
-          not comparable with vq.val: its L1 is of ImageNet-normalised pixels, its LPIPS of [0, 1] inputs,
-          its FID of images that are not clamped, and its crops are centre crops)
+Expected: not yet run (published: FID 67.56, L1 0.2772, LPIPS 0.3227, usage 1; not comparable with vq.val, because
+          they measure L1 on ImageNet-normalised pixels, LPIPS on inputs in [0, 1] and FID on unclamped images, and
+          crop the centre)
 Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
           python -m vq.fid configs/fsq/240_128px_imagenet_ddp.py (the FID's reference)
 """
+
+from math import prod
 
 from torch.optim import Adam
 
@@ -20,9 +22,9 @@ from vq.networks import InceptionNetwork, VQVAEDecoder, VQVAEEncoder
 from vq.quantizers import FiniteScalarQuantizer
 from vq.tokenizers import ImageTokenizer
 
-options = dict(image_size=128, max_steps=500_000)  # 100 epochs
-image_size = options["image_size"]
-codebook_size = 240
+options = dict(image_size=128, max_steps=500_000, levels=[8, 6, 5])  # 100 epochs
+image_size, levels = options["image_size"], options["levels"]
+codebook_size = prod(levels)
 network = dict(width=512, num_halvings=3, num_blocks=0)  # the bare strided CNN, f8
 
 train_data = dict(
@@ -47,7 +49,7 @@ val_data = dict(
 tokenizer = dict(
     type=ImageTokenizer,
     encoder=dict(type=VQVAEEncoder, **network),
-    quantizer=dict(type=FiniteScalarQuantizer, levels=[8, 6, 5]),
+    quantizer=dict(type=FiniteScalarQuantizer, levels=levels),
     decoder=dict(type=VQVAEDecoder, **network),
 )
 

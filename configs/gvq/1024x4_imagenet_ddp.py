@@ -8,91 +8,20 @@ Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoi
           python -m vq.fid imagenet (the FID's reference)
 """
 
-from torch.optim import Adam
+_base_ = "vqgan/8192_imagenet_ddp.py"
 
-from vq.data import CenterCrop, ImageLoader, ImageNet, RandomHorizontalFlip, RandomResizedCrop, Resize
-from vq.engine import AdversarialStep, Adversary, Checkpointer, Constant, Evaluator, Trainer
-from vq.losses import HingeObjective, L1Loss, LPIPSLoss
-from vq.metrics import PSNR, SSIM, CodebookUsage, FIDMetric, L1Metric, LPIPSMetric, MSEMetric, Perplexity
-from vq.networks import CNNDecoder, CNNEncoder, InceptionNetwork, PatchDiscriminator
 from vq.quantizers import EMACodebook, KMeansInit, ProductQuantizer, ReplaceDeadCodes, VectorQuantizer
-from vq.tokenizers import ImageTokenizer
 
-options = dict(image_size=256, max_steps=260_000)
-image_size = options["image_size"]
-codebook_size = 1024
-network = dict(base_width=128, multipliers=(1, 1, 2, 2, 4), num_blocks=2)
-
-train_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=ImageNet, split="train"),
-    transforms=[
-        dict(type=RandomResizedCrop, size=image_size, scale=(0.8, 1.0)),
-        dict(type=RandomHorizontalFlip),
-    ],
-    batch_size=96,  # over all GPUs
-    num_workers=5,
-)
-val_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=ImageNet, split="val"),
-    transforms=[dict(type=Resize, size=image_size), dict(type=CenterCrop, size=image_size)],
-    batch_size=96,
-    num_workers=5,
-    shuffle=False,
-)
-
-tokenizer = dict(
-    type=ImageTokenizer,
-    encoder=dict(type=CNNEncoder, out_channels=256, **network),
-    quantizer=dict(
-        type=ProductQuantizer,
-        quantizers=[
-            dict(
-                type=VectorQuantizer,
-                codebook=dict(
-                    type=EMACodebook,
-                    size=codebook_size,
-                    dim=64,
-                    init=dict(type=KMeansInit),
-                    revival=dict(type=ReplaceDeadCodes),
-                ),
-                commitment_weight=0.25,
-            )
-        ],
-        groups=4,
+options = dict(codebook_size=1024)
+quantizer = dict(
+    type=VectorQuantizer,
+    codebook=dict(
+        type=EMACodebook,
+        size=options["codebook_size"],
+        dim=64,
+        init=dict(type=KMeansInit),
+        revival=dict(type=ReplaceDeadCodes),
     ),
-    decoder=dict(type=CNNDecoder, in_channels=256, **network),
+    commitment_weight=0.25,
 )
-
-train_step = dict(
-    type=AdversarialStep,
-    losses=dict(l1=dict(type=L1Loss), lpips=dict(type=LPIPSLoss, network="vgg")),
-    weights=dict(l1=1.0, lpips=1.0, quantizer=1.0, adversarial=0.8),
-    optimizer=dict(type=Adam, lr=5.4e-5, betas=(0.5, 0.9)),
-    schedule=dict(type=Constant),
-    adversary=dict(
-        type=Adversary,
-        discriminator=dict(type=PatchDiscriminator, depth=3),
-        objective=dict(type=HingeObjective),
-        optimizer=dict(type=Adam, lr=4.32e-4, betas=(0.5, 0.9)),
-        schedule=dict(type=Constant),
-    ),
-)
-trainer = dict(type=Trainer, max_steps=options["max_steps"], log_every=50)
-
-evaluator = dict(
-    type=Evaluator,
-    every=10_000,
-    metrics=[
-        dict(type=L1Metric),
-        dict(type=MSEMetric),
-        dict(type=PSNR),
-        dict(type=SSIM),
-        dict(type=LPIPSMetric, network="vgg"),
-        dict(type=FIDMetric, network=dict(type=InceptionNetwork), reference="imagenet_val"),
-        dict(type=CodebookUsage, codebook_size=codebook_size),
-        dict(type=Perplexity, codebook_size=codebook_size),
-    ],
-)
-checkpointer = dict(type=Checkpointer, every=10_000)
+tokenizer = dict(quantizer=dict(type=ProductQuantizer, quantizers=[quantizer], groups=4))

@@ -1,4 +1,4 @@
-"""32 tokens without a place for a 64 px emoji, 1024 codes (TiTok).
+"""A one-dimensional sequence of 32 tokens for each 64 px emoji, 1024 codes (TiTok).
 
 Paper:    Yu et al. 2024, https://arxiv.org/abs/2406.07550, section 3.2
 Command:  python -m vq.train latent_tokens/1024_emoji configs/latent_tokens/1024_emoji.py

@@ -8,83 +8,8 @@ Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoi
           python -m vq.fid imagenet (the FID's reference)
 """
 
-from torch.optim import Adam
+_base_ = "vqgan_imagenet_ddp.py"
 
-from vq.data import CenterCrop, ImageLoader, ImageNet, RandomHorizontalFlip, RandomResizedCrop, Resize
-from vq.engine import AdversarialStep, Adversary, Checkpointer, Constant, Evaluator, Trainer
-from vq.losses import HingeObjective, LPIPSLoss, MSELoss
-from vq.metrics import PSNR, SSIM, CodebookUsage, FIDMetric, L1Metric, LPIPSMetric, MSEMetric, Perplexity
-from vq.networks import CNNDecoder, CNNEncoder, InceptionNetwork, PatchDiscriminator
-from vq.quantizers import CosineDistance, LearnedCodebook, UniformInit, VectorQuantizer
-from vq.tokenizers import ImageTokenizer
-
-options = dict(image_size=256, max_steps=400_000)
-image_size = options["image_size"]
-codebook_size = 128
-network = dict(base_width=128, multipliers=(1, 2, 2, 4), num_blocks=2)
-
-train_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=ImageNet, split="train"),
-    transforms=[
-        dict(type=RandomResizedCrop, size=image_size, scale=(0.8, 1.0)),
-        dict(type=RandomHorizontalFlip),
-    ],
-    batch_size=128,  # over all GPUs
-    num_workers=10,
-)
-val_data = dict(
-    type=ImageLoader,
-    dataset=dict(type=ImageNet, split="val"),
-    transforms=[dict(type=Resize, size=image_size), dict(type=CenterCrop, size=image_size)],
-    batch_size=128,
-    num_workers=10,
-    shuffle=False,
-)
-
-tokenizer = dict(
-    type=ImageTokenizer,
-    encoder=dict(type=CNNEncoder, out_channels=256, **network),
-    quantizer=dict(
-        type=VectorQuantizer,
-        codebook=dict(type=LearnedCodebook, size=codebook_size, dim=16, init=dict(type=UniformInit)),
-        commitment_weight=0.25,
-        distance=dict(type=CosineDistance),
-    ),
-    decoder=dict(type=CNNDecoder, in_channels=256, **network),
-)
-
-train_step = dict(
-    type=AdversarialStep,
-    losses=dict(mse=dict(type=MSELoss), lpips=dict(type=LPIPSLoss, network="vgg")),
-    weights=dict(mse=1.0, lpips=1.0, quantizer=1.0, adversarial=0.5),
-    is_adaptive=False,
-    optimizer=dict(type=Adam, lr=1e-4, betas=(0.9, 0.95)),
-    schedule=dict(type=Constant),
-    adversary=dict(
-        type=Adversary,
-        discriminator=dict(type=PatchDiscriminator, depth=3),
-        objective=dict(type=HingeObjective),
-        weights=dict(objective=0.5),
-        optimizer=dict(type=Adam, lr=1e-4, betas=(0.9, 0.95)),
-        schedule=dict(type=Constant),
-        start_step=20_000,
-    ),
-)
-trainer = dict(type=Trainer, max_steps=options["max_steps"], log_every=50)
-
-evaluator = dict(
-    type=Evaluator,
-    every=10_000,
-    metrics=[
-        dict(type=L1Metric),
-        dict(type=MSEMetric),
-        dict(type=PSNR),
-        dict(type=SSIM),
-        dict(type=LPIPSMetric, network="vgg"),
-        dict(type=FIDMetric, network=dict(type=InceptionNetwork), reference="imagenet_val"),
-        dict(type=CodebookUsage, codebook_size=codebook_size),
-        dict(type=Perplexity, codebook_size=codebook_size),
-    ],
-)
-checkpointer = dict(type=Checkpointer, every=10_000)
+options = dict(codebook_size=128)
+f8 = dict(multipliers=(1, 2, 2, 4))
+tokenizer = dict(encoder=f8, decoder=f8, quantizer=dict(codebook=dict(dim=16)))

@@ -3,7 +3,7 @@ r"""The tokenizer of LlamaGen: 16,384 unit codes of 8 on ImageNet, f16, 256 px.
 Paper:    Sun et al. 2024 (LlamaGen), https://arxiv.org/abs/2406.06525
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               llamagen/vqgan_imagenet_ddp configs/llamagen/vqgan_imagenet_ddp.py
-Expected: not yet run (from the paper: rFID 2.19, PSNR 20.79, usage 97 %)
+Expected: not yet run (published: rFID 2.19, PSNR 20.79, codebook usage 97 %)
 Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
           python -m vq.fid imagenet (the FID's reference)
 """
@@ -18,9 +18,8 @@ from vq.networks import CNNDecoder, CNNEncoder, InceptionNetwork, PatchDiscrimin
 from vq.quantizers import CosineDistance, LearnedCodebook, UniformInit, VectorQuantizer
 from vq.tokenizers import ImageTokenizer
 
-options = dict(image_size=256, max_steps=400_000)
-image_size = options["image_size"]
-codebook_size = 16384
+options = dict(image_size=256, max_steps=400_000, codebook_size=16384)
+image_size, codebook_size = options["image_size"], options["codebook_size"]
 network = dict(base_width=128, multipliers=(1, 1, 2, 2, 4), num_blocks=2)
 
 train_data = dict(

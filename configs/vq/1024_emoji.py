@@ -1,4 +1,4 @@
-"""Vector quantization with 1024 codes that learn by gradient on 64 px emoji, f8.
+"""Vector quantization with 1024 codes learnt by gradient descent on 64 px emoji, f8.
 
 Paper:    van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, eq. 3
 Command:  python -m vq.train vq/1024_emoji configs/vq/1024_emoji.py

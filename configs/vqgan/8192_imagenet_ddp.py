@@ -18,9 +18,13 @@ from vq.networks import CNNDecoder, CNNEncoder, InceptionNetwork, PatchDiscrimin
 from vq.quantizers import LearnedCodebook, UniformInit, VectorQuantizer
 from vq.tokenizers import ImageTokenizer
 
-options = dict(image_size=256, max_steps=260_000)
-image_size = options["image_size"]
-codebook_size = 8192
+options = dict(
+    image_size=256,
+    max_steps=260_000,
+    codebook_size=8192,
+    reference="imagenet_val",  # of the FID: the file in pretrained/fid
+)
+image_size, codebook_size = options["image_size"], options["codebook_size"]
 network = dict(base_width=128, multipliers=(1, 1, 2, 2, 4), num_blocks=2)
 
 train_data = dict(
@@ -78,7 +82,7 @@ evaluator = dict(
         dict(type=PSNR),
         dict(type=SSIM),
         dict(type=LPIPSMetric, network="vgg"),
-        dict(type=FIDMetric, network=dict(type=InceptionNetwork), reference="imagenet_val"),
+        dict(type=FIDMetric, network=dict(type=InceptionNetwork), reference=options["reference"]),
         dict(type=CodebookUsage, codebook_size=codebook_size),
         dict(type=Perplexity, codebook_size=codebook_size),
     ],

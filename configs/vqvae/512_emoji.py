@@ -1,4 +1,4 @@
-"""The plain VQ-VAE, 512 codes that learn by gradient, on 64 px emoji, f4.
+"""The plain VQ-VAE with 512 codes learnt by gradient descent on 64 px emoji, f4.
 
 Paper:    van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, section 4.1
 Command:  python -m vq.train vqvae/512_emoji configs/vqvae/512_emoji.py
@@ -17,9 +17,8 @@ from vq.tokenizers import ImageTokenizer
 
 options = dict(max_steps=1000)
 codebook_size, codebook_dim = 512, 64
-network = dict(
-    width=128, num_halvings=2, num_blocks=2
-)  # 64 x 64 pixels become 16 x 16 indices; 256 wide in the paper
+# 64 x 64 pixels become 16 x 16 indices. In the paper the networks are 256 wide.
+network = dict(width=128, num_halvings=2, num_blocks=2)
 
 train_data = dict(
     type=ImageLoader,

@@ -75,7 +75,7 @@ def load_page(file: Path, text: str, options: Mapping[str, Any]) -> LoadedPage:
         ConfigError: With the file and the line, if one of the pages cannot be used, or no page has such an option.
     """
     page = Page(file, text)
-    base = None if page.base is None else _base_of(page, page.base)
+    base = base_of(page)
     names = page.options if base is None else [*dict.fromkeys((*page.options, *base.options))]
     for name in options:
         if name not in names:
@@ -90,25 +90,15 @@ def load_page(file: Path, text: str, options: Mapping[str, Any]) -> LoadedPage:
     return LoadedPage({name: tree[name] for name in SECTIONS if name in tree}, (page, base))
 
 
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:
-    """A copy of `base` with changes: a dict without `type` changes the keys it names, all else replaces.
+def base_of(page: Page) -> Page | None:
+    """The page that another one starts from, or None.
 
-    Example:
-        >>> merged({"lr": 1, "net": {"type": "A", "depth": 2}}, {"net": {"depth": 3}})
-        {'lr': 1, 'net': {'type': 'A', 'depth': 3}}
-        >>> merged({"net": {"type": "A", "depth": 2}}, {"net": {"type": "A"}})
-        {'net': {'type': 'A'}}
+    Raises:
+        ConfigError: If there is no such page, or it has a base itself.
     """
-    tree = dict(base)
-    for key, value in changes.items():
-        old = base.get(key)
-        is_change = isinstance(value, Mapping) and "type" not in value and isinstance(old, Mapping)
-        tree[key] = merged(old, value) if is_change else value
-    return tree
-
-
-def _base_of(page: Page, name: str) -> Page:
-    """The page that `_base_` names."""
+    name = page.base
+    if name is None:
+        return None
     place = f"{page.file}:{page.line(BASE)}: {BASE}"
     if not _NAME.fullmatch(name):
         raise ConfigError(
@@ -129,3 +119,20 @@ def _base_of(page: Page, name: str) -> Page:
             f"one and repeat what differs"
         )
     return base
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:
+    """A copy of `base` with changes: a dict without `type` changes the keys it names, all else replaces.
+
+    Example:
+        >>> merged({"lr": 1, "net": {"type": "A", "depth": 2}}, {"net": {"depth": 3}})
+        {'lr': 1, 'net': {'type': 'A', 'depth': 3}}
+        >>> merged({"net": {"type": "A", "depth": 2}}, {"net": {"type": "A"}})
+        {'net': {'type': 'A'}}
+    """
+    tree = dict(base)
+    for key, value in changes.items():
+        old = base.get(key)
+        is_change = isinstance(value, Mapping) and "type" not in value and isinstance(old, Mapping)
+        tree[key] = merged(old, value) if is_change else value
+    return tree
