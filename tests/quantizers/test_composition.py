@@ -161,7 +161,7 @@ def events(book: Codebook) -> list[str]:
 
         object.__setattr__(book, name, noted)
 
-    noting("_learn"), noting("_revive")
+    noting("learn"), noting("_revive")
     return seen
 
 
@@ -215,7 +215,7 @@ def test_a_step_is_one_event_for_each_codebook(book: str) -> None:
         seen = events(outer)
         torch.manual_seed(1)
         copied(z)
-        assert seen.count("_learn") <= 1, label
+        assert seen.count("learn") <= 1, label
         assert seen.count("_revive") == (outer.revival is not None), label
         torch.manual_seed(1)
         reopened(z)

@@ -156,5 +156,5 @@ def test_what_cannot_be_is_refused(cls):
 
 
 def test_a_negative_weight_of_the_divergence_is_refused():
-    with pytest.raises(ValueError, match="it has a plus sign"):
+    with pytest.raises(ValueError, match="its weight has a plus sign"):
         GumbelQuantizer(size=4, dim=4, kl_weight=-5e-4)

@@ -148,7 +148,7 @@ def test_what_is_refused():
         ProductQuantizer(quantizers=[learned(16), learned(8)])
     with pytest.raises(ValueError, match="expected quantizers of one index_shape"):
         ProductQuantizer(quantizers=[ProductQuantizer.example(), learned()])
-    with pytest.raises(ValueError, match=r"and \(\) to pack their indices"):
+    with pytest.raises(ValueError, match=r"which must be \(\) to pack indices"):
         ProductQuantizer(quantizers=[ProductQuantizer.example()], groups=2, is_packed=True)
     part = learned()
     with pytest.raises(ValueError, match="expected a different quantizer for each part"):

@@ -158,7 +158,7 @@ def test_codes_lie_where_the_distance_compares_and_masked_vectors_are_left_out()
     [
         ({"method": "median"}, "expected a method out of k_means, random, moments, got 'median'"),
         ({"num_batches": 0}, "expected positive num_batches and max_vectors, got 0 and 100000"),
-        ({"loader": []}, "expected a loader that gives batches each time it is iterated, got none"),
+        ({"loader": []}, "expected a loader that yields batches each time it is iterated, got none"),
         ({"run": lambda batch: None}, "expected a model that calls its quantizers, got one that called none"),
         ({"model": nn.Linear(3, 4)}, "expected a model with a VectorQuantizer in it, got Linear"),
         (
