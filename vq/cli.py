@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vq import config, failures
 from vq.errors import UserError
+from vq.known_weights import refuse_zoo
 from vq.text import printable, suggest
 
 if TYPE_CHECKING:
@@ -257,6 +258,7 @@ def run_directory(name: str) -> Path:
     Raises:
         UsageError: If the name would leave work_dirs, is not a plain path, or is that of a page or a file.
     """
+    refuse_zoo(name)
     plain = name.removeprefix("./").removeprefix(f"{WORK_DIRS}/").rstrip("/")
     parts = plain.split("/")
     if name.endswith((".py", ".json")):

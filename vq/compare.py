@@ -1,4 +1,4 @@
-"""Trains quantizers against each other: `python -m vq.compare configs/compare/league.py`."""
+"""Trains quantizers against each other: `vq compare configs/compare/league.py`."""
 
 import argparse
 import logging
@@ -23,7 +23,7 @@ def arguments() -> argparse.ArgumentParser:
         "Trains every quantizer in the page's `contestants` (or every tokenizer in its `tokenizers`) with the page's "
         "networks, data, losses and number of steps, each exactly as vq.train would, and writes one table (Markdown, "
         "CSV, a plot) to work_dirs/compare/PAGE. Results that exist are not computed again.",
-        "python -m vq.compare configs/compare/league.py --steps 400 --seeds 0 1 2 --only fsq ema",
+        "vq compare compare/league --steps 400 --seeds 0 1 2 --only fsq ema",
     )
     parser.add_argument(
         "pages",

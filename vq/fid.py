@@ -1,4 +1,4 @@
-"""Makes the reference statistics that FID is measured against: `python -m vq.fid imagenet [--train]`."""
+"""Makes the reference statistics that FID is measured against: `vq fid imagenet [--train]`."""
 
 import argparse
 import logging
@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vq import cli, config
+from vq.config import packaged
 from vq.text import suggest
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-PAGES = Path("configs") / "fid"
+SHORT = "fid/"
+"""The pages whose short names DATASET may be."""
+
 logger = logging.getLogger("vq.fid")  # __name__ is __main__ under python -m
 
 
@@ -21,15 +24,15 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(
         "fid",
         "Runs the images of a set through a feature network once and keeps the mean and covariance of their "
-        "features, with a stamp of what they are: pretrained/fid/NAME_{val,train}.npz. A network's weights come by "
-        "python tools/prepare_checkpoints.py inception.",
-        "torchrun --standalone --nproc-per-node=auto -m vq.fid imagenet --train --override .dataloader.batch_size:1024",
+        "features, with a stamp that describes them: pretrained/fid/NAME_{val,train}.npz. `vq weights inception` "
+        "fetches the network's weights.",
+        "vq fid imagenet\n  auto_torchrun -m vq.fid imagenet --train --override .dataloader.batch_size:1024",
     )
     parser.add_argument(
         "dataset",
         metavar="DATASET",
-        help="a page of configs/fid by its name, such as imagenet, or the path of any page with val_data: the "
-        "network is that of its first feature metric, the images are cut as val_data cuts them",
+        help="imagenet, imagenet128 or another page of configs/fid, or any CONFIG with val_data: the network is that "
+        "of its first feature metric, and the images are cropped as val_data crops them",
     )
     parser.add_argument("--train", action="store_true", help="the training images (default: validation)")
     parser.add_argument("--out", type=Path, help="another file than pretrained/fid/NAME_{val,train}.npz")
@@ -39,24 +42,26 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def page_of(name: str) -> Path:
-    """The page that a short name or a path means.
+    """The page that DATASET means: one of configs/fid by its short name, or any other CONFIG.
 
     Raises:
-        UsageError: If there is none; the message names those there are.
+        UserError: If there is none; the message names the short ones.
     """
-    if name.endswith((".py", ".json")):
-        return Path(name)
-    folders = [PAGES, Path(__file__).parents[1] / PAGES]
-    for folder in folders:
-        if (folder / f"{name}.py").is_file():
-            return folder / f"{name}.py"
-    known = sorted({page.stem for folder in folders for page in folder.glob("*.py")})
+    known = [page.removeprefix(SHORT) for page in packaged.names() if page.startswith(SHORT)]
+    if name in known:
+        return config.find_config(SHORT + name)
+    if "/" in name or name.endswith(packaged.SUFFIXES):
+        return config.find_config(name)
     users = [
-        str(page)
-        for page in sorted(folders[0].parent.rglob("*.py"))
-        if f'reference="{name}_' in page.read_text(encoding="utf-8")
+        page
+        for page in packaged.names()
+        if f'reference="{name}_' in config.find_config(page).read_text(encoding="utf-8")
     ]
-    hint = f"; {users[0]} measures against it, so give that page" if users else suggest(name, known)
+    hint = (
+        f"; {users[0]} measures against it, so give that page"
+        if users
+        else suggest(name, known).partition("; valid")[0]
+    )
     raise cli.UsageError(
         f"DATASET {name!r}: expected one of {', '.join(known) or 'none'}, or the path of a page, got neither{hint}"
     )

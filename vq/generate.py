@@ -1,4 +1,4 @@
-"""Generates pictures: `python -m vq.generate NAME [CONFIG] --load-from iter_N --classes 207 360 --num 16`."""
+"""Generates pictures: `vq generate NAME [CONFIG] --load-from iter_N --classes 207 360 --num 16`."""
 
 import argparse
 import logging
@@ -19,7 +19,7 @@ def arguments() -> argparse.ArgumentParser:
         "Samples pictures of the given classes from the generator of a run, and writes a PNG of each, a grid, and "
         "samples.json to work_dirs/NAME/generated/CHECKPOINT. A picture depends on the seed, its class and its number "
         "alone. Started again, it makes what is missing; under torchrun the ranks share the work.",
-        "python -m vq.generate ar/llama_digits --classes 3 7 --num 16 --cfg 2 --seed 0",
+        "vq generate ar/llama_digits --classes 3 7 --num 16 --cfg 2 --seed 0",
     )
     cli.add_run(parser, exists=True)
     cli.add_machine(parser)

@@ -1,4 +1,4 @@
-"""Pictures to indices and back: `python -m vq.inference RUN|CONFIG IMAGE ... [--out DIR]`."""
+"""Pictures to indices and back: `vq inference RUN|CONFIG IMAGE ... [--out DIR]`."""
 
 import argparse
 import io
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vq import cli
 from vq.files import read_npy, write_atomically
+from vq.known_weights import refuse_zoo
 from vq.run_config import config_for
 
 if TYPE_CHECKING:
@@ -32,13 +33,13 @@ def arguments() -> argparse.ArgumentParser:
         "For each IMAGE writes three files: the original beside its reconstruction, the map of its indices as "
         "a picture, and the indices as .npy. An IMAGE that is such an .npy file is decoded to a picture. Images "
         "of equal names get _1, _2, ... after the first.",
-        "python -m vq.inference fsq/1000_emoji cat.png --out out\n"
-        "  python -m vq.inference configs/fsq/1000_emoji.py cat.png --load-model-from model.safetensors",
+        "vq inference emoji cat.png --out out\n"
+        "  vq inference fsq/1000_emoji cat.png --load-model-from model.safetensors",
     )
     parser.add_argument(
         "model",
         metavar="RUN|CONFIG",
-        help="a run by its NAME or folder, a checkpoint folder or file, or a config with weights below",
+        help="a run by its NAME or folder, or a checkpoint folder or file; with --load-model-from, a CONFIG",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, or .npy files of indices")
     parser.add_argument(
@@ -125,14 +126,14 @@ def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
     from vq.tokenizers import Tokenizer
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
-    if not args.model.endswith((".py", ".json")):
-        if args.load_model_from or args.override or args.config_options:
+    if not args.load_model_from and not args.model.endswith((".py", ".json")):
+        if args.override or args.config_options:
             raise cli.UsageError(
                 f"{args.model}: a run has its own config and weights; give a CONFIG to change them"
             )
         loaded = vq.load(_run_or_file(args.model))
         if not isinstance(loaded, Tokenizer):
-            raise cli.UsageError(f"{args.model}: holds a generator, not a tokenizer; use vq.generate")
+            raise cli.UsageError(f"{args.model}: holds a generator, not a tokenizer; use `vq generate`")
         return loaded
     if not args.load_model_from:
         raise cli.UsageError(
@@ -148,6 +149,7 @@ def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
 
 def _run_or_file(name: str) -> Path:
     """The path that a NAME or a path means; a path that exists comes first."""
+    refuse_zoo(name)
     if Path(name).exists():
         return Path(name)
     run = Path(cli.WORK_DIRS / name)

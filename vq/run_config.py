@@ -75,7 +75,7 @@ def config_to_continue(name: str, run: Path, checkpoint: str | None) -> Path:
     if source is None:
         raise cli.UsageError(
             f"{run}: expected a CONFIG, since there is no run of this name to continue (no config.json in it); "
-            f"begin it with python -m vq.train {name} CONFIG{cli.known_runs(name)}"
+            f"begin it with vq train {name} CONFIG{cli.known_runs(name)}"
         )
     return source
 
@@ -194,7 +194,7 @@ def _nothing_to_use(args: argparse.Namespace, run: Path | None, weights: Sequenc
         find_weights(weights[-1])  # says so if there are none
         return f"{weights[-1]}: there is no config.json beside these weights; give the page they belong to as CONFIG"
     return (
-        f"{run}: there is no run of this name (no config.json in it); train it first with python -m vq.train "
+        f"{run}: there is no run of this name (no config.json in it); train it first with vq train "
         f"{args.name} CONFIG, or give a CONFIG{cli.known_runs(str(args.name))}"
     )
 

@@ -1,4 +1,4 @@
-"""Validates one checkpoint by its path: `python -m vq.test NAME [CONFIG] --load-model-from F`."""
+"""Validates one checkpoint by its path: `vq test NAME [CONFIG] --load-model-from F`."""
 
 import argparse
 import logging
@@ -17,7 +17,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(
         "test",
         "Validates one checkpoint, given by its path, and writes work_dirs/NAME/test/metrics.json and pictures.",
-        "python -m vq.test fsq/1000_emoji --load-model-from work_dirs/fsq/1000_emoji/checkpoints/iter_1000",
+        "vq test fsq/1000_emoji --load-model-from work_dirs/fsq/1000_emoji/checkpoints/iter_1000",
     )
     cli.add_run(parser, exists=True)
     cli.add_machine(parser)

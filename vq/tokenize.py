@@ -1,4 +1,4 @@
-"""Turns a set of images into a token store: `python -m vq.tokenize NAME [CONFIG] [--train]`."""
+"""Turns a set of images into a token store: `vq tokenize NAME [CONFIG] [--train]`."""
 
 import argparse
 import logging
@@ -22,7 +22,7 @@ def arguments() -> argparse.ArgumentParser:
         "Writes the indices of every image of the page's validation set (or training set, without its random "
         "transforms) to work_dirs/NAME/tokens/{val,train}: a few bytes an index, read by vq.data.TokenDataset. "
         "Killed and started again it goes on, to the same bytes; under torchrun the ranks share the work.",
-        "python -m vq.tokenize fsq/240_digits --train",
+        "vq tokenize fsq/240_digits --train",
     )
     cli.add_run(parser, exists=True)
     cli.add_machine(parser)

@@ -1,4 +1,4 @@
-"""Trains a tokenizer or a generator: `python -m vq.train NAME CONFIG`, or `torchrun ... -m vq.train NAME CONFIG`."""
+"""Trains a tokenizer or a generator: `vq train NAME CONFIG`, or `torchrun ... -m vq.train NAME CONFIG`."""
 
 import argparse
 from collections.abc import Sequence
@@ -23,9 +23,8 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(
         "train",
         "Trains the tokenizer (or the generator) of CONFIG and writes everything to work_dirs/NAME. "
-        "Several processes: torchrun --standalone --nproc-per-node=auto -m vq.train NAME CONFIG",
-        "python -m vq.train fsq/1000_emoji configs/fsq/1000_emoji.py --override .trainer.max_steps:200\n"
-        "  python -m vq.train fsq/1000_emoji --auto-resume",
+        "Several processes: auto_torchrun -m vq.train NAME CONFIG",
+        "vq train emoji fsq/1000_emoji --override .trainer.max_steps:200\n  vq train emoji --auto-resume",
     )
     cli.add_run(parser)
     cli.add_machine(parser)
@@ -68,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     run = cli.run_directory(args.name)
     config = cli.load_config(args, args.config or config_to_continue(args.name, run, args.load_from))
 
+    from vq import pretrained
     from vq.engine.loop.launch import launched, open_log
     from vq.engine.loop.run_lock import RunLock
     from vq.engine.loop.stopping import StopRequest
@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     with StopRequest() as stop, stop.at_once(), launch as machine:
         if args.dry_run:
             open_log(None)
-            return _plan(args, run, config, machine)
+            with pretrained.without_writing():
+                return _plan(args, run, config, machine)
         with RunLock(run):
             _refuse_overwriting(args, run)
             # A command that is refused leaves the files of a run that it would continue as they are.
@@ -95,6 +96,7 @@ def _fit(args: argparse.Namespace, run: Path, config: "Config", machine: "Machin
     from vq.engine.steps.tuning import Tuning
     from vq.tokenizers.checkpoint import find_weights, load_weights
 
+    logger.info("config: %s", config.filename)
     tree = config.to_dict()
     checkpoint = _checkpoint(args, assembly.make_checkpointer(tree, run))
     arguments = _recorded(args, checkpoint)

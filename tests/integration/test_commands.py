@@ -203,4 +203,4 @@ def test_help_teaches(module: str) -> None:
         cwd=ROOT, env=environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "example:" in done.stdout
-    assert f"python -m vq.{module}" in done.stdout
+    assert f"vq {module}" in done.stdout

@@ -175,7 +175,7 @@ class TestFolders:
     @needs_weights
     @SINGULAR
     def test_what_is_refused(self, place: Path) -> None:
-        assert "make it with `python -m vq.fid toys`" in self.refused("toys_val", "val")
+        assert "make it with `vq fid toys`" in self.refused("toys_val", "val")
         accepted("fid", "page.py")
         (place / "empty").mkdir()
         assert "expected images in empty" in self.refused("toys_val", "empty")
@@ -264,7 +264,7 @@ def test_val_and_test_stamp_their_numbers(tmp_path: Path, monkeypatch: pytest.Mo
     change = ".evaluator.metrics[1].reference::toys_val"
     missing = refused("val", "run", "page.py", "--override", change)
     assert "evaluator.metrics[1]: reference statistics: expected a file at" in missing
-    assert "make it with `python -m vq.fid toys`" in missing
+    assert "make it with `vq fid toys`" in missing
 
 
 @pytest.mark.slow

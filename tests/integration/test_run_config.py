@@ -129,7 +129,7 @@ def test_sections_that_do_not_matter_may_differ(folder: Path) -> None:
 
 def test_without_a_run_the_nearest_is_named(folder: Path) -> None:
     assert "did you mean 'own'" in refused("val", "ownn")
-    assert "train it first with python -m vq.train ownn CONFIG" in refused("tokenize", "ownn")
+    assert "train it first with vq train ownn CONFIG" in refused("tokenize", "ownn")
     shutil.copy("work_dirs/own/checkpoints/iter_2/model.safetensors", "lone.safetensors")
     said = refused("test", "x", "--load-model-from", "lone.safetensors")
     assert "give the page they belong to as CONFIG" in said

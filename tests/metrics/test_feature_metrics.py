@@ -198,8 +198,8 @@ class TestReference:
     @pytest.mark.parametrize(
         ("name", "command"),
         [
-            ("imagenet_val", "python -m vq.fid imagenet`"),
-            ("imagenet_train", "python -m vq.fid imagenet --train`"),
+            ("imagenet_val", "vq fid imagenet`"),
+            ("imagenet_train", "vq fid imagenet --train`"),
         ],
     )
     def test_a_missing_file_is_said_at_once_with_the_command(self, tmp_path, monkeypatch, name, command):

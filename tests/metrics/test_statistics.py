@@ -74,7 +74,7 @@ class TestRefused:
             ReferenceStatistics.load(path)
 
     def test_missing(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"make it with `python -m vq.fid emoji`"):
+        with pytest.raises(FileNotFoundError, match=r"make it with `vq fid emoji`"):
             ReferenceStatistics.load(tmp_path / "emoji_val.npz")
 
     @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])

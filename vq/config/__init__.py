@@ -19,6 +19,7 @@ from vq.config.checking import NAMED_PARTS, SECTIONS, Tree, check, nodes, plain
 from vq.config.files import MAX_CHARACTERS, parse_json, read_text, write_and_keep
 from vq.config.literals import parse_assignments, parse_literal
 from vq.config.overrides import assign
+from vq.config.packaged import find_config
 from vq.config.pretrained import (
     PRETRAINED_TOKENIZER,
     WEIGHTS_OF,
@@ -40,6 +41,7 @@ __all__ = [
     "WEIGHTS_OF",
     "ConfigError",
     "check",
+    "find_config",
     "load",
     "nodes",
     "parse_assignments",
@@ -67,7 +69,8 @@ def load(
     `vq.registry.build` imports. A `.json` is data: nothing of it runs, and it may name registered classes only.
 
     Args:
-        path: A page, or the JSON that a run or a checkpoint keeps.
+        path: A page, the name of a page that comes with vq (`fsq/1000_emoji`), or the JSON that a run or a checkpoint
+            keeps.
         options: Values for the names that the page, or the page it starts from, declares in `options = dict(...)`;
             they are filled in before the page runs.
         overrides: `.path.to[0].key` -> value, assigned after the page ran. Only that one place changes.
@@ -79,9 +82,9 @@ def load(
     Raises:
         ConfigError: With the place, the nearest valid name, and for a page the file and the line.
     """
-    file = Path(path)
+    file = find_config(path)
     text = read_text(file)
-    return _config(_resolved(file, text, options or {}, overrides or {}, ()), text, str(path))
+    return _config(_resolved(file, text, options or {}, overrides or {}, ()), text, str(file))
 
 
 def replaced(config: "Config", tree: Tree) -> "Config":
@@ -129,7 +132,8 @@ def _resolved(
     page = load_page(file, text, options)
 
     def tokenizer_of(name: str) -> Any:
-        tree = _resolved(Path(name), read_text(name), {}, {}, (*outer, file.resolve()))
+        inner = find_config(name)
+        tree = _resolved(inner, read_text(inner), {}, {}, (*outer, file.resolve()))
         if "tokenizer" not in tree:
             raise ConfigError(f"{name}: expected a config with a section 'tokenizer', got none")
         return tree["tokenizer"]

@@ -215,7 +215,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise TokenStoreError(
             f"{place}: expected a finished token store with {MANIFEST}, got: {printable(reason)}; make one with "
-            f"python -m vq.tokenize NAME"
+            "vq tokenize NAME"
         ) from error
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:

@@ -121,7 +121,7 @@ class ReferenceStatistics:
         if self.spatial_mean is None or self.spatial_covariance is None:
             raise StatisticsError(
                 f"ReferenceStatistics: expected spatial features (mu_s, sigma_s) for sFID, got none in ({self.stamp}); "
-                "make the file anew with `python -m vq.fid`, or leave sFID out"
+                "make the file anew with `vq fid`, or leave sFID out"
             )
         return self.spatial_mean, self.spatial_covariance
 
@@ -377,8 +377,8 @@ def reference_path(name: str) -> Path:
 def _command(path: Path) -> str:
     dataset, _, split = path.stem.rpartition("_")
     if not dataset or split not in ("train", "val"):
-        return "python -m vq.fid DATASET"
-    return f"python -m vq.fid {dataset}" + (" --train" if split == "train" else "")
+        return "vq fid DATASET"
+    return f"vq fid {dataset}" + (" --train" if split == "train" else "")
 
 
 def _shown(path: str | Path) -> str:

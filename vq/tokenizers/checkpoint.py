@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vq.config import PRETRAINED_TOKENIZER, check, parse_json, with_weights
 from vq.errors import ConfigError, UserError
+from vq.known_weights import refuse_zoo
 from vq.pretrained import WeightsFileError, digest, read_tensors
 from vq.registry import build
 from vq.text import printable, shown
@@ -79,6 +80,7 @@ def find_weights(path: str | Path) -> Path:
     Raises:
         CheckpointError: If there are no weights (the message lists what is there instead), or they are damaged.
     """
+    refuse_zoo(str(path))
     path = Path(path)
     if not path.is_file() and path.name in _KINDS:
         path = path.parent / _KINDS[path.name] if (path.parent / _KINDS[path.name]).is_file() else path

@@ -74,7 +74,7 @@ def network_of(stamp: Stamp) -> FeatureNetwork:
         return EfficientNetLite0(size=int(found[1])) if found[1] else EfficientNetLite0()
     raise StatisticsError(
         f"reference statistics: expected the extractor inception or efficientnet_lite0, got ({stamp}); "
-        "make them anew with `python -m vq.fid`"
+        "make them anew with `vq fid`"
     )
 
 
