@@ -26,7 +26,7 @@ from vq.data import ImageLoader, UndecodableSetError
 from vq.data.token_store import TokenStore, TokenStoreError
 from vq.engine import assembly
 from vq.engine.evaluation.progress import PassProgress
-from vq.engine.jobs.tokenization import cut_views, views_of
+from vq.engine.jobs.views import cut_views, views_of
 from vq.engine.loop.launch import launched, open_log
 from vq.ops.keyed import stable_hash
 from vq.text import printable

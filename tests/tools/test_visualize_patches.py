@@ -20,7 +20,8 @@ from vq import config as pages
 from vq.cli import UsageError
 from vq.data.token_store import TokenStore, manifest_sha256
 from vq.engine import assembly
-from vq.engine.jobs.tokenization import cut_views, settings_of, tokenize, views_of
+from vq.engine.jobs.tokenization import settings_of, tokenize
+from vq.engine.jobs.views import cut_views, views_of
 
 FSQ = ".tokenizer.quantizer:dict(type='vq.quantizers.FiniteScalarQuantizer', levels=[4, 3])"
 RESIDUAL = (
