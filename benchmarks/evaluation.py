@@ -32,7 +32,15 @@ import torch
 from quantizers import memory
 from torch import Tensor
 
-from vq.metrics import PSNR, SSIM, CodebookUsage, FIDMetric, LPIPSMetric, share_features
+from vq.metrics import (
+    PSNR,
+    SSIM,
+    CodebookUsage,
+    FIDMetric,
+    LPIPSMetric,
+    share_features,
+    update_reconstructions,
+)
 from vq.metrics.statistics import MomentSums
 from vq.networks import InceptionNetwork
 from vq.networks.frozen.inception import INCEPTION_WEIGHTS, inception_shapes
@@ -119,9 +127,7 @@ def whole_evaluation(repeats: int, batch: int = 8, side: int = 128) -> dict[str,
         return {"image": image, "reconstruction": image * 0.9, "indices": indices}
 
     def evaluate() -> None:
-        given = fresh()
-        for metric in metrics:
-            metric.update(**given)
+        update_reconstructions(metrics, **fresh())
 
     def forwards() -> None:
         given = fresh()

@@ -22,6 +22,7 @@ from vq.metrics import (
     SpatialFIDMetric,
     StatisticsCollector,
     share_features,
+    update_reconstructions,
 )
 from vq.metrics.reservoir import FeatureReservoir, image_keys
 from vq.metrics.samples import cosine_distance
@@ -49,8 +50,7 @@ def run(metrics: list[Metric], cuts: tuple[int, ...] = (0, COUNT)) -> dict[str, 
     batch = make_batch()
     for start, stop in itertools.pairwise(cuts):
         part = {name: value[start:stop] for name, value in batch.items()}
-        for metric in metrics:
-            metric.update(**part)
+        update_reconstructions(metrics, **part)
     for metric in metrics:
         metric.sync()
     return {name: value for metric in metrics for name, value in metric.compute().items()}
@@ -172,7 +172,7 @@ def test_a_broken_reconstruction_shows():
     batch = make_batch()
     batch["reconstruction"][3, 0, 2, 2] = torch.nan
     for metric in make_metrics():
-        metric.update(**batch)
+        update_reconstructions([metric], **batch)
         assert all(math.isnan(value) for value in metric.compute().values()), type(metric)
 
 
@@ -189,7 +189,7 @@ class TestReference:
         monkeypatch.setenv("VQ_PRETRAINED", str(tmp_path))
         name = self.save(tmp_path, TinyNetwork())
         metrics = [kind(network=TinyNetwork(), reference=name) for kind in (FIDMetric, SpatialFIDMetric)]
-        assert all(metric.wanted is None for metric in metrics)
+        assert not any(metric.needs_real for metric in metrics)
         found = run(metrics)
         assert found == pytest.approx({key: whole[key] for key in found}, abs=1e-9)
         assert metrics[0].stamp()["reference"] == "mine"
@@ -235,7 +235,7 @@ class TestReference:
 
 class TestFewImages:
     def update(self, metric: Metric, count: int) -> Metric:
-        metric.update(**{name: value[:count] for name, value in make_batch().items()})
+        update_reconstructions([metric], **{name: value[:count] for name, value in make_batch().items()})
         return metric
 
     @pytest.mark.parametrize("kind", [FIDMetric, KID])

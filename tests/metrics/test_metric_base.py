@@ -124,7 +124,7 @@ class TestErrors:
         for metric in make_metrics():
             metric.sync()
             message = (
-                f"{type(metric).__name__}.update: expected a metric that is still counting, got one that has"
+                f"{type(metric).__name__}.update: expected a metric before sync\\(\\), got one whose sums"
             )
             with pytest.raises(RuntimeError, match=message):
                 metric.update(**make_batch(1))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from feature_networks import write_inception
 
-from vq.metrics import FIDMetric, InceptionScore, Metric, share_features
+from vq.metrics import FIDMetric, InceptionScore, Metric, share_features, update_reconstructions
 from vq.networks import InceptionNetwork
 from vq.ops.images import to_signed_unit
 from vq.ops.two_samples import kernel_distances
@@ -57,8 +57,8 @@ def metrics(protocol: str) -> list[Metric]:
 def scores(found: list[Metric], pictures) -> dict[str, float]:
     real, spoilt = (to_signed_unit(x) for x in pictures)
     share_features(found)
-    for metric in found:
-        metric.update(image=real, reconstruction=spoilt, indices=torch.zeros(COUNT, 1, dtype=torch.int64))
+    indices = torch.zeros(COUNT, 1, dtype=torch.int64)
+    update_reconstructions(found, image=real, reconstruction=spoilt, indices=indices)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # six images span no 2048 dimensions
         result = {name: value for metric in found for name, value in metric.compute().items()}
@@ -73,7 +73,7 @@ def turned(real: torch.Tensor, spoilt: torch.Tensor) -> list[torch.Tensor]:
 
 def kept(found: list[Metric]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The features of the pass itself: of the real and the spoilt images, and the latter's logits."""
-    (_, _, real), (_, _, spoilt) = sorted(found[0].features._seen, key=lambda seen: seen[0].std().item())[
+    (_, _, real), (_, _, spoilt) = sorted(found[0].features._cache, key=lambda seen: seen[0].std().item())[
         ::-1
     ]
     return real["pool"], spoilt["pool"], spoilt["logits"]

@@ -1,6 +1,6 @@
-"""Metrics: scores of a whole set of images."""
+"""Metrics: scores of a whole set of images, summed over batches and ranks."""
 
-from vq.metrics.base import Metric, SetMetric
+from vq.metrics.base import Metric, ReconstructionMetric
 from vq.metrics.codebook import CodebookUsage, Perplexity
 from vq.metrics.features import BatchFeatures, share_features
 from vq.metrics.frechet import FIDMetric, SpatialFIDMetric
@@ -8,6 +8,7 @@ from vq.metrics.levels import LevelUsage
 from vq.metrics.lpips import LPIPSMetric
 from vq.metrics.pixel import PSNR, SSIM, L1Metric, MSEMetric
 from vq.metrics.samples import KID, FeatureCosine, InceptionScore, PrecisionRecall
+from vq.metrics.sets import SetMetric, update_reconstructions
 from vq.metrics.statistics import ReferenceStatistics, Stamp, StatisticsCollector
 from vq.metrics.tokens import TokenScores
 
@@ -27,6 +28,7 @@ __all__ = [
     "Metric",
     "Perplexity",
     "PrecisionRecall",
+    "ReconstructionMetric",
     "ReferenceStatistics",
     "SetMetric",
     "SpatialFIDMetric",
@@ -34,4 +36,5 @@ __all__ = [
     "StatisticsCollector",
     "TokenScores",
     "share_features",
+    "update_reconstructions",
 ]

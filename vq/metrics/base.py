@@ -1,7 +1,8 @@
-"""What every metric is: sums over a whole set of images, on all ranks, and the scores they make.
+"""The interfaces of metrics: sums over a whole set of images, on all ranks, and the scores computed from them.
 
-There are two kinds. A `Metric` compares images with their own reconstructions, or counts the codes of both. A
-`SetMetric` scores a set of pictures as a whole, so it can score generated pictures, which have no original.
+There are two kinds. A `ReconstructionMetric` compares each image with its own reconstruction, or counts the codes of
+the images. A `SetMetric` (in `vq.metrics.sets`) scores a set of images as a whole, so that it can also score generated
+images, which have no original.
 """
 
 from abc import ABC, abstractmethod
@@ -17,23 +18,46 @@ Images: TypeAlias = Float[Tensor, "b 3 h w"]
 """Images or reconstructions, in [-1, 1]."""
 
 Indices: TypeAlias = Int[Tensor, "b *grid"]
-"""Code indices, int64; stacked quantizers have one trailing axis more."""
+"""Code indices, int64. Those of stacked quantizers have one more axis, which comes last."""
+
+
+class MetricPart(nn.Module, ABC):
+    """A submodule of a metric that keeps state of its own, which the metric resets and synchronizes."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Discards the state."""
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Combines the state of all ranks. The metric calls it once, on every rank."""
+
+
+def sum_over_ranks(module: nn.Module) -> None:
+    """Replaces the buffers of a module, without those of its submodules, by their sums over all ranks."""
+    for buffer in module.buffers(recurse=False):
+        buffer.copy_(distributed.all_reduce_sum(buffer))
+
+
+def set_to_zero(module: nn.Module) -> None:
+    """Sets the buffers of a module, without those of its submodules, to zero."""
+    for buffer in module.buffers(recurse=False):
+        buffer.zero_()
 
 
 class Metric(nn.Module, ABC):
-    """Sums up what it sees of a set of images, and turns the sums into scores at the end.
+    """Accumulates sums over a set of images and computes scores from them at the end.
 
-    `update` once a batch, `sync` once on every rank, `compute` where the scores are wanted. Each rank
-    updates with its own images, as many or few as it has (a rank may have none), and the scores are
-    those of one process that saw them all. To add one, declare the sums in `__init__` (`add_sum`), and
-    write `accumulate`, and `result` where the scores are more than means over images.
+    Call `update` for each batch, `sync` once on every rank, and `compute` where the scores are needed. Each rank
+    updates with its own images, of which there may be none. The scores equal those of a single process that saw all
+    images.
 
-    The sums are float64 or int64 buffers outside the state dict; move the metric with `.to(device)`,
-    never to another floating-point type.
+    A subclass declares its sums with `add_sum`, or keeps them in a `MetricPart`. The sums are float64 or int64 buffers
+    outside the state dict. Move a metric with `.to(device)`, but never to another floating-point dtype.
     """
 
     higher_is_better: ClassVar[bool | None]
-    """Whether a larger score is a better one; None where neither is."""
+    """Whether a larger score is better; None if neither direction is."""
 
     images: Tensor
 
@@ -44,15 +68,15 @@ class Metric(nn.Module, ABC):
         self.add_sum("images", dtype=torch.int64)
 
     def add_sum(self, name: str, *, shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float64) -> None:
-        """Declares a buffer that starts at 0, and that `sync` replaces by its sum over all ranks.
+        """Declares a buffer that starts at 0 and that `sync` sums over all ranks.
 
         Args:
-            name: The attribute's name.
-            shape: Its shape.
-            dtype: float64, or int64 for counts (exact up to 2 ** 53).
+            name: The name of the attribute.
+            shape: The shape of the buffer.
+            dtype: float64, or int64 for counts, which are exact up to 2 ** 53.
 
         Raises:
-            ValueError: If `dtype` is another one.
+            ValueError: If `dtype` is not one of these two.
         """
         if dtype not in (torch.float64, torch.int64):
             raise ValueError(
@@ -62,61 +86,37 @@ class Metric(nn.Module, ABC):
         self.register_buffer(name, torch.zeros(shape, dtype=dtype), persistent=False)
         self._sum_names.append(name)
 
-    @property
-    def is_synced(self) -> bool:
-        """Whether the sums are those of all ranks already."""
-        return self._is_synced
-
     def reset(self) -> None:
-        """Forgets all images."""
+        """Discards all images seen so far."""
         for name in self._sum_names:
             self.get_buffer(name).zero_()
+        for part in self._parts():
+            part.reset()
         self._is_synced = False
 
-    @torch.no_grad()
-    def update(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds a batch; nothing waits for the GPU.
-
-        Args:
-            image: The images, in [-1, 1].
-            reconstruction: Their reconstructions, about [-1, 1].
-            indices: Their code indices, int64; stacked quantizers have one trailing axis more.
-
-        Raises:
-            RuntimeError: If the ranks' sums are joined already; `reset` first.
-        """
-        self._refuse_if_synced()
-        self.images += len(image)
-        self.accumulate(image=image, reconstruction=reconstruction, indices=indices)
-
-    def _refuse_if_synced(self) -> None:
-        if self._is_synced:
-            raise RuntimeError(
-                f"{type(self).__name__}.update: expected a metric that is still counting, got one that has "
-                "joined its sums over the ranks; call reset() before the next set of images"
-            )
-
     def sync(self) -> None:
-        """Replaces the sums by those over all ranks; every rank must call it. A second call does nothing."""
+        """Replaces the sums by those over all ranks. Every rank must call it; a second call does nothing."""
         if self._is_synced:
             return
+        for part in self._parts():
+            part.sync()
         buffers = [self.get_buffer(name) for name in self._sum_names]
         total = distributed.all_reduce_sum(torch.cat([buffer.reshape(-1).double() for buffer in buffers]))
-        parts = torch.split(total, [buffer.numel() for buffer in buffers])
-        for buffer, part in zip(buffers, parts, strict=True):
-            buffer.copy_(part.reshape(buffer.shape))
+        sums = torch.split(total, [buffer.numel() for buffer in buffers])
+        for buffer, values in zip(buffers, sums, strict=True):
+            buffer.copy_(values.reshape(buffer.shape))
         self._is_synced = True
 
     def compute(self) -> dict[str, float]:
-        """The scores of all images seen, by name. It waits for the GPU.
+        """Returns the scores of all images seen, by name. It waits for the GPU.
 
         Raises:
-            RuntimeError: If there were no images, or several ranks have not joined their sums.
+            RuntimeError: If there were no images, or there are several ranks and `sync` was not called.
         """
         if distributed.world_size() > 1 and not self._is_synced:
             raise RuntimeError(
-                f"{type(self).__name__}.compute: expected sums that are joined over the "
-                f"{distributed.world_size()} ranks, got this rank's own; call sync() on every rank first"
+                f"{type(self).__name__}.compute: expected sums over all {distributed.world_size()} ranks, got those of "
+                "this rank alone; call sync() on every rank first"
             )
         if self.images.item() == 0:
             raise RuntimeError(
@@ -125,15 +125,14 @@ class Metric(nn.Module, ABC):
         return self.result()
 
     def stamp(self) -> dict[str, str | int | None]:
-        """What must be equal for two of its scores to be comparable (protocol, weights, ...); {} if nothing."""
+        """Returns what must be equal for two scores to be comparable (protocol, weights, ...); {} if nothing."""
         return {}
 
-    @abstractmethod
-    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds a batch to the sums; see `update`."""
-
     def result(self) -> dict[str, float]:
-        """The scores, from sums over at least one image: each float64 scalar's mean over images, by its name."""
+        """Computes the scores from sums over at least one image.
+
+        By default these are the means over images of all float64 scalars, by the name of the sum.
+        """
         sums = {name: self.get_buffer(name) for name in self._sum_names}
         return {
             name: (total / self.images).item()
@@ -141,60 +140,44 @@ class Metric(nn.Module, ABC):
             if total.ndim == 0 and total.is_floating_point()
         }
 
+    def _count(self, num_images: int) -> None:
+        """Adds to the number of images, unless the sums are those of all ranks already."""
+        self._check_not_synced()
+        self.images += num_images
 
-class SetMetric(Metric):
-    """Scores a set of pictures as a whole: of reconstructions, or of generated pictures, which have no original.
+    def _check_not_synced(self) -> None:
+        if self._is_synced:
+            raise RuntimeError(
+                f"{type(self).__name__}.update: expected a metric before sync(), got one whose sums are those of all "
+                "ranks already; call reset() before the next set of images"
+            )
 
-    Reconstructions come by `update`. Generated pictures come by `update_generated`, and the real images that they are
-    compared with by `update_real`, where `needs_real` says so; the numbers of the two may differ. A picture is never
-    compared with itself. To add one, write `add_made`, and `add_real` where real images are needed.
+    def _parts(self) -> list[MetricPart]:
+        return [part for part in self.children() if isinstance(part, MetricPart)]
+
+
+class ReconstructionMetric(Metric):
+    """Compares images with their reconstructions, or counts the codes of the images.
+
+    A subclass implements `accumulate`, and `result` unless its scores are means over images.
     """
 
-    @property
-    @abstractmethod
-    def needs_real(self) -> bool:
-        """Whether it compares with real images that it has to see, instead of none or a file's statistics."""
-
-    @abstractmethod
-    def add_made(self, made: Images, decides: Images) -> None:
-        """Adds reconstructions or generated pictures.
+    @torch.no_grad()
+    def update(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+        """Adds a batch, without waiting for the GPU.
 
         Args:
-            made: The pictures.
-            decides: The pictures whose pixels decide which of `made` are sampled: the originals of reconstructions,
-                generated pictures themselves.
+            image: The images, in [-1, 1].
+            reconstruction: The reconstructions, in about [-1, 1].
+            indices: The code indices of the images, int64. Those of stacked quantizers have one more axis, which comes
+                last.
+
+        Raises:
+            RuntimeError: If `sync` was called since the last `reset`.
         """
+        self._count(len(image))
+        self.accumulate(image=image, reconstruction=reconstruction, indices=indices)
 
-    def add_real(self, real: Images) -> None:
-        """Adds real images; called only where `needs_real`."""
-        raise NotImplementedError(
-            f"{type(self).__name__}.add_real: needs_real is True, so it must be written"
-        )
-
+    @abstractmethod
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds the images to one side and their reconstructions to the other."""
-        self.add_made(reconstruction, image)
-        if self.needs_real:
-            self.add_real(image)
-
-    @torch.no_grad()
-    def update_generated(self, made: Images) -> None:
-        """Adds a batch of generated pictures, in [-1, 1].
-
-        Raises:
-            RuntimeError: If the ranks' sums are joined already; `reset` first.
-        """
-        self._refuse_if_synced()
-        self.images += len(made)
-        self.add_made(made, made)
-
-    @torch.no_grad()
-    def update_real(self, real: Images) -> None:
-        """Adds a batch of real images, in [-1, 1], for generated pictures to be compared with.
-
-        Raises:
-            RuntimeError: If the ranks' sums are joined already; `reset` first.
-        """
-        self._refuse_if_synced()
-        if self.needs_real:
-            self.add_real(real)
+        """Adds a batch to the sums; `update` calls it with its arguments."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vq.metrics.base import Images, Indices, Metric
+from vq.metrics.base import Images, Indices, ReconstructionMetric
 from vq.registry import METRICS
 
 
@@ -37,7 +37,7 @@ def entropy(counts: Int[Tensor, "codebook_size"]) -> Float[Tensor, ""]:
 
 
 @METRICS.register_module()
-class CodebookUsage(Metric):
+class CodebookUsage(ReconstructionMetric):
     """Counts which codes occur anywhere in the set (key `codebook_usage`, a fraction of the codebook, 0..1).
 
     Over the whole set and all ranks: a number over a window or a batch is smaller, and grows with it. A
@@ -79,7 +79,7 @@ class CodebookUsage(Metric):
 
 
 @METRICS.register_module()
-class Perplexity(Metric):
+class Perplexity(ReconstructionMetric):
     """Measures how evenly the set uses the codes (keys `perplexity`, `entropy_bits` and `bits_per_pixel`).
 
     exp of the entropy of the histogram over the whole set and all ranks, 1..codebook_size: the size of the codebook

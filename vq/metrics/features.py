@@ -1,58 +1,62 @@
-"""Features of a batch, computed once however many metrics ask for them."""
+"""The features of a batch, computed once for all metrics."""
 
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float32
-from torch import Tensor, nn
+from jaxtyping import Float, Float32
+from torch import Tensor
 
-from vq.metrics.base import Images, Metric
+from vq.metrics.base import Images, Metric, MetricPart
 from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.images import to_uint8
 
-_KEPT = 2  # the images of a batch, and their reconstructions
+_CACHE_SIZE = 2  # the images of a batch, and their reconstructions
 
 
-class BatchFeatures(nn.Module):
-    """Turns images into a network's features, and remembers those of the last two tensors it saw.
+class BatchFeatures(MetricPart):
+    """Computes the features of images, and caches those of the last two tensors.
 
-    Metrics that hold the same one share each forward of the network (`share_features`). The images are
-    rounded to bytes first; the features of an image that has NaN or infinity are NaN, not a black image's.
+    Metrics that hold the same object share each forward pass of the network (`share_features`). Images are rounded to
+    bytes first. The features of an image with NaN or infinity are NaN, not those of a black image.
 
     Args:
-        network: Frozen.
+        network: The feature network.
     """
 
     def __init__(self, *, network: FeatureNetwork) -> None:
         super().__init__()
         self.network = network
-        self._seen: list[tuple[Tensor, int, dict[str, Tensor]]] = []
+        self._cache: list[tuple[Tensor, int, dict[str, Tensor]]] = []
 
     def forward(self, image: Images) -> dict[str, Float32[Tensor, "b size"]]:
-        """Images in [-1, 1] to features by kind."""
+        """Computes the features of images in [-1, 1], by kind."""
         version = _version(image)
-        for seen, at, features in self._seen:
-            # The tensor itself is kept, so no other one can have its place; its version says if it changed.
-            if seen is image and at == version:
+        for cached, at, features in self._cache:
+            # The cache holds the tensor itself, so its memory is not reused; the version tells whether it has changed.
+            if cached is image and at == version:
                 return features
         features = self.network(to_uint8(image))
         is_finite = torch.isfinite(image).flatten(1).all(dim=1, keepdim=True)
         features = {kind: torch.where(is_finite, value, torch.nan) for kind, value in features.items()}
-        self._seen = [*self._seen, (image, version, features)][-_KEPT:]
+        self._cache = [*self._cache, (image, version, features)][-_CACHE_SIZE:]
         return features
 
-    def forget(self) -> None:
-        """Lets go of the remembered batch."""
-        self._seen = []
+    def reset(self) -> None:
+        """Empties the cache."""
+        self._cache = []
+
+    def sync(self) -> None:
+        """Empties the cache, which is no longer needed."""
+        self._cache = []
 
 
 def share_features(metrics: Iterable[Metric]) -> None:
-    """Lets metrics whose networks are equal hold one network between them: one forward a batch serves all.
+    """Makes metrics with equal feature networks share one of them, so that each batch passes through it once.
 
-    Two networks are equal if their stamps are. Metrics without a network are left as they are.
+    Two networks are equal if their stamps are. Metrics without a feature network are left unchanged.
 
     Args:
-        metrics: Changed in place; the first of each kind gives its network to the others.
+        metrics: The metrics; changed in place. The first one with a network passes it to the others.
     """
     owners: dict[tuple[tuple[str, str | int | None], ...], BatchFeatures] = {}
     for metric in metrics:
@@ -63,16 +67,16 @@ def share_features(metrics: Iterable[Metric]) -> None:
 
 
 def score_name(network: FeatureNetwork, official: str, other: str) -> str:
-    """The name of a score: the field's for the published FID network, else one that names the network.
+    """Returns the name of a score: the usual name for the published FID network, else one with the network's name.
 
     Args:
-        network: What the features are of.
-        official: Such as `fid`.
-        other: Such as `frechet`, which becomes `frechet[NAME]`.
+        network: The network whose features are used.
+        official: The usual name, such as `fid`.
+        other: The name for other networks, such as `frechet`, which becomes `frechet[NAME]`.
     """
     return official if network.is_official else f"{other}[{network.name}]"
 
 
-def _version(image: Tensor) -> int:
-    # Tensors made in inference mode keep no count of their changes.
+def _version(image: Float[Tensor, "..."]) -> int:
+    # Tensors made in inference mode have no version counter.
     return -1 if image.is_inference() else image._version

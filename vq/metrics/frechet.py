@@ -1,9 +1,13 @@
-"""Distances between the features of pictures and those of a reference set, as Gaussians (FID, sFID)."""
+"""The Fréchet distance between the features of two sets of images, as Gaussians (FID, sFID)."""
 
 from typing import Literal
 
-from vq.metrics.base import Images, SetMetric
-from vq.metrics.features import BatchFeatures, score_name
+from jaxtyping import Float32, Float64
+from torch import Tensor
+
+from vq.metrics.base import Images
+from vq.metrics.features import score_name
+from vq.metrics.sets import FeatureSummary, SetMetric
 from vq.metrics.statistics import MomentSums, ReferenceStatistics, reference_path, warn_if_singular
 from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.frechet import frechet_distance
@@ -12,26 +16,67 @@ from vq.registry import METRICS
 Kind = Literal["pool", "spatial"]
 
 
-class _Reference:
-    """The other side: a file's statistics, or the sums of the real images of the same pass."""
+class GaussianSummary(FeatureSummary):
+    """Sums the means and covariances of features, and of those they are compared with, in constant memory.
 
-    def __init__(self, place: str, network: FeatureNetwork, kind: Kind, name: str | None) -> None:
+    Args:
+        place: The class that takes the summary. Error messages start with it.
+        network: The network whose features are summed.
+        kind: The kind of feature.
+        reference: The reference statistics, as in `FIDMetric`; None to compare with the real images of the same pass.
+
+    Raises:
+        ValueError: If the network has no such features, or the file is damaged or of another protocol or network.
+        FileNotFoundError: If the file does not exist.
+    """
+
+    def __init__(self, place: str, *, network: FeatureNetwork, kind: Kind, reference: str | None) -> None:
+        super().__init__()
         if kind not in network.sizes:
             raise ValueError(
                 f"{place}: expected a network with {kind!r} features, got {network.name} with "
                 f"{', '.join(network.sizes)}; use InceptionNetwork, or FIDMetric"
             )
-        self.name = name
-        self.statistics: ReferenceStatistics | None = None
-        if name is not None:
-            path = reference_path(name)
-            self.statistics = ReferenceStatistics.load(path)
-            self.statistics.check(network, path)
-            self.statistics.moments(kind)
+        self.place, self.kind, self.name = place, kind, reference
+        self.statistics = None if reference is None else _statistics(reference, network, kind)
+        self.needs_real = reference is None
+        self.found = MomentSums(size=network.sizes[kind])
+        self.real = MomentSums(size=network.sizes[kind]) if self.needs_real else None
 
-    def stamp(self) -> dict[str, str | int | None]:
-        if self.statistics is None:
-            return {"reference": "the images of the same pass"}
+    def add(self, features: Float32[Tensor, "b size"], sample_by: Images) -> None:
+        """Adds the features of reconstructed or generated images to the sums."""
+        self.found.add(features)
+
+    def add_real(self, features: Float32[Tensor, "b size"], sample_by: Images) -> None:
+        """Adds the features of real images to the other sums."""
+        assert self.real is not None  # needs_real says so
+        self.real.add(features)
+
+    def reset(self) -> None:
+        """Discards all features."""
+        for sums in self._sums():
+            sums.reset()
+
+    def sync(self) -> None:
+        """Replaces the sums by those over all ranks."""
+        for sums in self._sums():
+            sums.sync()
+
+    def distance(self) -> float:
+        """Computes the Fréchet distance, which is at least 0 up to rounding; it warns if a covariance is singular.
+
+        Raises:
+            StatisticsError: If there are fewer than two images on a side.
+        """
+        found, wanted = self.found.result(self.place), self._wanted()
+        warn_if_singular(self.place, int(self.found.count), self.found.size)
+        return frechet_distance(*found, *wanted).item()
+
+    def stamp(self, num_images: int) -> dict[str, str | int | None]:
+        """Returns the name of the reference and its number of images."""
+        if self.real is not None:
+            return {"reference": "the images of the same pass", "reference_images": int(self.real.count)}
+        assert self.statistics is not None  # one of the two exists
         stamp = self.statistics.stamp
         return {
             "reference": stamp.dataset or self.name,
@@ -39,168 +84,95 @@ class _Reference:
             "reference_images": stamp.num_images,
         }
 
+    def _sums(self) -> list[MomentSums]:
+        return [self.found] if self.real is None else [self.found, self.real]
+
+    def _wanted(self) -> tuple[Float64[Tensor, "size"], Float64[Tensor, "size size"]]:
+        if self.real is not None:
+            return self.real.result(self.place)
+        assert self.statistics is not None  # one of the two exists
+        return self.statistics.moments(self.kind)
+
 
 @METRICS.register_module()
 class FIDMetric(SetMetric):
-    """Compares the Gaussians of pictures and reference in a network's features (key `fid`).
+    """Computes the Fréchet distance between the Gaussians of two sets' features (FID; key `fid`).
 
-    The means and covariances are summed in float64, in memory that does not grow with the set, and over all
-    ranks. Both sides are rounded to bytes first. Only with the published Inception weights is the key `fid`;
-    with any other network it is `frechet[NAME]`. The score falls with the number of images, so compare it
-    only with one of as many; with no more images than dimensions it warns.
+    Means and covariances are summed in float64 over all ranks, in memory that does not grow with the set. Images of
+    both sets are rounded to bytes first. The key is `fid` only with the published Inception weights, else
+    `frechet[NAME]`. The score decreases with the number of images, so compare only scores of equally many; with no more
+    images than dimensions of the features it warns.
 
     Source: Heusel et al. 2017, https://arxiv.org/abs/1706.08500, eq. 6.
-    Differs from the source: the trace of the root comes from eigenvalues (`frechet_distance`).
+    Differs from the source: the trace of the matrix square root is computed from eigenvalues (`frechet_distance`).
 
     Args:
-        network: Whose `pool` features are compared; its protocol says how images are resized.
-        reference: `imagenet_val` is `fid/imagenet_val.npz` below the pretrained folder, what ends in `.npz` is a
-            file; None compares with the real images of the same pass (rFID).
+        network: The network whose `pool` features are compared; its protocol decides how images are resized.
+        reference: The reference statistics: a file if it ends in `.npz`, else a name such as `imagenet_val`, which is
+            `fid/imagenet_val.npz` below the pretrained folder. None compares with the real images of the same pass
+            (rFID).
 
     Raises:
-        FileNotFoundError: If there is no such file; the message says which command makes it.
+        FileNotFoundError: If there is no such file. The message says which command makes it.
         ValueError: If the file is damaged, or of another protocol or network.
     """
 
     higher_is_better = False
+    summary: GaussianSummary
 
     def __init__(self, *, network: FeatureNetwork, reference: str | None = None) -> None:
-        super().__init__()
-        self.reference = _Reference("FIDMetric", network, "pool", reference)
-        self.features = BatchFeatures(network=network)
+        summary = GaussianSummary("FIDMetric", network=network, kind="pool", reference=reference)
+        super().__init__(network=network, kind="pool", summary=summary)
         self.score = score_name(network, "fid", "frechet")
-        self.found = MomentSums(size=network.sizes["pool"])
-        self.wanted = MomentSums(size=network.sizes["pool"]) if reference is None else None
-
-    @property
-    def needs_real(self) -> bool:
-        """Whether there is no file of reference statistics."""
-        return self.wanted is not None
-
-    def add_made(self, made: Images, decides: Images) -> None:
-        """Adds the features to the sums."""
-        self.found.add(self.features(made)["pool"])
-
-    def add_real(self, real: Images) -> None:
-        """Adds the features to the sums of the other side."""
-        assert self.wanted is not None  # else it is not called
-        self.wanted.add(self.features(real)["pool"])
-
-    def reset(self) -> None:
-        """Forgets all images."""
-        super().reset()
-        _reset(self)
-
-    def sync(self) -> None:
-        """Joins the sums of all ranks; every rank must call it. A second call does nothing."""
-        _sync(self)
-        super().sync()
 
     def result(self) -> dict[str, float]:
-        """The distance, at least 0 but for rounding; it warns if a covariance is singular.
+        """Computes the distance, which is at least 0 up to rounding; it warns if a covariance is singular.
 
         Raises:
-            ValueError: If there were fewer than two images.
+            StatisticsError: If there are fewer than two images on a side.
         """
-        return {self.score: _distance(self, "pool")}
-
-    def stamp(self) -> dict[str, str | int | None]:
-        """Protocol, network, its sha256, resizing, numbers of images, and the reference."""
-        return _stamp(self)
+        return {self.score: self.summary.distance()}
 
 
 @METRICS.register_module()
 class SpatialFIDMetric(SetMetric):
-    """Compares the Gaussians of features that still know where they are (key `sfid`).
+    """Computes the Fréchet distance between the Gaussians of two sets' spatial features (sFID; key `sfid`).
 
-    As `FIDMetric`, with 7 channels on a 17 x 17 grid: sensitive to layout where FID sees none.
+    It is computed as by `FIDMetric`, from 7 channels on a 17 x 17 grid, and so it is sensitive to differences in layout
+    that FID ignores.
 
     Source: Nash et al. 2021, https://arxiv.org/abs/2103.03841, section 4.1, with the layer of ADM's evaluator.
 
     Args:
-        network: Whose `spatial` features are compared.
-        reference: See `FIDMetric`; the file must have been made with spatial features.
+        network: The network whose `spatial` features are compared.
+        reference: The reference statistics, as in `FIDMetric`; the file must include spatial features.
 
     Raises:
-        FileNotFoundError: See `FIDMetric`.
-        ValueError: See `FIDMetric`; or if the network or the file has no spatial features.
+        FileNotFoundError: If there is no such file. The message says which command makes it.
+        ValueError: If the file is damaged, or of another protocol or network, or the file or the network has no spatial
+            features.
     """
 
     higher_is_better = False
+    summary: GaussianSummary
 
     def __init__(self, *, network: FeatureNetwork, reference: str | None = None) -> None:
-        super().__init__()
-        self.reference = _Reference("SpatialFIDMetric", network, "spatial", reference)
-        self.features = BatchFeatures(network=network)
+        summary = GaussianSummary("SpatialFIDMetric", network=network, kind="spatial", reference=reference)
+        super().__init__(network=network, kind="spatial", summary=summary)
         self.score = score_name(network, "sfid", "spatial_frechet")
-        self.found = MomentSums(size=network.sizes["spatial"])
-        self.wanted = MomentSums(size=network.sizes["spatial"]) if reference is None else None
-
-    @property
-    def needs_real(self) -> bool:
-        """Whether there is no file of reference statistics."""
-        return self.wanted is not None
-
-    def add_made(self, made: Images, decides: Images) -> None:
-        """Adds the features to the sums."""
-        self.found.add(self.features(made)["spatial"])
-
-    def add_real(self, real: Images) -> None:
-        """Adds the features to the sums of the other side."""
-        assert self.wanted is not None  # else it is not called
-        self.wanted.add(self.features(real)["spatial"])
-
-    def reset(self) -> None:
-        """Forgets all images."""
-        super().reset()
-        _reset(self)
-
-    def sync(self) -> None:
-        """Joins the sums of all ranks; every rank must call it. A second call does nothing."""
-        _sync(self)
-        super().sync()
 
     def result(self) -> dict[str, float]:
-        """The distance, at least 0 but for rounding; it warns if a covariance is singular.
+        """Computes the distance, which is at least 0 up to rounding; it warns if a covariance is singular.
 
         Raises:
-            ValueError: If there were fewer than two images.
+            StatisticsError: If there are fewer than two images on a side.
         """
-        return {self.score: _distance(self, "spatial")}
-
-    def stamp(self) -> dict[str, str | int | None]:
-        """Protocol, network, its sha256, resizing, numbers of images, and the reference."""
-        return _stamp(self)
+        return {self.score: self.summary.distance()}
 
 
-def _reset(metric: FIDMetric | SpatialFIDMetric) -> None:
-    metric.features.forget()
-    for sums in (metric.found, metric.wanted):
-        if sums is not None:
-            sums.reset()
-
-
-def _sync(metric: FIDMetric | SpatialFIDMetric) -> None:
-    metric.features.forget()
-    if not metric.is_synced:
-        for sums in (metric.found, metric.wanted):
-            if sums is not None:
-                sums.sync()
-
-
-def _distance(metric: FIDMetric | SpatialFIDMetric, kind: Kind) -> float:
-    place = type(metric).__name__
-    found = metric.found.result(place)
-    if metric.wanted is not None:
-        wanted = metric.wanted.result(place)
-    else:
-        assert metric.reference.statistics is not None  # one of the two is there since __init__
-        wanted = metric.reference.statistics.moments(kind)
-    warn_if_singular(place, int(metric.found.count), metric.found.size)
-    return frechet_distance(*found, *wanted).item()
-
-
-def _stamp(metric: FIDMetric | SpatialFIDMetric) -> dict[str, str | int | None]:
-    stamp = metric.features.network.stamp() | {"num_images": int(metric.found.count)}
-    stamp |= metric.reference.stamp()
-    return stamp if metric.wanted is None else stamp | {"reference_images": int(metric.wanted.count)}
+def _statistics(reference: str, network: FeatureNetwork, kind: Kind) -> ReferenceStatistics:
+    path = reference_path(reference)
+    statistics = ReferenceStatistics.load(path)
+    statistics.check(network, path)
+    statistics.moments(kind)
+    return statistics

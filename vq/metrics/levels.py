@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vq.metrics.base import Images, Indices, Metric
+from vq.metrics.base import Images, Indices, ReconstructionMetric
 from vq.metrics.codebook import count_codes, entropy
 from vq.registry import METRICS
 
 
 @METRICS.register_module()
-class LevelUsage(Metric):
+class LevelUsage(ReconstructionMetric):
     """Counts which codes of each level occur in the set (keys `codebook_usage[LEVEL]`, `perplexity[LEVEL]`).
 
     The levels share one range of indices, one level after the other, as a `TwoLevelTokenizer` packs them.

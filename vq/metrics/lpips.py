@@ -2,14 +2,14 @@
 
 import torch
 
-from vq.metrics.base import Images, Indices, Metric
+from vq.metrics.base import Images, Indices, ReconstructionMetric
 from vq.networks.frozen.lpips import LPIPSNetwork, LPIPSTrunk
 from vq.ops.images import to_signed_unit, to_uint8
 from vq.registry import METRICS
 
 
 @METRICS.register_module()
-class LPIPSMetric(Metric):
+class LPIPSMetric(ReconstructionMetric):
     """Averages the images' distances in a frozen network's features (keys `lpips_alex`, `lpips_vgg`).
 
     The images are rounded to bytes first, so that files written to disk score the same.

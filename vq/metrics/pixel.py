@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vq.metrics.base import Images, Indices, Metric
+from vq.metrics.base import Images, Indices, ReconstructionMetric
 from vq.ops.images import to_uint8
 from vq.registry import METRICS
 
@@ -107,7 +107,7 @@ def _window(size: int, *, like: Tensor) -> Float[Tensor, "positions size"]:
 
 
 @METRICS.register_module()
-class L1Metric(Metric):
+class L1Metric(ReconstructionMetric):
     """Averages over images the absolute difference of pixels in [0, 1], rounded to bytes (key `l1_unit`).
 
     Half the number that `L1Loss` gives on [-1, 1] for the same pictures.
@@ -126,7 +126,7 @@ class L1Metric(Metric):
 
 
 @METRICS.register_module()
-class MSEMetric(Metric):
+class MSEMetric(ReconstructionMetric):
     """Averages over images the squared difference of pixels in [0, 1], rounded to bytes (key `mse_unit`).
 
     A quarter of the number that `MSELoss` gives on [-1, 1] for the same pictures.
@@ -145,7 +145,7 @@ class MSEMetric(Metric):
 
 
 @METRICS.register_module()
-class PSNR(Metric):
+class PSNR(ReconstructionMetric):
     """Averages the images' peak signal-to-noise ratios, rounded to bytes (key `psnr`, in dB).
 
     The mean of the images' ratios, as LlamaGen and most papers report it; the ratio of the mean error is
@@ -165,7 +165,7 @@ class PSNR(Metric):
 
 
 @METRICS.register_module()
-class SSIM(Metric):
+class SSIM(ReconstructionMetric):
     """Averages the images' structural similarities, rounded to bytes (key `ssim`); see `ssim`."""
 
     higher_is_better = True

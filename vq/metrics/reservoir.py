@@ -1,19 +1,19 @@
-"""A fair sample of a set's features, the same one however the set is cut into batches and ranks."""
-
-from typing import Literal
+"""A random sample of a set's features that does not depend on how the set is divided into batches and ranks."""
 
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
-from torch import Tensor, nn
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
 
 from vq import distributed
+from vq.metrics.base import Images, MetricPart, set_to_zero, sum_over_ranks
+from vq.metrics.sets import FeatureSummary
 from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.images import to_uint8
 from vq.ops.keyed import generator
 
 
 def image_keys(image: UInt8[Tensor, "b c h w"]) -> Int64[Tensor, "b"]:
-    """Images to numbers that depend on their pixels alone and look random: equal images, equal keys.
+    """Hashes images to integers that depend on their pixels alone: equal images have equal keys.
 
     Example:
         >>> a, b = image_keys(torch.tensor([[[[1, 2]]], [[[2, 1]]]], dtype=torch.uint8)).tolist()
@@ -23,16 +23,16 @@ def image_keys(image: UInt8[Tensor, "b c h w"]) -> Int64[Tensor, "b"]:
     flat = image.flatten(1).long()
     draws = generator("image keys")
     weights = torch.randint(-(2**62), 2**62, (flat.shape[1],), generator=draws).to(image.device)
-    return (flat * weights).sum(dim=1)  # wraps around, which is what a hash wants
+    return (flat * weights).sum(dim=1)  # overflow wraps around, as is common for hashes
 
 
-class FeatureReservoir(nn.Module):
-    """Keeps the features of those images whose keys are smallest; buffers outside the state dict.
+class FeatureReservoir(MetricPart):
+    """Keeps the features of the images with the smallest keys.
 
-    Memory is at most twice `capacity` feature vectors a rank, and at `sync` once that from every rank.
+    Memory is at most twice `capacity` feature vectors per rank, and during `sync` once that from every rank.
 
     Args:
-        capacity: How many images, at least 2.
+        capacity: The maximum number of images to keep, at least 2.
 
     Raises:
         ValueError: If `capacity` is below 2.
@@ -46,33 +46,28 @@ class FeatureReservoir(nn.Module):
             )
         self.capacity = capacity
         self._parts: list[tuple[Tensor, Tensor]] = []
-        self._held = 0
+        self._num_held = 0
 
-    def add(self, keys: Int64[Tensor, "b"], features: Float32[Tensor, "b *size"]) -> None:
-        """Adds some images' features."""
+    def add(self, keys: Int64[Tensor, "b"], features: Float32[Tensor, "b size"]) -> None:
+        """Adds the features of images with the given keys."""
         self._parts.append((keys, features))
-        self._held += len(keys)
-        if self._held > 2 * self.capacity:
+        self._num_held += len(keys)
+        if self._num_held > 2 * self.capacity:
             self._shrink()
 
-    def sync(self, like: Float32[Tensor, "none *size"]) -> None:
-        """Joins those of all ranks; every rank must call it.
-
-        Args:
-            like: An empty batch of features, for a rank that has none.
-        """
-        self._parts.append((torch.zeros(0, dtype=torch.int64, device=like.device), like))
+    def sync(self) -> None:
+        """Combines the features of all ranks. Every rank must have added a batch, which may be empty."""
         self._shrink()
         keys, features = self._parts[0]
         self._parts = [(distributed.all_gather_cat(keys), distributed.all_gather_cat(features))]
         self._shrink()
 
     def reset(self) -> None:
-        """Forgets all images."""
-        self._parts, self._held = [], 0
+        """Discards all features."""
+        self._parts, self._num_held = [], 0
 
-    def result(self) -> Float32[Tensor, "kept *size"]:
-        """The kept features, in the order of their keys, on the CPU."""
+    def result(self) -> Float32[Tensor, "kept size"]:
+        """Returns the kept features on the CPU, in the order of their keys."""
         self._shrink()
         return self._parts[0][1].cpu() if self._parts else torch.zeros(0, 0)
 
@@ -82,61 +77,63 @@ class FeatureReservoir(nn.Module):
         keys, features = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         order = torch.argsort(keys, stable=True)[: self.capacity]
         self._parts = [(keys[order], features[order])]
-        self._held = len(order)
+        self._num_held = len(order)
 
 
-class TwoReservoirs(nn.Module):
-    """Keeps fair samples of the features of two sets: the pictures that were made, and the real ones.
+class TwoReservoirs(FeatureSummary):
+    """Keeps random samples of the `pool` features of a set of images and of the real images it is compared with.
 
-    Reconstructions and originals are kept in pairs, as the originals decide for both.
+    The originals decide which reconstructions are kept, so that reconstructions and originals are kept in pairs.
 
     Args:
-        network: Of the features; `pool` is kept.
-        capacity: How many images of a side, at least 2.
+        network: The network whose features are kept.
+        capacity: The maximum number of images to keep on each side, at least 2.
 
     Raises:
         ValueError: If `capacity` is below 2.
     """
 
-    real_images: Tensor
+    num_real: Tensor
 
     def __init__(self, *, network: FeatureNetwork, capacity: int) -> None:
         super().__init__()
-        self.made, self.real = FeatureReservoir(capacity=capacity), FeatureReservoir(capacity=capacity)
+        self.found, self.real = FeatureReservoir(capacity=capacity), FeatureReservoir(capacity=capacity)
         self.size, self.capacity = network.sizes["pool"], capacity
-        self.register_buffer("real_images", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("num_real", torch.zeros((), dtype=torch.int64), persistent=False)
 
-    def add(
-        self,
-        side: Literal["made", "real"],
-        features: Float32[Tensor, "b size"],
-        decides: Float[Tensor, "b 3 h w"],
-    ) -> None:
-        """Adds some pictures' features; the pixels of `decides`, in [-1, 1], decide which are kept."""
-        if side == "real":
-            self.real_images += len(features)
-        (self.made if side == "made" else self.real).add(image_keys(to_uint8(decides)), features)
+    def add(self, features: Float32[Tensor, "b size"], sample_by: Images) -> None:
+        """Adds the features of reconstructed or generated images."""
+        self.found.add(image_keys(to_uint8(sample_by)), features)
+
+    def add_real(self, features: Float32[Tensor, "b size"], sample_by: Images) -> None:
+        """Adds the features of real images."""
+        self.num_real += len(features)
+        self.real.add(image_keys(to_uint8(sample_by)), features)
 
     def reset(self) -> None:
-        """Forgets all images."""
-        self.made.reset()
+        """Discards all features."""
+        self.found.reset()
         self.real.reset()
-        self.real_images.zero_()
+        set_to_zero(self)
 
-    def sync(self, *, device: torch.device) -> None:
-        """Joins those of all ranks; every rank must call it, once."""
-        for side in (self.made, self.real):
-            side.sync(torch.zeros(0, self.size, device=device))
-        self.real_images.copy_(distributed.all_reduce_sum(self.real_images))
+    def sync(self) -> None:
+        """Combines the features of all ranks; a rank may have none."""
+        device = self.num_real.device
+        for side in (self.found, self.real):
+            side.add(
+                torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, self.size, device=device)
+            )
+            side.sync()
+        sum_over_ranks(self)
 
-    def result(self) -> tuple[Float32[Tensor, "made size"], Float32[Tensor, "real size"]]:
-        """The kept features of both sides, on the CPU."""
-        return self.made.result(), self.real.result()
+    def result(self) -> tuple[Float32[Tensor, "found size"], Float32[Tensor, "real size"]]:
+        """Returns the kept features of both sides, on the CPU."""
+        return self.found.result(), self.real.result()
 
-    def stamp(self, num_made: int) -> dict[str, str | int | None]:
-        """How many pictures are compared with how many real ones, and what those are."""
-        num_real = int(self.real_images)
-        stamp: dict[str, str | int | None] = {"num_compared": min(num_made, self.capacity)}
-        if num_real != num_made:
+    def stamp(self, num_images: int) -> dict[str, str | int | None]:
+        """Returns the numbers of images that are compared, and the reference."""
+        num_real = int(self.num_real)
+        stamp: dict[str, str | int | None] = {"num_compared": min(num_images, self.capacity)}
+        if num_real != num_images:
             stamp["reference_compared"] = min(num_real, self.capacity)
         return stamp | {"reference": "the images of the same pass", "reference_images": num_real}

@@ -1,12 +1,13 @@
-"""Scores of what images show to a classifier's features: Inception Score, KID, precision and recall."""
+"""The Inception Score, KID, and precision and recall, from a network's features of two sets of images."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
-from vq.metrics.base import Images, Indices, Metric, SetMetric
+from vq.metrics.base import Images, Indices, ReconstructionMetric, set_to_zero, sum_over_ranks
 from vq.metrics.features import BatchFeatures, score_name
 from vq.metrics.reservoir import TwoReservoirs, image_keys
+from vq.metrics.sets import FeatureSummary, SetMetric
 from vq.metrics.statistics import StatisticsError
 from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.images import to_uint8
@@ -14,99 +15,122 @@ from vq.ops.two_samples import kernel_distances, precision_and_recall
 from vq.registry import METRICS
 
 
-@METRICS.register_module()
-class InceptionScore(SetMetric):
-    """Scores how sharply and how variously the pictures are classified (key `inception_score`).
-
-    The exp of the mean divergence between an image's classes and those of its split, then the mean and the spread
-    (`inception_score_std`) over splits. With another network the keys are `class_score[NAME]`.
-
-    Source: Salimans et al. 2016, https://arxiv.org/abs/1606.03498, section 4.
-    Differs from the source: the split of a reconstruction comes from its original's pixels, that of a generated
-        picture from its own, so that batches and ranks do not matter; splits then differ a little in size. With one
-        split it equals torch-fidelity.
+class ClassSummary(FeatureSummary):
+    """Sums the class probabilities of images and their negative entropies, for each of several splits.
 
     Args:
-        network: Whose `logits` are read, without biases in Inception's case.
-        splits: 10 in most papers; 1 in some. A split without images is left out.
+        num_classes: The number of logits.
+        splits: The number of splits.
+    """
+
+    needs_real = False
+    probability: Tensor
+    negative_entropy: Tensor
+    count: Tensor
+
+    def __init__(self, *, num_classes: int, splits: int) -> None:
+        super().__init__()
+        self.splits = splits
+        self.register_buffer("probability", torch.zeros(splits, num_classes).double(), persistent=False)
+        self.register_buffer("negative_entropy", torch.zeros(splits).double(), persistent=False)
+        self.register_buffer("count", torch.zeros(splits, dtype=torch.int64), persistent=False)
+
+    def add(self, features: Float32[Tensor, "b size"], sample_by: Images) -> None:
+        """Adds the logits of images to the sums of their splits, which the pixels of `sample_by` decide."""
+        log_probability = features.double().log_softmax(dim=1)
+        probability = log_probability.exp()
+        split = (image_keys(to_uint8(sample_by)) >> 32) % self.splits
+        self.probability.index_add_(0, split, probability)
+        self.negative_entropy.index_add_(0, split, (probability * log_probability).sum(dim=1))
+        self.count.index_add_(0, split, torch.ones_like(split))
+
+    def add_real(self, features: Float32[Tensor, "b size"], sample_by: Images) -> None:
+        """Does nothing: the images are compared with no others."""
+
+    def reset(self) -> None:
+        """Discards all images."""
+        set_to_zero(self)
+
+    def sync(self) -> None:
+        """Replaces the sums by those over all ranks."""
+        sum_over_ranks(self)
+
+    def scores(self) -> Float[Tensor, "splits"]:
+        """Computes the Inception Score of each split that has images."""
+        has_images = self.count > 0
+        count = self.count[has_images].double()
+        mean = self.probability[has_images] / count[:, None]
+        negative_entropy = self.negative_entropy[has_images] / count
+        return (negative_entropy - torch.xlogy(mean, mean).sum(dim=1)).exp()
+
+    def stamp(self, num_images: int) -> dict[str, str | int | None]:
+        """Returns the number of splits."""
+        return {"splits": self.splits}
+
+
+@METRICS.register_module()
+class InceptionScore(SetMetric):
+    """Computes how confidently and how diversely images are classified (Inception Score; key `inception_score`).
+
+    The score of a split is the exponential of the mean KL divergence between the class distribution of an image and
+    that of the split. The keys hold the mean and the standard deviation (`inception_score_std`) over splits. With
+    another network the keys are `class_score[NAME]` and `class_score_std[NAME]`.
+
+    Source: Salimans et al. 2016, https://arxiv.org/abs/1606.03498, section 4.
+    Differs from the source: the pixels of an image decide its split (for a reconstruction, those of the original), so
+        that batches and ranks do not matter; splits therefore differ a little in size. With one split the score equals
+        torch-fidelity's.
+
+    Args:
+        network: The network whose `logits` are used; those of Inception have no biases.
+        splits: The number of splits, 10 in most papers and 1 in some. A split without images is ignored.
 
     Raises:
         ValueError: If `splits` is below 1.
     """
 
     higher_is_better = True
-    split_probability: Tensor
-    split_negative_entropy: Tensor
-    split_images: Tensor
+    summary: ClassSummary
 
     def __init__(self, *, network: FeatureNetwork, splits: int = 10) -> None:
-        super().__init__()
         if splits < 1:
             raise ValueError(f"InceptionScore: expected at least 1 split, got {splits}; most papers use 10")
-        self.features = BatchFeatures(network=network)
+        summary = ClassSummary(num_classes=network.sizes["logits"], splits=splits)
+        super().__init__(network=network, kind="logits", summary=summary)
         self.score = score_name(network, "inception_score", "class_score")
         self.spread = score_name(network, "inception_score_std", "class_score_std")
-        self.splits = splits
-        self.add_sum("split_probability", shape=(splits, network.sizes["logits"]))
-        self.add_sum("split_negative_entropy", shape=(splits,))
-        self.add_sum("split_images", shape=(splits,), dtype=torch.int64)
-
-    @property
-    def needs_real(self) -> bool:
-        """False: the pictures are compared with nothing."""
-        return False
-
-    def add_made(self, made: Images, decides: Images) -> None:
-        """Adds the pictures' class distributions to their splits' sums."""
-        log_probability = self.features(made)["logits"].double().log_softmax(dim=1)
-        probability = log_probability.exp()
-        split = (image_keys(to_uint8(decides)) >> 32) % self.splits
-        self.split_probability.index_add_(0, split, probability)
-        self.split_negative_entropy.index_add_(0, split, (probability * log_probability).sum(dim=1))
-        self.split_images.index_add_(0, split, torch.ones_like(split))
-
-    def reset(self) -> None:
-        """Forgets all images."""
-        super().reset()
-        self.features.forget()
 
     def result(self) -> dict[str, float]:
-        """The score, from 1 to the number of classes, and its spread over splits."""
-        has_images = self.split_images > 0
-        count = self.split_images[has_images].double()
-        mean = self.split_probability[has_images] / count[:, None]
-        negative_entropy = self.split_negative_entropy[has_images] / count
-        scores = (negative_entropy - torch.xlogy(mean, mean).sum(dim=1)).exp()
+        """Computes the score, from 1 to the number of classes, and its standard deviation over splits."""
+        scores = self.summary.scores()
         return {self.score: scores.mean().item(), self.spread: scores.std(correction=0).item()}
-
-    def stamp(self) -> dict[str, str | int | None]:
-        """Protocol, network, its sha256, resizing, number of images and splits."""
-        return self.features.network.stamp() | {"num_images": int(self.images), "splits": self.splits}
 
 
 @METRICS.register_module()
 class KID(SetMetric):
-    """Compares two sets of pictures by a polynomial kernel, without bias (keys `kid`, `kid_std`).
+    """Computes the unbiased kernel distance between two sets' features (KID; keys `kid` and `kid_std`).
 
-    The mean and the spread over random subsets. Unlike FID's, its expectation does not depend on the number of
-    images, so it is the one to read for small sets; a little below 0 is possible. Features are kept, so
-    memory grows up to `capacity` images. With another network the keys are `kernel_distance[NAME]`.
+    The keys hold the mean and the standard deviation over random subsets. Unlike that of FID, the expected value does
+    not depend on the number of images, so KID is the better score for small sets. It can be slightly below 0. Features
+    of up to `capacity` images are kept in memory. With another network the keys are `kernel_distance[NAME]` and
+    `kernel_distance_std[NAME]`.
 
     Source: Binkowski et al. 2018, https://arxiv.org/abs/1801.01401, section 4.
-    Differs from the source: beyond `capacity` images a sample that their pixels decide is compared.
+    Differs from the source: of more than `capacity` images, a sample is compared, which their pixels decide.
 
     Args:
-        network: Whose `pool` features are compared.
-        num_subsets: Draws.
-        subset_size: Images a draw; a set that has no more than these is compared whole, once.
-        capacity: How many images are kept.
-        seed: Of the draws; torch-fidelity's.
+        network: The network whose `pool` features are compared.
+        num_subsets: The number of subsets.
+        subset_size: The number of images in a subset. Sets that have no more images are compared whole, once.
+        capacity: The maximum number of images to keep.
+        seed: The seed of the subsets; the default is that of torch-fidelity.
 
     Raises:
         ValueError: If a count is too small.
     """
 
     higher_is_better = False
+    summary: TwoReservoirs
 
     def __init__(
         self,
@@ -117,55 +141,28 @@ class KID(SetMetric):
         capacity: int = 10_000,
         seed: int = 2020,
     ) -> None:
-        super().__init__()
         if num_subsets < 1 or subset_size < 2:
             raise ValueError(
-                f"KID: expected at least 1 subset of at least 2 images, got {num_subsets} of {subset_size}; the "
-                "field's are 100 of 1000"
+                f"KID: expected at least 1 subset of at least 2 images, got {num_subsets} of {subset_size}; most "
+                "papers use 100 of 1000"
             )
+        summary = TwoReservoirs(network=network, capacity=capacity)
+        super().__init__(network=network, kind="pool", summary=summary)
         self.num_subsets, self.subset_size, self.seed = num_subsets, subset_size, seed
-        self.features = BatchFeatures(network=network)
         self.score = score_name(network, "kid", "kernel_distance")
         self.spread = score_name(network, "kid_std", "kernel_distance_std")
-        self.sides = TwoReservoirs(network=network, capacity=capacity)
-
-    @property
-    def needs_real(self) -> bool:
-        """True."""
-        return True
-
-    def add_made(self, made: Images, decides: Images) -> None:
-        """Keeps the features of those pictures whose pixels decide it."""
-        self.sides.add("made", self.features(made)["pool"], decides)
-
-    def add_real(self, real: Images) -> None:
-        """Keeps the features of those images whose pixels decide it."""
-        self.sides.add("real", self.features(real)["pool"], real)
-
-    def reset(self) -> None:
-        """Forgets all images."""
-        super().reset()
-        self.features.forget()
-        self.sides.reset()
-
-    def sync(self) -> None:
-        """Joins the ranks' features; every rank must call it. A second call does nothing."""
-        self.features.forget()
-        if not self.is_synced:
-            self.sides.sync(device=self.images.device)
-        super().sync()
 
     def result(self) -> dict[str, float]:
-        """The mean and the spread over subsets.
+        """Computes the mean and the standard deviation of the distance over subsets.
 
         Raises:
-            StatisticsError: If there were fewer than two pictures on a side.
+            StatisticsError: If there are fewer than two images on a side.
         """
-        found, wanted = self.sides.result()
+        found, wanted = self.summary.result()
         smallest, largest = sorted((len(found), len(wanted)))
         if smallest < 2:
             raise StatisticsError(
-                f"KID: expected at least two images a side, got {smallest}; evaluate more images"
+                f"KID: expected at least two images on each side, got {smallest}; evaluate more images"
             )
         size = min(self.subset_size, smallest)
         num_subsets = self.num_subsets if size < largest else 1
@@ -173,10 +170,8 @@ class KID(SetMetric):
         return {self.score: distances.mean().item(), self.spread: distances.std(correction=0).item()}
 
     def stamp(self) -> dict[str, str | int | None]:
-        """Protocol, network, its sha256, resizing, number of images and of those compared, and the draws."""
-        return self.features.network.stamp() | {
-            "num_images": int(self.images),
-            **self.sides.stamp(int(self.images)),
+        """Returns the stamp of a `SetMetric`, with the settings of the subsets."""
+        return super().stamp() | {
             "subsets": self.num_subsets,
             "subset_size": self.subset_size,
             "seed": self.seed,
@@ -185,72 +180,46 @@ class KID(SetMetric):
 
 @METRICS.register_module()
 class PrecisionRecall(SetMetric):
-    """Measures how real the pictures look and how many of the real ones they cover (`precision`, `recall`).
+    """Computes the fractions of realistic images and of covered real images (keys `precision` and `recall`).
 
-    Both are fractions of images, by the balls around each set's features that reach to the k-th nearest
-    neighbour. They depend on the number of images and on the network, so compare only at equal ones; with
-    another network the keys are `precision[NAME]` and `recall[NAME]`.
+    Precision is the fraction of images whose features are within the distance to the k-th nearest neighbour of some
+    real image; recall is the same with the two sets exchanged. Both depend on the number of images and on the network,
+    so compare them only if these are equal. With another network the keys are `precision[NAME]` and `recall[NAME]`.
 
     Source: Kynkäänniemi et al. 2019, https://arxiv.org/abs/1904.06991, eqs. 1 and 2.
-    Differs from the source: the features are Inception's `pool`, as in ADM's evaluator, not VGG16's.
+    Differs from the source: the features are Inception's `pool`, as in ADM's evaluator, not those of VGG16.
 
     Args:
-        network: Whose `pool` features are compared.
-        neighbours: k of the paper.
-        capacity: How many images are kept; ADM compares with 10,000.
+        network: The network whose `pool` features are compared.
+        neighbours: The number k of neighbours.
+        capacity: The maximum number of images to keep; ADM compares with 10,000.
 
     Raises:
         ValueError: If a count is too small.
     """
 
     higher_is_better = True
+    summary: TwoReservoirs
 
     def __init__(self, *, network: FeatureNetwork, neighbours: int = 3, capacity: int = 10_000) -> None:
-        super().__init__()
         if neighbours < 1:
             raise ValueError(f"PrecisionRecall: expected at least 1 neighbour, got {neighbours}; take 3")
+        summary = TwoReservoirs(network=network, capacity=capacity)
+        super().__init__(network=network, kind="pool", summary=summary)
         self.neighbours = neighbours
-        self.features = BatchFeatures(network=network)
         self.precision = score_name(network, "precision", "precision")
         self.recall = score_name(network, "recall", "recall")
-        self.sides = TwoReservoirs(network=network, capacity=capacity)
-
-    @property
-    def needs_real(self) -> bool:
-        """True."""
-        return True
-
-    def add_made(self, made: Images, decides: Images) -> None:
-        """Keeps the features of those pictures whose pixels decide it."""
-        self.sides.add("made", self.features(made)["pool"], decides)
-
-    def add_real(self, real: Images) -> None:
-        """Keeps the features of those images whose pixels decide it."""
-        self.sides.add("real", self.features(real)["pool"], real)
-
-    def reset(self) -> None:
-        """Forgets all images."""
-        super().reset()
-        self.features.forget()
-        self.sides.reset()
-
-    def sync(self) -> None:
-        """Joins the ranks' features; every rank must call it. A second call does nothing."""
-        self.features.forget()
-        if not self.is_synced:
-            self.sides.sync(device=self.images.device)
-        super().sync()
 
     def result(self) -> dict[str, float]:
-        """Precision and recall, in 0..1; NaN if a picture was NaN.
+        """Computes precision and recall, in 0..1; both are NaN if an image was NaN.
 
         Raises:
-            StatisticsError: If there were not more images than neighbours.
+            StatisticsError: If there are no more images than neighbours.
         """
-        found, wanted = self.sides.result()
+        found, wanted = self.summary.result()
         if (smallest := min(len(found), len(wanted))) <= self.neighbours:
             raise StatisticsError(
-                f"PrecisionRecall: expected more than {self.neighbours} images for as many neighbours, got "
+                f"PrecisionRecall: expected more than {self.neighbours} images, the number of neighbours, got "
                 f"{smallest}; evaluate more images"
             )
         if not bool(torch.isfinite(found).all() and torch.isfinite(wanted).all()):
@@ -259,20 +228,16 @@ class PrecisionRecall(SetMetric):
         return {self.precision: precision.item(), self.recall: recall.item()}
 
     def stamp(self) -> dict[str, str | int | None]:
-        """Protocol, network, its sha256, resizing, number of images and of those compared, and k."""
-        return self.features.network.stamp() | {
-            "num_images": int(self.images),
-            **self.sides.stamp(int(self.images)),
-            "neighbours": self.neighbours,
-        }
+        """Returns the stamp of a `SetMetric`, with the number of neighbours."""
+        return super().stamp() | {"neighbours": self.neighbours}
 
 
 def cosine_distance(
     features: Float[Tensor, "b *rest dim"], target: Float[Tensor, "b *rest dim"]
 ) -> Float[Tensor, "b"]:
-    """1 - cosine of the angle between feature vectors, averaged over all places of an image: 0..2.
+    """Computes 1 minus the cosine similarity of feature vectors, averaged over the positions of an image: 0..2.
 
-    The loss that VQ-KD learns by, as a score.
+    It is the training loss of VQ-KD, used as a score.
 
     Source: Peng et al. 2022, https://arxiv.org/abs/2208.06366, eq. 2.
 
@@ -285,18 +250,19 @@ def cosine_distance(
 
 
 @METRICS.register_module()
-class FeatureCosine(Metric):
-    """Averages the images' cosine distances in a network's pooled features (key `feature_cosine[NAME]`, 0..2).
+class FeatureCosine(ReconstructionMetric):
+    """Averages the cosine distance between an image and its reconstruction in pooled features (`feature_cosine[NAME]`).
 
     Source: Peng et al. 2022, https://arxiv.org/abs/2208.06366, eq. 2.
-    Differs from the source: between the network's features of both images, not between a decoder's and a
-        teacher's; for those use `cosine_distance`.
+    Differs from the source: both features are those of the network, not those of a decoder and of a teacher. For the
+        latter use `cosine_distance`.
 
     Args:
-        network: Whose `pool` features are compared.
+        network: The network whose `pool` features are compared.
     """
 
     higher_is_better = False
+    distance: Tensor
 
     def __init__(self, *, network: FeatureNetwork) -> None:
         super().__init__()
@@ -305,19 +271,14 @@ class FeatureCosine(Metric):
         self.add_sum("distance")
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds the images' distances."""
+        """Adds the distances of a batch."""
         found, wanted = self.features(reconstruction)["pool"], self.features(image)["pool"]
-        self.get_buffer("distance").add_(cosine_distance(found, wanted).sum())
-
-    def reset(self) -> None:
-        """Forgets all images."""
-        super().reset()
-        self.features.forget()
+        self.distance += cosine_distance(found, wanted).sum()
 
     def result(self) -> dict[str, float]:
-        """The mean over images."""
-        return {self.score: (self.get_buffer("distance") / self.images).item()}
+        """Computes the mean over images, in 0..2."""
+        return {self.score: (self.distance / self.images).item()}
 
     def stamp(self) -> dict[str, str | int | None]:
-        """Protocol, network, its sha256, resizing and number of images."""
+        """Returns the protocol, the network, the SHA-256 of its weights, the resizing and the number of images."""
         return self.features.network.stamp() | {"num_images": int(self.images)}

@@ -11,7 +11,7 @@ from vq.data import Batch, ImageLoader
 from vq.engine.evaluation.base import Evaluation
 from vq.errors import ConfigError
 from vq.layers.modes import evaluating
-from vq.metrics import Metric, share_features
+from vq.metrics import Metric, share_features, update_reconstructions
 from vq.ops.images import grid, to_signed_unit, to_uint8
 from vq.registry import ENGINES
 from vq.tokenizers import Tokenizer
@@ -69,8 +69,9 @@ class Evaluator:
                 image = to_signed_unit(batch["image"].to(device))
                 output = model(image)
                 reconstruction = output.reconstruction.float().clamp(-1, 1)
-                for metric in self.metrics:
-                    metric.update(image=image, reconstruction=reconstruction, indices=output.quantize.indices)
+                update_reconstructions(
+                    self.metrics, image=image, reconstruction=reconstruction, indices=output.quantize.indices
+                )
                 if on_batch is not None:
                     on_batch(batch, to_uint8(reconstruction), output.quantize.indices)
                 if on_progress is not None:
@@ -120,7 +121,9 @@ class Evaluator:
             for i, metric in enumerate(self.metrics):
                 metric.to(image.device).reset()
                 try:
-                    metric.update(image=image, reconstruction=reconstruction, indices=output.quantize.indices)
+                    update_reconstructions(
+                        [metric], image=image, reconstruction=reconstruction, indices=output.quantize.indices
+                    )
                 except (ValueError, RuntimeError, TypeError) as error:
                     raise ConfigError(f"evaluator.metrics[{i}]: does not fit val_data: {error}") from error
                 finally:

@@ -17,7 +17,7 @@ from vq.errors import ConfigError
 from vq.generators import Generator
 from vq.generators.sampling import sampler_of
 from vq.layers.modes import evaluating
-from vq.metrics import Metric, SetMetric, share_features
+from vq.metrics import SetMetric, share_features
 from vq.ops.images import grid, to_signed_unit, to_uint8
 from vq.ops.keyed import stable_hash
 from vq.registry import ENGINES
@@ -53,7 +53,7 @@ class ProposalEvaluator:
         *,
         tokenizer: nn.Module,
         sampling: Mapping[str, Any] | None = None,
-        metrics: Sequence[Metric] = (),
+        metrics: Sequence[SetMetric] = (),
         num_generated: int = 0,
         every: int = 1000,
         num_grid_images: int = 10,
@@ -77,7 +77,7 @@ class ProposalEvaluator:
                 )
         sampler_of(**(sampling or {}))  # wrong settings are refused before any training
         self.tokenizer, self.sampling = tokenizer, dict(sampling or {})
-        self.metrics = [metric for metric in metrics if isinstance(metric, SetMetric)]
+        self.metrics = list(metrics)
         share_features(self.metrics)
         self.num_generated, self.every, self.seed = num_generated, every, seed
         self.num_grid_images = num_grid_images
@@ -174,7 +174,7 @@ class ProposalEvaluator:
         image = to_signed_unit(made.to(device))
         for metric in self.metrics:
             metric.to(device).reset()
-            metric.update_generated(image)
+            metric.update(image)
         self._show_real(batch, device)
         for metric in self.metrics:
             metric.reset()
@@ -185,7 +185,7 @@ class ProposalEvaluator:
         if comparing and not isinstance(loader, ImageLoader):
             raise ConfigError(
                 f"evaluator.metrics: {comparing[0]} compares generated images with real ones, but val_data holds "
-                f"tokens; give it reference=NAME if it takes one (FIDMetric, SpatialFIDMetric: python -m vq.fid "
+                f"tokens; give it reference=NAME if it takes one (FIDMetric, SpatialFIDMetric: vq fid "
                 f"makes it), or make val_data an ImageLoader"
             )
         if isinstance(loader, (ImageLoader, TokenLoader)) and self.num_generated > loader.num_samples:
@@ -221,7 +221,7 @@ class ProposalEvaluator:
             made = generate_images(model, self.tokenizer, label, seeds, sampling=self.sampling)
             image = to_signed_unit(made.to(device))
             for metric in self.metrics:
-                metric.update_generated(image)
+                metric.update(image)
         scores: dict[str, float] = {}
         stamps: dict[str, dict[str, str | int | None]] = {}
         for metric in self.metrics:
