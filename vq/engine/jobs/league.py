@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from vq import packages
 from vq.data import ImageLoader
 from vq.engine import assembly
 from vq.engine.evaluation.progress import progress_bar
@@ -67,7 +68,9 @@ class League:
 
         Raises:
             ConfigError: For the first that cannot be built.
+            MissingPackageError: If Matplotlib, which draws the table, is not installed.
         """
+        packages.require("matplotlib", needed_by="vq compare")
         for name in self.names:
             assembly.make_tokenizer(contestant_tree(self.tree, name))
 
