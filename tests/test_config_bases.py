@@ -11,11 +11,11 @@ from vq.errors import ConfigError
 
 BASE = '''"""The base."""
 
-from torch.optim import SGD, AdamW
+from torch.optim import AdamW
 
 from vq.data import ImageLoader, ProceduralDataset, RandomHorizontalFlip
 from vq.engine import ReconstructionStep
-from vq.losses import L1Loss, MSELoss
+from vq.losses import L1Loss
 from vq.quantizers import FiniteScalarQuantizer
 
 options = dict(image_size=32, levels=[8, 5])
@@ -27,7 +27,9 @@ train_data = dict(
     transforms=[dict(type=RandomHorizontalFlip)],
     batch_size=8,
 )
-tokenizer = dict(type="vq.tokenizers.ImageTokenizer", quantizer=dict(type=FiniteScalarQuantizer, levels=options["levels"]))
+tokenizer = dict(
+    type="vq.tokenizers.ImageTokenizer", quantizer=dict(type=FiniteScalarQuantizer, levels=options["levels"])
+)
 train_step = dict(
     type=ReconstructionStep,
     losses=dict(l1=dict(type=L1Loss)),
@@ -82,7 +84,7 @@ def test_a_page_that_changes_nothing_is_its_base(page: Path) -> None:
 def test_what_the_page_says_changes_or_replaces_what_the_base_has(
     page: Path, body: str, place: tuple[str, ...], value: object
 ) -> None:
-    expected = config.load(tree_file(page)).to_dict()
+    expected = config.load(page.with_name("base.py")).to_dict()
     found = tree_of(page, body)
     assert get(found, place) == value
     # Nothing else differs.
@@ -91,10 +93,6 @@ def test_what_the_page_says_changes_or_replaces_what_the_base_has(
     else:
         expected["trainer"] = found["trainer"]
     assert found == expected
-
-
-def tree_file(page: Path) -> Path:
-    return page.with_name("base.py")
 
 
 def get(tree: dict, place: tuple[str, ...]) -> object:
