@@ -4,10 +4,11 @@
 # make league  trains a dozen quantizers against each other at a toy budget and checks the bars (3 minutes)
 # make demo   trains, validates and uses a tokenizer on real images, then generates digits; no GPU, no download but packages
 # make demo-full  the same, then trains generators of emoji (Llama) and of digits (MaskGIT); 35 minutes
+# make mutants  counts how many small changes of the code the tests notice (an hour; it continues where it was stopped)
 # make bench  the benchmarks that hold on any machine
 # make docs   the documentation site, in build/site; warnings are errors
 # make hooks  installs the checks before each commit (.pre-commit-config.yaml)
-.PHONY: env hooks test slow league lint types docs demo demo-full bench clean
+.PHONY: env hooks test slow league mutants lint types docs demo demo-full bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -59,6 +60,9 @@ slow: $(READY)
 
 league: $(READY)
 	$(BIN)/python -m pytest -m league tests/league
+
+mutants: $(READY)
+	$(BIN)/python tests/mutation/run.py --num 240 --seed 0 --out build/mutants/results
 
 demo: $(READY)
 	$(BIN)/python -m tools.demo
