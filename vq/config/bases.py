@@ -133,6 +133,8 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:
     tree = dict(base)
     for key, value in changes.items():
         old = base.get(key)
-        is_change = isinstance(value, Mapping) and "type" not in value and isinstance(old, Mapping)
-        tree[key] = merged(old, value) if is_change else value
+        if isinstance(value, Mapping) and "type" not in value and isinstance(old, Mapping):
+            tree[key] = merged(old, value)
+        else:
+            tree[key] = value
     return tree
