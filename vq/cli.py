@@ -275,10 +275,15 @@ def run_directory(name: str) -> Path:
     return run
 
 
+def run_names() -> list[str]:
+    """The names of all runs in work_dirs, sorted."""
+    files = [file for depth in ("*", "*/*", "*/*/*") for file in WORK_DIRS.glob(f"{depth}/config.json")]
+    return sorted(str(f.parent.relative_to(WORK_DIRS)) for f in files if "checkpoints" not in f.parts)
+
+
 def known_runs(name: str) -> str:
-    """The tail of an error message: the nearest run that exists, or a list of some."""
-    files = [f for depth in ("*", "*/*", "*/*/*") for f in WORK_DIRS.glob(f"{depth}/config.json")]
-    runs = sorted(str(f.parent.relative_to(WORK_DIRS)) for f in files if "checkpoints" not in f.parts)
+    """The end of an error message: the run whose name is nearest, or a list of some."""
+    runs = run_names()
     return suggest(name, runs[:10] if name not in runs else runs)
 
 
@@ -309,6 +314,23 @@ def say(line: str) -> None:
     """Prints a line of a command's result to stdout at once."""
     sys.stdout.write(f"{printable(line)}\n")
     sys.stdout.flush()
+
+
+def say_table(lines: list[str]) -> list[str]:
+    """Prints the lines of a listing; returns them."""
+    for line in lines:
+        say(line)
+    return lines
+
+
+def nothing_found(message: str) -> NoReturn:
+    """Ends a search without a result, with exit code 1.
+
+    Raises:
+        SystemExit: Always.
+    """
+    sys.stderr.write(f"{printable(message)}\n")
+    sys.exit(1)
 
 
 def main(command: Callable[[Sequence[str] | None], Any]) -> None:

@@ -1,0 +1,125 @@
+"""The classes that a config may name, read from the source text. Nothing is imported, so that `vq list` is fast."""
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from vq.text import suggest
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group of classes.
+
+    Attributes:
+        package: The sub-package of `vq` that defines them.
+        registries: The registries that hold them, by their names in `vq.registry`.
+        summary: What the classes are.
+    """
+
+    package: str
+    registries: tuple[str, ...]
+    summary: str
+
+
+GROUPS: dict[str, Group] = {
+    "quantizers": Group("quantizers", ("QUANTIZERS",), "vectors to codes and their indices"),
+    "codebooks": Group("quantizers", ("CODEBOOKS",), "the codes of a VectorQuantizer, and how they learn"),
+    "quantizer-parts": Group(
+        "quantizers",
+        ("QUANTIZER_PARTS",),
+        "estimators, distances, initializations, revivals, regularisers, annealing",
+    ),
+    "tokenizers": Group("tokenizers", ("TOKENIZERS",), "images to indices and back"),
+    "networks": Group(
+        "networks",
+        ("ENCODERS", "DECODERS", "FEATURE_NETWORKS", "DISCRIMINATORS"),
+        "encoders, decoders, feature networks and discriminators",
+    ),
+    "encoders": Group("networks", ("ENCODERS",), "images to features"),
+    "decoders": Group("networks", ("DECODERS",), "features to images"),
+    "feature-networks": Group("networks", ("FEATURE_NETWORKS",), "frozen networks for losses and metrics"),
+    "discriminators": Group("networks", ("DISCRIMINATORS",), "discriminators of adversarial training"),
+    "layers": Group("layers", ("LAYERS",), "patches, positions, attention, transformers"),
+    "generators": Group("generators", ("GENERATORS",), "classes to indices"),
+    "sampling": Group("generators", ("SAMPLING_PARTS",), "guidance of a generator"),
+    "losses": Group("losses", ("LOSSES",), "terms of the reconstruction loss"),
+    "adversarial": Group(
+        "losses", ("ADVERSARIAL_PARTS",), "objectives and penalties of adversarial training"
+    ),
+    "metrics": Group("metrics", ("METRICS",), "scores of a whole set"),
+    "datasets": Group("data", ("DATASETS",), "sources of images and tokens"),
+    "transforms": Group("data", ("TRANSFORMS",), "resizing, cropping and augmentation"),
+    "loaders": Group("data", ("LOADERS",), "batches of a data set"),
+    "steps": Group("engine", ("STEPS",), "training steps"),
+    "schedules": Group("engine", ("SCHEDULES",), "learning-rate schedules"),
+    "callbacks": Group("engine", ("CALLBACKS",), "what a training logs and stores"),
+    "engine": Group("engine", ("ENGINES",), "trainer, evaluators, checkpointer, adversary"),
+    "optimizers": Group("optimizers", ("OPTIMIZERS",), "optimizers of PyTorch"),
+}
+"""Each group by the word that `vq list` takes."""
+
+
+def classes(group: str) -> dict[str, str]:
+    """The classes of a group and the first line of each docstring, sorted by name.
+
+    Args:
+        group: A key of `GROUPS`.
+    """
+    found = GROUPS[group]
+    place = Path(__file__).with_name(found.package)
+    if place.is_dir():
+        files = sorted(place.rglob("*.py"))
+        return dict(sorted(pair for file in files for pair in _registered(file, found.registries)))
+    return {name: f"PyTorch's torch.optim.{name}." for name in _exported(place.with_suffix(".py"))}
+
+
+def _registered(file: Path, registries: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The classes of a file with a decorator such as `@QUANTIZERS.register_module()`."""
+    decorators = {f"{registry}.register_module" for registry in registries}
+    for node in ast.parse(file.read_bytes()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            calls = (d.func if isinstance(d, ast.Call) else d for d in node.decorator_list)
+            if any(ast.unparse(call) in decorators for call in calls):
+                yield node.name, (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def _exported(file: Path) -> list[str]:
+    """The names in `__all__` of a module."""
+    for node in ast.parse(file.read_bytes()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    return []
+
+
+def matching(entries: Mapping[str, str], pattern: str) -> dict[str, str]:
+    """The entries whose names match a wildcard pattern; case does not matter.
+
+    Example:
+        >>> matching({"fsq/240_digits": "FSQ", "vq/1024_emoji": "VQ"}, "FSQ/*")
+        {'fsq/240_digits': 'FSQ'}
+    """
+    return {name: text for name, text in entries.items() if fnmatchcase(name.lower(), pattern.lower())}
+
+
+def nothing_matches(pattern: str, names: Iterable[str]) -> str:
+    """The end of a message about a pattern without a match: a pattern that has one, or the nearest name.
+
+    Example:
+        >>> nothing_matches("fsq", ["fsq/240_digits", "vq/1024_emoji"])
+        "; did you mean '*fsq*'?"
+    """
+    names = list(names)
+    wider = f"*{pattern.strip('*')}*"
+    if wider != pattern and matching(dict.fromkeys(names, ""), wider):
+        return f"; did you mean {wider!r}?"
+    near = suggest(pattern, names)
+    return near if near.startswith("; did you mean") else ""
+
+
+def table(entries: Mapping[str, str]) -> list[str]:
+    """One line per entry: its name and its text in two columns."""
+    width = max(map(len, entries), default=0)
+    return [f"{name:<{width}}  {text}".rstrip() for name, text in entries.items()]
