@@ -90,12 +90,9 @@ def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
     progress = PassProgress("generate", len(wanted))
     with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
         picture = generation.write_images(
-            model,
-            tokenizer,
+            generation.ImageSource(generator=model, tokenizer=tokenizer, sampling=sampling, seed=args.seed),
             wanted,
             folder,
-            seed=args.seed,
-            sampling=sampling,
             batch_size=args.batch_size,
             settings={"weights": str(weights), "weights_sha256": sha256_of(weights)},
             on_progress=progress.advance,

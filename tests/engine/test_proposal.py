@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from masked_ranks import ACCURACY_ROUNDING, masked_scores
 from vq import config
 from vq.data import read_image
 from vq.engine import ProposalEvaluator, ProposalStep, assembly
-from vq.engine.jobs.generation import Wanted, plan, write_images
+from vq.engine.jobs.generation import ImageSource, Wanted, plan, write_images
 from vq.engine.steps.generator import decay_groups, tokens_of
 from vq.engine.steps.schedules import Constant
 from vq.generators import DecoderTransformer, LlamaStyle, TransformerGenerator
@@ -140,24 +141,23 @@ def test_pictures_are_the_same_whatever_is_made_with_them_and_none_is_made_twice
     # In float64 no draw tips with the rounding that another batch size brings; the float32 decoder's may still
     # move a pixel from one whole number to the next.
     generator = make().eval().double()
-    given: dict[str, Any] = {"seed": 5, "sampling": {"guidance": 1.5}, "settings": {"weights_sha256": "x"}}
+    source = ImageSource(generator=generator, tokenizer=tokenizer, sampling={"guidance": 1.5}, seed=5)
+    given: dict[str, Any] = {"settings": {"weights_sha256": "x"}}
     wanted = plan([0, 2], num=None, num_per_class=3)
-    write_images(generator, tokenizer, wanted, tmp_path / "all", batch_size=6, **given)
-    write_images(generator, tokenizer, wanted[::2], tmp_path / "some", batch_size=2, **given)
+    write_images(source, wanted, tmp_path / "all", batch_size=6, **given)
+    write_images(source, wanted[::2], tmp_path / "some", batch_size=2, **given)
     for w in wanted[::2]:
         assert apart(tmp_path / "all" / w.file, tmp_path / "some" / w.file) <= 1
     kept = (tmp_path / "some" / wanted[0].file).stat().st_mtime_ns
-    write_images(generator, tokenizer, wanted, tmp_path / "some", batch_size=4, **given)
+    write_images(source, wanted, tmp_path / "some", batch_size=4, **given)
     assert (tmp_path / "some" / wanted[0].file).stat().st_mtime_ns == kept
     assert apart(tmp_path / "some_grid.png", tmp_path / "all_grid.png") <= 1
-    other = write_images(
-        generator, tokenizer, wanted, tmp_path / "other", batch_size=6, **(given | {"seed": 6})
-    )
+    other = write_images(replace(source, seed=6), wanted, tmp_path / "other", batch_size=6, **given)
     assert apart(other, tmp_path / "all_grid.png") > 1
     samples = json.loads((tmp_path / "some" / "samples.json").read_text())["samples"]
     assert [s["class"] for s in samples] == [0, 2] * 3
     with pytest.raises(ValueError, match=r"holds pictures made otherwise \(seed: 5 there, 6 now\)"):
-        write_images(generator, tokenizer, wanted, tmp_path / "all", batch_size=6, **(given | {"seed": 6}))
+        write_images(replace(source, seed=6), wanted, tmp_path / "all", batch_size=6, **given)
 
 
 def test_the_plan_goes_round_the_classes() -> None:

@@ -1,6 +1,7 @@
 """A folder of generated pictures holds the samples that were asked for, whole, and nothing else."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,18 @@ import pytest
 import torch
 
 from vq.data import ImageFolder
-from vq.engine.jobs.generation import plan, write_images
+from vq.engine.jobs.generation import ImageSource, plan, write_images
 from vq.engine.jobs.sample_folder import SampleFolderError
 from vq.generators import DecoderTransformer, TransformerGenerator
 from vq.networks import StridedCNNDecoder, StridedCNNEncoder
 from vq.quantizers import FiniteScalarQuantizer
 from vq.tokenizers import ImageTokenizer
 
-GIVEN: dict[str, Any] = {"seed": 0, "sampling": {}, "settings": {"weights_sha256": "x"}, "batch_size": 4}
+GIVEN: dict[str, Any] = {"settings": {"weights_sha256": "x"}, "batch_size": 4}
 
 
 @pytest.fixture(scope="module")
-def models() -> tuple[Any, Any]:
+def source() -> ImageSource:
     torch.manual_seed(0)
     tokenizer = ImageTokenizer(
         encoder=StridedCNNEncoder(widths=(8, 8), num_blocks=1),
@@ -32,16 +33,16 @@ def models() -> tuple[Any, Any]:
         num_classes=3,
         grid=(4, 4),
     )
-    return generator.eval().double(), tokenizer.eval()
+    return ImageSource(generator=generator.eval().double(), tokenizer=tokenizer.eval(), sampling={}, seed=0)
 
 
 def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.glob("*.png"))
 
 
-def test_a_reader_of_the_folder_finds_the_samples_alone(models: tuple[Any, Any], tmp_path: Path) -> None:
+def test_a_reader_of_the_folder_finds_the_samples_alone(source: ImageSource, tmp_path: Path) -> None:
     wanted = plan([0, 1, 2], num=None, num_per_class=2)
-    picture = write_images(*models, wanted, tmp_path / "g", **GIVEN)
+    picture = write_images(source, wanted, tmp_path / "g", **GIVEN)
     assert len(ImageFolder(root=tmp_path / "g")) == 6
     assert picture == tmp_path / "g_grid.png"
     assert picture.is_file()
@@ -55,44 +56,44 @@ def test_a_class_that_is_given_twice_gets_pictures_of_its_own_each_time() -> Non
     assert len({w.file for w in plan([1, 1], num=None, num_per_class=3)}) == 6
 
 
-def test_a_smaller_second_run_leaves_only_what_it_lists(models: tuple[Any, Any], tmp_path: Path) -> None:
-    write_images(*models, plan([0], num=3, num_per_class=None), tmp_path / "g", **GIVEN)
-    write_images(*models, plan([0], num=1, num_per_class=None), tmp_path / "g", **GIVEN)
+def test_a_smaller_second_run_leaves_only_what_it_lists(source: ImageSource, tmp_path: Path) -> None:
+    write_images(source, plan([0], num=3, num_per_class=None), tmp_path / "g", **GIVEN)
+    write_images(source, plan([0], num=1, num_per_class=None), tmp_path / "g", **GIVEN)
     listed = json.loads((tmp_path / "g" / "samples.json").read_text())["samples"]
     assert [s["file"] for s in listed] == names(tmp_path / "g") == ["class0000_00000.png"]
 
 
 @pytest.mark.parametrize("name", ["mine.png", "class0000_00009.png", "photo.JPG"])
 def test_a_picture_of_another_origin_is_refused_and_kept(
-    models: tuple[Any, Any], tmp_path: Path, name: str
+    source: ImageSource, tmp_path: Path, name: str
 ) -> None:
     wanted = plan([0], num=2, num_per_class=None)
     (tmp_path / "before").mkdir()
     (tmp_path / "before" / name).write_bytes(b"kept")
     with pytest.raises(SampleFolderError, match=r"vq\.generate did not write"):
-        write_images(*models, wanted, tmp_path / "before", **GIVEN)
-    write_images(*models, wanted, tmp_path / "g", **GIVEN)
+        write_images(source, wanted, tmp_path / "before", **GIVEN)
+    write_images(source, wanted, tmp_path / "g", **GIVEN)
     (tmp_path / "g" / name).write_bytes(b"kept")
     with pytest.raises(SampleFolderError, match=r"is not a picture that vq\.generate noted"):
-        write_images(*models, wanted, tmp_path / "g", **GIVEN)
+        write_images(source, wanted, tmp_path / "g", **GIVEN)
     assert (tmp_path / "g" / name).read_bytes() == (tmp_path / "before" / name).read_bytes() == b"kept"
 
 
-def test_a_grid_that_is_there_already_is_not_overwritten(models: tuple[Any, Any], tmp_path: Path) -> None:
+def test_a_grid_that_is_there_already_is_not_overwritten(source: ImageSource, tmp_path: Path) -> None:
     (tmp_path / "g_grid.png").write_bytes(b"kept")
     with pytest.raises(SampleFolderError, match=r"g_grid\.png"):
-        write_images(*models, plan([0], num=1, num_per_class=None), tmp_path / "g", **GIVEN)
+        write_images(source, plan([0], num=1, num_per_class=None), tmp_path / "g", **GIVEN)
     assert (tmp_path / "g_grid.png").read_bytes() == b"kept"
 
 
 @pytest.mark.parametrize("is_finished", [True, False])
 def test_a_picture_counts_as_made_only_if_its_bytes_are_those_that_were_written(
-    models: tuple[Any, Any], tmp_path: Path, is_finished: bool
+    source: ImageSource, tmp_path: Path, is_finished: bool
 ) -> None:
     wanted = plan([0, 1], num=4, num_per_class=None)
     folder = tmp_path / "g"
     if is_finished:
-        write_images(*models, wanted, folder, **GIVEN)
+        write_images(source, wanted, folder, **GIVEN)
     else:  # killed after the third picture
 
         class Killed(Exception):  # noqa: N818
@@ -104,35 +105,34 @@ def test_a_picture_counts_as_made_only_if_its_bytes_are_those_that_were_written(
                 raise Killed
 
         with pytest.raises(Killed):
-            write_images(*models, wanted, folder, **(GIVEN | {"batch_size": 1}), on_progress=die)
+            write_images(source, wanted, folder, **(GIVEN | {"batch_size": 1}), on_progress=die)
         assert not (folder / "samples.json").exists()
     before = {name: (folder / name).read_bytes() for name in names(folder)}
     cut, flipped, kept = (folder / w.file for w in wanted[:3])
     cut.write_bytes(before[cut.name][:-20])
     flipped.write_bytes(before[flipped.name][:60] + b"\x00" + before[flipped.name][61:])
     untouched = kept.stat().st_mtime_ns
-    write_images(*models, wanted, folder, **GIVEN)
+    write_images(source, wanted, folder, **GIVEN)
     assert len(names(folder)) == 4
     for name, content in before.items():
         assert (folder / name).read_bytes() == content
     assert kept.stat().st_mtime_ns == untouched
 
 
-def test_a_torn_note_or_a_damaged_record_is_no_traceback(models: tuple[Any, Any], tmp_path: Path) -> None:
+def test_a_torn_note_or_a_damaged_record_is_no_traceback(source: ImageSource, tmp_path: Path) -> None:
     wanted = plan([0], num=2, num_per_class=None)
-    write_images(*models, wanted, tmp_path / "g", **GIVEN)
+    write_images(source, wanted, tmp_path / "g", **GIVEN)
     (tmp_path / "g" / ".written_0.jsonl").write_text('["class0000_00000.png", "dead')
-    write_images(*models, wanted, tmp_path / "g", **GIVEN)
+    write_images(source, wanted, tmp_path / "g", **GIVEN)
     for text in ("[]", "{", "\xff", '{"seed": 1}'):
         (tmp_path / "g" / "settings.json").write_text(text, encoding="latin-1")
         with pytest.raises(SampleFolderError, match="choose another --out"):
-            write_images(*models, wanted, tmp_path / "g", **GIVEN)
+            write_images(source, wanted, tmp_path / "g", **GIVEN)
 
 
-def test_what_decides_the_pictures_is_part_of_the_settings(models: tuple[Any, Any], tmp_path: Path) -> None:
-    generator, tokenizer = models
+def test_what_decides_the_pictures_is_part_of_the_settings(source: ImageSource, tmp_path: Path) -> None:
     wanted = plan([0], num=1, num_per_class=None)
-    write_images(generator, tokenizer, wanted, tmp_path / "g", **GIVEN)
+    write_images(source, wanted, tmp_path / "g", **GIVEN)
     torch.manual_seed(1)
     other = ImageTokenizer(
         encoder=StridedCNNEncoder(widths=(8, 8), num_blocks=1),
@@ -140,4 +140,4 @@ def test_what_decides_the_pictures_is_part_of_the_settings(models: tuple[Any, An
         decoder=StridedCNNDecoder(widths=(8, 8), num_blocks=1),
     ).eval()
     with pytest.raises(SampleFolderError, match="tokenizer_sha256"):
-        write_images(generator, other, wanted, tmp_path / "g", **GIVEN)
+        write_images(replace(source, tokenizer=other), wanted, tmp_path / "g", **GIVEN)

@@ -5,23 +5,33 @@ from typing import Any
 
 import torch
 from jaxtyping import Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from vq.generators import Generator
 from vq.ops.images import to_uint8
+from vq.tokenizers import Tokenizer
 
 
 @torch.no_grad()
 def generate_images(
     generator: Generator,
-    tokenizer: nn.Module,
+    tokenizer: Tokenizer,
     label: Int64[Tensor, "b"],
     seeds: Int64[Tensor, "b"],
     *,
     sampling: Mapping[str, Any],
     prefix: Int64[Tensor, "b *prefix"] | None = None,
 ) -> UInt8[Tensor, "b 3 h w"]:
-    """Samples indices of each class within the tokenizer's ranges, each picture from its own seed, and decodes them."""
+    """Samples indices of each class within the tokenizer's ranges, each image from its own seed, and decodes them.
+
+    Args:
+        generator: Samples the indices.
+        tokenizer: Decodes them.
+        label: The class of each image.
+        seeds: The seed of each image.
+        sampling: Further arguments of `Generator.generate`, such as the temperature.
+        prefix: The first indices of each image, which it keeps.
+    """
     ranges = tokenizer.index_ranges
-    indices = generator.generate(label, seeds=seeds, prefix=prefix, ranges=ranges, **sampling)  # type: ignore[arg-type]
-    return to_uint8(tokenizer.decode(indices).float()).cpu()  # type: ignore[operator]
+    indices = generator.generate(label, seeds=seeds, prefix=prefix, ranges=ranges, **sampling)
+    return to_uint8(tokenizer.decode(indices).float()).cpu()

@@ -1,4 +1,4 @@
-"""Pictures from a generator: planned, sampled on all ranks, written one by one, and never twice."""
+"""Images from a generator: planned, drawn on all ranks, written one by one, and never twice."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import UInt8
+from torch import Tensor
 
 from vq import distributed
 from vq.data import read_image
@@ -17,6 +18,7 @@ from vq.files import sha256_of
 from vq.generators import Generator
 from vq.ops.images import grid, save_png
 from vq.ops.keyed import stable_hash
+from vq.tokenizers import Tokenizer
 from vq.tokenizers.fingerprint import fingerprint
 
 MOST_IN_A_GRID = 100
@@ -24,11 +26,11 @@ MOST_IN_A_GRID = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One picture.
+    """One image to generate.
 
     Attributes:
         label: Its class.
-        number: Which of its class, from 0.
+        number: Its number within the class, from 0.
     """
 
     label: int
@@ -41,9 +43,9 @@ class Wanted:
 
 
 def plan(classes: Sequence[int], *, num: int | None, num_per_class: int | None) -> list[Wanted]:
-    """The pictures to make: `num` in all, going round the classes, or `num_per_class` of each.
+    """The images to generate: `num` in total, cycling through the classes, or `num_per_class` of each.
 
-    A class that is given twice is visited twice a round; each visit makes another picture.
+    A class that is given twice is visited twice per cycle; each visit generates another image.
     """
     if num_per_class is None:
         num_per_class = -(-(num or len(classes)) // len(classes))
@@ -55,68 +57,76 @@ def plan(classes: Sequence[int], *, num: int | None, num_per_class: int | None) 
     return wanted if num is None else wanted[:num]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSource:
+    """Draws images from a generator; an image is a function of the seed, its class and its number.
+
+    Attributes:
+        generator: In eval mode.
+        tokenizer: Decodes its indices.
+        sampling: Arguments of `Generator.generate`.
+        seed: Base seed.
+    """
+
+    generator: Generator
+    tokenizer: Tokenizer
+    sampling: Mapping[str, Any]
+    seed: int
+
+    def draw(self, wanted: Sequence[Wanted]) -> UInt8[Tensor, "b 3 h w"]:
+        """The images, in order."""
+        label = torch.tensor([w.label for w in wanted])
+        seeds = torch.tensor([stable_hash(self.seed, "sample", w.label, w.number) % 2**62 for w in wanted])
+        return generate_images(self.generator, self.tokenizer, label, seeds, sampling=self.sampling)
+
+    def settings(self) -> dict[str, Any]:
+        """What the images depend on besides the generator's weights; ready for JSON."""
+        device = next(self.generator.parameters()).device
+        return {
+            "seed": self.seed,
+            "tokenizer_sha256": fingerprint(self.tokenizer),
+            "autocast": torch.is_autocast_enabled(device.type),
+            "sampling": {name: repr(value) for name, value in self.sampling.items()},
+        }
+
+
 def write_images(
-    generator: Generator,
-    tokenizer: nn.Module,
+    source: ImageSource,
     wanted: Sequence[Wanted],
     folder: Path,
     *,
-    seed: int,
-    sampling: Mapping[str, Any],
     batch_size: int,
     settings: Mapping[str, Any],
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> Path:
-    """Writes the pictures that are not there yet, `samples.json`, and a grid of the first hundred beside the folder.
+    """Writes the images that are missing, `samples.json`, and a grid of the first hundred beside the folder.
 
-    A picture is a function of the seed, its class and its number: neither ranks nor batches nor a run that
-    was killed and started again change it. A picture counts as made if its file has the SHA-256 that was noted when
-    it was written. At the end the folder holds no other pictures: those that an earlier run noted are removed.
+    Neither the number of ranks nor the batches nor a run that was killed and started again change an image. An image
+    counts as written if its file has the SHA-256 that was noted when it was written. At the end the folder holds no
+    other images: those that an earlier run noted are removed.
 
     Args:
-        generator: In eval mode.
-        tokenizer: Decodes its indices.
-        wanted: What to make, each once; the ranks share it.
+        source: Draws the images.
+        wanted: Which images, each once; the ranks share the work.
         folder: Made if it is missing.
-        seed: Of all pictures.
-        sampling: Arguments of `Generator.generate`.
-        batch_size: Pictures at a time and rank.
-        settings: What the pictures depend on besides; a folder made with others is refused.
-        on_progress: Gets the number of pictures that this rank has just done.
+        batch_size: Images drawn at a time, per rank.
+        settings: What the images depend on besides `source.settings()`; a folder made with others is refused.
+        on_progress: Receives the number of images that this rank has just finished.
 
     Returns:
-        The grid's file, `FOLDER_grid.png`: whoever reads the folder, such as an FID, finds samples alone.
+        The file of the grid, `FOLDER_grid.png`. It is not in the folder, so that a reader of the folder, such as an
+        FID, finds samples only.
 
     Raises:
-        SampleFolderError: On every rank, if the folder holds pictures of other settings or of another origin.
+        SampleFolderError: On every rank, if the folder holds images of other settings or of another origin.
     """
     folder = folder.resolve()
     if not folder.name:
         raise SampleFolderError(f"{folder}: expected a folder with a name, which the grid beside it gets too")
     picture = folder.with_name(f"{folder.name}_grid.png")
-    device = next(generator.parameters()).device
-    record = {
-        "seed": seed,
-        **settings,
-        "tokenizer_sha256": fingerprint(tokenizer),
-        "autocast": torch.is_autocast_enabled(device.type),
-        "sampling": {k: repr(v) for k, v in sampling.items()},
-    }
+    record = {**settings, **source.settings()}
     claim(folder, picture, record, [w.file for w in wanted])
-    mine = wanted[distributed.rank() :: distributed.world_size()]
-    noted = read_hashes(folder)
-    missing = [w for w in mine if not _is_written(folder / w.file, noted)]
-    distributed.barrier()
-    on_progress(len(mine) - len(missing))
-    for start in range(0, len(missing), batch_size):
-        some = missing[start : start + batch_size]
-        label = torch.tensor([w.label for w in some])
-        seeds = torch.tensor([stable_hash(seed, "sample", w.label, w.number) % 2**62 for w in some])
-        made = generate_images(generator, tokenizer, label, seeds, sampling=sampling)
-        for w, image in zip(some, made, strict=True):
-            save_png(image, folder / w.file)
-        note_hashes(folder, {w.file: sha256_of(folder / w.file) for w in some})
-        on_progress(len(some))
+    _write_missing(source, wanted, folder, batch_size, on_progress)
     distributed.barrier()
     if distributed.rank() == 0:
         shown = _shown(wanted)
@@ -131,19 +141,40 @@ def write_images(
     return picture
 
 
+def _write_missing(
+    source: ImageSource,
+    wanted: Sequence[Wanted],
+    folder: Path,
+    batch_size: int,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Draws and writes this rank's share of the images that are not written yet."""
+    mine = wanted[distributed.rank() :: distributed.world_size()]
+    noted = read_hashes(folder)
+    missing = [w for w in mine if not _is_written(folder / w.file, noted)]
+    distributed.barrier()  # every rank has read the notes before any rank adds to them
+    on_progress(len(mine) - len(missing))
+    for start in range(0, len(missing), batch_size):
+        batch = missing[start : start + batch_size]
+        for w, image in zip(batch, source.draw(batch), strict=True):
+            save_png(image, folder / w.file)
+        note_hashes(folder, {w.file: sha256_of(folder / w.file) for w in batch})
+        on_progress(len(batch))
+
+
 def _is_written(file: Path, noted: Mapping[str, str]) -> bool:
     return file.name in noted and file.is_file() and sha256_of(file) == noted[file.name]
 
 
 def _shown(wanted: Sequence[Wanted]) -> list[Wanted]:
-    """At most a hundred, equally many of each class where there are, class by class."""
+    """The images in the grid: at most a hundred, equally many of each class if possible, class by class."""
     each = max(1, MOST_IN_A_GRID // len({w.label for w in wanted}))
     first = [w for w in wanted if w.number < each]
     return sorted(first, key=lambda w: (w.label, w.number))[:MOST_IN_A_GRID]
 
 
 def _columns(shown: Sequence[Wanted]) -> int:
-    """A row for each class, if they have equally many; else about a square."""
+    """One row per class if all have equally many images; otherwise the grid is about square."""
     counts = {w.label: sum(v.label == w.label for v in shown) for w in shown}
     equal = len(set(counts.values())) == 1 and len(counts) > 1
     return next(iter(counts.values())) if equal else max(1, round(len(shown) ** 0.5))
