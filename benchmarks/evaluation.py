@@ -41,7 +41,7 @@ from vq.metrics import (
     share_features,
     update_reconstructions,
 )
-from vq.metrics.statistics import MomentSums
+from vq.metrics.moments import MomentSums
 from vq.networks import InceptionNetwork
 from vq.networks.frozen.inception import INCEPTION_WEIGHTS, inception_shapes
 from vq.ops.frechet import frechet_distance, frechet_distance_of_features, moments

@@ -193,7 +193,7 @@ class TestFolders:
         assert "3 of 8 images read (37.5%) cannot be decoded" in self.refused("toys_val", "broken")
         cache = place / "pretrained" / "fid" / "toys_val.npz"
         cache.write_bytes(cache.read_bytes()[:1000])
-        assert "expected a whole .npz file" in self.refused("toys_val", "val")
+        assert "expected an intact .npz file" in self.refused("toys_val", "val")
 
     def refused(self, *arguments: str) -> str:
         from tools import fid

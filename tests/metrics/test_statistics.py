@@ -10,7 +10,8 @@ import torch
 from feature_networks import TinyNetwork
 
 from vq.metrics import FIDMetric, ReferenceStatistics, Stamp, StatisticsCollector
-from vq.metrics.statistics import StatisticsError, frechet
+from vq.metrics.stamp import StatisticsError
+from vq.metrics.statistics import frechet
 
 STAMP = Stamp(protocol="test", extractor="tiny", extractor_sha256="0" * 64, num_images=40, dataset="mine")
 
@@ -83,7 +84,7 @@ class TestRefused:
         make().save(path)
         content = path.read_bytes()
         path.write_bytes(content[: int(len(content) * share)])
-        self.load(path, "expected a whole .npz file of statistics")
+        self.load(path, "expected an intact .npz file of statistics")
 
     def test_a_flipped_bit(self, tmp_path):
         path = tmp_path / "x.npz"
@@ -93,16 +94,16 @@ class TestRefused:
             place = archive.getinfo("mu.npy").header_offset + 180
         content[place] ^= 1
         path.write_bytes(content)
-        self.load(path, "expected a whole .npz file")
+        self.load(path, "expected an intact .npz file")
 
     @pytest.mark.parametrize("content", [b"", b"not a zip file"])
     def test_another_file(self, tmp_path, content):
         (tmp_path / "x.npz").write_bytes(content)
-        self.load(tmp_path / "x.npz", "expected a whole .npz file")
+        self.load(tmp_path / "x.npz", "expected an intact .npz file")
 
     def test_a_pickle(self, tmp_path):
         np.savez(tmp_path / "x.npz", mu=np.array([{}], dtype=object), sigma=np.eye(1))
-        self.load(tmp_path / "x.npz", "expected a whole .npz file of statistics")
+        self.load(tmp_path / "x.npz", "expected an intact .npz file of statistics")
 
     def test_images_alone(self, tmp_path):
         np.savez(tmp_path / "x.npz", arr_0=np.zeros((2, 4, 4, 3), dtype=np.uint8))
@@ -115,9 +116,9 @@ class TestRefused:
             (np.zeros((2, 1)), np.eye(2), "expected floating-point"),
             (np.zeros(0), np.zeros((0, 0)), "expected floating-point"),
             (np.array(["1", "2"]), np.eye(2), "expected floating-point"),
-            (np.zeros(2), np.eye(2, dtype=np.int64), "expected a whole .npz file"),
-            (np.zeros(2), np.eye(2) * 1j, "expected a whole .npz file"),
-            (np.zeros(2), np.eye(2, dtype=bool), "expected a whole .npz file"),
+            (np.zeros(2), np.eye(2, dtype=np.int64), "expected an intact .npz file"),
+            (np.zeros(2), np.eye(2) * 1j, "expected an intact .npz file"),
+            (np.zeros(2), np.eye(2, dtype=bool), "expected an intact .npz file"),
             (np.zeros(2), np.full((2, 2), np.nan), "expected finite"),
             (np.array([0, np.inf]), np.eye(2), "expected finite"),
             (np.zeros(2), np.array([[1.0, 5.0], [0.0, 1.0]]), "expected a symmetric"),
@@ -161,10 +162,10 @@ class TestRefused:
             arrays = dict(archive)
         for changes in ({"mu": arrays["mu"] + 1}, {"stamp": np.array('{"extractor": "tiny"}')}):
             np.savez(tmp_path / "y.npz", **(arrays | changes))
-            self.load(tmp_path / "y.npz", "expected a whole .npz file .* does not have its own checksum")
+            self.load(tmp_path / "y.npz", "expected an intact .npz file .* does not match its own checksum")
         arrays.pop("mu_s")
         np.savez(tmp_path / "y.npz", **arrays)
-        self.load(tmp_path / "y.npz", "expected a whole .npz file .* does not have its own checksum")
+        self.load(tmp_path / "y.npz", "expected an intact .npz file .* does not match its own checksum")
 
     def test_a_file_takes_no_more_memory_than_it_holds(self, tmp_path):
         def member(shape):
@@ -177,11 +178,11 @@ class TestRefused:
         for shape in ((10**9,), (10**5, 10**5), (2**62, 8), (-1, 4)):
             with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
                 archive.writestr("mu.npy", member(shape) + bytes(64))
-            self.load(tmp_path / "x.npz", "expected a whole .npz file")
+            self.load(tmp_path / "x.npz", "expected an intact .npz file")
         with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("other.npy", bytes(10**6))
         self.load(
-            tmp_path / "x.npz", "expected a whole .npz file .* unexpected or repeated members: other.npy"
+            tmp_path / "x.npz", "expected an intact .npz file .* unexpected or repeated members: other.npy"
         )
 
     def test_features_of_another_length(self, tmp_path):

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from vq.metrics.base import Images
 from vq.metrics.features import score_name
+from vq.metrics.moments import MomentSums
 from vq.metrics.sets import FeatureSummary, SetMetric
-from vq.metrics.statistics import MomentSums, ReferenceStatistics, reference_path, warn_if_singular
+from vq.metrics.statistics import ReferenceStatistics, reference_path, warn_if_singular
 from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.frechet import frechet_distance
 from vq.registry import METRICS

@@ -8,7 +8,7 @@ from vq.metrics.base import Images, Indices, ReconstructionMetric, set_to_zero, 
 from vq.metrics.features import BatchFeatures, score_name
 from vq.metrics.reservoir import TwoReservoirs, image_keys
 from vq.metrics.sets import FeatureSummary, SetMetric
-from vq.metrics.statistics import StatisticsError
+from vq.metrics.stamp import StatisticsError
 from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.images import to_uint8
 from vq.ops.two_samples import kernel_distances, precision_and_recall

@@ -23,7 +23,7 @@ from vq.engine.assembly.build import Tree, section
 from vq.engine.evaluation.progress import PassProgress
 from vq.errors import ConfigError
 from vq.metrics import ReferenceStatistics, Stamp, StatisticsCollector
-from vq.metrics.statistics import StatisticsError
+from vq.metrics.stamp import StatisticsError
 from vq.networks import EfficientNetLite0, InceptionNetwork
 from vq.networks.frozen.features import FeatureNetwork
 from vq.registry import build

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vq import packages, pretrained
+from vq import known_weights, packages, pretrained
 from vq.files import check_sha256
 from vq.networks.frozen.base import FrozenWeights
 from vq.registry import FEATURE_NETWORKS
@@ -118,13 +118,13 @@ def _transformer(name: str) -> Any:
 
 
 def _file(weights: str) -> Path:
-    for file in (Path(weights).expanduser(), pretrained.root() / weights):
+    for file in (Path(weights).expanduser(), known_weights.root() / weights):
         if file.is_file():
             return file
     source = DINO_ADDRESS if weights == DINO_WEIGHTS else "the weights from their publisher"
     raise FileNotFoundError(
-        f"TimmViTFeatures: expected weights at {pretrained.root() / weights}, found no such file; no command of this "
-        f"project fetches them: put {source} there, or set weights to the path of a file"
+        f"TimmViTFeatures: expected weights at {known_weights.root() / weights}, found no such file; no command "
+        f"fetches them: put {source} there, or set weights to the path of a file"
     )
 
 
