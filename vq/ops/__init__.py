@@ -1,1 +1,1 @@
-"""Mathematical functions of tensors, one formula each; import them from the modules below."""
+"""Mathematical functions of tensors, one formula each; import them from the modules in this package."""

@@ -1,7 +1,7 @@
-r"""Which vectors are near to a code: softmax of minus the squared distance over *vectors*, streamed.
+"""Softmax over *vectors* of minus their squared distance to a code: which vectors are near to each code.
 
-Every function is given a mask of the vectors that count; what stands at the others, NaN included, has no
-influence. No (vectors x codes) tensor is ever alive, and nothing waits for the device.
+All functions take a mask of the vectors that count; masked vectors, even if they are NaN, have no influence. They
+work in tiles, so that no (vectors x codes) tensor exists, and never wait for the device.
 """
 
 import torch
@@ -10,24 +10,23 @@ from torch import Tensor
 
 from vq.ops.distance import common_centre, nearest_code
 
-# Elements of one tile of scores, all vectors against some codes (4 MiB in float32 on a CPU).
+# Elements of one tile of scores of all vectors and some codes (4 MiB in float32 on a CPU).
 CPU_TILE = 2**20
 GPU_TILE = 2**24
-# With very many vectors a tile still has this many codes, or the product would become one of vectors.
+# Fewest codes in a tile: with very many vectors it would shrink to single codes, whose products are slow.
 MIN_CODES = 16
 
 
 def closest_vector(
     z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"], codes: Float[Tensor, "size dim"]
 ) -> tuple[Float[Tensor, "size"], Int[Tensor, "size"]]:
-    """For each code minus the squared distance to its nearest vector, and that vector's row.
+    """Returns for each code minus the squared distance to its nearest vector, and the row of that vector.
 
-    Without any vector that counts, minus infinity and row 0.
+    If no vector counts, these are minus infinity and 0.
     """
     if len(z) == 0:
         return codes.new_full((len(codes),), -torch.inf), codes.new_zeros(len(codes), dtype=torch.int64)
-    # Vectors that do not count are replaced by one that does; the row may be that of a copy, so it is
-    # translated back.
+    # Masked vectors are replaced by copies of one that counts; `rows` maps the row of a copy to that of the original.
     rows = torch.where(mask, torch.arange(len(z), device=z.device), mask.long().argmax())
     filled = torch.where(mask.any(), z[rows], 0.0)
     found = rows[nearest_code(codes, filled)]
@@ -38,11 +37,10 @@ def closest_vector(
 def log_affinity(
     z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"], codes: Float[Tensor, "size dim"]
 ) -> Float[Tensor, "size"]:
-    r"""For each code e the log of $\sum_n \exp(-|z_n - e|^2)$; minus infinity without any vector."""
-    centre = common_centre(codes)  # differences are the same, but keep their digits
+    r"""Computes for each code e the log of $\sum_n \exp(-|z_n - e|^2)$; minus infinity without any vector."""
+    centre = common_centre(codes)  # differences are the same, but lose fewer digits
     moved = codes - centre
-    total: Tensor = _log_affinity(z - centre, mask, moved)
-    return total - moved.square().sum(dim=1)
+    return _log_affinity(z - centre, mask, moved) - moved.square().sum(dim=1)
 
 
 def draw_by_affinity(
@@ -51,21 +49,22 @@ def draw_by_affinity(
     codes: Float[Tensor, "size dim"],
     uniform: Float[Tensor, "size"],
 ) -> Int[Tensor, "size"]:
-    r"""For each code the row of a vector, drawn with probabilities in proportion to $\exp(-|z_n - e|^2)$.
+    r"""Draws for each code the row of a vector, with probabilities proportional to $\exp(-|z_n - e|^2)$.
 
     Args:
-        z: The vectors.
-        mask: Which of them can be drawn.
-        codes: The codes.
-        uniform: In [0, 1): what decides the draw, by the rows' cumulative probability.
+        z: Vectors.
+        mask: True for the vectors that can be drawn.
+        codes: Codes.
+        uniform: Random number in [0, 1) for each code, which selects a row by the cumulative probability of the rows.
     """
     centre = common_centre(codes)
-    rows: Tensor = _draw_by_affinity(z - centre, mask, codes - centre, uniform)
-    return rows
+    return _draw_by_affinity(z - centre, mask, codes - centre, uniform)
 
 
-def _tiles(z: Tensor, mask: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, list[slice]]:
-    """The vectors, the bias of their scores, and the slices of codes that make a tile each."""
+def _tiles(
+    z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"], codes: Float[Tensor, "size dim"]
+) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"], list[slice]]:
+    """Returns the vectors, the bias of their scores, and the slices of codes that make up the tiles."""
     filled = torch.where(mask[:, None], z, 0.0)
     bias = torch.where(mask, -filled.square().sum(dim=1), -torch.inf)
     tile = CPU_TILE if z.device.type == "cpu" else GPU_TILE
@@ -77,7 +76,7 @@ def _tiles(z: Tensor, mask: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, list
     "vq::log_affinity", mutates_args=(), schema="(Tensor z, Tensor mask, Tensor codes) -> Tensor"
 )
 def _log_affinity(z: Tensor, mask: Tensor, codes: Tensor) -> Tensor:
-    # Of the squared distance all but |e|^2, which a code's scores share.
+    # The scores leave out |e|^2, which all scores of a code have in common.
     filled, bias, tiles = _tiles(z, mask, codes)
     totals = [torch.addmm(bias, codes[some], filled.T, alpha=2).logsumexp(dim=1) for some in tiles]
     return torch.cat(totals)

@@ -1,4 +1,4 @@
-"""A hard choice with the gradient of a softmax over all codes, streamed: no (vectors x codes) tensor is alive."""
+"""A hard choice with the gradient of a softmax over all codes, computed without a (vectors x codes) tensor."""
 
 from typing import Any
 
@@ -13,19 +13,18 @@ from vq.ops.entropy import softmax_tile, tile_rows
 def choose_with_soft_gradient(
     z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"], indices: Int[Tensor, "n"]
 ) -> Float[Tensor, "n dim"]:
-    r"""The chosen codes, bit for bit, with the gradient of the soft choice $p = softmax_k(z e_k)$ as well.
+    r"""Returns the chosen codes, bit for bit, with the gradient of the soft choice $p = softmax_k(z e_k)$ as well.
 
     The value is $\sum_k A_k e_k$ with $A = onehot + p - sg(p)$. So with $g$ the gradient of the result and
-    $d_k = p_k (g e_k - \sum_j p_j\, g e_j)$, the gradient is $\sum_k d_k e_k$ to z, $d_k z$ to every code, and
-    $g$ to the chosen one. Differentiable once; the backward computes the probabilities again.
+    $d_k = p_k (g e_k - \sum_j p_j\, g e_j)$, the gradient is $\sum_k d_k e_k$ for z, $d_k z$ for every code, and
+    $g$ in addition for the chosen one. Differentiable once; the backward computes the probabilities again.
 
     Args:
-        z: The vectors.
-        codes: What each is multiplied with.
-        indices: int64, the choice.
+        z: Vectors.
+        codes: Codes whose products with a vector are its logits.
+        indices: int64 index of the chosen code of each vector.
     """
-    chosen: Tensor = _choose(z, codes, indices)
-    return chosen
+    return _choose(z, codes, indices)
 
 
 @torch.library.custom_op(
@@ -51,7 +50,7 @@ def _choose_backward(grad: Tensor, z: Tensor, codes: Tensor, indices: Tensor) ->
     z_grad, codes_grad = torch.empty_like(z), torch.zeros_like(codes)
     codes_grad.index_add_(0, indices, grad)
     no_bias = codes.new_zeros(len(codes))
-    # The sum over codes of d_k is 0, so the codes may be taken relative to their centre, with all their digits.
+    # The sum over codes of d_k is 0, so the codes may be centred, which loses fewer digits.
     codes = codes - common_centre(codes)
     step = tile_rows(z, len(codes))
     for start in range(0, len(z), step):

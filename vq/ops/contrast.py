@@ -1,4 +1,4 @@
-"""The contrast of each code's nearest vectors with its farthest ones, streamed over the codes."""
+"""The contrast of each code's nearest vectors with its farthest ones, computed in tiles of codes."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vq.ops.distance import common_centre
 
-# Elements of one tile of scores, some codes against all vectors; sorting keeps about five of them.
+# Elements of one tile of scores of some codes and all vectors; sorting needs about five such tiles.
 CPU_TILE = 2**19
 GPU_TILE = 2**23
 
@@ -19,24 +19,23 @@ def contrast(
     mask: Bool[Tensor, "n"],
     temperature: float,
 ) -> Float[Tensor, ""]:
-    r"""The mean over codes of an InfoNCE loss among vectors; 0 without any vector.
+    r"""Computes the mean over codes of an InfoNCE loss among vectors; 0 without any vector.
 
     With the scores $s_n = -|z_n - e|^2 / 2$ of a code, its positive is the mean of the `max(1, n // size)`
     largest, its negatives are the `n // 2` smallest, and its loss is $-\log$ of the positive's share in the
-    softmax over all of them. On the unit sphere the scores are the cosines, but for a constant that cancels.
+    softmax over all of them. On the unit sphere the scores are the cosines, up to a constant that cancels.
 
-    Differentiable once, in `z` and `codes`; what the gradient needs is computed in the forward, because the
-    sorted scores are not kept.
+    Differentiable once, in `z` and `codes`. The forward computes what the gradient needs, because the sorted scores
+    are not kept.
 
     Args:
-        z: The vectors.
-        codes: The codes.
-        mask: Which vectors count; those that do not, NaN included, have no influence.
-        temperature: What the scores are divided by.
+        z: Vectors.
+        codes: Codes.
+        mask: True for the vectors that count; the others, even if they are NaN, have no influence.
+        temperature: Divisor of the scores.
     """
-    centre = common_centre(codes)  # differences are the same, but keep their digits
-    loss: Tensor = _contrast(z - centre, codes - centre, mask, temperature)[0]
-    return loss
+    centre = common_centre(codes)  # differences are the same, but lose fewer digits
+    return _contrast(z - centre, codes - centre, mask, temperature)[0]
 
 
 @torch.library.custom_op(
@@ -46,20 +45,20 @@ def contrast(
 )
 def _contrast(z: Tensor, codes: Tensor, mask: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     filled = torch.where(mask[:, None], z, 0.0)
-    # Vectors that do not count are the largest, beyond the last place that is looked at.
+    # Masked vectors get the largest scores, and are sorted behind the last position that is used.
     bias = torch.where(mask, filled.square().sum(dim=1) / -2, torch.inf)
     count = mask.sum()
-    place = torch.arange(len(z), device=z.device)
+    position = torch.arange(len(z), device=z.device)
     num_positive = (count // len(codes)).clamp_min(1)
-    is_negative = place < count // 2
-    is_positive = (place >= count - num_positive) & (place < count)
+    is_negative = position < count // 2
+    is_positive = (position >= count - num_positive) & (position < count)
     step = max(1, (CPU_TILE if z.device.type == "cpu" else GPU_TILE) // max(len(z), 1))
     loss, z_grad, codes_grad = z.new_zeros(()), torch.zeros_like(z), torch.zeros_like(codes)
     for start in range(0, len(codes), step):
         some = slice(start, start + step)
         scores, order = torch.addmm(bias, codes[some], filled.T).div_(temperature).sort(dim=1)
         positive = torch.where(is_positive, scores, 0.0).sum(dim=1) / num_positive
-        # A code's logits are its negatives and, once, its positive.
+        # The logits of a code are its negatives and one positive.
         logits = torch.where(is_negative, scores, -torch.inf)
         normaliser = torch.logaddexp(positive, logits.logsumexp(dim=1))
         loss += torch.where(count > 0, normaliser - positive, 0.0).sum()

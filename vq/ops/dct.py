@@ -1,4 +1,4 @@
-"""The discrete cosine transform of real signals, orthonormal, as one product with a fixed matrix an axis."""
+"""The orthonormal discrete cosine transform of real signals, as one product with a fixed matrix per axis."""
 
 import math
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def dct_matrix(size: int, *, like: Float[Tensor, "..."] | None = None) -> Float[Tensor, "{size} {size}"]:
-    """The orthonormal matrix C of the DCT-II: C @ x are the coefficients of x, C.T @ y is its inverse.
+    """Returns the orthonormal matrix C of the DCT-II: C @ x are the coefficients of x, and C.T is the inverse of C.
 
     C[k, n] = sqrt(2 / size) cos(pi (2 n + 1) k / (2 size)), and sqrt(1 / size) for k = 0.
 
     Args:
-        size: Samples of a signal.
-        like: Gives the dtype and the device; float32 on the CPU if None.
+        size: Number of samples of a signal.
+        like: Tensor that gives the dtype and the device; None is float32 on the CPU.
 
     Raises:
         ValueError: If `size` is below 1.
@@ -27,7 +27,7 @@ def dct_matrix(size: int, *, like: Float[Tensor, "..."] | None = None) -> Float[
         raise ValueError(f"dct_matrix: expected a size of at least 1, got {size}")
     device, dtype = (None, torch.float32) if like is None else (like.device, like.dtype)
     sample = torch.arange(size, device=device, dtype=torch.float64)
-    # The product is an integer, so reducing it before the cosine loses nothing at any size.
+    # The product is an integer, so taking it modulo the period before the cosine is exact at any size.
     angle = torch.outer(sample, 2 * sample + 1) % (4 * size) * (math.pi / (2 * size))
     matrix = angle.cos() * math.sqrt(2 / size)
     matrix[0] = math.sqrt(1 / size)
@@ -35,30 +35,30 @@ def dct_matrix(size: int, *, like: Float[Tensor, "..."] | None = None) -> Float[
 
 
 def dct(x: Float[Tensor, "*lead n"]) -> Float[Tensor, "*lead n"]:
-    """Signals along the last axis to their coefficients (DCT-II, orthonormal), the lowest frequency first.
+    """Transforms signals along the last axis to their coefficients (DCT-II), the lowest frequency first.
 
-    In float32 at least, also inside autocast; the result has the dtype of `x`.
+    It computes in float32 at least, also inside autocast; the result has the dtype of `x`.
     """
     return _along_last(x, inverse=False)
 
 
 def idct(x: Float[Tensor, "*lead n"]) -> Float[Tensor, "*lead n"]:
-    """Coefficients along the last axis to their signals (DCT-III, orthonormal): the inverse of `dct`."""
+    """Transforms coefficients along the last axis to their signals (DCT-III): the inverse of `dct`."""
     return _along_last(x, inverse=True)
 
 
 def dct2(x: Float[Tensor, "*lead h w"]) -> Float[Tensor, "*lead h w"]:
-    """Pictures over the last two axes to their coefficients; [0, 0] is sqrt(h * w) times the mean."""
+    """Transforms images over the last two axes to their coefficients; [0, 0] is sqrt(h * w) times the mean."""
     return dct(dct(x).transpose(-1, -2)).transpose(-1, -2)
 
 
 def idct2(x: Float[Tensor, "*lead h w"]) -> Float[Tensor, "*lead h w"]:
-    """Coefficients over the last two axes to their pictures: the inverse of `dct2`."""
+    """Transforms coefficients over the last two axes to their images: the inverse of `dct2`."""
     return idct(idct(x).transpose(-1, -2)).transpose(-1, -2)
 
 
 def block_dct2(x: Float[Tensor, "*lead h w"], size: int) -> Float[Tensor, "*lead h w"]:
-    """Pictures to the coefficients of each block of `size` x `size` pixels, which stay in the block's place.
+    """Transforms each block of `size` x `size` pixels to its coefficients, which replace the pixels of the block.
 
     Raises:
         ValueError: If `size` does not divide height and width.
@@ -67,7 +67,7 @@ def block_dct2(x: Float[Tensor, "*lead h w"], size: int) -> Float[Tensor, "*lead
 
 
 def block_idct2(x: Float[Tensor, "*lead h w"], size: int) -> Float[Tensor, "*lead h w"]:
-    """Coefficients of blocks to pictures: the inverse of `block_dct2`.
+    """Transforms the coefficients of each block to pixels: the inverse of `block_dct2`.
 
     Raises:
         ValueError: If `size` does not divide height and width.
@@ -78,9 +78,9 @@ def block_idct2(x: Float[Tensor, "*lead h w"], size: int) -> Float[Tensor, "*lea
 def zigzag(
     rows: int, columns: int, device: torch.device | str | None = None
 ) -> Int[Tensor, "{rows}*{columns}"]:
-    """The places of a grid (row * columns + column) in the order of JPEG: from low to high frequency.
+    """Returns the positions of a grid (row * columns + column) in JPEG's order, from low to high frequency.
 
-    `flat[..., zigzag(h, w)]` puts a flattened grid into this order, `inverse_permutation` undoes it.
+    `flat[..., zigzag(h, w)]` puts a flattened grid into this order; `inverse_permutation` undoes it.
 
     Example:
         >>> zigzag(3, 3).tolist()
@@ -89,13 +89,13 @@ def zigzag(
     row = torch.arange(rows, device=device)[:, None]
     column = torch.arange(columns, device=device)[None]
     diagonal = row + column
-    # Odd diagonals run down, even ones up.
+    # Odd diagonals run downwards, even ones upwards.
     along = torch.where(diagonal % 2 == 1, row, column)
     return (diagonal * max(rows, columns) + along).flatten().argsort()
 
 
 def inverse_permutation(order: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
-    """The permutation that undoes `order`: `x[order][inverse_permutation(order)]` is x.
+    """Returns the permutation that undoes `order`: `x[order][inverse_permutation(order)]` is x.
 
     Example:
         >>> inverse_permutation(torch.tensor([2, 0, 1])).tolist()
@@ -104,7 +104,7 @@ def inverse_permutation(order: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     return order.argsort()
 
 
-def _along_last(x: Tensor, *, inverse: bool) -> Tensor:
+def _along_last(x: Float[Tensor, "*lead n"], *, inverse: bool) -> Float[Tensor, "*lead n"]:
     with torch.autocast(x.device.type, enabled=False):
         exact = x if x.dtype == torch.float64 else x.float()
         matrix = dct_matrix(x.shape[-1], like=exact)

@@ -1,7 +1,7 @@
-"""Several small numbers in one index and back: mixed radix, the first digit least significant.
+"""Packing several small numbers into one index and back: mixed radix, the first digit least significant.
 
-This little-endian order is the only one inside this project. `reverse_digits` translates the
-indices of a peer that puts the first digit on the most significant place.
+This little-endian order is the only one inside this project. `reverse_digits` converts the indices of other
+implementations, whose first digit is the most significant one.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def place_values(levels: Sequence[int]) -> list[int]:
-    """The weight of each digit: the product of the levels before it.
+    """Returns the weight of each digit: the product of the levels before it.
 
     Example:
         >>> place_values([8, 5, 3])
@@ -25,11 +25,11 @@ def place_values(levels: Sequence[int]) -> list[int]:
 
 
 def pack_digits(digits: Int[Tensor, "*lead digits"], levels: Int[Tensor, "digits"]) -> Int[Tensor, "*lead"]:
-    """Joins digits into one index, in integer arithmetic: a float sum is wrong from 2^8 (bfloat16) on.
+    """Packs digits into one index in integer arithmetic; a floating-point sum is inexact from 2^8 (bfloat16) on.
 
     Args:
-        digits: int64, digit i in [0, levels[i]).
-        levels: int64, how many values each digit has.
+        digits: int64 digits; digit i is in [0, levels[i]).
+        levels: int64 number of values of each digit.
 
     Example:
         >>> pack_digits(torch.tensor([3, 4]), torch.tensor([8, 5]))
@@ -41,7 +41,7 @@ def pack_digits(digits: Int[Tensor, "*lead digits"], levels: Int[Tensor, "digits
 def unpack_digits(
     indices: Int[Tensor, "*lead"], levels: Int[Tensor, "digits"]
 ) -> Int[Tensor, "*lead digits"]:
-    """Splits each index into its digits; the inverse of `pack_digits`.
+    """Splits each index into its digits: the inverse of `pack_digits`.
 
     Example:
         >>> unpack_digits(torch.tensor(35), torch.tensor([8, 5]))
@@ -51,16 +51,16 @@ def unpack_digits(
 
 
 def reverse_digits(indices: Int[Tensor, "*lead"], levels: Sequence[int]) -> Int[Tensor, "*lead"]:
-    """Translates big-endian indices into this project's, for codes with these levels.
+    """Converts big-endian indices of codes with these levels to the little-endian ones of this project.
 
-    Applied to the result with the levels reversed, it gives the big-endian indices back.
+    Applied to the result with the levels reversed, it returns the big-endian indices.
 
     Args:
         indices: Indices whose first digit is the most significant one.
-        levels: How many values each digit has, first digit first.
+        levels: Number of values of each digit, first digit first.
 
     Raises:
-        ValueError: If an index is outside of what the levels can express.
+        ValueError: If an index is out of the range of the levels.
 
     Example:
         >>> reverse_digits(torch.tensor([0b110]), [2, 2, 2])

@@ -1,7 +1,7 @@
-"""Entropies of softmax choices among many codes, streamed: no (vectors x codes) tensor is ever alive.
+"""Entropies of softmax choices among many codes, computed in tiles without a (vectors x codes) tensor.
 
-The functions give *sums* over this rank's vectors; who divides them, and over which ranks they are added
-first, is `vq.quantizers.parts.regularisers`' business.
+The functions return *sums* over this rank's vectors. `vq.quantizers.parts.regularisers` adds them over ranks and
+divides them.
 """
 
 from typing import Any
@@ -11,17 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-# Elements of one tile of probabilities; a backward keeps three of them (4 MiB each in float32).
+# Elements of one tile of probabilities; a backward needs three tiles (4 MiB each in float32).
 CPU_TILE = 2**20
 GPU_TILE = 2**24
-# With very many codes a tile still has this many rows, or the product would become one of vectors.
+# Fewest rows in a tile: with very many codes it would shrink to single rows, whose products are slow.
 MIN_ROWS = 16
 
 
 def entropy(distribution: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead"]:
-    """Computes the entropy, -sum p log p, along the last axis in nats.
-
-    Codes with p = 0 add nothing and get a finite gradient.
+    """Computes - sum p log p along the last axis, in nats; entries with p = 0 add 0 and get a finite gradient.
 
     Example:
         >>> round(entropy(torch.tensor([0.5, 0.5, 0.0])).item(), 4)
@@ -32,13 +30,13 @@ def entropy(distribution: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead"]
 
 
 def bit_entropy(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The entropy of each independent bit that is 1 with the probability sigmoid(logit), in nats.
+    """Computes the entropy of each independent bit that is 1 with the probability sigmoid(logit), in nats.
 
     Example:
         >>> round(bit_entropy(torch.tensor(0.0)).item(), 4)
         0.6931
     """
-    size = logits.abs()  # both terms are positive: nothing cancels, however sure the bit is
+    size = logits.abs()  # both terms are positive, so nothing cancels, even for nearly certain bits
     return F.softplus(-size) + size * torch.sigmoid(-size)
 
 
@@ -48,28 +46,27 @@ def softmax_sums(
     bias: Float[Tensor, "size"],
     weight: Float[Tensor, "n"],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "size"]]:
-    r"""Sums over vectors of the entropy, and of the distribution, of $p = softmax(z e_k + b_k)$.
+    """Computes the sums over vectors of the entropy, and of the distribution, of $p = softmax(z e_k + b_k)$.
 
-    A softmax of minus the squared distance over a temperature is of this form (`distance_logits`).
-    Differentiable once, in everything but `weight`; the backward computes the probabilities again.
+    A softmax of minus the squared distance over a temperature has this form (`distance_logits`).
+    Differentiable once, in all arguments but `weight`; the backward computes the probabilities again.
 
     Args:
-        z: The vectors.
-        codes: What each is multiplied with.
-        bias: What is added to the scores of each code.
-        weight: How much each vector counts, such as 1, or 0 at padded positions.
+        z: Vectors.
+        codes: Codes whose products with a vector are its logits, up to the bias.
+        bias: Number added to the logits of each code.
+        weight: Weight of each vector in the sums, such as 1, or 0 at padded positions.
     """
-    entropies, distribution = _softmax_sums(z, codes, bias, weight)
-    return entropies, distribution
+    return _softmax_sums(z, codes, bias, weight)
 
 
 def distance_logits(
     z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"], temperature: float
 ) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "size"]]:
-    r"""What `softmax_sums` takes with these codes for $p = softmax(- |z - e_k|^2 / \tau)$: scaled vectors and a bias.
+    r"""Returns the vectors and the bias with which `softmax_sums` has $p = softmax(- |z - e_k|^2 / \tau)$.
 
-    The sign is *minus* the distance: the nearest code is the most probable one. $|z|^2$, which all codes
-    share, is left out. A mean that vectors and codes share costs digits: subtract it before (`centred`).
+    The sign is *minus* the distance: the nearest code is the most probable one. $|z|^2$, which is the same for all
+    codes, is left out. A common mean of vectors and codes costs digits: subtract it first (`centred`).
     """
     return z * (2 / temperature), -codes.square().sum(dim=-1) / temperature
 
@@ -77,33 +74,34 @@ def distance_logits(
 def bit_distribution_sum(
     logits: Float[Tensor, "n bits"], weight: Float[Tensor, "n"]
 ) -> Float[Tensor, "size"]:
-    """The sum over vectors of the distribution over all 2^bits patterns of independent bits.
+    """Computes the sum over vectors of the distribution over all 2^bits patterns of independent bits.
 
     Bit i is 1 with the probability sigmoid(logits[:, i]); pattern k has the bits of k, bit 0 least
-    significant. The distribution of a vector is the outer product of that of its first and its second
-    half of bits, so the sum is one product of matrices with 2^(bits / 2) columns each, not 2^bits.
+    significant. The distribution of a vector is the outer product of those of its first and its second
+    half of the bits, so the sum is one product of matrices with 2^(bits / 2) columns each, not 2^bits.
     Differentiable once, in `logits`.
 
     Args:
-        logits: At most 30 bits.
-        weight: How much each vector counts.
+        logits: Logits of at most 30 bits.
+        weight: Weight of each vector in the sum.
 
     Example:
         >>> bit_distribution_sum(torch.tensor([[99.0, -99.0]]), torch.ones(1)).tolist()
         [0.0, 1.0, 0.0, 0.0]
     """
-    total: Tensor = _bit_distribution_sum(logits, weight)
-    return total
+    return _bit_distribution_sum(logits, weight)
 
 
-def tile_rows(x: Tensor, columns: int) -> int:
-    """How many rows of so many columns are worked on at a time."""
+def tile_rows(x: Float[Tensor, "..."], columns: int) -> int:
+    """Returns the number of rows of a tile with so many columns, on the device of `x`."""
     tile = CPU_TILE if x.device.type == "cpu" else GPU_TILE
     return max(MIN_ROWS, tile // max(columns, 1))
 
 
-def softmax_tile(z: Tensor, codes: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of some vectors: the scores minus their maximum, the probabilities, the log of the normaliser."""
+def softmax_tile(
+    z: Float[Tensor, "n dim"], codes: Float[Tensor, "size dim"], bias: Float[Tensor, "size"]
+) -> tuple[Float[Tensor, "n size"], Float[Tensor, "n size"], Float[Tensor, "n"]]:
+    """Computes of some vectors the scores minus their maximum, the probabilities, and the log of the normaliser."""
     scores = torch.addmm(bias, z, codes.T)
     scores -= scores.amax(dim=1, keepdim=True)
     probabilities = scores.exp()
@@ -176,8 +174,8 @@ def _softmax_sums_gradient(
 _softmax_sums.register_autograd(_softmax_sums_gradient, setup_context=_save_inputs)
 
 
-def _patterns(sigmoid: Tensor) -> Tensor:
-    """The distribution of each row over the patterns of its bits, bit 0 least significant."""
+def _patterns(sigmoid: Float[Tensor, "n bits"]) -> Float[Tensor, "n patterns"]:
+    """Computes the distribution of each row over the patterns of its bits, bit 0 least significant."""
     joint = sigmoid.new_ones(len(sigmoid), 1)
     for bit in range(sigmoid.shape[1]):
         one = sigmoid[:, bit, None]
@@ -230,8 +228,8 @@ def _bit_distribution_sum_backward(grad: Tensor, logits: Tensor, weight: Tensor)
     return out
 
 
-def _bit_table(like: Tensor) -> Tensor:
-    """Row k holds the bits of k, for as many patterns as `like` has columns."""
+def _bit_table(like: Float[Tensor, "n patterns"]) -> Float[Tensor, "patterns bits"]:
+    """Returns a table whose row k holds the bits of k, for as many patterns as `like` has columns."""
     patterns = torch.arange(like.shape[1], device=like.device)
     bits = torch.arange(like.shape[1].bit_length() - 1, device=like.device)
     return (patterns[:, None] >> bits & 1).to(like.dtype)

@@ -1,21 +1,21 @@
-"""The Fréchet distance of two Gaussians, in float64, and the moments it is made of."""
+"""The Fréchet distance of two Gaussians, in float64, and the moments that it is computed from."""
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-_TOLERANCE = 1e-9  # of the trace term, relative to the two traces: what the quick way may be wrong by
+_TOLERANCE = 1e-9  # largest error of the trace term by Cholesky, relative to the two traces
 
 
 def moments(
     total: Float64[Tensor, "dim"], outer: Float64[Tensor, "dim dim"], count: int | Int64[Tensor, ""]
 ) -> tuple[Float64[Tensor, "dim"], Float64[Tensor, "dim dim"]]:
-    """Sums of vectors and of their outer products to the mean and the covariance (divided by count - 1).
+    """Converts the sums of vectors and of their outer products to the mean and the covariance (divided by count - 1).
 
     Args:
-        total: The sum of the vectors.
-        outer: The sum of their products x x^T.
-        count: The number of vectors, at least 2 for a finite covariance.
+        total: Sum of the vectors.
+        outer: Sum of their outer products x x^T.
+        count: Number of vectors; at least 2 for a finite covariance.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [2.0, 5.0]], dtype=torch.float64)
@@ -34,22 +34,22 @@ def frechet_distance(
     mean_b: Float[Tensor, "dim"],
     covariance_b: Float[Tensor, "dim dim"],
 ) -> Float64[Tensor, ""]:
-    """The squared Fréchet (2-Wasserstein) distance of two Gaussians: 0 for equal ones.
+    """Computes the squared Fréchet (2-Wasserstein) distance of two Gaussians, which is 0 for equal ones.
 
     |m_a - m_b|^2 + tr(A) + tr(B) - 2 tr((A B)^(1/2)). The last trace is the sum of the roots of the
-    eigenvalues of L^T B L, with A = L L^T by Cholesky: no root of a matrix is ever made. Where A is
-    singular, or so nearly that rounding could show in the tenth digit, it is the nuclear norm of
-    F^T G, with A = F F^T and B = G G^T by eigenvectors and the null spaces left out.
+    eigenvalues of L^T B L, with A = L L^T by Cholesky, so that no matrix root is computed. If A is
+    singular, or so nearly that rounding could change the tenth digit, it is the nuclear norm of
+    F^T G, with A = F F^T and B = G G^T by eigenvectors, without the null spaces.
 
     NaN or infinity in a moment gives NaN.
 
     Source: Dowson and Landau 1982, https://doi.org/10.1016/0047-259X(82)90077-X, eq. 4.
 
     Args:
-        mean_a: The first mean.
-        covariance_a: The first covariance, symmetric and positive semi-definite.
-        mean_b: The second mean.
-        covariance_b: The second covariance.
+        mean_a: First mean.
+        covariance_a: First covariance, symmetric and positive semi-definite.
+        mean_b: Second mean.
+        covariance_b: Second covariance, symmetric and positive semi-definite.
 
     Example:
         >>> one, zero = torch.eye(2), torch.zeros(2)
@@ -72,10 +72,10 @@ def frechet_distance(
 def frechet_distance_of_features(
     features_a: Float[Tensor, "a dim"], features_b: Float[Tensor, "b dim"]
 ) -> Float64[Tensor, ""]:
-    """The same distance from the features themselves, without a covariance; the shortest way for few.
+    """Computes the squared Fréchet distance from features, without a covariance; fastest for few vectors.
 
     With centred X and Y the trace term is the nuclear norm of X Y^T / sqrt((a - 1)(b - 1)), which is
-    exact at every rank and at most a x b large.
+    exact at every rank and has at most the size a x b.
 
     Args:
         features_a: At least two vectors.
@@ -91,47 +91,43 @@ def frechet_distance_of_features(
     a = (features_a - mean_a) / (len(features_a) - 1) ** 0.5
     b = (features_b - mean_b) / (len(features_b) - 1) ** 0.5
     root = torch.linalg.svdvals(_short(a) @ _short(b).T).sum()
-    distance: Tensor = (mean_a - mean_b).square().sum() + a.square().sum() + b.square().sum() - 2 * root
-    return distance
+    return (mean_a - mean_b).square().sum() + a.square().sum() + b.square().sum() - 2 * root
 
 
 def _short(x: Float64[Tensor, "n dim"]) -> Float64[Tensor, "short dim"]:
-    """At most `dim` rows with the same x^T x: all that the nuclear norm of a product with x depends on."""
+    """Returns at most `dim` rows with the same x^T x, on which alone the nuclear norm of a product with x depends."""
     if len(x) <= x.shape[1]:
         return x
-    rows: Tensor = torch.linalg.qr(x, mode="r").R
-    return rows
+    return torch.linalg.qr(x, mode="r").R
 
 
 def _root_by_cholesky(
     a: Float64[Tensor, "dim dim"], b: Float64[Tensor, "dim dim"], tolerance: float
 ) -> Float64[Tensor, ""] | None:
-    """tr((A B)^(1/2)); None if A is not positive definite or rounding may count for more than `tolerance`."""
+    """Computes tr((A B)^(1/2)); None if A is not positive definite or the rounding error may exceed `tolerance`."""
     factor, info = torch.linalg.cholesky_ex(a)
     if int(info) != 0:
         return None
     squared = torch.linalg.eigvalsh(factor.T @ b @ factor)
-    # An eigenvalue m is off by a few eps times the largest one, and its root by that over 2 sqrt(m).
+    # The error of an eigenvalue m is a few eps times the largest one; that of its root is this over 2 sqrt(m).
     error = 4 * torch.finfo(squared.dtype).eps * squared[-1].clamp_min(0)
     roots = squared.clamp_min(0).sqrt()
     if float((error / (2 * roots + error.sqrt())).sum()) > tolerance:
         return None
-    root: Tensor = roots.sum()
-    return root
+    return roots.sum()
 
 
 def _root_by_eigenvectors(
     a: Float64[Tensor, "dim dim"], b: Float64[Tensor, "dim dim"]
 ) -> Float64[Tensor, ""]:
-    # Equal factors of equal matrices: the distance of a set to itself is then 0 to the last digits.
-    root: Tensor = torch.linalg.svdvals(_factor(a).T @ _factor(b)).sum()
-    return root
+    # Equal matrices have equal factors, so that the distance of a set to itself is 0 up to the last digits.
+    return torch.linalg.svdvals(_factor(a).T @ _factor(b)).sum()
 
 
 def _factor(covariance: Float64[Tensor, "dim dim"]) -> Float64[Tensor, "dim rank"]:
-    """F with F F^T = covariance and as many columns as it has eigenvalues above rounding."""
-    # Fewer images than dimensions leave only rounding in the others, on which eigh may take a minute or does not
-    # converge. Elimination with pivots stops at the rank.
+    """Returns F with F F^T = covariance and as many columns as it has eigenvalues above rounding."""
+    # With fewer images than dimensions the other dimensions hold rounding errors only, on which eigh may take a minute
+    # or not converge. The pivoted factorisation stops at the rank.
     factor = _pivoted_cholesky(covariance.cpu()).to(covariance.device)
     if factor.shape[1] < len(covariance):
         return factor
@@ -142,7 +138,7 @@ def _factor(covariance: Float64[Tensor, "dim dim"]) -> Float64[Tensor, "dim rank
 
 
 def _pivoted_cholesky(covariance: Float64[Tensor, "dim dim"]) -> Float64[Tensor, "dim rank"]:
-    """F with F F^T = covariance, one column for each pivot above the rounding of the largest variance.
+    """Returns F with F F^T = covariance and one column for each pivot above the rounding of the largest variance.
 
     Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, section 10.3.
     """

@@ -1,4 +1,4 @@
-"""Values from one tensor, gradients from another: the building blocks of the estimators."""
+"""Values from one tensor, gradients from another: the building blocks of gradient estimators."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,10 +9,10 @@ from vq.ops.directions import SHORTEST, bounded_inverse, length, unit
 def replace_value(
     carrier: Float[Tensor, "*shape"], value: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """The value of `value`, bit for bit, with the gradient of `carrier`.
+    """Returns the value of `value`, bit for bit, with the gradient of `carrier`.
 
-    The usual `carrier + (value - carrier).detach()` rounds and so misses the code by some bits; here
-    exactly zero is added. Where `carrier` is NaN or infinite the result is NaN: broken input shows.
+    The usual `carrier + (value - carrier).detach()` rounds and so differs from the code in some bits; here
+    exactly zero is added. Where `carrier` is NaN or infinite the result is NaN, so that invalid input is visible.
 
     Example:
         >>> import torch
@@ -27,23 +27,22 @@ def replace_value(
 def rotate(
     z: Float[Tensor, "*lead dim"], code: Float[Tensor, "*lead dim"], shortest: float = SHORTEST
 ) -> Float[Tensor, "*lead dim"]:
-    r"""Rotates and scales each `z` onto its `code` by a map that is constant for the gradient.
+    r"""Rotates and scales each `z` onto its `code` by a linear map that has no gradient itself.
 
     The result equals `code` up to rounding, and its gradient reaches `z` through
     $\frac{|q|}{|z|} (I - 2 r r^T + 2 \hat q \hat z^T)$, with $r = (\hat z + \hat q) / |\hat z + \hat q|$.
 
     Source: Fifty et al. 2024, https://arxiv.org/abs/2410.06424, section 4.2 (Householder form).
     Differs from the source: where z is shorter than `shortest` the factor 1 / |z| fades to 0, as in
-        `vq.ops.directions.unit`: a vector of zeros has no direction to be rotated from, and gets no gradient.
+        `vq.ops.directions.unit`. A vector of zeros has no direction to rotate from, and gets no gradient.
 
     Args:
-        z: The encoder's vectors.
-        code: The selected codes.
-        shortest: The length of z from which on the map is exact.
+        z: Vectors of the encoder.
+        code: Selected codes.
+        shortest: Smallest length of z at which the map is exact.
     """
     z_unit, code_unit = unit(z.detach()), unit(code.detach())
     middle = unit(z_unit + code_unit)
     scale = length(code) * bounded_inverse(length(z), shortest=shortest)
     reflected = z - 2 * (z * middle).sum(-1, keepdim=True) * middle
-    rotated: Tensor = scale * (reflected + 2 * (z * z_unit).sum(-1, keepdim=True) * code_unit)
-    return rotated
+    return scale * (reflected + 2 * (z * z_unit).sum(-1, keepdim=True) * code_unit)

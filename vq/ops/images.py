@@ -1,4 +1,4 @@
-"""The one place that knows pixel ranges: 0..255 in files and batches, [-1, 1] in networks, [0, 1] in metrics."""
+"""Conversion of pixel ranges: 0..255 in files and batches, [-1, 1] in networks, [0, 1] in metrics."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 _SEPARATOR_WIDTH = 2
-_SEPARATOR_VALUE = 128  # neither the white of an emoji's background nor the black of a padded photo
+_SEPARATOR_VALUE = 128  # grey, unlike the white background of emoji and the black padding of photographs
 
 
 def to_signed_unit(image: UInt8[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
@@ -20,14 +20,14 @@ def to_signed_unit(image: UInt8[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
         >>> to_signed_unit(torch.tensor([0, 255], dtype=torch.uint8)).tolist()
         [-1.0, 1.0]
     """
-    return (image.to(torch.float32) / 127.5).sub_(1)  # in place: a batch's memory is taken once less
+    return (image.to(torch.float32) / 127.5).sub_(1)  # in place, which saves the memory of a batch
 
 
 def to_uint8(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """Maps [-1, 1] to the nearest pixel value 0..255; the inverse of `to_signed_unit`, exactly.
+    """Maps [-1, 1] to the nearest pixel value 0..255: the exact inverse of `to_signed_unit`.
 
-    Values outside the range are clamped; a value halfway between two pixels goes to the even one
-    (truncation would darken every image by half a level). NaN becomes 0. Computed in float32.
+    Values outside the range are clamped. A value halfway between two pixels is rounded to the even one
+    (truncation would darken every image by half a level). NaN becomes 0. The arithmetic is in float32.
 
     Example:
         >>> to_uint8(torch.tensor([-1.5, 0.0, 1.0])).tolist()
@@ -38,7 +38,7 @@ def to_uint8(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
 
 
 def to_unit(image: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Maps [-1, 1] to [0, 1], in the tensor's own dtype; nothing is clamped.
+    """Maps [-1, 1] to [0, 1] in the dtype of the tensor, without clamping.
 
     Example:
         >>> to_unit(torch.tensor([-1.0, 0.0, 1.0])).tolist()
@@ -48,14 +48,14 @@ def to_unit(image: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def grid(images: UInt8[Tensor, "n 3 h w"], columns: int) -> UInt8[Tensor, "3 height width"]:
-    """Lays images out row by row with thin grey lines between them; the last row may be short.
+    """Arranges images row by row with thin grey lines between them; the last row may be incomplete.
 
     Args:
-        images: At least one picture.
-        columns: Pictures a row, at least 1.
+        images: At least one image.
+        columns: Number of images per row; at least 1.
 
     Raises:
-        ValueError: If there is no image or no column.
+        ValueError: If there is no image, or `columns` is below 1.
 
     Example:
         >>> grid(torch.zeros(5, 3, 8, 8, dtype=torch.uint8), columns=3).shape
@@ -77,11 +77,11 @@ def grid(images: UInt8[Tensor, "n 3 h w"], columns: int) -> UInt8[Tensor, "3 hei
 
 
 def save_png(image: UInt8[Tensor, "3 h w"], path: str | Path) -> None:
-    """Writes a picture as a PNG file; whoever looks sees the old file or the whole new one.
+    """Writes an image as a PNG file atomically: readers see the old file or the complete new one.
 
     Args:
-        image: On any device.
-        path: Its folder is made if it is missing.
+        image: Image on any device.
+        path: Path of the file. Missing folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Randomness that is a pure function of a key: the same key, the same numbers, on every worker and rank."""
+"""Randomness that is a pure function of a key: equal keys give equal numbers on every worker and rank."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 
 
 def stable_hash(*key: int | str) -> int:
-    """A 64-bit number that depends on the key alone, on every machine and in every process.
+    """Returns a 64-bit number that depends on the key alone, on every machine and in every process.
 
     Python's own `hash` of a string changes from process to process.
 
@@ -26,7 +26,7 @@ def stable_hash(*key: int | str) -> int:
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in key:
-        if type(part) not in (int, str):  # bool is an int to Python, but True and 1 would look like one key
+        if type(part) not in (int, str):  # bool is a subclass of int, but True and 1 are different parts
             raise TypeError(f"key: expected int and str parts, got {part!r}; convert it first")
         text = f"{type(part).__name__}:{part}".encode()
         digest.update(len(text).to_bytes(8, "little") + text)
@@ -35,10 +35,10 @@ def stable_hash(*key: int | str) -> int:
 
 @contextmanager
 def seeded(*key: int | str) -> Iterator[None]:
-    """Inside, PyTorch's global CPU generator is seeded by the key; afterwards it is as it was, whatever was raised.
+    """Seeds PyTorch's global CPU generator by the key, and restores its state at the end, also after an error.
 
     Args:
-        *key: See `stable_hash`.
+        *key: Integers and strings, as for `stable_hash`.
 
     Example:
         >>> before = torch.get_rng_state()
@@ -56,12 +56,12 @@ def seeded(*key: int | str) -> Iterator[None]:
 
 
 def generator(*key: int | str) -> torch.Generator:
-    """A CPU random generator seeded by the key alone.
+    """Returns a CPU random generator that is seeded by the key alone.
 
     PyTorch's CPU generator keeps 32 bits of its seed, so among millions of keys a few share a stream.
 
     Args:
-        *key: See `stable_hash`.
+        *key: Integers and strings, as for `stable_hash`.
 
     Example:
         >>> a, b = (torch.rand(2, generator=generator("augment", 0, 7)) for _ in range(2))

@@ -1,4 +1,4 @@
-"""k-means on one machine: seeds, then Lloyd steps, both streamed over the codes."""
+"""k-means on one machine: seeding, then Lloyd steps, both in tiles of codes."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ from vq.ops.numerics.reductions import count_and_sum, split_counts
 
 Seeding = Literal["k-means++", "random"]
 
-# Copies of a vector must differ a little, or only the lowest of them would ever be the nearest.
+# Copies of a vector must differ a little; of equal codes only the one with the lowest index would ever be chosen.
 COPY_NOISE = 0.01
 
 
@@ -23,22 +23,22 @@ def k_means(
     seeding: Seeding = "k-means++",
     generator: torch.Generator | None = None,
 ) -> tuple[Float[Tensor, "size dim"], Float[Tensor, "size"]]:
-    """Clusters vectors; returns the centres, and how many vectors are nearest to each.
+    """Clusters vectors; returns the centres, and the number of vectors nearest to each.
 
-    With no more vectors than centres every vector is a centre, and the others are copies of randomly
+    If there are no more vectors than centres, every vector is a centre, and the others are copies of randomly
     drawn vectors plus Gaussian noise of 1 % of each channel's standard deviation. A cluster that loses
     all its vectors keeps its centre.
 
     Source: Lloyd 1982; seeds by Arthur and Vassilvitskii 2007 ("k-means++").
-    Differs from the source: a fixed number of steps, no test for convergence.
+    Differs from the source: the number of steps is fixed; there is no test for convergence.
 
     Args:
-        vectors: At least one, all finite.
-        size: The number of centres.
-        steps: Lloyd steps after the seeds.
-        seeding: `"k-means++"` draws each seed in proportion to its squared distance from the nearest
-            seed before it; `"random"` draws different vectors.
-        generator: A CPU generator; None is the default one.
+        vectors: Finite vectors; at least one.
+        size: Number of centres.
+        steps: Number of Lloyd steps after the seeding.
+        seeding: `"k-means++"` draws each seed with a probability proportional to its squared distance from the
+            nearest seed before it; `"random"` draws different vectors.
+        generator: CPU generator; None is the default one.
     """
     if len(vectors) <= size:
         centres = _copy_up(vectors, size, generator)
@@ -47,7 +47,7 @@ def k_means(
     else:
         centres = vectors[_far_apart(vectors, size, generator)]
     everything = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
-    origin = common_centre(vectors)  # relative to which sums of vectors far from 0 keep their digits
+    origin = common_centre(vectors)  # sums relative to it lose fewer digits if the vectors are far from 0
     for _ in range(steps if len(vectors) > size else 0):
         indices = nearest_code(vectors, centres)
         counts, sums = split_counts(count_and_sum(vectors - origin, indices, everything, size), size)
@@ -69,7 +69,7 @@ def _copy_up(
 def _far_apart(
     vectors: Float[Tensor, "n dim"], size: int, generator: torch.Generator | None
 ) -> Int[Tensor, "size"]:
-    """The indices of k-means++ seeds."""
+    """Draws the rows of k-means++ seeds."""
     draws = torch.rand(size, generator=generator).to(vectors)
     first = (draws[0] * len(vectors)).long().clamp_max(len(vectors) - 1)
     chosen = first.new_empty(size)
@@ -78,7 +78,7 @@ def _far_apart(
     for k in range(1, size):
         cumulative = distance.double().cumsum(0)
         total = cumulative[-1]
-        # All vectors are seeds already (there are duplicates): any vector will do.
+        # If every vector equals a seed (there are duplicates), draw from all vectors.
         by_distance = torch.searchsorted(cumulative, draws[k] * total, right=True)
         anyone = (draws[k] * len(vectors)).long()
         chosen[k] = torch.where(total > 0, by_distance, anyone).clamp_max(len(vectors) - 1)

@@ -1,4 +1,4 @@
-"""How far a set of vectors is from being orthogonal."""
+"""The deviation of a set of vectors from orthogonality."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -9,16 +9,16 @@ from vq.ops.directions import unit
 def orthogonality(
     codes: Float[Tensor, "size dim"], counted: Bool[Tensor, "size"] | None = None
 ) -> Float[Tensor, ""]:
-    r"""$\sum_{i,j} (\hat e_i \hat e_j)^2 / K^2 - 1/K$ of the K counted codes: 0 if they are orthogonal.
+    r"""Computes $\sum_{i,j} (\hat e_i \hat e_j)^2 / K^2 - 1/K$ of the K counted codes: 0 if they are orthogonal.
 
     $\| E E^T \|^2 = \| E^T E \|^2$, so the matrix is (dim, dim) and not (size, size). More codes than
-    dimensions cannot all be orthogonal; the least value is then $1/dim - 1/K$.
+    dimensions cannot all be orthogonal; the smallest value is then $1/dim - 1/K$.
 
     Source: Shin et al. 2021, https://arxiv.org/abs/2112.00384, eq. 2, on codes of length 1.
 
     Args:
-        codes: A code of length 0 is orthogonal to everything, also to itself.
-        counted: Which codes count; None is all.
+        codes: Codes of any length. A code of length 0 is orthogonal to all codes, including itself.
+        counted: True for the codes that count; None if all do.
 
     Example:
         >>> import torch
@@ -32,5 +32,5 @@ def orthogonality(
         directions = directions * counted[:, None]
         count = counted.sum().clamp_min(1).to(codes.dtype)
     gram = directions.T @ directions
-    # The 1 / K is taken as the codes' own squared lengths, which keeps 0 exact where none counts.
+    # 1 / K is computed from the squared lengths of the codes, so that the result is exactly 0 if no code counts.
     return gram.square().sum() / count.square() - directions.square().sum() / count.square()

@@ -1,10 +1,10 @@
-"""Resizing as the named evaluation protocols do it; each kernel gives another FID."""
+"""Resizing with the kernels of the named evaluation protocols; each kernel gives a different FID."""
 
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -12,37 +12,37 @@ from torch import Tensor
 def resize_like_tensorflow_1(
     image: Float32[Tensor, "b c h w"], size: int
 ) -> Float32[Tensor, "b c {size} {size}"]:
-    """Bilinear without half-pixel centres, as TensorFlow 1.x: output i looks at i * (old / new), unblurred.
+    """Resizes bilinearly as TensorFlow 1.x does: output i is at i * (old / new), without half-pixel centres or blur.
 
     Neighbouring pixels are mixed as a + (b - a) * t, first along rows, then along columns.
 
     Args:
-        image: In any range.
-        size: The new height and width.
+        image: Images in any range.
+        size: New height and width.
 
     Example:
         >>> resize_like_tensorflow_1(torch.tensor([[[[0.0, 8.0]]]]), 4)[0, 0, 0].tolist()
         [0.0, 4.0, 8.0, 8.0]
     """
-    low, high, part = _neighbours(image.shape[3], size, image)
+    low, high, weight = _neighbours(image.shape[3], size, image)
     left = image[..., low]
-    across = left + (image[..., high] - left) * part
-    low, high, part = _neighbours(image.shape[2], size, image)
+    across = left + (image[..., high] - left) * weight
+    low, high, weight = _neighbours(image.shape[2], size, image)
     top = across[:, :, low]
-    return top + (across[:, :, high] - top) * part[:, None]
+    return top + (across[:, :, high] - top) * weight[:, None]
 
 
 def resize_like_pillow(
     image: UInt8[Tensor, "b c h w"], size: int, *, rounded: bool
 ) -> Float32[Tensor, "b c {size} {size}"]:
-    """Pillow's bicubic with antialiasing, each channel alone; the values stay in 0..255.
+    """Resizes each channel by itself with Pillow's antialiased bicubic filter; the values stay in 0..255.
 
-    It computes on the CPU whatever the device.
+    It computes on the CPU, whatever the device.
 
     Args:
-        image: Pixels.
-        size: The new height and width.
-        rounded: Whether the result is rounded to bytes, as a written file would be; else it is float32.
+        image: Pixels 0..255.
+        size: New height and width.
+        rounded: Whether the result is rounded to bytes, as a written file would be; otherwise it is float32.
     """
     mode: Literal["L", "F"] = "L" if rounded else "F"
     planes = image.cpu().numpy().reshape(-1, *image.shape[2:])
@@ -54,7 +54,11 @@ def resize_like_pillow(
     return result.to(image.device)
 
 
-def _neighbours(old: int, new: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    place = torch.arange(new, dtype=torch.float32) * torch.tensor(old / new, dtype=torch.float32)
-    low = place.long()
-    return tuple(x.to(like.device) for x in (low, (low + 1).clamp_max(old - 1), place - low))  # type: ignore[return-value]
+def _neighbours(
+    old: int, new: int, like: Float32[Tensor, "..."]
+) -> tuple[Int64[Tensor, "{new}"], Int64[Tensor, "{new}"], Float32[Tensor, "{new}"]]:
+    """Returns for each output the two input pixels to mix, and the weight of the second."""
+    position = torch.arange(new, dtype=torch.float32) * torch.tensor(old / new, dtype=torch.float32)
+    low = position.long()
+    high, weight = (low + 1).clamp_max(old - 1), position - low
+    return low.to(like.device), high.to(like.device), weight.to(like.device)

@@ -1,19 +1,19 @@
-"""Comparisons of two sets of feature vectors, and the sharpness and variety of one: pure functions, in float64."""
+"""Comparisons of two sets of feature vectors, and the inception score of one: pure functions, in float64."""
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-_ROWS = 1024  # of a table of distances at a time
+_ROWS = 1024  # rows of a table of distances that are computed at a time
 
 
 def kernel_distance(
     features_a: Float[Tensor, "a dim"], features_b: Float[Tensor, "b dim"]
 ) -> Float64[Tensor, ""]:
-    """The unbiased squared distance of two sets' mean embeddings; around 0, also below, for equal distributions.
+    """Computes the unbiased squared distance of two sets' mean embeddings (KID); around 0, also below, for equal sets.
 
-    With the kernel (x . y / dim + 1)^3; pairs of a vector with itself are left out.
+    The kernel is (x . y / dim + 1)^3; pairs of a vector with itself are left out.
 
     Source: Binkowski et al. 2018, https://arxiv.org/abs/1801.01401, section 4.
 
@@ -27,12 +27,7 @@ def kernel_distance(
         -3.5
     """
     a, b = features_a.double(), features_b.double()
-
-    def inside(x: Tensor) -> Tensor:
-        kernel = _kernel(x, x)
-        return (kernel.sum() - kernel.diagonal().sum()) / (len(x) * (len(x) - 1))
-
-    return inside(a) + inside(b) - 2 * _kernel(a, b).mean()
+    return _mean_over_pairs(a) + _mean_over_pairs(b) - 2 * _kernel(a, b).mean()
 
 
 def kernel_distances(
@@ -43,14 +38,14 @@ def kernel_distances(
     subset_size: int,
     seed: int,
 ) -> Float64[Tensor, "num_subsets"]:
-    """`kernel_distance` of random subsets, drawn as torch-fidelity draws them from the same seed.
+    """Computes `kernel_distance` of random subsets, which are drawn as torch-fidelity draws them from the same seed.
 
     Args:
-        features_a: At least `subset_size` vectors; their order matters to the draw.
+        features_a: At least `subset_size` vectors; their order determines the subsets.
         features_b: At least `subset_size` vectors.
-        num_subsets: How many draws.
-        subset_size: Vectors of each set in a draw, without repetition.
-        seed: Of the draws.
+        num_subsets: Number of pairs of subsets.
+        subset_size: Number of vectors that are drawn from each set, without repetition.
+        seed: Seed of the draws.
     """
     draws = np.random.RandomState(seed)
     found = []
@@ -66,9 +61,9 @@ def kernel_distances(
 def precision_and_recall(
     generated: Float[Tensor, "a dim"], real: Float[Tensor, "b dim"], *, neighbours: int = 3
 ) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
-    """How much of `generated` lies among the real vectors, and how much of `real` among the generated, 0..1.
+    """Computes the fractions of `generated` among the real vectors and of `real` among the generated ones, in [0, 1].
 
-    A vector lies among a set if it is in the ball of some member, whose radius reaches to the member's
+    A vector is among a set if it is in the ball of some member, whose radius is the distance to the member's
     `neighbours`-th nearest other member.
 
     Source: Kynkäänniemi et al. 2019, https://arxiv.org/abs/1904.06991, eqs. 1 and 2.
@@ -76,26 +71,29 @@ def precision_and_recall(
     Args:
         generated: More than `neighbours` vectors.
         real: More than `neighbours` vectors.
-        neighbours: k of the paper.
+        neighbours: Number k of the paper.
+
+    Returns:
+        Precision and recall.
 
     Example:
         >>> real = torch.arange(5.0)[:, None]
         >>> [x.item() for x in precision_and_recall(real / 100, real, neighbours=1)]
         [1.0, 0.2]
     """
-    # Only differences count; relative to a common centre their squares keep all digits.
+    # Only differences matter; relative to a common centre their squares lose fewer digits.
     centre = real.double().mean(dim=0)
     generated, real = generated.double() - centre, real.double() - centre
     return _covered(generated, real, neighbours), _covered(real, generated, neighbours)
 
 
 def inception_score(logits: Float[Tensor, "n classes"]) -> Float64[Tensor, ""]:
-    """The exponential of the mean divergence of the class distributions from their mean, in [1, classes].
+    """Computes the exponential of the mean divergence of class distributions from their mean, in [1, classes].
 
     Source: Salimans et al. 2016, https://arxiv.org/abs/1606.03498, section 4.
 
     Args:
-        logits: One row an image, at least one.
+        logits: One row per image; at least one.
 
     Example:
         >>> round(inception_score(100 * torch.eye(4)).item(), 6)
@@ -112,10 +110,16 @@ def _kernel(a: Float64[Tensor, "a dim"], b: Float64[Tensor, "b dim"]) -> Float64
     return (a @ b.T / a.shape[1] + 1) ** 3
 
 
+def _mean_over_pairs(x: Float64[Tensor, "n dim"]) -> Float64[Tensor, ""]:
+    """Computes the mean kernel of all pairs of different vectors of a set."""
+    kernel = _kernel(x, x)
+    return (kernel.sum() - kernel.diagonal().sum()) / (len(x) * (len(x) - 1))
+
+
 def _covered(
     points: Float64[Tensor, "a dim"], members: Float64[Tensor, "b dim"], neighbours: int
 ) -> Float64[Tensor, ""]:
-    # A member's nearest is itself, at 0.
+    # The nearest member of a member is itself, at distance 0.
     radii = torch.cat(
         [torch.cdist(rows, members).kthvalue(neighbours + 1).values for rows in torch.split(members, _ROWS)]
     )

@@ -1,1 +1,1 @@
-"""How numbers are kept exact: device constants, integers, precision of a computation, reductions."""
+"""Exact arithmetic: device constants, integers, the precision of a computation, and masked reductions."""

@@ -1,4 +1,4 @@
-"""Whole numbers of any type become int64, or are refused by name; nothing is rounded, cut off or wrapped."""
+"""Conversion of integers of any type to int64, without rounding, truncation or overflow."""
 
 import operator
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from vq.errors import UserError
 
 
 class IntegerError(UserError, ValueError):
-    """Numbers of a type that does not say which whole numbers are meant, or too large for int64."""
+    """Raised for numbers that are not of an integer type or do not fit into int64."""
 
 
 def as_int64(
     name: str, values: Shaped[Tensor, "*shape"] | Sequence[Any], *, device: torch.device | None = None
 ) -> Int64[Tensor, "*shape"]:
-    """A tensor of any integer type, or Python's or NumPy's integers, as int64.
+    """Converts a tensor of any integer type, or Python's or NumPy's integers, to int64.
 
     Args:
-        name: What to call the numbers in an error.
-        values: In [-2^63, 2^63).
-        device: Where the result is to be; None leaves a tensor where it is.
+        name: Name of the numbers in error messages.
+        values: Integers in [-2^63, 2^63).
+        device: Device of the result; None keeps the device of a tensor.
 
     Raises:
         IntegerError: If they are floats, complex numbers or booleans, or one does not fit into int64.
@@ -36,11 +36,11 @@ def as_int64(
         kind = values.dtype
         if kind == torch.bool or kind.is_floating_point or kind.is_complex:
             raise IntegerError(
-                f"{name}: expected integers, got a tensor of {kind}; convert it with .long() if that is meant"
+                f"{name}: expected integers, got a tensor of {kind}; if that is intended, convert it with .long()"
             )
         whole = values.to(device=device or values.device, dtype=torch.int64)
         if kind == torch.uint64 and bool((whole < 0).any()):
-            raise IntegerError(f"{name}: expected numbers below 2^63, got uint64 numbers above")
+            raise IntegerError(f"{name}: expected numbers below 2^63, got larger uint64 numbers")
         return whole
     return torch.tensor([_whole(name, value) for value in values], dtype=torch.int64, device=device)
 

@@ -1,4 +1,4 @@
-"""In which precision formulas are computed."""
+"""The precision in which formulas are computed."""
 
 import torch
 from jaxtyping import Shaped
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def at_least_float32(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """The same numbers in float32, or in float64 if they are float64 already.
+    """Converts numbers to float32, except those in float64, which stay float64.
 
     Example:
         >>> at_least_float32(torch.zeros(1, dtype=torch.bfloat16)).dtype
@@ -16,5 +16,5 @@ def at_least_float32(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
 
 
 def computed_in(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64, float32 for every other type."""
+    """Returns float64 for float64, and float32 for every other dtype."""
     return torch.float64 if dtype == torch.float64 else torch.float32
