@@ -213,7 +213,7 @@ class DecoderBlock(nn.Module):
         )
         query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
-            query, key = turned(query, rotation), turned(key, rotation)
+            query, key = apply_rotary(query, rotation), apply_rotary(key, rotation)
         if memory is not None:
             end = start + x.shape[1]
             memory[0, :, :, start:end] = key
@@ -318,7 +318,7 @@ class DecoderTransformer(nn.Module):
         return normed
 
 
-def turned(x: Float[Tensor, "b heads n dim"], rotation: Rotation) -> Float[Tensor, "b heads n dim"]:
+def apply_rotary(x: Float[Tensor, "b heads n dim"], rotation: Rotation) -> Float[Tensor, "b heads n dim"]:
     """Turns channels 2i and 2i + 1 by the i-th angle.
 
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34.

@@ -1,4 +1,4 @@
-"""Scores of a codebook: how much of it a whole set of images uses, and how evenly."""
+"""Metrics of a codebook: how much of it a whole set of images uses, and how evenly."""
 
 import math
 
@@ -11,9 +11,14 @@ from vq.registry import METRICS
 
 
 def count_codes(indices: Int[Tensor, "*lead"], codebook_size: int) -> Int[Tensor, "{codebook_size}+1"]:
-    """Code indices to how often each code occurs, in int64; indices out of range go into one bin more.
+    """Counts how often each code occurs, without waiting for the GPU.
 
-    Nothing waits for the GPU.
+    Args:
+        indices: Code indices.
+        codebook_size: The number of codes.
+
+    Returns:
+        The count of each code, int64, and the count of indices that are out of range.
 
     Example:
         >>> count_codes(torch.tensor([[0, 2], [2, 7]]), codebook_size=4).tolist()
@@ -26,7 +31,7 @@ def count_codes(indices: Int[Tensor, "*lead"], codebook_size: int) -> Int[Tensor
 
 
 def entropy(counts: Int[Tensor, "codebook_size"]) -> Float[Tensor, ""]:
-    """Counts to the entropy of the distribution they make, in nats, in float64; 0 if all are 0.
+    """Computes the entropy of the distribution given by counts, in nats, in float64; 0 if all counts are 0.
 
     Example:
         >>> round(entropy(torch.tensor([5, 5, 0])).item(), 4)
@@ -38,15 +43,15 @@ def entropy(counts: Int[Tensor, "codebook_size"]) -> Float[Tensor, ""]:
 
 @METRICS.register_module()
 class CodebookUsage(ReconstructionMetric):
-    """Counts which codes occur anywhere in the set (key `codebook_usage`, a fraction of the codebook, 0..1).
+    """Computes the fraction of the codebook that occurs in the set (key `codebook_usage`, 0..1).
 
-    Over the whole set and all ranks: a number over a window or a batch is smaller, and grows with it. A
-    set with fewer tokens than codes cannot reach 1. The indices of stacked quantizers are pooled; with `levels`
-    each group or depth is counted too (`codebook_usage_0`, ...).
+    Codes are counted over the whole set and all ranks. The usage over a batch or a window is smaller and grows with its
+    size. A set with fewer tokens than codes cannot reach 1. The indices of stacked quantizers are pooled; with
+    `levels`, each group or depth is also scored separately (`codebook_usage_0`, ...).
 
     Args:
         codebook_size: The number of codes.
-        levels: The length of the indices' last axis, for stacked quantizers.
+        levels: The size of the last axis of the indices, for stacked quantizers.
 
     Raises:
         ValueError: If `codebook_size` or `levels` is below 1.
@@ -61,14 +66,14 @@ class CodebookUsage(ReconstructionMetric):
         self.add_sum("counts", shape=(levels, codebook_size + 1), dtype=torch.int64)
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds the indices' counts."""
+        """Adds the counts of the codes of a batch."""
         self.counts += _counts_by_level(indices, self.codebook_size, self.levels, "CodebookUsage")
 
     def result(self) -> dict[str, float]:
-        """`codebook_usage`, in 0..1, and that of each level if there are several.
+        """Computes `codebook_usage`, in 0..1, and that of each level if there are several.
 
         Raises:
-            ValueError: If some indices were out of range.
+            ValueError: If indices were out of range.
         """
         used = _known(self.counts, "CodebookUsage") > 0
         scores = {"codebook_usage": used.any(dim=0).double().mean().item()}
@@ -80,20 +85,20 @@ class CodebookUsage(ReconstructionMetric):
 
 @METRICS.register_module()
 class Perplexity(ReconstructionMetric):
-    """Measures how evenly the set uses the codes (keys `perplexity`, `entropy_bits` and `bits_per_pixel`).
+    """Computes how evenly the set uses the codes (keys `perplexity`, `entropy_bits` and `bits_per_pixel`).
 
-    exp of the entropy of the histogram over the whole set and all ranks, 1..codebook_size: the size of the codebook
-    that would say as much if all its codes were equally frequent. `entropy_bits` is that entropy in bits a token, and
-    `bits_per_pixel` what an ideal code for single tokens would take for a pixel of the image. The indices of stacked
-    quantizers are pooled; with `levels` each group or depth has its own numbers too (`perplexity_0`,
-    `entropy_bits_0`, ...), and `bits_per_pixel` adds up the levels' own entropies.
+    `perplexity` is the exponential of the entropy of the code histogram over the whole set and all ranks. It is the
+    size of the codebook, 1..codebook_size, that has the same entropy if all codes are equally frequent. `entropy_bits`
+    is that entropy in bits per token. `bits_per_pixel` is the mean length of an ideal code for single tokens, per pixel
+    of the image. The indices of stacked quantizers are pooled; with `levels`, each group or depth also has its own
+    scores (`perplexity_0`, `entropy_bits_0`, ...), and `bits_per_pixel` sums the entropies of the levels.
 
     Source: van den Oord et al. 2017, https://arxiv.org/abs/1711.00937 (in its public code).
-    Differs from the source: over the whole set; the mean of the batches' perplexities is smaller.
+    Differs from the source: the histogram is that of the whole set; the mean of the perplexities of batches is smaller.
 
     Args:
         codebook_size: The number of codes.
-        levels: The length of the indices' last axis, for stacked quantizers.
+        levels: The size of the last axis of the indices, for stacked quantizers.
 
     Raises:
         ValueError: If `codebook_size` or `levels` is below 1.
@@ -110,15 +115,15 @@ class Perplexity(ReconstructionMetric):
         self.add_sum("pixels", dtype=torch.int64)
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds the indices' counts and the images' areas."""
+        """Adds the counts of the codes and the number of pixels of a batch."""
         self.counts += _counts_by_level(indices, self.codebook_size, self.levels, "Perplexity")
         self.pixels += len(image) * image.shape[2] * image.shape[3]
 
     def result(self) -> dict[str, float]:
-        """`perplexity`, in 1..codebook_size, `entropy_bits`, in 0..log2(codebook_size), and the rest.
+        """Computes the scores: `perplexity` is in 1..codebook_size, `entropy_bits` in 0..log2(codebook_size).
 
         Raises:
-            ValueError: If some indices were out of range.
+            ValueError: If indices were out of range.
         """
         counts = _known(self.counts, "Perplexity")
         nats = entropy(counts.sum(dim=0)).item()
@@ -160,9 +165,9 @@ def _counts_by_level(
 
 
 def _known(counts: Int[Tensor, "levels bins"], place: str) -> Int[Tensor, "levels bins-1"]:
-    if strangers := int(counts[:, -1].sum()):
+    if num_out_of_range := int(counts[:, -1].sum()):
         raise ValueError(
-            f"{place}: expected indices in [0, {counts.shape[1] - 1}), got {strangers} outside of it; "
+            f"{place}: expected indices in [0, {counts.shape[1] - 1}), got {num_out_of_range} outside of it; "
             "give the codebook_size of the quantizer that made them"
         )
     return counts[:, :-1]

@@ -1,4 +1,4 @@
-"""Scores of the codebooks of a tokenizer with several levels, each by itself."""
+"""The codebook usage of tokenizers with several levels, for each level separately."""
 
 from collections.abc import Mapping
 
@@ -12,12 +12,12 @@ from vq.registry import METRICS
 
 @METRICS.register_module()
 class LevelUsage(ReconstructionMetric):
-    """Counts which codes of each level occur in the set (keys `codebook_usage[LEVEL]`, `perplexity[LEVEL]`).
+    """Computes the codebook usage and perplexity of each level (`codebook_usage[LEVEL]`, `perplexity[LEVEL]`).
 
-    The levels share one range of indices, one level after the other, as a `TwoLevelTokenizer` packs them.
+    The levels divide one range of indices, one level after the other, as a `TwoLevelTokenizer` packs them.
 
     Args:
-        codebook_sizes: Level -> the number of its codes, in the order of the indices.
+        codebook_sizes: The number of codes of each level, by its name, in the order of the indices.
 
     Raises:
         ValueError: If there is no level, or a number is below 1.
@@ -30,13 +30,14 @@ class LevelUsage(ReconstructionMetric):
         super().__init__()
         if not codebook_sizes or min(codebook_sizes.values()) < 1:
             raise ValueError(
-                f"LevelUsage: expected codebook_sizes of at least 1, one a level, got {dict(codebook_sizes)}"
+                f"LevelUsage: expected codebook_sizes of at least 1, one per level, got {dict(codebook_sizes)}; give "
+                "those of the tokenizer's quantizers"
             )
         self.codebook_sizes = dict(codebook_sizes)
         self.add_sum("counts", shape=(sum(codebook_sizes.values()) + 1,), dtype=torch.int64)
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds the indices' counts."""
+        """Adds the counts of the codes of a batch."""
         self.counts += count_codes(indices, len(self.counts) - 1)
 
     def result(self) -> dict[str, float]:
@@ -45,10 +46,10 @@ class LevelUsage(ReconstructionMetric):
         Raises:
             ValueError: If some indices were out of range.
         """
-        if strangers := int(self.counts[-1]):
+        if num_out_of_range := int(self.counts[-1]):
             raise ValueError(
-                f"LevelUsage: expected indices in [0, {len(self.counts) - 1}), got {strangers} outside of it; give "
-                "the sizes of the codebooks that made them"
+                f"LevelUsage: expected indices in [0, {len(self.counts) - 1}), got {num_out_of_range} outside of it; "
+                "give the sizes of the codebooks that made them"
             )
         scores = {}
         parts = torch.split(self.counts[:-1], list(self.codebook_sizes.values()))
