@@ -127,7 +127,7 @@ def test_each_metric_is_of_one_kind_or_the_other() -> None:
 
 def test_metrics_of_reconstructions_are_refused(tokenizer: Any) -> None:
     for metric in (PSNR(), FeatureCosine(network=TinyNetwork())):
-        with pytest.raises(ValueError, match=r"metrics\[1\]: expected a metric of a set of pictures"):
+        with pytest.raises(ValueError, match=r"metrics\[1\]: expected a metric of a set of images"):
             ProposalEvaluator(
                 tokenizer=tokenizer, metrics=[FIDMetric(network=TinyNetwork()), metric], num_generated=4
             )

@@ -65,10 +65,10 @@ def make_tokenizer(config: Tree, *, seed: int = 0) -> Tokenizer:
     return tokenizer
 
 
-def make_frozen_tokenizer(config: Tree) -> torch.nn.Module:
+def make_frozen_tokenizer(config: Tree) -> Tokenizer:
     """The trained tokenizer of a page that trains a generator: eval mode, no gradient."""
     try:
-        tokenizer: torch.nn.Module = build(section(config, "tokenizer"), path="tokenizer")
+        tokenizer: Tokenizer = build(section(config, "tokenizer"), path="tokenizer")
     except CheckpointError as error:
         raise ConfigError(f"tokenizer: {error}") from error
     return tokenizer.eval().requires_grad_(requires_grad=False)
@@ -109,7 +109,7 @@ def make_sampling(config: Tree, changes: Mapping[str, Any]) -> Mapping[str, Any]
     return sampling
 
 
-def make_evaluator(config: Tree, *, frozen_tokenizer: torch.nn.Module | None = None) -> Evaluator:
+def make_evaluator(config: Tree, *, frozen_tokenizer: Tokenizer | None = None) -> Evaluator:
     """The config's evaluator; that of a generator gets the tokenizer which decodes."""
     runtime: dict[str, Any] = {} if frozen_tokenizer is None else {"tokenizer": frozen_tokenizer}
     evaluator: Evaluator = build(section(config, "evaluator"), path="evaluator", **runtime)
@@ -272,7 +272,7 @@ def make_trainer(
     *,
     seed: int,
     wandb: bool = False,
-    frozen_tokenizer: torch.nn.Module | None = None,
+    frozen_tokenizer: Tokenizer | None = None,
 ) -> Trainer:
     """Everything of a run, ready to `fit`; wrong sizes and missing data are refused here."""
     train_data, val_data = make_loader(config, "train_data"), make_loader(config, "val_data")

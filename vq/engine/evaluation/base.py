@@ -1,33 +1,39 @@
-"""What a validation returns, and what the training loop asks of the object that validates."""
+"""The result of an evaluation, what all evaluators share, and what the training loop asks of one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from vq import distributed
+from vq.metrics import Metric
+
+Scores = dict[str, float]
+Stamps = dict[str, dict[str, str | int | None]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What a pass found.
+    """The result of one pass over a set.
 
     Attributes:
         scores: Metric name -> value.
-        num_images: Images counted, over all ranks, each once.
-        undecodable: Images that were left out, by name.
-        stamps: Metric name -> what must be equal for two of its values to be comparable; none for those
-            that their definition alone decides.
+        num_images: Images counted over all ranks, each once.
+        undecodable: Names of the images that were left out.
+        stamps: Metric name -> what must be equal for two of its values to be comparable; metrics that their
+            definition determines completely have none.
     """
 
-    scores: dict[str, float]
+    scores: Scores
     num_images: int
     undecodable: list[str]
-    stamps: dict[str, dict[str, str | int | None]] = field(default_factory=dict)
+    stamps: Stamps = field(default_factory=dict)
 
 
 @runtime_checkable
-class Validator(Protocol):
-    """What validates a model during training: `Evaluator` for tokenizers.
+class AnyEvaluator(Protocol):
+    """What the training loop needs of an evaluator: `Evaluator` for tokenizers, `ProposalEvaluator` for generators.
 
     Attributes:
         every: Steps between validations.
@@ -40,17 +46,46 @@ class Validator(Protocol):
         model: Any,
         loader: Any,
         *,
-        on_batch: Callable[[Any, Tensor, Tensor], None] | None = None,
-        on_progress: Callable[[int], None] | None = None,
+        on_batch: Callable[[Any, Tensor, Tensor], None] = ...,
+        on_progress: Callable[[int], None] = ...,
     ) -> Evaluation:
-        """The model's scores on a set; the callables get each batch, and how many samples it had."""
+        """Computes the model's scores on a set.
+
+        Args:
+            model: The model; its mode is restored afterwards.
+            loader: Yields this rank's share of the set.
+            on_batch: Receives each batch, its uint8 reconstructions and its indices.
+            on_progress: Receives the number of samples that this rank has just finished.
+        """
 
     def picture(self, model: Any, loader: Any) -> Tensor:
-        """uint8 (3, h, w): what the model makes of a few fixed samples."""
+        """Draws what the model does with a few fixed samples, as uint8 (3, h, w)."""
 
     def check(self, model: Any, loader: Any) -> None:
-        """Finds out with the first batch, before training, whether the set and the metrics fit the model.
+        """Finds out from the first batch, before training, whether the set and the metrics fit the model.
 
         Raises:
             ConfigError: If they do not.
         """
+
+
+def ignore(*_: object) -> None:
+    """Does nothing with what it is told: the default of `on_batch` and `on_progress`."""
+
+
+def scores_of(metrics: Iterable[Metric]) -> tuple[Scores, Stamps]:
+    """Sums metrics over the ranks and computes their scores, and the stamp of each score. Every rank must call it."""
+    scores: Scores = {}
+    stamps: Stamps = {}
+    for metric in metrics:
+        metric.sync()
+        computed = metric.compute()
+        scores |= computed
+        if stamp := metric.stamp():
+            stamps |= dict.fromkeys(computed, stamp)
+    return scores, stamps
+
+
+def names_on_all_ranks(names: Sequence[str]) -> list[str]:
+    """The names that any rank has, each once and sorted. Every rank must call it."""
+    return sorted({name for some in distributed.gather_objects(list(names)) for name in some})

@@ -1,4 +1,4 @@
-"""One pass over a validation set: images in, a table of scores and a grid of pictures out."""
+"""Evaluation of a tokenizer: one pass over a set of images gives scores, and a grid of reconstructions."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vq import distributed
 from vq.data import Batch, ImageLoader
-from vq.engine.evaluation.base import Evaluation
+from vq.engine.evaluation.base import Evaluation, ignore, names_on_all_ranks, scores_of
 from vq.errors import ConfigError
 from vq.layers.modes import evaluating
 from vq.metrics import Metric, share_features, update_reconstructions
@@ -19,7 +19,7 @@ from vq.tokenizers import Tokenizer
 
 @ENGINES.register_module()
 class Evaluator:
-    """Scores a tokenizer's reconstructions of a set; the same numbers on 1 and N ranks.
+    """Scores a tokenizer's reconstructions of a set; the scores do not depend on the number of ranks.
 
     Args:
         metrics: Updated with every batch, summed over ranks at the end. Those with equal feature networks
@@ -45,16 +45,16 @@ class Evaluator:
         model: Tokenizer,
         loader: ImageLoader,
         *,
-        on_batch: Callable[[Batch, Tensor, Tensor], None] | None = None,
-        on_progress: Callable[[int], None] | None = None,
+        on_batch: Callable[[Batch, Tensor, Tensor], None] = ignore,
+        on_progress: Callable[[int], None] = ignore,
     ) -> Evaluation:
         """Reconstructs every image once, in eval mode.
 
         Args:
             model: Its mode is restored afterwards; its state is not changed.
-            loader: Gives this rank's share.
-            on_batch: Gets each batch, its uint8 reconstructions and its indices.
-            on_progress: Gets the number of images that this rank has just done.
+            loader: Yields this rank's share of the set.
+            on_batch: Receives each batch, its uint8 reconstructions and its indices.
+            on_progress: Receives the number of images that this rank has just finished.
         """
         device = next(model.parameters()).device
         for metric in self.metrics:
@@ -66,35 +66,23 @@ class Evaluator:
                 undecodable += batch["undecodable"]
                 if not batch["key"]:
                     continue
-                image = to_signed_unit(batch["image"].to(device))
-                output = model(image)
-                reconstruction = output.reconstruction.float().clamp(-1, 1)
+                image, reconstruction, indices = reconstructed(model, batch)
                 update_reconstructions(
-                    self.metrics, image=image, reconstruction=reconstruction, indices=output.quantize.indices
+                    self.metrics, image=image, reconstruction=reconstruction, indices=indices
                 )
-                if on_batch is not None:
-                    on_batch(batch, to_uint8(reconstruction), output.quantize.indices)
-                if on_progress is not None:
-                    on_progress(len(image))
+                on_batch(batch, to_uint8(reconstruction), indices)
+                on_progress(len(image))
                 num_images += len(image)
-        scores: dict[str, float] = {}
-        stamps: dict[str, dict[str, str | int | None]] = {}
-        for metric in self.metrics:
-            metric.sync()
-            found = metric.compute()
-            scores |= found
-            if stamp := metric.stamp():
-                stamps |= dict.fromkeys(found, stamp)
-        everywhere = distributed.gather_objects((num_images, undecodable))
+        scores, stamps = scores_of(self.metrics)
         return Evaluation(
             scores=scores,
-            num_images=sum(n for n, _ in everywhere),
-            undecodable=sorted({name for _, names in everywhere for name in names}),
+            num_images=sum(distributed.gather_objects(num_images)),
+            undecodable=names_on_all_ranks(undecodable),
             stamps=stamps,
         )
 
     def check(self, model: Tokenizer, loader: ImageLoader) -> None:
-        """Finds out with the first batch, before training, whether the set and the metrics fit the tokenizer.
+        """Finds out from the first batch, before training, whether the set and the metrics fit the tokenizer.
 
         Args:
             model: Neither its mode nor its state is changed.
@@ -115,14 +103,12 @@ class Evaluator:
         if batch is None or not batch["key"]:
             return
         with torch.no_grad(), evaluating(model):
-            image = to_signed_unit(batch["image"].to(next(model.parameters()).device))
-            output = model(image)
-            reconstruction = output.reconstruction.float().clamp(-1, 1)
+            image, reconstruction, indices = reconstructed(model, batch)
             for i, metric in enumerate(self.metrics):
                 metric.to(image.device).reset()
                 try:
                     update_reconstructions(
-                        [metric], image=image, reconstruction=reconstruction, indices=output.quantize.indices
+                        [metric], image=image, reconstruction=reconstruction, indices=indices
                     )
                 except (ValueError, RuntimeError, TypeError) as error:
                     raise ConfigError(f"evaluator.metrics[{i}]: does not fit val_data: {error}") from error
@@ -130,15 +116,22 @@ class Evaluator:
                     metric.reset()
 
     def picture(self, model: Tokenizer, loader: ImageLoader) -> UInt8[Tensor, "3 height width"]:
-        """A few fixed images of the set above their reconstructions, the same ones each time."""
+        """Draws a few images of the set above their reconstructions, the same images each time."""
         return draw_reconstructions(model, loader.fixed_batch(self.num_grid_images)["image"])
+
+
+def reconstructed(tokenizer: Tokenizer, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """The images of a batch and their reconstructions in [-1, 1], and the indices, on the tokenizer's device."""
+    image = to_signed_unit(batch["image"].to(next(tokenizer.parameters()).device))
+    output = tokenizer(image)
+    return image, output.reconstruction.float().clamp(-1, 1), output.quantize.indices
 
 
 @torch.no_grad()
 def draw_reconstructions(
     tokenizer: Tokenizer, image: UInt8[Tensor, "batch 3 h w"], columns: int = 8
 ) -> UInt8[Tensor, "3 height width"]:
-    """A picture in which each row of originals stands above the row of their reconstructions."""
+    """Draws rows of images, each above the row of their reconstructions."""
     device = next(tokenizer.parameters()).device
     with evaluating(tokenizer):
         reconstruction = to_uint8(tokenizer(to_signed_unit(image.to(device))).reconstruction.float()).cpu()

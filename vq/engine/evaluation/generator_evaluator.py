@@ -1,59 +1,60 @@
-"""Validation of a generator: how well it proposes the indices of a set, and what it makes by itself."""
+"""Evaluation of a generator: how well it predicts the indices of a set, and the images that it generates."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
-from torch import Tensor, nn
+from jaxtyping import Float64, UInt8
+from torch import Tensor
 
 from vq import distributed
 from vq.data import ImageLoader, TokenLoader
-from vq.engine.evaluation.base import Evaluation
+from vq.engine.evaluation.base import Evaluation, Scores, Stamps, ignore, names_on_all_ranks, scores_of
 from vq.engine.evaluation.sampling import generate_images
 from vq.engine.steps.generator import tokens_of
 from vq.errors import ConfigError
 from vq.generators import Generator
 from vq.generators.sampling import sampler_of
 from vq.layers.modes import evaluating
-from vq.metrics import SetMetric, share_features
+from vq.metrics import Metric, SetMetric, share_features
 from vq.ops.images import grid, to_signed_unit, to_uint8
 from vq.ops.keyed import stable_hash
 from vq.registry import ENGINES
+from vq.tokenizers import Tokenizer
 
 
 @ENGINES.register_module()
 class ProposalEvaluator:
-    """Scores a generator on the indices of a set; the same numbers on 1 and N ranks.
+    """Scores a generator on the indices of a set; the scores do not depend on the number of ranks.
 
-    `loss` is the mean cross-entropy in nats of an index, `token_perplexity` its exponential,
-    `token_accuracy` the share of indices that were the likeliest. They are of the plain conditional model:
-    guidance is for sampling alone. Of a `MaskedGenerator` they are means over all masked indices of the set.
+    `loss` is the mean cross-entropy per index, in nats; `token_perplexity` is its exponential; `token_accuracy` is the
+    share of indices that were the most likely ones. All three are those of the conditional model without guidance,
+    which is for sampling only. For a `MaskedGenerator` they are means over all masked indices of the set.
 
     Args:
-        tokenizer: Decodes indices; it also makes them where the set holds images.
+        tokenizer: Decodes indices; it also encodes the images if the set holds images.
         sampling: Arguments of `Generator.generate`: guidance, temperature, top_k, top_p.
-        metrics: Scores of the set of generated images, such as an `FIDMetric` with a reference. One without a
+        metrics: Scores of the set of generated images, such as an `FIDMetric` with a reference. A metric without a
             reference of its own compares with the real images of the set, which must then hold images, not tokens.
-            Those that compare an image with its reconstruction (PSNR, LPIPS, ...) are refused: a generated image
+            Metrics that compare an image with its reconstruction (PSNR, LPIPS, ...) are refused: a generated image
             has no original.
-        num_generated: How many images the metrics see, one for each of the first labels of the set.
+        num_generated: Number of images to generate for the metrics, one for each of the first labels of the set.
         every: Steps between validations during training; the last step is always validated.
-        num_grid_images: How many columns the picture has.
-        seed: Of what is generated.
+        num_grid_images: Number of columns of the picture.
+        seed: Base seed of the generated images.
 
     Raises:
-        ValueError: If `every` or `num_grid_images` is below 1, there are metrics and nothing for them to see, a metric
-            is one of reconstructions, or a setting of `sampling` is out of range.
+        ValueError: If `every` or `num_grid_images` is below 1, only one of `metrics` and `num_generated` is given, a
+            metric scores reconstructions, or a setting of `sampling` is out of range.
     """
 
     def __init__(
         self,
         *,
-        tokenizer: nn.Module,
+        tokenizer: Tokenizer,
         sampling: Mapping[str, Any] | None = None,
-        metrics: Sequence[SetMetric] = (),
+        metrics: Sequence[Metric] = (),
         num_generated: int = 0,
         every: int = 1000,
         num_grid_images: int = 10,
@@ -71,13 +72,13 @@ class ProposalEvaluator:
         for i, metric in enumerate(metrics):
             if not isinstance(metric, SetMetric):
                 raise ValueError(
-                    f"metrics[{i}]: expected a metric of a set of pictures (FIDMetric, SpatialFIDMetric, KID, "
+                    f"metrics[{i}]: expected a metric of a set of images (FIDMetric, SpatialFIDMetric, KID, "
                     f"PrecisionRecall, InceptionScore), got {type(metric).__name__}, which scores reconstructions; a "
                     f"generated image has no original to compare it with, so leave it out"
                 )
         sampler_of(**(sampling or {}))  # wrong settings are refused before any training
         self.tokenizer, self.sampling = tokenizer, dict(sampling or {})
-        self.metrics = list(metrics)
+        self.metrics = [metric for metric in metrics if isinstance(metric, SetMetric)]
         share_features(self.metrics)
         self.num_generated, self.every, self.seed = num_generated, every, seed
         self.num_grid_images = num_grid_images
@@ -88,71 +89,70 @@ class ProposalEvaluator:
         model: Generator,
         loader: Any,
         *,
-        on_batch: Callable[[Any, Tensor, Tensor], None] | None = None,
-        on_progress: Callable[[int], None] | None = None,
+        on_batch: Callable[[Any, Tensor, Tensor], None] = ignore,
+        on_progress: Callable[[int], None] = ignore,
     ) -> Evaluation:
-        """Proposes every index of the set once, in eval mode; then generates what the metrics want to see.
+        """Predicts every index of the set once, in eval mode; then generates the images that the metrics score.
 
         Args:
             model: Its mode is restored afterwards.
-            loader: Gives this rank's share.
+            loader: Yields this rank's share of the set.
             on_batch: Not called: a generator reconstructs nothing.
-            on_progress: Gets the number of samples that this rank has just done.
+            on_progress: Receives the number of samples that this rank has just finished.
         """
         device = next(model.parameters()).device
-        self._refuse_misfit(loader)
+        self._check_set(loader)
         for metric in self.metrics:
             metric.to(device).reset()
-        # samples, scored indices, nats, right ones
         sums = torch.zeros(4, dtype=torch.float64, device=device)
         undecodable: list[str] = []
-        labels: list[Tensor] = []
+        labels: list[Tensor] = [torch.zeros(0).long()]
         with evaluating(model):
             for batch in loader.pass_batches():
                 undecodable += batch.get("undecodable", [])
                 if not batch["key"]:
                     continue
-                indices, label = tokens_of(batch, self.tokenizer, device)
-                output = model(indices, label)
-                count = output.num_scored.double()
-                sums += torch.stack([count.new_tensor(len(label)), count,
-                                     output.loss.double() * count, output.accuracy.double() * count])  # fmt: skip
+                sums += self._sums(model, batch, device)
                 labels.append(batch["label"].cpu())
                 self._show_real(batch, device)
-                if on_progress is not None:
-                    on_progress(len(label))
-            total = distributed.all_reduce_sum(sums).tolist()
-            scores, stamps = self._generated_scores(
-                model, torch.cat(labels) if labels else torch.zeros(0).long()
-            )
-        loss = total[2] / max(total[1], 1)
-        everywhere = distributed.gather_objects(undecodable)
+                on_progress(len(batch["label"]))
+            num_samples, num_scored, nats, right = distributed.all_reduce_sum(sums).tolist()
+            scores, stamps = self._generated_scores(model, torch.cat(labels))
+        loss = nats / max(num_scored, 1)
+        own = {
+            "loss": loss,
+            "token_perplexity": math.exp(min(loss, 700)),
+            "token_accuracy": right / max(num_scored, 1),
+        }
         return Evaluation(
-            scores={
-                "loss": loss,
-                "token_perplexity": math.exp(min(loss, 700)),
-                "token_accuracy": total[3] / max(total[1], 1),
-                **scores,
-            },
-            num_images=int(total[0]),
-            undecodable=sorted({name for names in everywhere for name in names}),
+            scores=own | scores,
+            num_images=int(num_samples),
+            undecodable=names_on_all_ranks(undecodable),
             stamps=stamps,
         )
 
+    def _sums(self, model: Generator, batch: Any, device: torch.device) -> Float64[Tensor, "4"]:
+        """Over a batch: its samples, the indices that were scored, their cross-entropy, and how many were right."""
+        indices, label = tokens_of(batch, self.tokenizer, device)
+        output = model(indices, label)
+        count = output.num_scored.double()
+        per_index = [count.new_ones(()), output.loss.double(), output.accuracy.double()]
+        return torch.stack([count.new_tensor(len(label)), *(value * count for value in per_index)])
+
     @torch.no_grad()
     def check(self, model: Generator, loader: Any) -> None:
-        """Finds out with the first batch, before training, whether the set and the metrics fit the generator.
+        """Finds out from the first batch, before training, whether the set and the metrics fit the generator.
 
         Args:
             model: Neither its mode nor its state is changed.
             loader: Its first batch is read.
 
         Raises:
-            ConfigError: If the batch cannot be proposed, a metric cannot take a generated image, one needs real
-                images and the set holds tokens, or there are fewer samples than images to generate.
+            ConfigError: If the model cannot take the batch, a metric cannot take a generated image or needs real
+                images although the set holds tokens, or the set has fewer samples than images are to be generated.
             UndecodableSetError: If too many images of the batch are broken.
         """
-        self._refuse_misfit(loader)
+        self._check_set(loader)
         device = next(model.parameters()).device
         batch = next(iter(loader.pass_batches()), None)
         if batch is None or not batch["key"]:
@@ -164,7 +164,7 @@ class ProposalEvaluator:
             raise ConfigError(f"evaluator: does not fit val_data: {error}") from error
 
     def _try(self, model: Generator, batch: Any, device: torch.device) -> None:
-        """Proposes a batch, and shows the metrics one generated image."""
+        """Predicts the indices of a batch, and gives one generated image to the metrics."""
         model(*tokens_of(batch, self.tokenizer, device))
         if not self.metrics:
             return
@@ -179,8 +179,8 @@ class ProposalEvaluator:
         for metric in self.metrics:
             metric.reset()
 
-    def _refuse_misfit(self, loader: Any) -> None:
-        """Refuses a set without images where a metric needs them, and one with too few labels."""
+    def _check_set(self, loader: Any) -> None:
+        """Refuses a set without images if a metric needs them, and one with too few labels."""
         comparing = [type(metric).__name__ for metric in self.metrics if metric.needs_real]
         if comparing and not isinstance(loader, ImageLoader):
             raise ConfigError(
@@ -204,53 +204,42 @@ class ProposalEvaluator:
 
     def _generated_scores(
         self, model: Generator, labels: Tensor, batch_size: int = 32
-    ) -> tuple[dict[str, float], dict[str, dict[str, str | int | None]]]:
-        """What the metrics say of generated images, and the stamps of their scores."""
+    ) -> tuple[Scores, Stamps]:
+        """Generates an image for each of the first labels of the set; the scores of these images, and their stamps."""
         if not self.num_generated:
             return {}, {}
         device = next(model.parameters()).device
-        # Which labels, must not depend on how many ranks share the set.
-        everywhere = [label for some in distributed.gather_objects(labels.tolist()) for label in some]
-        numbered = list(enumerate(everywhere[: self.num_generated]))[
-            distributed.rank() :: distributed.world_size()
-        ]
-        for start in range(0, len(numbered), batch_size):
-            some = numbered[start : start + batch_size]
-            label = torch.tensor([label for _, label in some])
-            seeds = torch.tensor([stable_hash(self.seed, "evaluation", i) % 2**62 for i, _ in some])
+        # The labels must not depend on how many ranks share the set.
+        all_labels = [label for some in distributed.gather_objects(labels.tolist()) for label in some]
+        numbered = list(enumerate(all_labels[: self.num_generated]))
+        mine = numbered[distributed.rank() :: distributed.world_size()]
+        for start in range(0, len(mine), batch_size):
+            batch = mine[start : start + batch_size]
+            label = torch.tensor([label for _, label in batch])
+            seeds = torch.tensor([stable_hash(self.seed, "evaluation", i) % 2**62 for i, _ in batch])
             made = generate_images(model, self.tokenizer, label, seeds, sampling=self.sampling)
             image = to_signed_unit(made.to(device))
             for metric in self.metrics:
                 metric.update(image)
-        scores: dict[str, float] = {}
-        stamps: dict[str, dict[str, str | int | None]] = {}
-        for metric in self.metrics:
-            metric.sync()
-            found = metric.compute()
-            scores |= found
-            stamp = {**metric.stamp(), "num_generated": int(metric.images)}
-            stamps |= dict.fromkeys(found, stamp)
-        return scores, stamps
+        scores, stamps = scores_of(self.metrics)
+        return scores, {name: {**stamps.get(name, {}), "num_generated": len(numbered)} for name in scores}
 
     @torch.no_grad()
     def picture(self, model: Generator, loader: Any) -> UInt8[Tensor, "3 height width"]:
-        """Decodes three rows of images for a few samples.
+        """Draws three rows of images, with one column per sample.
 
-        The first row decodes their indices; the second, their first half of the indices and a generated second half;
-        the third, indices that are generated from the class alone.
+        The first row decodes the indices of the samples; the second row keeps the first half of them and generates the
+        rest; the third row generates all of them from the class.
         """
         device = next(model.parameters()).device
         with evaluating(model):
             indices, label = tokens_of(loader.fixed_batch(self.num_grid_images), self.tokenizer, device)
             seeds = torch.tensor([stable_hash(self.seed, "picture", i) % 2**62 for i in range(len(label))])
-            reconstructed = to_uint8(self.tokenizer.decode(indices).float()).cpu()  # type: ignore[operator]
             flat = indices.flatten(1, len(model.grid))
             half = flat[:, : flat.shape[1] // 2]
-            rows = [reconstructed]
-            for prefix in (half, None):
-                rows.append(
-                    generate_images(
-                        model, self.tokenizer, label, seeds, sampling=self.sampling, prefix=prefix
-                    )
-                )
+            rows = [to_uint8(self.tokenizer.decode(indices).float()).cpu()]
+            rows += [
+                generate_images(model, self.tokenizer, label, seeds, sampling=self.sampling, prefix=prefix)
+                for prefix in (half, None)
+            ]
         return grid(torch.cat(rows), columns=len(label))

@@ -22,7 +22,7 @@ from vq.data import Batch, ImageLoader, TokenLoader
 from vq.engine.assembly.build import make_evaluator, make_frozen_tokenizer, make_loader, make_model
 from vq.engine.assembly.checks import check_data
 from vq.engine.assembly.class_names import check_class_names, training_class_names
-from vq.engine.evaluation.base import Evaluation, Validator
+from vq.engine.evaluation.base import AnyEvaluator, Evaluation
 from vq.engine.evaluation.pictures import index_picture
 from vq.engine.evaluation.progress import PassProgress
 from vq.engine.jobs.tokenization import settings_of, tokenize
@@ -56,7 +56,7 @@ class Validation:
 
     model: nn.Module
     loader: ImageLoader | TokenLoader
-    evaluator: Validator
+    evaluator: AnyEvaluator
     autocast: bool
     visual: str
     config: Mapping[str, Any]

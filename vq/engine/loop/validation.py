@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vq.data import ImageLoader, TokenLoader
-from vq.engine.evaluation.base import Validator
+from vq.engine.evaluation.base import AnyEvaluator
 from vq.engine.steps.base import TrainStep
 
 
@@ -19,7 +19,7 @@ class Validation:
         data: The validation set.
     """
 
-    def __init__(self, *, evaluator: Validator, data: ImageLoader | TokenLoader) -> None:
+    def __init__(self, *, evaluator: AnyEvaluator, data: ImageLoader | TokenLoader) -> None:
         self.evaluator, self.data = evaluator, data
 
     @property
