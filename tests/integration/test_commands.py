@@ -97,7 +97,7 @@ def test_follow_ends_with_the_last_step(trained: Path) -> None:
 
 
 def test_test_scores_one_file(trained: Path) -> None:
-    weights = "work_dirs/a/run/checkpoints/iter_4/model.pth"  # the name that brief 002's commands give
+    weights = "work_dirs/a/run/checkpoints/iter_4/model.pth"  # the file's name in the original commands
     accepted("test", "b", TINY, "--load-model-from", weights)
     record = json.loads((trained / "work_dirs" / "b" / "test" / "metrics.json").read_text())
     assert record["weights"] == [weights.replace(".pth", ".safetensors")]
