@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Runs a program on all GPUs of this machine: bash tools/torchrun.sh -m vq.test NAME CONFIG ..., or ... tools/llamagen.py ...
-# PROCESSES=2 bash tools/torchrun.sh ... sets the number of processes (needed on a CPU, where auto is one for each core).
-set -e
+# auto_torchrun under the name that the original documents give it: bash tools/torchrun.sh -m vq.test NAME CONFIG ...
+# PYTHON sets the interpreter, PROCESSES the number of processes.
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc-per-node="${PROCESSES:-auto}" "$@"
+exec "${PYTHON:-python}" -m vq.auto_torchrun "$@"

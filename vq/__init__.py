@@ -2,42 +2,71 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vq.generators import Generator
+    from vq.tokenizers import Tokenizer
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["__version__", "load", "load_generator"]
 
 
 def load(
     run_or_checkpoint: str | Path, device: str = "cpu", *, weights: Mapping[str, str | Path] | None = None
-) -> Any:
-    """Loads a trained tokenizer (`encode(images) -> indices`, `decode(indices) -> images`) or generator (`generate`).
+) -> "Tokenizer":
+    """Loads a trained tokenizer: `encode(images)` returns indices, and `decode(indices)` returns images.
 
     Args:
-        run_or_checkpoint: `work_dirs/NAME` (its newest checkpoint), a folder `.../checkpoints/iter_N`,
-            or a `.safetensors` file. Averaged (EMA) weights are taken where there are some.
-        device: Where to put it.
-        weights: Where weights that the file's config refers to are now, as `--weights KEY=PATH` says it to a command:
-            `{"tokenizer": "work_dirs/NAME"}`. They must have the SHA-256 that the config has recorded.
+        run_or_checkpoint: `work_dirs/NAME` for its newest checkpoint, a folder `.../checkpoints/iter_N`, or a
+            `.safetensors` file. Averaged (EMA) weights are preferred if the checkpoint has them.
+        device: The device to put the tokenizer on.
+        weights: New paths of weights that the config refers to and that have moved, as `--weights KEY=PATH` gives
+            them to a command: `{"tokenizer": "work_dirs/NAME"}`. Each must have the SHA-256 in the config.
 
     Returns:
-        A `vq.tokenizers.Tokenizer` or a `vq.generators.Generator` in eval mode, built from the config inside the
-        weight file; no file is executed.
+        The tokenizer in eval mode, built from the config inside the weight file; no file is executed.
 
     Raises:
-        vq.errors.UserError: If there are no such weights, they are damaged, or they cannot be built.
+        vq.errors.UserError: If there are no such weights, they are damaged, they cannot be built, or they are those
+            of a generator.
 
     Example:
-        >>> tokenizer = vq.load("work_dirs/demo/fsq")               # doctest: +SKIP
+        >>> tokenizer = vq.load("work_dirs/emoji")                  # doctest: +SKIP
         >>> indices = tokenizer.encode(images)                      # doctest: +SKIP
-        >>> generator = vq.load("work_dirs/demo/llama_digits")       # doctest: +SKIP
-        >>> indices = generator.generate(labels, seeds=seeds)       # doctest: +SKIP
+        >>> images = tokenizer.decode(indices)                      # doctest: +SKIP
     """
-    from vq.tokenizers.checkpoint import find_weights, load_tokenizer, read_config
+    from vq.tokenizers.checkpoint import CheckpointError, find_weights, load_tokenizer, read_config
 
     file = find_weights(run_or_checkpoint)
     if "generator" in (read_config(file) or {}):
-        from vq.generators import load_generator
-
-        return load_generator(file, device=device, weights=weights)
+        raise CheckpointError(
+            f"{file}: expected the weights of a tokenizer, got those of a generator; use vq.load_generator"
+        )
     return load_tokenizer(file, device=device, weights=weights)
+
+
+def load_generator(
+    run_or_checkpoint: str | Path, device: str = "cpu", *, weights: Mapping[str, str | Path] | None = None
+) -> "Generator":
+    """Loads a trained generator: `generate(labels, seeds=seeds)` returns indices, which its tokenizer decodes.
+
+    Args:
+        run_or_checkpoint: As for `load`.
+        device: The device to put the generator on.
+        weights: As for `load`.
+
+    Returns:
+        The generator in eval mode, built from the config inside the weight file; no file is executed.
+
+    Raises:
+        vq.errors.UserError: If there are no such weights, they are damaged, they cannot be built, or they are those
+            of a tokenizer.
+
+    Example:
+        >>> generator = vq.load_generator("work_dirs/llama_digits")  # doctest: +SKIP
+        >>> indices = generator.generate(labels, seeds=seeds)        # doctest: +SKIP
+    """
+    from vq.generators import load_generator
+
+    return load_generator(run_or_checkpoint, device=device, weights=weights)

@@ -121,20 +121,18 @@ def _holds_indices(source: Path) -> bool:
 
 
 def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
-    import vq
     from vq.engine.assembly.build import make_tokenizer
-    from vq.tokenizers import Tokenizer
-    from vq.tokenizers.checkpoint import find_weights, load_weights
+    from vq.tokenizers.checkpoint import find_weights, load_tokenizer, load_weights, read_config
 
     if not args.load_model_from and not args.model.endswith((".py", ".json")):
         if args.override or args.config_options:
             raise cli.UsageError(
                 f"{args.model}: a run has its own config and weights; give a CONFIG to change them"
             )
-        loaded = vq.load(_run_or_file(args.model))
-        if not isinstance(loaded, Tokenizer):
+        file = find_weights(_run_or_file(args.model))
+        if "generator" in (read_config(file) or {}):
             raise cli.UsageError(f"{args.model}: holds a generator, not a tokenizer; use `vq generate`")
-        return loaded
+        return load_tokenizer(file)
     if not args.load_model_from:
         raise cli.UsageError(
             f"{args.model}: a config has no weights; add --load-model-from, or give a run folder"

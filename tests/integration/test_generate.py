@@ -9,6 +9,7 @@ import torch
 from commands import ROOT, TINY, accepted, contents, refused, run, run_and_stop
 
 import vq
+from vq.errors import UserError
 from vq.generators import Generator
 
 PAGE = '''"""A generator that trains in a second, over the tokens of tests/tiny_page.py."""
@@ -84,8 +85,10 @@ def test_pictures_are_the_same_on_two_ranks_and_in_python(folder: Path) -> None:
     for name in names:
         assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()
     assert (folder / "one_grid.png").read_bytes() == (folder / "two_grid.png").read_bytes()
-    generator = vq.load(folder / "work_dirs/writer")
+    generator = vq.load_generator(folder / "work_dirs/writer")
     assert isinstance(generator, Generator)
+    with pytest.raises(UserError, match=r"got those of a generator; use vq\.load_generator"):
+        vq.load(folder / "work_dirs/writer")
     drawn = generator.generate(torch.tensor([1]), seeds=torch.tensor([0]))
     assert vq.load(folder / "work_dirs/run").decode(drawn).shape == (1, 3, 16, 16)
 

@@ -23,6 +23,7 @@ from vq.known_weights import refuse_zoo
 from vq.pretrained import WeightsFileError, digest, read_tensors
 from vq.registry import build
 from vq.text import printable, shown
+from vq.tokenizers.base import Tokenizer
 from vq.tokenizers.manifest import MANIFEST, ManifestError, read_manifest, verify, verify_file
 
 FORMAT = "vq-2"
@@ -358,7 +359,7 @@ def _may_become(given: Tensor, own: Tensor) -> bool:
 
 def load_tokenizer(
     path: str | Path, *, device: str | torch.device = "cpu", weights: Mapping[str, str | Path] | None = None
-) -> nn.Module:
+) -> Tokenizer:
     """Loads the tokenizer of a run folder, checkpoint folder or weight file, in eval mode.
 
     Args:
@@ -381,6 +382,8 @@ def load_tokenizer(
     while not weights and node["type"] in PRETRAINED_TOKENIZER and isinstance(node.get("tokenizer"), Mapping):
         node = node["tokenizer"]  # this file has all weights, so the original files are not needed
     tokenizer = build_from(file, node, "tokenizer")
+    if not isinstance(tokenizer, Tokenizer):
+        raise CheckpointError(f"{file}: expected a tokenizer, got a {type(tokenizer).__name__}")
     load_weights(tokenizer, [file])
     return tokenizer.to(device).eval()
 
