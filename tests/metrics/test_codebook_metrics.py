@@ -79,7 +79,7 @@ class TestErrors:
     @pytest.mark.parametrize("stranger", [16, -1])
     def test_index_out_of_range(self, metric, stranger):
         message = (
-            rf"{metric.__name__}: expected indices in \[0, 16\), got 2 outside of it; give the codebook_size"
+            rf"{metric.__name__}: expected indices in \[0, 16\), got 2 out of range; give the codebook_size"
         )
         with pytest.raises(ValueError, match=message):
             score(metric(codebook_size=16), torch.tensor([[3, stranger, stranger]]))

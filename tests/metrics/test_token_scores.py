@@ -44,7 +44,7 @@ def test_reset_and_states():
     scores.update(logits=logits, indices=indices)
     wanted = scores.compute()
     scores.sync()
-    with pytest.raises(RuntimeError, match=r"TokenScores.update: expected scores that are still counting"):
+    with pytest.raises(RuntimeError, match=r"TokenScores.update: expected scores before sync\(\)"):
         scores.update(logits=logits, indices=indices)
     scores.reset()
     with pytest.raises(RuntimeError, match=r"TokenScores.compute: expected at least one token, got none"):

@@ -167,7 +167,7 @@ def _counts_by_level(
 def _known(counts: Int[Tensor, "levels bins"], place: str) -> Int[Tensor, "levels bins-1"]:
     if num_out_of_range := int(counts[:, -1].sum()):
         raise ValueError(
-            f"{place}: expected indices in [0, {counts.shape[1] - 1}), got {num_out_of_range} outside of it; "
-            "give the codebook_size of the quantizer that made them"
+            f"{place}: expected indices in [0, {counts.shape[1] - 1}), got {num_out_of_range} out of range; "
+            "give the codebook_size of the quantizer that they come from"
         )
     return counts[:, :-1]

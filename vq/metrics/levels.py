@@ -41,15 +41,15 @@ class LevelUsage(ReconstructionMetric):
         self.counts += count_codes(indices, len(self.counts) - 1)
 
     def result(self) -> dict[str, float]:
-        """`codebook_usage[LEVEL]` in 0..1 and `perplexity[LEVEL]` in 1..its codes.
+        """Computes `codebook_usage[LEVEL]`, in 0..1, and `perplexity[LEVEL]`, from 1 to the codebook size.
 
         Raises:
-            ValueError: If some indices were out of range.
+            ValueError: If indices were out of range.
         """
         if num_out_of_range := int(self.counts[-1]):
             raise ValueError(
-                f"LevelUsage: expected indices in [0, {len(self.counts) - 1}), got {num_out_of_range} outside of it; "
-                "give the sizes of the codebooks that made them"
+                f"LevelUsage: expected indices in [0, {len(self.counts) - 1}), got {num_out_of_range} out of range; "
+                "give the sizes of the codebooks that they come from"
             )
         scores = {}
         parts = torch.split(self.counts[:-1], list(self.codebook_sizes.values()))

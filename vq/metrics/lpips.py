@@ -1,4 +1,4 @@
-"""The score between the features of a frozen network."""
+"""The LPIPS metric."""
 
 import torch
 
@@ -10,20 +10,20 @@ from vq.registry import METRICS
 
 @METRICS.register_module()
 class LPIPSMetric(ReconstructionMetric):
-    """Averages the images' distances in a frozen network's features (keys `lpips_alex`, `lpips_vgg`).
+    """Averages the LPIPS distance between images and reconstructions (keys `lpips_alex`, `lpips_vgg`).
 
-    The images are rounded to bytes first, so that files written to disk score the same.
+    The images are rounded to bytes first, so that files written from them have the same score.
 
     Source: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, eq. 1.
-    Differs from the source: the rounding; see `LPIPSNetwork` for the rest.
+    Differs from the source: images are rounded to bytes; the rest as in `LPIPSNetwork`.
 
     Args:
-        network: `alex` (the authors' default for a score) or `vgg` (VQGAN's). The two are different scales,
-            so the key names it; do not score with the network that the training loss used alone.
+        network: `alex` (the authors' default for a score) or `vgg` (VQGAN's). Their scales differ, so the key names the
+            network. Do not rely only on the network that the training loss uses.
 
     Raises:
-        ValueError: If there is no such network.
-        FileNotFoundError: If its weights are not at hand; the message says which command brings them.
+        ValueError: If the network is unknown.
+        FileNotFoundError: If the weight file does not exist. The message says which command creates it.
     """
 
     higher_is_better = False
@@ -35,8 +35,8 @@ class LPIPSMetric(ReconstructionMetric):
         self.add_sum(self.score)
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds the images' distances."""
+        """Adds the distances of a batch."""
         distances = self.network(to_signed_unit(to_uint8(reconstruction)), to_signed_unit(to_uint8(image)))
-        # A byte cannot be NaN, so a broken reconstruction would pass as a black one without this.
+        # A byte cannot be NaN: without this, a reconstruction with NaN would score as if it were black.
         is_finite = torch.isfinite(reconstruction).flatten(1).all(dim=1)
         self.get_buffer(self.score).add_(torch.where(is_finite, distances.double(), torch.nan).sum())

@@ -1,4 +1,4 @@
-"""Scores between pixels: L1, MSE, PSNR and SSIM, all on images as a viewer shows them, in bytes."""
+"""Pixel metrics: L1, MSE, PSNR and SSIM, all computed on images rounded to bytes, as image files hold them."""
 
 import torch
 from jaxtyping import Float
@@ -9,13 +9,13 @@ from vq.ops.images import to_uint8
 from vq.registry import METRICS
 
 MAX_PSNR = 100.0
-"""What two equal images score, in dB, where the formula has no value."""
+"""The score of two equal images in dB, for which the formula is undefined."""
 
 _WINDOW, _SIGMA = 11, 1.5
 
 
 def l1(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
-    """Images in [-1, 1] to the mean absolute difference of their bytes / 255, one float64 each.
+    """Computes the mean absolute difference of the bytes / 255 of images in [-1, 1], one float64 per image.
 
     Example:
         >>> l1(torch.full((1, 3, 8, 8), -1.0), torch.ones(1, 3, 8, 8)).item()
@@ -25,7 +25,7 @@ def l1(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
 
 
 def mse(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
-    """Images in [-1, 1] to the mean squared difference of their bytes / 255, one float64 each.
+    """Computes the mean squared difference of the bytes / 255 of images in [-1, 1], one float64 per image.
 
     Example:
         >>> mse(torch.full((1, 3, 8, 8), -1.0), torch.ones(1, 3, 8, 8)).item()
@@ -35,9 +35,9 @@ def mse(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"
 
 
 def psnr(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
-    """Images in [-1, 1] to the peak signal-to-noise ratio of their bytes, in dB, one float64 each.
+    """Computes the peak signal-to-noise ratio of the bytes of images in [-1, 1], in dB, one float64 per image.
 
-    10 log10(255^2 / mean squared difference), at most 100 dB, which equal images score.
+    The ratio is 10 log10(255^2 / mean squared difference), but at most 100 dB, the score of equal images.
 
     Example:
         >>> psnr(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)).item()
@@ -47,15 +47,15 @@ def psnr(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w
 
 
 def ssim(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
-    """Images in [-1, 1] to the structural similarity of their bytes, at most 1, one float64 each.
+    """Computes the structural similarity of the bytes of images in [-1, 1], at most 1, one float64 per image.
 
-    Means, variances and covariance of each colour channel under a Gaussian window (11x11, sigma 1.5),
-    wherever the whole window lies in the image; the score is averaged over positions and channels.
+    Means, variances and covariances of each color channel are computed under a Gaussian window (11x11, sigma 1.5), at
+    all positions where the whole window is inside the image. The score is averaged over positions and channels.
 
     Source: Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861, eq. 13, K1 = 0.01, K2 = 0.03, L = 255.
-    Differs from the source: colour channels are scored one by one and averaged, and nothing is downsampled
-        first; as `skimage.metrics.structural_similarity(x, y, gaussian_weights=True, sigma=1.5,
-        use_sample_covariance=False, data_range=255, channel_axis=...)` computes it.
+    Differs from the source: color channels are scored separately and averaged, and images are not downsampled first.
+        The score equals that of `skimage.metrics.structural_similarity(x, y, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False, data_range=255, channel_axis=...)`.
 
     Raises:
         ValueError: If an image is smaller than the window.
@@ -69,7 +69,7 @@ def ssim(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w
             f"SSIM: expected images of at least {_WINDOW}x{_WINDOW}, got {image.shape[-2]}x{image.shape[-1]}; "
             "evaluate at a larger size, or leave this metric out"
         )
-    # float64 throughout: the variances are small differences of large squares.
+    # All in float64, because the variances are small differences of large squares.
     x, y = to_uint8(reconstruction).double(), to_uint8(image).double()
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.stack([x, y, x * x, y * y, x * y]))
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -86,7 +86,7 @@ def _difference(
 
 
 def _mean(values: Float[Tensor, "b 3 mh mw"], reconstruction: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
-    # A byte cannot be NaN, so a broken reconstruction would pass as a black one without this.
+    # A byte cannot be NaN: without this, a reconstruction with NaN would score as if it were black.
     is_finite = torch.isfinite(reconstruction).flatten(1).all(dim=1)
     return torch.where(is_finite, values.mean(dim=(1, 2, 3)), torch.nan)
 
@@ -96,9 +96,9 @@ def _blur(maps: Float[Tensor, "n b c h w"]) -> Float[Tensor, "n b c bh bw"]:
     return _window(height, like=maps) @ maps @ _window(width, like=maps).T
 
 
-def _window(size: int, *, like: Tensor) -> Float[Tensor, "positions size"]:
-    # Each row weighs the pixels under one position of the window. On a CPU, two float64 matrix products
-    # with such rows took a third of the time of two float64 convolutions.
+def _window(size: int, *, like: Float[Tensor, "..."]) -> Float[Tensor, "positions size"]:
+    # Each row holds the weights of the pixels for one position of the window. On a CPU, two float64 matrix products
+    # with this matrix take a third of the time of two float64 convolutions.
     offsets = torch.arange(size, dtype=like.dtype, device=like.device)
     distance = offsets - offsets[: size - _WINDOW + 1, None] - _WINDOW // 2
     weight = torch.exp(-0.5 * (distance / _SIGMA).square())
@@ -108,9 +108,9 @@ def _window(size: int, *, like: Tensor) -> Float[Tensor, "positions size"]:
 
 @METRICS.register_module()
 class L1Metric(ReconstructionMetric):
-    """Averages over images the absolute difference of pixels in [0, 1], rounded to bytes (key `l1_unit`).
+    """Averages the absolute difference of pixels in [0, 1], rounded to bytes, over images (key `l1_unit`).
 
-    Half the number that `L1Loss` gives on [-1, 1] for the same pictures.
+    It is half of what `L1Loss` computes on [-1, 1] for the same images.
     """
 
     higher_is_better = False
@@ -121,15 +121,15 @@ class L1Metric(ReconstructionMetric):
         self.add_sum("l1_unit")
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds the images' differences."""
+        """Adds the absolute differences of a batch."""
         self.l1_unit += l1(reconstruction, image).sum()
 
 
 @METRICS.register_module()
 class MSEMetric(ReconstructionMetric):
-    """Averages over images the squared difference of pixels in [0, 1], rounded to bytes (key `mse_unit`).
+    """Averages the squared difference of pixels in [0, 1], rounded to bytes, over images (key `mse_unit`).
 
-    A quarter of the number that `MSELoss` gives on [-1, 1] for the same pictures.
+    It is a quarter of what `MSELoss` computes on [-1, 1] for the same images.
     """
 
     higher_is_better = False
@@ -140,16 +140,16 @@ class MSEMetric(ReconstructionMetric):
         self.add_sum("mse_unit")
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds the images' squared differences."""
+        """Adds the squared differences of a batch."""
         self.mse_unit += mse(reconstruction, image).sum()
 
 
 @METRICS.register_module()
 class PSNR(ReconstructionMetric):
-    """Averages the images' peak signal-to-noise ratios, rounded to bytes (key `psnr`, in dB).
+    """Averages the peak signal-to-noise ratio, in dB, of images rounded to bytes (key `psnr`).
 
-    The mean of the images' ratios, as LlamaGen and most papers report it; the ratio of the mean error is
-    another, smaller number. An image that comes back exactly counts as 100 dB.
+    The score is the mean of the ratios of the images, as LlamaGen and most papers report it. The ratio of the mean
+    squared error of all images would be smaller. An image that is reconstructed exactly counts as 100 dB.
     """
 
     higher_is_better = True
@@ -160,13 +160,13 @@ class PSNR(ReconstructionMetric):
         self.add_sum("psnr")
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds the images' ratios."""
+        """Adds the ratios of a batch."""
         self.psnr += psnr(reconstruction, image).sum()
 
 
 @METRICS.register_module()
 class SSIM(ReconstructionMetric):
-    """Averages the images' structural similarities, rounded to bytes (key `ssim`); see `ssim`."""
+    """Averages the structural similarity, as computed by the function `ssim`, over images (key `ssim`)."""
 
     higher_is_better = True
     ssim: Tensor
@@ -176,5 +176,5 @@ class SSIM(ReconstructionMetric):
         self.add_sum("ssim")
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
-        """Adds the images' similarities."""
+        """Adds the similarities of a batch."""
         self.ssim += ssim(reconstruction, image).sum()

@@ -1,4 +1,4 @@
-"""Scores of a generator's predictions of the next token."""
+"""Scores of the next-token predictions of a generator."""
 
 import math
 
@@ -7,14 +7,19 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor, nn
 
 from vq import distributed
+from vq.metrics.base import set_to_zero, sum_over_ranks
 
 
 def token_scores(
     logits: Float[Tensor, "*lead codebook_size"], indices: Int[Tensor, "*lead"]
 ) -> tuple[Int64[Tensor, ""], Float64[Tensor, ""]]:
-    """Predictions and truth to the number of right tokens and the sum of their surprises, in nats.
+    """Computes the number of correct predictions and the sum of the negative log-likelihoods, in nats.
 
-    A prediction is right if the true token has the largest logit; of equal largest ones the first counts.
+    A prediction is correct if the true token has the largest logit; of equal logits, the first is the largest.
+
+    Args:
+        logits: The logits of each position.
+        indices: The true tokens, in [0, codebook_size).
 
     Example:
         >>> right, nats = token_scores(torch.tensor([[0.0, 0.0], [0.0, 9.0]]), torch.tensor([1, 1]))
@@ -27,11 +32,11 @@ def token_scores(
 
 
 class TokenScores(nn.Module):
-    """Sums up how well a generator predicts a whole set of tokens, over all ranks.
+    """Accumulates how well a generator predicts a whole set of tokens, over all ranks.
 
-    Teacher-forced: each prediction sees the true tokens before it. `token_accuracy` is the fraction whose
-    largest logit is the true one (not of sampled tokens), `token_perplexity` the exp of the mean surprise, in
-    1..; `token_bits` is the same in bits a token. Nothing waits for the GPU before `compute`.
+    The predictions are teacher-forced: each is made from the true tokens before it. `token_accuracy` is the fraction of
+    tokens that have the largest logit. `token_perplexity`, at least 1, is the exponential of the mean negative
+    log-likelihood, and `token_bits` is the latter in bits per token. Only `compute` waits for the GPU.
     """
 
     right: Tensor
@@ -50,16 +55,16 @@ class TokenScores(nn.Module):
         """Adds a batch.
 
         Args:
-            logits: Of each place's token.
+            logits: The logits of each position.
             indices: The true tokens, in [0, codebook_size).
 
         Raises:
-            RuntimeError: If the ranks' sums are joined already; `reset` first.
+            RuntimeError: If `sync` was called since the last `reset`.
         """
         if self._is_synced:
             raise RuntimeError(
-                "TokenScores.update: expected scores that are still counting, got ones that have joined their sums "
-                "over the ranks; call reset() before the next set"
+                "TokenScores.update: expected scores before sync(), got ones whose sums are those of all ranks "
+                "already; call reset() before the next set"
             )
         right, nats = token_scores(logits, indices)
         self.right += right
@@ -67,28 +72,26 @@ class TokenScores(nn.Module):
         self.tokens += indices.numel()
 
     def sync(self) -> None:
-        """Replaces the sums by those over all ranks; every rank must call it. A second call does nothing."""
+        """Replaces the sums by those over all ranks. Every rank must call it; a second call does nothing."""
         if not self._is_synced:
-            for buffer in (self.right, self.nats, self.tokens):
-                buffer.copy_(distributed.all_reduce_sum(buffer))
+            sum_over_ranks(self)
         self._is_synced = True
 
     def reset(self) -> None:
-        """Forgets all tokens."""
-        for buffer in (self.right, self.nats, self.tokens):
-            buffer.zero_()
+        """Discards all tokens seen so far."""
+        set_to_zero(self)
         self._is_synced = False
 
     def compute(self) -> dict[str, float]:
-        """The scores of all tokens seen, by name.
+        """Returns the scores of all tokens seen, by name. It waits for the GPU.
 
         Raises:
-            RuntimeError: If there were none, or several ranks have not joined their sums.
+            RuntimeError: If there were no tokens, or there are several ranks and `sync` was not called.
         """
         if distributed.world_size() > 1 and not self._is_synced:
             raise RuntimeError(
-                f"TokenScores.compute: expected sums that are joined over the {distributed.world_size()} ranks, got "
-                "this rank's own; call sync() on every rank first"
+                f"TokenScores.compute: expected sums over all {distributed.world_size()} ranks, got those of this rank "
+                "alone; call sync() on every rank first"
             )
         tokens = int(self.tokens)
         if tokens == 0:
