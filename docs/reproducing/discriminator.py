@@ -1,9 +1,9 @@
-"""Shows what a discriminator changed: the reconstructions of several runs side by side, and how sharp each is.
+"""Compares runs trained with and without a discriminator: their reconstructions and how sharp these are.
 
     python docs/reproducing/discriminator.py work_dirs/without work_dirs/with --out docs/images/discriminator.png
 
-Over the validation photographs at 64 px. Sharpness is the mean absolute difference of neighbouring pixels, in
-parts of the originals'. The picture has the originals on top, then a row for each run.
+Scores are over the validation photographs at 64 px. Sharpness is the mean absolute difference between neighbouring
+pixels, relative to that of the originals. The picture shows the originals in the first row and each run in a row below.
 """
 
 import argparse
@@ -25,13 +25,13 @@ COLUMNS, ZOOM = 12, 2
 
 
 def sharpness(image: Tensor) -> float:
-    """Mean absolute difference of neighbours, over both directions."""
+    """Mean absolute difference between neighbouring pixels, summed over both directions."""
     down, right = image.diff(dim=-2).abs().mean(), image.diff(dim=-1).abs().mean()
     return float(down + right)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a line a run and writes the picture."""
+    """Prints one line per run and writes the picture."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

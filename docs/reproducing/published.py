@@ -1,8 +1,8 @@
-"""Runs the two published lines of the reference framework through `vq.test` and compares every number.
+"""Evaluates the two published models of the reference framework with `vq.test` and compares every score.
 
     python docs/reproducing/published.py [--only taming] [--device cuda]
 
-What is missing (ImageNet, weights, statistics) is listed with the command that brings it, and nothing is run.
+If ImageNet, weights or statistics are missing, it lists them with the command that provides them, and evaluates nothing.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A published row, and what it takes to compute it again.
+    """A published row of scores, and what it takes to reproduce it.
 
     Attributes:
         config: The page.
-        weights: In this project's form.
-        needs: Path -> what brings it.
-        published: Score -> value, and by how much ours may differ.
+        weights: A file in the format of this project.
+        needs: Path -> the command or the place that provides it.
+        published: Score -> its value, and the difference that is allowed.
     """
 
     config: str
@@ -65,7 +65,7 @@ LINES = {
         weights="pretrained/beitv2/vqkd_encoder_base_decoder_3x768x12_clip.safetensors",
         needs=IMAGENET
         | {
-            "configs/vqkd/clip_8192_imagenet_ddp.py": "a version of this project with VQ-KD",
+            "configs/vqkd/clip_8192_imagenet_ddp.py": "a later version of this project, with VQ-KD",
             "pretrained/beitv2/vqkd_encoder_base_decoder_3x768x12_clip.safetensors": "the VQ-KD CLIP tokenizer of "
             "https://github.com/microsoft/unilm/tree/master/beit2, converted to this project's form",
         },
@@ -78,12 +78,12 @@ LINES = {
 
 
 def missing(line: Line) -> dict[str, str]:
-    """What is not there, and what brings it."""
+    """The paths that do not exist, and what provides them."""
     return {path: cure for path, cure in line.needs.items() if not Path(path).exists()}
 
 
 def compare(line: Line, scores: Mapping[str, float], console: Console) -> bool:
-    """Prints ours beside the published numbers; whether all agree."""
+    """Prints the scores beside the published ones; returns whether all agree."""
     table = Table("score", "published", "here", "allowed", "")
     verdicts = []
     for name, (wanted, allowed) in line.published.items():
@@ -97,11 +97,11 @@ def compare(line: Line, scores: Mapping[str, float], console: Console) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the lines that can be run; 0 if all were run and agree, 1 if one differs, 2 if something is missing."""
+    """Evaluates the models; returns 0 if all scores agree, 1 if one differs, 2 if something is missing."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=sorted(LINES), help="one of the two lines")
+    parser.add_argument("--only", choices=sorted(LINES), help="evaluate one of the two models")
     parser.add_argument("--device", help="cuda, cpu, ...")
     args = parser.parse_args(argv)
     console = Console(soft_wrap=True, highlight=False)
