@@ -2,7 +2,7 @@
 
     python docs/reproducing/published.py [--only taming] [--device cuda]
 
-If ImageNet, weights or statistics are missing, it lists them with the command that provides them, and evaluates nothing.
+If ImageNet, weights or statistics are missing, it lists them with the command that provides them and evaluates nothing.
 """
 
 import argparse
