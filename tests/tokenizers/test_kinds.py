@@ -209,7 +209,7 @@ def test_level_usage_errors():
         LevelUsage(codebook_sizes={"top": 0})
     metric = LevelUsage(codebook_sizes={"top": 2})
     metric.update(image=IMAGE, reconstruction=IMAGE, indices=torch.full((2, 1), 2))
-    with pytest.raises(ValueError, match=r"LevelUsage: expected indices in \[0, 2\), got 2 outside"):
+    with pytest.raises(ValueError, match=r"LevelUsage: expected indices in \[0, 2\), got 2 out of range"):
         metric.compute()
 
 
