@@ -50,7 +50,7 @@ from vq.quantizers import (
 )
 from vq.tokenizers import ImageTokenizer
 
-# The toy budget, 15 s a contestant: image_size:32 widths:"[24,48]" max_steps:600 (make league)
+# The toy budget, 15 s per contestant: image_size:32 widths:"[24,48]" max_steps:600 (make league)
 options = dict(data="emoji", image_size=64, widths=(32, 64, 128), max_steps=400)
 sets = dict(
     emoji=[dict(type=EmojiDataset, split=split) for split in ("train", "val")],
@@ -174,7 +174,7 @@ val_data = dict(type=ImageLoader, dataset=val_set, transforms=[resize], batch_si
 tokenizer = dict(
     type=ImageTokenizer,
     encoder=dict(type=StridedCNNEncoder, **network),
-    quantizer=contestants["fsq"],  # each contestant takes this place in turn
+    quantizer=contestants["fsq"],  # replaced by each contestant in turn
     decoder=dict(type=StridedCNNDecoder, **network),
 )
 train_step = dict(
@@ -193,7 +193,7 @@ evaluator = dict(
         dict(type=MSEMetric),
         dict(type=PSNR),
         dict(type=SSIM),
-        dict(type=CodebookUsage, codebook_size=240),  # each contestant's own size is filled in
+        dict(type=CodebookUsage, codebook_size=240),  # replaced by the size of each contestant
         dict(type=Perplexity, codebook_size=240),
     ],
 )

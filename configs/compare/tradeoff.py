@@ -1,8 +1,8 @@
-"""Tokens against bits: one network family at f4, f8, f16 and f32, at equal bits an image and at equal bits a token.
+"""Tokens against bits: one network family at f4, f8, f16 and f32, at equal bits per image and at equal bits per token.
 
-All quantizers are FSQ, which uses its codes whatever their number, so that only the division of the bits
-differs: 2.6 bits in each of 256 tokens, 10 in 64, 40 in 16, or 160 in 4; and 10 bits in each of them. Beside them, of
-another family (transformers): one-dimensional tokens, each of which sees the whole picture.
+All quantizers are FSQ, which uses its codes whatever their number, so that the tokenizers differ only in how they
+divide the bits: 2.6 bits in each of 256 tokens, 10 in 64, 40 in 16, or 160 in 4; then 10 bits in each token. Two
+transformers are added, whose one-dimensional tokens each see the whole image.
 
 Command:  python -m vq.compare configs/compare/tradeoff.py [--seeds 0 1 2]
           python -m vq.compare configs/compare/tradeoff.py --config-options data::emoji
@@ -61,7 +61,7 @@ for name, num_latents in dict(latent_638_bits=64, latent_159_bits=16).items():
 
 train_data = dict(type=ImageLoader, dataset=train_set, transforms=[resize], batch_size=32)
 val_data = dict(type=ImageLoader, dataset=val_set, transforms=[resize], batch_size=32, shuffle=False)
-tokenizer = tokenizers["f8_638_bits"]  # each tokenizer takes this place in turn
+tokenizer = tokenizers["f8_638_bits"]  # replaced by each tokenizer in turn
 train_step = dict(
     type=ReconstructionStep,
     losses=dict(mse=dict(type=MSELoss)),
@@ -78,7 +78,7 @@ evaluator = dict(
         dict(type=MSEMetric),
         dict(type=PSNR),
         dict(type=SSIM),
-        dict(type=CodebookUsage, codebook_size=1000),  # each tokenizer's own size is filled in
+        dict(type=CodebookUsage, codebook_size=1000),  # replaced by the size of each tokenizer
         dict(type=Perplexity, codebook_size=1000),
     ],
 )

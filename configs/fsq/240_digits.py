@@ -1,4 +1,4 @@
-"""Finite scalar quantization with 8 x 6 x 5 = 240 codes on handwritten digits, 28 px, f4: 49 tokens a digit.
+"""Finite scalar quantization with 8 x 6 x 5 = 240 codes on handwritten digits, 28 px, f4: 49 tokens per digit.
 
 Paper:    Mentzer et al. 2024, https://arxiv.org/abs/2309.15505
 Command:  python -m vq.train fsq/240_digits configs/fsq/240_digits.py

@@ -1,4 +1,4 @@
-r"""Class to image by filling in masked indices in 8 passes (MaskGIT), 24 layers x 768.
+r"""Class to image by filling in masked indices in 8 passes (MaskGIT), 24 layers of width 768.
 
 Paper:    Chang et al. 2022, https://arxiv.org/abs/2202.04200
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \

@@ -1,4 +1,4 @@
-r"""VQGAN with 8192 codes, discriminator depth 2, adaptive weight gain 0.75: the recipe of the published 16384.
+r"""VQGAN with 8192 codes in the recipe of the published 16384: discriminator depth 2, adaptive weight gain 0.75.
 
 Paper:    Esser et al. 2021, https://arxiv.org/abs/2012.09841
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \

@@ -1,4 +1,4 @@
-"""Two levels of 512 codes, the fine one given the coarse one, on 64 px emoji, f4 and f8 (VQ-VAE-2).
+"""Two levels of 512 codes, the fine level conditioned on the coarse one, on 64 px emoji, f4 and f8 (VQ-VAE-2).
 
 Paper:    Razavi et al. 2019, https://arxiv.org/abs/1906.00446, section 3.1
 Command:  python -m vq.train vqvae2/512_emoji configs/vqvae2/512_emoji.py
