@@ -1,5 +1,6 @@
 """Config pages: what they describe, and every way in which they are refused."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -349,3 +350,45 @@ def test_an_option_that_the_page_replaces_or_does_not_read_is_refused(tmp_path: 
     page.write_text("options = dict(a=1, b=2)\nx = options['a']\nprint(x)\n")
     with pytest.raises(ConfigError, match="declares the option 'b' but does not read it"):
         config.load(page, options={"b": 3})
+
+
+def test_pages_that_lead_to_each_other_without_end_are_refused(tmp_path: Path) -> None:
+    text = "tokenizer = dict(type='vq.tokenizers.pretrained_tokenizer', weights=['w'], config={!r})\n"
+    pages = [tmp_path / f"{i}.py" for i in range(8)]
+    for page, following in itertools.pairwise(pages):
+        page.write_text(text.format(str(following)))
+    with pytest.raises(ConfigError, match=r"0.py: expected at most 4 pages that each name the next one"):
+        config.load(pages[0])
+    pages[2].write_text(text.format(str(pages[0])))
+    with pytest.raises(ConfigError, match=r"0.py: names itself as the page of its tokenizer"):
+        config.load(pages[0])
+    pages[2].write_text(text.format(5).replace("'5'", "5"))
+    with pytest.raises(ConfigError, match=r"2.py:1: tokenizer.config: expected the path of a page, got 5"):
+        config.load(pages[0])
+
+
+def test_lines_are_found_through_variables_lists_and_dicts(page: Path) -> None:
+    """The line is that on which the value is written, wherever on the page that is."""
+    page.write_text(
+        "from vq.data import ImageLoader\n"
+        "shared = {\n"
+        "    'batch_size': 'x',\n"
+        "}\n"
+        "loader = dict(type=ImageLoader, batch_size=8)\n"
+        "loader = dict(loader, **shared)\n"
+        "train_data = loader\n"
+    )
+    with pytest.raises(ConfigError, match=r"page.py:3: train_data.batch_size: expected int"):
+        config.load(page)
+    page.write_text(
+        "from vq.data import ImageLoader, Resize\n"
+        "train_data = dict(type=ImageLoader, transforms=[\n"
+        "    dict(type=Resize, size=8),\n"
+        "    dict(type=Resize, sise=8),\n"
+        "])\n"
+    )
+    with pytest.raises(ConfigError, match=r"page.py:4: train_data.transforms\[1\]: cannot build Resize"):
+        config.load(page)
+    page.write_text("train_data = {1: 2}[1]\n")
+    with pytest.raises(ConfigError, match=r"page.py:1: train_data: expected dict"):
+        config.load(page)

@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 MAX_PAGES = 4
-"""How many pages may each name the next one as the page of their tokenizer."""
+"""The longest chain of pages in which each names the next one as the page of its tokenizer."""
 
 
 def load(
@@ -123,9 +123,12 @@ def _resolved(
     outer: tuple[Path, ...],
 ) -> Tree:
     """The sections of a config, checked; `outer` are the pages that led to this one as the page of their tokenizer."""
-    if file.resolve() in outer or len(outer) > MAX_PAGES:
+    if file.resolve() in outer:
+        raise ConfigError(f"{file}: names itself as the page of its tokenizer")
+    if len(outer) > MAX_PAGES:
         raise ConfigError(
-            f"{file}: names itself as the page of its tokenizer, or {MAX_PAGES} pages in a row do"
+            f"{outer[0]}: expected at most {MAX_PAGES} pages that each name the next one as the page of their "
+            f"tokenizer, got more"
         )
     if file.suffix != ".py":
         return _resolved_json(file, text, options, overrides)

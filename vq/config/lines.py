@@ -67,6 +67,6 @@ def _item(
             if keyword.arg == step:
                 return keyword.value, keyword.lineno
         others = [*value.args, *(keyword.value for keyword in value.keywords if keyword.arg is None)]
-        found = (_item(tree, other, step, seen) for other in others)
+        found = (_item(tree, other, step, seen) for other in reversed(others))  # the last one wins
         return next((item for item in found if item is not None), None)
     return None
