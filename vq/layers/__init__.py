@@ -1,4 +1,4 @@
-"""Blocks with parameters, which the networks are made of."""
+"""Layers with parameters, from which the networks are built."""
 
 from vq.layers.attention import SpatialAttention
 from vq.layers.diff_augment import DiffAugment

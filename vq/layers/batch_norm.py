@@ -1,4 +1,4 @@
-"""Batch normalization whose batch is that of all ranks together."""
+"""Batch normalization over the batches of all ranks."""
 
 from typing import Any
 
@@ -11,24 +11,24 @@ from vq.ops.numerics.precision import at_least_float32
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """Rescales each channel to mean 0, variance 1 over the batch of all ranks, then scales and shifts it.
+    """Normalizes each channel over the batch of all ranks to mean 0 and variance 1, then scales and shifts it.
 
-    With one process it is `torch.nn.BatchNorm2d`, and its tensors have the same names always. With several it
-    gives what one process gives for their batches together, gradients included, on any device (PyTorch's own
-    synchronised layer refuses the CPU) and through second derivatives, as gradient penalties need them. Every
-    rank must run it equally often.
+    With one process it is `torch.nn.BatchNorm2d`; its state dict always has the same keys. With several processes
+    the result, including gradients, is that of one process for their concatenated batches. It works on any device
+    (PyTorch's own synchronised layer does not support the CPU) and through second derivatives, as gradient
+    penalties need them. Every rank must run it equally often.
 
     Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167, algorithm 1.
 
     Args:
-        channels: Channels of the features.
+        channels: Number of channels of the features.
     """
 
     def __init__(self, *, channels: int) -> None:
         super().__init__(channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Features to features of the same shape; in training it also moves the running statistics."""
+        """Returns features of the same shape; in training mode it also updates the running statistics."""
         if not self.training or distributed.world_size() == 1:
             return super().forward(x)
         values = at_least_float32(x)
@@ -36,7 +36,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         total = _sum_over_ranks(torch.cat([values.sum(dim=(0, 2, 3)), count]))
         mean, count = total[:-1] / total[-1], total[-1]
         centred = values - mean[:, None, None]
-        # In two passes: the mean of squares minus the square of the mean would cancel.
+        # Two passes: the mean of squares minus the square of the mean would lose digits.
         variance = _sum_over_ranks(centred.square().sum(dim=(0, 2, 3))) / count
         self._track(mean.detach(), (variance * count / (count - 1).clamp_min(1)).detach())
         normed = centred * torch.rsqrt(variance + self.eps)[:, None, None]
@@ -53,7 +53,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 
 def init_like_dcgan(module: nn.Module) -> None:
-    """Draws the weights of convolutions from N(0, 0.02) and of batch norms from N(1, 0.02), and zeroes the biases.
+    """Draws the weights of convolutions from N(0, 0.02) and of batch norms from N(1, 0.02), and sets the biases to 0.
 
     Source: Radford et al. 2016, https://arxiv.org/abs/1511.06434, section 4.
     """
@@ -69,20 +69,19 @@ def init_like_dcgan(module: nn.Module) -> None:
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """The sum over ranks. What a rank puts in reaches every rank's loss, so gradients are summed as well."""
+    """Sums over ranks. The input of a rank affects the loss of every rank, so gradients are summed too."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return distributed.all_reduce_sum(x)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return _sum_over_ranks(gradients[0])
 
 
-def _sum_over_ranks(x: Tensor) -> Tensor:
-    total: Tensor = _SumOverRanks.apply(x)  # type: ignore[no-untyped-call]
-    return total
+def _sum_over_ranks(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    return _SumOverRanks.apply(x)
 
 
 __all__ = ["SyncedBatchNorm2d", "init_like_dcgan"]

@@ -1,10 +1,10 @@
-"""Random changes to what a discriminator sees, through which gradients pass."""
+"""Random augmentation of what a discriminator sees, through which gradients pass."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vq.registry import LAYERS
@@ -14,22 +14,22 @@ SHIFT = 1 / 8
 HOLE = 1 / 2
 
 
-@LAYERS.register_module()  # type: ignore[untyped-decorator]
+@LAYERS.register_module()
 class DiffAugment(nn.Module):
-    """Changes colours, moves and blanks out a part of every image at random; gradients pass through (DiffAug).
+    """Changes colours, shifts and cuts out a part of every image at random; gradients pass through (DiffAug).
 
-    Done to images and reconstructions alike before the discriminator, it keeps a discriminator with few images
-    from learning them by heart. It draws from PyTorch's default generator of the images' device.
+    Apply it to images and reconstructions alike before the discriminator, which then cannot memorise a small data
+    set. It draws from PyTorch's default generator of the images' device.
 
     Source: Zhao et al. 2020, https://arxiv.org/abs/2006.10738, section 3.2 and the authors' code.
 
     Args:
-        changes: Which, out of `color` (brightness +-0.5, saturation x 0..2, contrast x 0.5..1.5),
-            `translation` (up to an eighth of each side, zeroes move in) and `cutout` (a square of half the
-            sides becomes zero).
+        changes: Augmentations to apply, out of `color` (brightness +-0.5, saturation x 0..2, contrast x 0.5..1.5),
+            `translation` (by up to an eighth of each side, filled with zeros) and `cutout` (a rectangle of half of
+            each side becomes zero).
 
     Raises:
-        ValueError: If there is no such change.
+        ValueError: If an augmentation is unknown.
 
     Example:
         >>> DiffAugment(changes=["color"])(torch.zeros(2, 3, 8, 8)).shape
@@ -41,12 +41,12 @@ class DiffAugment(nn.Module):
         unknown = [change for change in changes if change not in CHANGES]
         if unknown:
             raise ValueError(
-                f"DiffAugment: expected changes out of {list(CHANGES)}, got {unknown}; drop or correct them"
+                f"DiffAugment: expected changes out of {list(CHANGES)}, got {unknown}; remove or correct them"
             )
         self.changes = tuple(changes)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Images in [-1, 1] to changed images, which may reach beyond."""
+        """Returns augmented images; for images in [-1, 1] they may exceed this range."""
         for change in self.changes:
             if change == "color":
                 image = _color(image)
@@ -57,11 +57,11 @@ class DiffAugment(nn.Module):
         return image
 
 
-def _uniform(image: Tensor) -> Tensor:
+def _uniform(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 1 1"]:
     return torch.rand(len(image), 1, 1, 1, device=image.device, dtype=image.dtype)
 
 
-def _integers(image: Tensor, low: int, high: int) -> Tensor:
+def _integers(image: Float[Tensor, "b 3 h w"], low: int, high: int) -> Int[Tensor, "b 1 1"]:
     return torch.randint(low, high + 1, (len(image), 1, 1), device=image.device)
 
 
@@ -78,17 +78,16 @@ def _translation(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     reach_y, reach_x = round(height * SHIFT), round(width * SHIFT)
     rows = torch.arange(height, device=x.device).reshape(1, -1, 1) + _integers(x, -reach_y, reach_y)
     columns = torch.arange(width, device=x.device).reshape(1, 1, -1) + _integers(x, -reach_x, reach_x)
-    padded = F.pad(x, (1, 1, 1, 1))  # whatever lies outside is read from this border of zeroes
+    padded = F.pad(x, (1, 1, 1, 1))  # positions outside the image are read from this border of zeros
     rows, columns = (rows + 1).clamp(0, height + 1), (columns + 1).clamp(0, width + 1)
     batch = torch.arange(len(x), device=x.device).reshape(-1, 1, 1)
-    moved: Tensor = padded.movedim(1, -1)[batch, rows, columns].movedim(-1, 1)
-    return moved
+    return padded.movedim(1, -1)[batch, rows, columns].movedim(-1, 1)
 
 
 def _cutout(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     height, width = x.shape[-2:]
     hole_y, hole_x = round(height * HOLE), round(width * HOLE)
-    # The hole's centre is anywhere in the image, so a part of it may lie outside.
+    # The centre of the hole is anywhere in the image, so a part of the hole may be outside.
     top = _integers(x, 0, height - hole_y % 2) - hole_y // 2
     left = _integers(x, 0, width - hole_x % 2) - hole_x // 2
     rows = torch.arange(height, device=x.device).reshape(1, -1, 1)

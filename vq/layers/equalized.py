@@ -1,4 +1,4 @@
-"""Layers with equalised learning rates, and the blur before a stride: what StyleGAN's networks are made of."""
+"""Layers with equalized learning rates, and the blur before a stride, as in the networks of StyleGAN."""
 
 import math
 
@@ -11,18 +11,18 @@ BLUR = (1.0, 3.0, 3.0, 1.0)
 
 
 class EqualizedConv2d(nn.Module):
-    """A convolution whose weights have variance 1 and are scaled when used, so that all layers learn equally fast.
+    """Convolves with weights that have variance 1 and are scaled in the forward: all layers learn equally fast.
 
-    The sides stay, or are halved; before a stride the features are blurred.
+    Height and width are kept (stride 1) or halved (stride 2); before a stride of 2 the features are blurred.
 
     Source: Karras et al. 2018, https://arxiv.org/abs/1710.10196, section 4.1; the blur: Karras et al. 2019,
         https://arxiv.org/abs/1812.04948, section 2 and Zhang 2019, https://arxiv.org/abs/1904.11486.
 
     Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_size: 1 or 3.
-        stride: 1 or 2.
+        in_channels: Number of channels of the input.
+        out_channels: Number of channels of the output.
+        kernel_size: Size of the kernel, 1 or 3.
+        stride: Stride, 1 or 2.
         bias: Whether a bias is added.
     """
 
@@ -35,7 +35,7 @@ class EqualizedConv2d(nn.Module):
         self.scale, self.stride = 1 / math.sqrt(in_channels * kernel_size**2), stride
 
     def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c_out oh ow"]:
-        """Features to features."""
+        """Returns features with height and width divided by the stride."""
         kernel = self.weight.shape[-1]
         if self.stride == 1:
             return F.conv2d(x, self.weight * self.scale, self.bias, padding=kernel // 2)
@@ -44,13 +44,13 @@ class EqualizedConv2d(nn.Module):
 
 
 class EqualizedLinear(nn.Module):
-    """A linear layer whose weights have variance 1 and are scaled when used.
+    """Multiplies by weights that have variance 1 and are scaled in the forward, and adds a bias.
 
-    Source: see `EqualizedConv2d`.
+    Source: Karras et al. 2018, https://arxiv.org/abs/1710.10196, section 4.1.
 
     Args:
-        in_features: Numbers in.
-        out_features: Numbers out.
+        in_features: Length of the input vectors.
+        out_features: Length of the output vectors.
     """
 
     def __init__(self, *, in_features: int, out_features: int) -> None:
@@ -60,16 +60,16 @@ class EqualizedLinear(nn.Module):
         self.scale = 1 / math.sqrt(in_features)
 
     def forward(self, x: Float[Tensor, "b c_in"]) -> Float[Tensor, "b c_out"]:
-        """Vectors to vectors."""
+        """Returns vectors of length `out_features`."""
         return F.linear(x, self.weight * self.scale, self.bias)
 
 
 def blur(x: Float[Tensor, "b c h w"], *, padding: int) -> Float[Tensor, "b c oh ow"]:
-    """Smooths every channel with the binomial kernel 1 3 3 1 in both directions, whose sum is 1.
+    """Smooths every channel in both directions with the binomial kernel 1 3 3 1, normalized to the sum 1.
 
     Args:
         x: Features.
-        padding: Zeroes added on every side; the result has 2 * padding - 3 more rows and columns.
+        padding: Number of zeros added on every side; the result has 2 * padding - 3 more rows and columns.
 
     Example:
         >>> blur(torch.ones(1, 1, 6, 6), padding=0).flatten()[0].item()

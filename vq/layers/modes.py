@@ -1,4 +1,4 @@
-"""Training and eval mode for a while."""
+"""Temporary changes between training and eval mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, the module and all its parts are in eval mode; afterwards, also after an error, each is as it was.
+    """Puts a module with all its parts into eval mode, and finally restores the mode of each part.
 
-    Parts may have modes of their own: a frozen network stays in eval mode inside of a model in training.
+    Parts may have modes of their own: a frozen network stays in eval mode inside a model in training mode.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).eval())

@@ -3,22 +3,22 @@
 from torch import nn
 
 MIN_CHANNELS_PER_GROUP = 4
-"""The published networks' narrowest groups: 128 channels in 32 groups."""
+"""Smallest number of channels per group in the published networks, which have 128 channels in 32 groups."""
 
 
 def group_norm(channels: int, *, max_groups: int = 32) -> nn.GroupNorm:
-    """Makes the normalization that rescales each group of channels of each image to mean 0, variance 1.
+    """Returns the layer that normalizes each group of channels of each image to mean 0 and variance 1.
 
     The published networks use 32 groups at widths of 128 and more. A narrower layer gets fewer groups:
-    the largest divisor of `channels` that leaves at least 4 channels a group. (32 groups of one
-    channel each would be instance norm, which erases every channel's mean, and the colour with it.)
+    the largest divisor of `channels` with at least 4 channels per group. (32 groups of one
+    channel each would be instance norm, which removes the mean of every channel, and with it the colour.)
 
     Source: Esser et al. 2021, https://arxiv.org/abs/2012.09841 (group norm, eps 1e-6).
     Differs from the source: the number of groups below 128 channels, where the source uses 32 or fails.
 
     Args:
-        channels: Channels of the features.
-        max_groups: Groups where `channels` is wide enough.
+        channels: Number of channels of the features.
+        max_groups: Number of groups if there are enough channels.
 
     Returns:
         A layer with a learned scale and shift for each channel.

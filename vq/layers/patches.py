@@ -1,4 +1,4 @@
-"""How an image becomes a sequence of vectors, and the vectors an image: the one interface of patch embedding."""
+"""Patch embedding: converting an image to a sequence of vectors and back."""
 
 from abc import ABC, abstractmethod
 
@@ -13,18 +13,17 @@ from vq.registry import LAYERS
 
 
 class Patches(nn.Module, ABC):
-    """Cuts an image into vectors and puts them together again; an exact pair, without parameters.
+    """Divides an image into vectors, and puts the vectors together again; exactly inverse, without parameters.
 
-    The linear layers that make tokens of the vectors and vectors of the tokens belong to the encoder and the
-    decoder. An image of (grid rows * size, grid columns * size) pixels becomes rows * columns vectors of
-    size * size * channels numbers.
+    The linear layers between vectors and tokens belong to the encoder and the decoder. An image of
+    (rows * size, columns * size) pixels becomes rows * columns vectors of size * size * channels numbers.
 
     Args:
-        size: Pixels of a patch's side.
-        channels: Channels of the image.
+        size: Side of a patch in pixels.
+        channels: Number of channels of the image.
 
     Raises:
-        ValueError: If a number is below 1.
+        ValueError: If `size` or `channels` is below 1.
     """
 
     def __init__(self, *, size: int, channels: int = 3) -> None:
@@ -37,10 +36,10 @@ class Patches(nn.Module, ABC):
         self.dim = size * size * channels
 
     def grid_of(self, image: Float[Tensor, "b c H W"]) -> tuple[int, int]:
-        """Rows and columns of the patches of an image.
+        """Returns the number of rows and columns of the patches of an image.
 
         Raises:
-            ValueError: If the image has other channels, or sides that `size` does not divide.
+            ValueError: If the image has other channels, or `size` does not divide its height and width.
         """
         _, channels, height, width = image.shape
         if channels != self.channels or height % self.size or width % self.size or not height * width:
@@ -51,32 +50,32 @@ class Patches(nn.Module, ABC):
         return height // self.size, width // self.size
 
     def places(self, grid: tuple[int, int], device: torch.device) -> Places:
-        """The row and column of each vector, in the order of the sequence."""
+        """Returns the row and column of each vector, in the order of the sequence."""
         return grid_places(grid, device)
 
     @abstractmethod
     def split(self, image: Float[Tensor, "b c H W"]) -> Float[Tensor, "b n d"]:
-        """Images to vectors.
+        """Divides images into vectors.
 
         Raises:
-            ValueError: See `grid_of`.
+            ValueError: If the image has other channels, or `size` does not divide its height and width.
         """
 
     @abstractmethod
     def join(self, vectors: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b c H W"]:
-        """Vectors to the images of `grid` patches that they came from."""
+        """Returns the images whose `grid` patches are these vectors: the inverse of `split`."""
 
 
 @LAYERS.register_module()
 class PixelPatches(Patches):
-    """Cuts an image into squares; each becomes the vector of its pixels.
+    """Divides an image into squares; the pixels of each square are one vector.
 
     Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, section 3.1.
     Differs from the source: nothing.
 
     Args:
-        size: Pixels of a patch's side.
-        channels: Channels of the image.
+        size: Side of a square in pixels.
+        channels: Number of channels of the image.
 
     Example:
         >>> patches = PixelPatches(size=2)
@@ -85,16 +84,15 @@ class PixelPatches(Patches):
     """
 
     def split(self, image: Float[Tensor, "b c H W"]) -> Float[Tensor, "b n d"]:
-        """See `Patches`."""
+        """Divides images into the vectors of their squares' pixels.
+
+        Raises:
+            ValueError: If the image has other channels, or `size` does not divide its height and width.
+        """
         rows, columns = self.grid_of(image)
-        vectors: Tensor = rearrange(image, "b c (h p) (w q) -> b (h w) (p q c)", h=rows, w=columns)
-        return vectors
+        return rearrange(image, "b c (h p) (w q) -> b (h w) (p q c)", h=rows, w=columns)
 
     def join(self, vectors: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b c H W"]:
-        """See `Patches`."""
-        image: Tensor = rearrange(
-            vectors,
-            "b (h w) (p q c) -> b c (h p) (w q)",
-            **{"h": grid[0], "w": grid[1], "p": self.size, "q": self.size},
-        )
-        return image
+        """Returns the images whose squares are these vectors: the inverse of `split`."""
+        sizes = {"h": grid[0], "w": grid[1], "p": self.size, "q": self.size}
+        return rearrange(vectors, "b (h w) (p q c) -> b c (h p) (w q)", **sizes)

@@ -1,4 +1,4 @@
-"""How a transformer learns where in the image a token stands."""
+"""Positional encodings: how a transformer knows where in the image a token is."""
 
 from abc import ABC
 from collections.abc import Sequence
@@ -12,35 +12,40 @@ from vq.ops.numerics.precision import at_least_float32
 from vq.registry import LAYERS
 
 Places = Int[Tensor, "n 2"]
-"""The row and column of each token in its grid."""
+"""Row and column of each token in its grid."""
 
 
 class Positions(nn.Module, ABC):
-    """Tells tokens apart by their places in a grid of any size: once at the entrance, or in every block.
+    """Encodes the positions of tokens in a grid of any size: once in the input of a transformer, or in every block.
 
-    A kind of positions overrides one of the two methods. Tokens without a place are not handed to it.
+    Subclasses override one of the two methods. Tokens without a position are not passed to it.
     """
 
     def add(
         self, tokens: Float[Tensor, "b n c"], places: Places, grid: tuple[int, int]
     ) -> Float[Tensor, "b n c"]:
-        """Tokens to tokens that know their places.
+        """Adds the positions to the tokens; the default returns them unchanged.
 
         Args:
-            tokens: At the entrance of the transformer.
-            places: Row and column of each.
+            tokens: Input tokens of the transformer.
+            places: Row and column of each token.
             grid: Number of rows and columns.
         """
         return tokens
 
     def rotate(self, x: Float[Tensor, "b heads n dim"], places: Places) -> Float[Tensor, "b heads n dim"]:
-        """Queries or keys of one block to those that know their places."""
+        """Encodes the positions in the queries or keys of a block; the default returns them unchanged.
+
+        Args:
+            x: Queries or keys.
+            places: Row and column of each token.
+        """
         return x
 
 
 @LAYERS.register_module()
 class SineCosinePositions(Positions):
-    """Adds fixed waves to the tokens: half of the channels tell the row, half the column; any image size.
+    """Adds fixed sines and cosines to the tokens: half of the channels encode the row, half the column; for any grid.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.5, for two axes as in MAE
         (He et al. 2021, https://arxiv.org/abs/2111.06377).
@@ -50,7 +55,7 @@ class SineCosinePositions(Positions):
     def add(
         self, tokens: Float[Tensor, "b n c"], places: Places, grid: tuple[int, int]
     ) -> Float[Tensor, "b n c"]:
-        """See `Positions`.
+        """Adds the sines and cosines of each token's row and column.
 
         Raises:
             ValueError: If the width of the tokens is not a multiple of 4.
@@ -63,16 +68,17 @@ class SineCosinePositions(Positions):
 
 @LAYERS.register_module()
 class RotaryPositions(Positions):
-    """Turns queries and keys by angles that grow with row and column, so that products see differences only.
+    """Rotates queries and keys by angles proportional to row and column; products depend on differences only.
 
-    The first half of a head's channels turns with the row, the second with the column, in pairs of ever
-    lower frequency. Any image size.
+    The first half of the channels of a head is rotated by the row, the second by the column, in pairs of decreasing
+    frequency. It works for any grid.
 
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34, for two axes.
-    Differs from the source: two axes; pairs are channel i and i + dim / 4 of an axis' half.
+    Differs from the source: two axes; pairs are channels i and i + dim / 4 of the half of an axis.
 
     Args:
-        base: The slowest wave is about `base` * 2 pi tokens long.
+        base: Ratio of the fastest and the slowest frequency, approximately; the slowest wave is about `base` * 2 pi
+            tokens long.
 
     Raises:
         ValueError: If `base` is not above 1.
@@ -85,35 +91,35 @@ class RotaryPositions(Positions):
         self.base = base
 
     def rotate(self, x: Float[Tensor, "b heads n dim"], places: Places) -> Float[Tensor, "b heads n dim"]:
-        """See `Positions`.
+        """Rotates pairs of channels by the angles of each token's row and column.
 
         Raises:
-            ValueError: If the channels of a head are not a multiple of 4.
+            ValueError: If the number of channels of a head is not a multiple of 4.
         """
         dim = x.shape[-1]
         if dim % 4:
             raise ValueError(f"RotaryPositions: expected heads of a multiple of 4 channels, got {dim}")
         angle = angles(places, dim // 4, self.base)  # (n, axis, dim / 4)
         first, second = at_least_float32(x).reshape(*x.shape[:-1], 2, 2, dim // 4).unbind(-2)
-        turned = torch.stack(
+        rotated = torch.stack(
             [first * angle.cos() - second * angle.sin(), first * angle.sin() + second * angle.cos()], dim=-2
         )
-        return turned.flatten(-3).to(x.dtype)
+        return rotated.flatten(-3).to(x.dtype)
 
 
 @LAYERS.register_module()
 class LearnedPositions(Positions):
-    """Adds a learned vector for each place; a grid of another size gets bicubic interpolations.
+    """Adds a learned vector for each position; for a grid of another size the vectors are interpolated bicubically.
 
     Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, section 3.1 and 3.2.
     Differs from the source: nothing.
 
     Args:
-        width: Channels of the tokens.
-        grid: Rows and columns that have a vector each.
+        width: Number of channels of the tokens.
+        grid: Number of rows and columns that have a vector each.
 
     Raises:
-        ValueError: If a number is below 1.
+        ValueError: If `width` or a side of the grid is below 1.
     """
 
     def __init__(self, *, width: int, grid: Sequence[int]) -> None:
@@ -128,15 +134,15 @@ class LearnedPositions(Positions):
     def add(
         self, tokens: Float[Tensor, "b n c"], places: Places, grid: tuple[int, int]
     ) -> Float[Tensor, "b n c"]:
-        """See `Positions`."""
-        vectors: Tensor = self.vectors
+        """Adds the vector of each token's position, interpolated if the grid has another size."""
+        vectors: Float[Tensor, "c rows columns"] = self.vectors
         if vectors.shape[1:] != grid:
             vectors = F.interpolate(vectors[None], size=grid, mode="bicubic", align_corners=False)[0]
         return tokens + vectors[:, places[:, 0], places[:, 1]].T.to(tokens.dtype)
 
 
 def angles(places: Int[Tensor, "*n"], count: int, base: float = 10000.0) -> Float[Tensor, "*n {count}"]:
-    """Places to the angles of `count` waves of ever lower frequency, in radians: place * base ** (-i / count).
+    """Returns at each place the angles in radians of `count` waves: place * base ** (-i / count).
 
     Example:
         >>> angles(torch.tensor([0, 3]), 2, base=100.0)
@@ -148,6 +154,6 @@ def angles(places: Int[Tensor, "*n"], count: int, base: float = 10000.0) -> Floa
 
 
 def waves(places: Int[Tensor, "n axes"], width: int) -> Float[Tensor, "n {width}"]:
-    """Places to the sines and cosines of their angles; each axis has an equal share of the channels."""
+    """Returns sines and cosines of the places' angles; each axis has an equal share of the channels."""
     angle = angles(places, width // (2 * places.shape[-1]))
     return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(1)

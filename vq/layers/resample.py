@@ -9,11 +9,11 @@ class Downsample(nn.Module):
     """Halves height and width with a 3x3 convolution of stride 2.
 
     Source: Esser et al. 2021, https://arxiv.org/abs/2012.09841, table 7, and the published weights,
-        which expect the one row and column of zeros at the bottom and right only.
+        which expect one row and one column of zeros, at the bottom and at the right only.
     Differs from the source: nothing.
 
     Args:
-        channels: Channels of the input and of the output.
+        channels: Number of channels of the input and of the output.
     """
 
     def __init__(self, *, channels: int) -> None:
@@ -21,9 +21,8 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h//2 w//2"]:
-        """Features to features of half the height and width."""
-        halved: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return halved
+        """Returns features of half the height and width."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
@@ -33,7 +32,7 @@ class Upsample(nn.Module):
     Differs from the source: nothing.
 
     Args:
-        channels: Channels of the input and of the output.
+        channels: Number of channels of the input and of the output.
     """
 
     def __init__(self, *, channels: int) -> None:
@@ -41,6 +40,5 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
-        """Features to features of twice the height and width."""
-        doubled: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return doubled
+        """Returns features of twice the height and width."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

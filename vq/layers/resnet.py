@@ -1,4 +1,4 @@
-"""The residual blocks of the convolutional networks."""
+"""Residual blocks of the convolutional networks."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -8,17 +8,17 @@ from vq.layers.norm import group_norm
 
 
 class ResnetBlock(nn.Module):
-    """Adds to the features what two normalized 3x3 convolutions make of them; the size stays.
+    """Adds to the features the output of two normalized 3x3 convolutions; height and width are kept.
 
-    norm, SiLU, conv, norm, SiLU, conv; where the number of channels changes, a 1x1 convolution
-    carries the input over to the sum.
+    norm, SiLU, conv, norm, SiLU, conv. If the number of channels changes, a 1x1 convolution maps the input to the
+    sum.
 
     Source: Esser et al. 2021, https://arxiv.org/abs/2012.09841, table 7 (residual block).
     Differs from the source: no dropout (the published runs set it to 0).
 
     Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output; the input's if None.
+        in_channels: Number of channels of the input.
+        out_channels: Number of channels of the output; None is that of the input.
     """
 
     def __init__(self, *, in_channels: int, out_channels: int | None = None) -> None:
@@ -33,23 +33,22 @@ class ResnetBlock(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c_out h w"]:
-        """Features to features of the same height and width."""
+        """Returns features of the same height and width."""
         y = self.conv1(F.silu(self.norm1(x)))
         y = self.conv2(F.silu(self.norm2(y)))
-        out: Tensor = self.shortcut(x) + y
-        return out
+        return self.shortcut(x) + y
 
 
 class PlainResidualBlock(nn.Module):
-    """Adds to the features what two 3x3 convolutions make of them, without any normalization.
+    """Adds to the features the output of two 3x3 convolutions, without normalization.
 
-    SiLU, conv, SiLU, conv; the size stays.
+    SiLU, conv, SiLU, conv; height and width are kept.
 
     Source: van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, section 4.1.
-    Differs from the source: SiLU for ReLU, and a second 3x3 convolution where the source has a 1x1 one.
+    Differs from the source: SiLU instead of ReLU, and a second 3x3 convolution where the source has a 1x1 one.
 
     Args:
-        channels: Channels of the input and of the output.
+        channels: Number of channels of the input and of the output.
     """
 
     def __init__(self, *, channels: int) -> None:
@@ -58,6 +57,5 @@ class PlainResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Features to features of the same shape."""
-        out: Tensor = x + self.conv2(F.silu(self.conv1(F.silu(x))))
-        return out
+        """Returns features of the same shape."""
+        return x + self.conv2(F.silu(self.conv1(F.silu(x))))

@@ -1,4 +1,4 @@
-"""The transformer: tokens to tokens, through blocks of attention and of a small network a token."""
+"""The transformer: blocks of attention between tokens and of a per-token MLP."""
 
 import math
 
@@ -14,17 +14,17 @@ from vq.registry import LAYERS
 
 
 class TransformerBlock(nn.Module):
-    """Adds to each token what it finds at the others, then what a two-layer network makes of the sum.
+    """Adds to each token what it attends to, then the output of a per-token MLP with two layers.
 
     Layer norm, attention, sum; layer norm, linear, GELU, linear, sum.
 
     Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, eq. 2 and 3.
-    Differs from the source: keys have no bias, which no softmax would see.
+    Differs from the source: keys have no bias, which would cancel in the softmax.
 
     Args:
-        width: Channels of the tokens.
-        num_heads: Heads of the attention.
-        hidden: Channels inside the two-layer network.
+        width: Number of channels of the tokens.
+        num_heads: Number of heads of the attention.
+        hidden: Number of channels inside the MLP.
     """
 
     def __init__(self, *, width: int, num_heads: int, hidden: int) -> None:
@@ -46,13 +46,13 @@ class TransformerBlock(nn.Module):
         attention: TokenAttention,
         positions: Positions | None,
     ) -> Float[Tensor, "b m c"]:
-        """Tokens to tokens.
+        """Returns tokens of the same shape.
 
         Args:
-            tokens: Those without a place first, then those with one.
-            places: Row and column of the last of them.
-            attention: How they look at each other.
-            positions: Turns queries and keys; None for no positions.
+            tokens: Tokens without a position, followed by those with one.
+            places: Row and column of the tokens with a position.
+            attention: Attention between the tokens.
+            positions: Encoding of the positions in queries and keys; None for no positions.
         """
         normed = self.norm1(tokens)
         query, key, value = (
@@ -61,29 +61,28 @@ class TransformerBlock(nn.Module):
         )
         query, key = attention.features(query), attention.features(key)
         if positions is not None:
-            query, key = _turn(query, places, positions), _turn(key, places, positions)
+            query, key = _rotate(query, places, positions), _rotate(key, places, positions)
         found = attention(query, key, value)
         tokens = tokens + self.out(rearrange(found, "b heads n dim -> b n (heads dim)"))
-        out: Tensor = tokens + self.down(F.gelu(self.up(self.norm2(tokens))))
-        return out
+        return tokens + self.down(F.gelu(self.up(self.norm2(tokens))))
 
 
 @LAYERS.register_module()
 class Transformer(nn.Module):
-    """Sends tokens through blocks in which they look at each other.
+    """Applies blocks in which tokens attend to each other, then a layer norm.
 
     Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, eq. 1 to 4.
-    Differs from the source: positions and attention are parts to choose; linear layers start from a truncated
-        normal distribution of deviation 0.02, those that add to the tokens smaller by sqrt(2 * their depth),
-        as in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254).
+    Differs from the source: positions and attention are arguments; linear layers are initialised from a truncated
+        normal distribution of deviation 0.02, and those whose output is added to the tokens are divided by
+        sqrt(2 * their depth), as in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254).
 
     Args:
-        width: Channels of the tokens.
+        width: Number of channels of the tokens.
         depth: Number of blocks.
-        num_heads: Heads of the attention; a divisor of `width`.
-        mlp_ratio: Channels inside the network a token, in units of `width`.
-        attention: How tokens look at each other; `SoftmaxAttention()` if None.
-        positions: How tokens know their places; None for no positions: then their order means nothing.
+        num_heads: Number of heads of the attention; a divisor of `width`.
+        mlp_ratio: Number of channels inside the per-token MLP, in units of `width`.
+        attention: Attention between the tokens; None is `SoftmaxAttention()`.
+        positions: Encoding of the positions; None for no positions, which makes the order of the tokens irrelevant.
 
     Raises:
         ValueError: If a number is below 1, or `num_heads` does not divide `width`.
@@ -132,25 +131,24 @@ class Transformer(nn.Module):
         grid: tuple[int, int],
         extra: Float[Tensor, "b m c"] | None = None,
     ) -> Float[Tensor, "b m_and_n c"]:
-        """Tokens to normalized tokens, those without a place first.
+        """Returns normalized tokens, those without a position first.
 
         Args:
-            tokens: Tokens that stand in a grid.
-            places: Row and column of each.
+            tokens: Tokens with a position in a grid.
+            places: Row and column of each of these tokens.
             grid: Number of rows and columns.
-            extra: Tokens without a place; they stand before the others.
+            extra: Tokens without a position, which are put before the others.
         """
         x = tokens if self.positions is None else self.positions.add(tokens, places, grid)
         if extra is not None:
             x = torch.cat([extra.to(x.dtype), x], dim=1)
         for block in self.blocks:
             x = block(x, places, self.attention, self.positions)
-        normed: Tensor = self.norm(x)
-        return normed
+        return self.norm(x)
 
 
 def grid_places(grid: tuple[int, int], device: torch.device | str | None = None) -> Places:
-    """The row and column of each place of a grid, row after row.
+    """Returns the row and column of each position of a grid, row by row.
 
     Example:
         >>> grid_places((2, 2)).tolist()
@@ -161,7 +159,7 @@ def grid_places(grid: tuple[int, int], device: torch.device | str | None = None)
 
 
 def start_linear_layers(network: nn.Module) -> None:
-    """Draws the weights of all linear layers from a truncated normal distribution of deviation 0.02; biases are 0."""
+    """Draws linear weights from a truncated normal distribution of deviation 0.02, and sets biases to 0."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -169,7 +167,10 @@ def start_linear_layers(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _turn(x: Tensor, places: Tensor, positions: Positions) -> Tensor:
+def _rotate(
+    x: Float[Tensor, "b heads m dim"], places: Places, positions: Positions
+) -> Float[Tensor, "b heads m dim"]:
+    """Encodes the positions of the tokens that have one; `extra` tokens come before them."""
     count = len(places)
     if count == x.shape[2]:
         return positions.rotate(x, places)

@@ -1,4 +1,4 @@
-"""Losses: two batches of images to one scalar; and what adversarial training wants of logits."""
+"""Losses between two batches of images, and objectives of adversarial training on logits."""
 
 from vq.losses.adversarial import (
     AdversarialObjective,

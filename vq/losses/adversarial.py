@@ -1,4 +1,4 @@
-"""What the two sides of adversarial training want of the discriminator's logits; positive logits mean real."""
+"""Objectives of the two sides of adversarial training on the discriminator's logits; positive logits mean real."""
 
 from abc import ABC, abstractmethod
 
@@ -10,22 +10,22 @@ from vq.registry import ADVERSARIAL_PARTS
 
 
 class AdversarialObjective(ABC):
-    """The losses of the generator and of the discriminator, both to be lowered, as functions of logits."""
+    """Defines the losses of the generator and of the discriminator as functions of logits."""
 
     @abstractmethod
     def generator(self, fake: Float[Tensor, "b *patches"]) -> Float[Tensor, ""]:
-        """The logits of reconstructions to what the generator lowers: it wants them high."""
+        """Computes the loss of the generator from the logits of reconstructions: it falls as they rise."""
 
     @abstractmethod
     def discriminator(
         self, real: Float[Tensor, "b *patches"], fake: Float[Tensor, "b *patches"]
     ) -> Float[Tensor, ""]:
-        """The logits of images and of reconstructions to what the discriminator lowers."""
+        """Computes the loss of the discriminator from the logits of images and of reconstructions."""
 
 
 @ADVERSARIAL_PARTS.register_module()
 class HingeObjective(AdversarialObjective):
-    """Stops pushing logits that are beyond a margin of 1 on the right side; what VQGAN and LlamaGen use.
+    """Ignores logits that are beyond a margin of 1 on the correct side; used by VQGAN and LlamaGen.
 
     Source: Lim and Ye 2017, https://arxiv.org/abs/1705.02894, eq. 2 and 3.
     Differs from the source: the discriminator's sum is halved, as in VQGAN.
@@ -37,21 +37,21 @@ class HingeObjective(AdversarialObjective):
     """
 
     def generator(self, fake: Float[Tensor, "b *patches"]) -> Float[Tensor, ""]:
-        """-E[fake]."""
+        """Computes -E[fake]."""
         return -fake.mean()
 
     def discriminator(
         self, real: Float[Tensor, "b *patches"], fake: Float[Tensor, "b *patches"]
     ) -> Float[Tensor, ""]:
-        """(E[max(0, 1 - real)] + E[max(0, 1 + fake)]) / 2."""
+        """Computes (E[max(0, 1 - real)] + E[max(0, 1 + fake)]) / 2."""
         return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
 @ADVERSARIAL_PARTS.register_module()
 class NonSaturatingObjective(AdversarialObjective):
-    """Cross-entropy of real against reconstructed; the generator raises the probability of being taken for real.
+    """Uses the cross-entropy of real against reconstructed; the generator raises the probability of real.
 
-    The gradient of the generator stays where the discriminator is sure of itself.
+    The gradient of the generator does not vanish where the discriminator is certain.
 
     Source: Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661, eq. 1 and the end of section 3.
     Differs from the source: the discriminator's sum is halved, as in VQGAN.
@@ -63,32 +63,32 @@ class NonSaturatingObjective(AdversarialObjective):
     """
 
     def generator(self, fake: Float[Tensor, "b *patches"]) -> Float[Tensor, ""]:
-        """-E[log sigmoid(fake)]."""
+        """Computes -E[log sigmoid(fake)]."""
         return F.softplus(-fake).mean()
 
     def discriminator(
         self, real: Float[Tensor, "b *patches"], fake: Float[Tensor, "b *patches"]
     ) -> Float[Tensor, ""]:
-        """-(E[log sigmoid(real)] + E[log(1 - sigmoid(fake))]) / 2."""
+        """Computes -(E[log sigmoid(real)] + E[log(1 - sigmoid(fake))]) / 2."""
         return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
 
 
 @ADVERSARIAL_PARTS.register_module()
 class VanillaObjective(AdversarialObjective):
-    """Cross-entropy for the discriminator, as in `NonSaturatingObjective`; -E[fake] for the generator.
+    """Uses cross-entropy for the discriminator, as `NonSaturatingObjective` does, and -E[fake] for the generator.
 
-    What VQGAN's published code calls vanilla. (The minimax game of the first paper has E[log(1 - sigmoid(fake))]
-    for the generator, whose gradient vanishes where the discriminator is sure of itself.)
+    This is what VQGAN's published code calls vanilla. (In the minimax game of the first paper the loss of the
+    generator is E[log(1 - sigmoid(fake))], whose gradient vanishes where the discriminator is certain.)
 
     Source: Esser et al. 2021, https://arxiv.org/abs/2012.09841, the authors' code.
     """
 
     def generator(self, fake: Float[Tensor, "b *patches"]) -> Float[Tensor, ""]:
-        """-E[fake]."""
+        """Computes -E[fake]."""
         return -fake.mean()
 
     def discriminator(
         self, real: Float[Tensor, "b *patches"], fake: Float[Tensor, "b *patches"]
     ) -> Float[Tensor, ""]:
-        """-(E[log sigmoid(real)] + E[log(1 - sigmoid(fake))]) / 2."""
+        """Computes -(E[log sigmoid(real)] + E[log(1 - sigmoid(fake))]) / 2."""
         return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())

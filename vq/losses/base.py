@@ -1,4 +1,4 @@
-"""What every loss on images is."""
+"""The interface of losses on images."""
 
 from abc import ABC, abstractmethod
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 class Loss(nn.Module, ABC):
-    """Compares reconstructions with their images and says how far off they are, as one scalar.
+    """Measures how far reconstructions are from their images, as one scalar.
 
-    A loss is unweighted; its weight stands in the train step's config. It holds no state of its own
-    that a checkpoint would need: its state dict is empty.
+    A loss is unweighted; its weight is set in the config of the train step. Its state dict is empty, because it has
+    no state that a checkpoint would need.
     """
 
     @abstractmethod
     def forward(
         self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, ""]:
-        """Reconstructions and images, both in [-1, 1], to the mean loss over the batch."""
+        """Computes the mean loss over a batch of reconstructions and images, both in [-1, 1]."""

@@ -1,4 +1,4 @@
-"""What keeps a discriminator from becoming too sure of itself: penalties on its gradients and logits."""
+"""Penalties on the gradients and logits of a discriminator, which keep it from becoming too certain."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,14 +10,17 @@ from torch import Tensor, nn
 from vq.ops.numerics.precision import at_least_float32
 from vq.registry import ADVERSARIAL_PARTS
 
-Judge = Callable[[Tensor], Tensor]
+Judge = Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b *patches"]]
+"""A discriminator: maps images to logits."""
 
 
 class DiscriminatorPenalty(nn.Module, ABC):
-    """Adds to the discriminator's loss; unweighted, its weight stands in the train step's config.
+    """Computes a further term of the discriminator's loss.
+
+    A penalty is unweighted; its weight is set in the config of the train step.
 
     Attributes:
-        every: Steps between two uses; a penalty that is used every n-th step counts n times.
+        every: Steps between two uses. A penalty that is used every n-th step counts n times.
     """
 
     every: int = 1
@@ -32,17 +35,25 @@ class DiscriminatorPenalty(nn.Module, ABC):
         real: Float[Tensor, "b *patches"],
         fake: Float[Tensor, "b *patches"],
     ) -> Float[Tensor, ""]:
-        """The discriminator, what it sees (in [-1, 1]) and what it says to the penalty."""
+        """Computes the penalty.
+
+        Args:
+            judge: Discriminator, which maps images to logits.
+            image: Images in [-1, 1].
+            reconstruction: Reconstructions in [-1, 1].
+            real: Logits of the images.
+            fake: Logits of the reconstructions.
+        """
 
     def update(self, real: Float[Tensor, ""], fake: Float[Tensor, ""]) -> None:
-        """Takes note of a step's mean logits, over micro-batches and ranks; most penalties need not."""
+        """Receives the mean logits of a step over micro-batches and ranks; most penalties ignore them."""
 
 
 @ADVERSARIAL_PARTS.register_module()
 class R1Penalty(DiscriminatorPenalty):
     """Penalises the squared gradient of the discriminator at real images.
 
-    Where logits are many, an image's score is their mean.
+    If an image has many logits, its score is their mean.
 
     Source: Mescheder et al. 2018, https://arxiv.org/abs/1801.04406, eq. 9; used every n-th step:
         Karras et al. 2020, https://arxiv.org/abs/1912.04958, section 3.1.
@@ -68,7 +79,7 @@ class R1Penalty(DiscriminatorPenalty):
         real: Float[Tensor, "b *patches"],
         fake: Float[Tensor, "b *patches"],
     ) -> Float[Tensor, ""]:
-        """The mean over images of the squared 2-norm of the gradient."""
+        """Computes the mean over images of the squared 2-norm of the gradient."""
         return _gradient(judge, image).square().sum(dim=1).mean()
 
 
@@ -76,7 +87,7 @@ class R1Penalty(DiscriminatorPenalty):
 class GradientPenalty(DiscriminatorPenalty):
     """Pulls the length of the discriminator's gradient to 1 between images and reconstructions (WGAN-GP).
 
-    The points lie at random places on the straight lines between each image and its reconstruction.
+    The gradient is taken at a random point on the straight line between each image and its reconstruction.
 
     Source: Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028, eq. 3.
 
@@ -100,24 +111,23 @@ class GradientPenalty(DiscriminatorPenalty):
         real: Float[Tensor, "b *patches"],
         fake: Float[Tensor, "b *patches"],
     ) -> Float[Tensor, ""]:
-        """The mean over images of the squared distance of the gradient's 2-norm from 1."""
-        place = torch.rand(len(image), 1, 1, 1, device=image.device, dtype=image.dtype)
-        gradient = _gradient(judge, torch.lerp(reconstruction.detach(), image, place))
-        apart: Tensor = gradient.norm(dim=1) - 1
-        return apart.square().mean()
+        """Computes the mean over images of the squared distance of the gradient's 2-norm from 1."""
+        fraction = torch.rand(len(image), 1, 1, 1, device=image.device, dtype=image.dtype)
+        gradient = _gradient(judge, torch.lerp(reconstruction.detach(), image, fraction))
+        return (gradient.norm(dim=1) - 1).square().mean()
 
 
 @ADVERSARIAL_PARTS.register_module()
 class LeCAMPenalty(DiscriminatorPenalty):
-    """Keeps the logits of each side near the running mean of the other side's (LeCAM).
+    """Keeps the logits of each side near the running mean of the other side's logits (LeCAM).
 
-    Its two running means are part of the training state. They follow once an optimizer step, over all
-    micro-batches and ranks; the first step sets them, and its penalty is 0.
+    The two running means are part of the training state. They are updated once per optimizer step, from all
+    micro-batches and ranks. The first step sets them, and its penalty is 0.
 
     Source: Tseng et al. 2021, https://arxiv.org/abs/2104.03310, eq. 4 and 5.
 
     Args:
-        decay: Of the running means, in [0, 1).
+        decay: Fraction of the running means that is kept in each step, in [0, 1).
 
     Raises:
         ValueError: If the decay is outside [0, 1).
@@ -131,7 +141,7 @@ class LeCAMPenalty(DiscriminatorPenalty):
         if not 0 <= decay < 1:
             raise ValueError(f"LeCAMPenalty: expected a decay in [0, 1), got {decay}; 0.99 is the paper's")
         self.decay = decay
-        self.register_buffer("anchors", torch.zeros(2))  # of real, of fake
+        self.register_buffer("anchors", torch.zeros(2))  # running means of the real and the fake logits
         self.register_buffer("has_anchors", torch.zeros(()))
 
     def forward(
@@ -143,14 +153,14 @@ class LeCAMPenalty(DiscriminatorPenalty):
         real: Float[Tensor, "b *patches"],
         fake: Float[Tensor, "b *patches"],
     ) -> Float[Tensor, ""]:
-        """E[(real - anchor of fake)^2] + E[(fake - anchor of real)^2]."""
+        """Computes E[(real - anchor of fake)^2] + E[(fake - anchor of real)^2]."""
         anchor_real, anchor_fake = self.anchors.unbind()
         apart = (real - anchor_fake).square().mean() + (fake - anchor_real).square().mean()
         return apart * self.has_anchors
 
     @torch.no_grad()
     def update(self, real: Float[Tensor, ""], fake: Float[Tensor, ""]) -> None:
-        """Moves the running means towards a step's mean logits."""
+        """Moves the running means towards the mean logits of a step."""
         new = torch.stack([real, fake]).to(self.anchors)
         moved = torch.lerp(new, self.anchors, self.decay)
         self.anchors.copy_(torch.where(self.has_anchors > 0, moved, new))
@@ -158,7 +168,7 @@ class LeCAMPenalty(DiscriminatorPenalty):
 
 
 def _gradient(judge: Judge, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b pixels"]:
-    """The gradient of each image's score, with a graph so that it can itself be lowered; not in half precision."""
+    """Computes the gradient of each image's score, itself differentiable, in float32 at least."""
     with torch.autocast(image.device.type, enabled=False):
         seen = at_least_float32(image.detach()).requires_grad_()
         score = judge(seen).flatten(1).mean(dim=1)
@@ -168,5 +178,7 @@ def _gradient(judge: Judge, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b
 
 def _checked_every(place: str, every: int) -> int:
     if every < 1:
-        raise ValueError(f"{place}: expected every to be at least 1, got {every}; 1 is every step")
+        raise ValueError(
+            f"{place}: expected every to be at least 1, got {every}; 1 uses the penalty in every step"
+        )
     return every

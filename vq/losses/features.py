@@ -1,4 +1,4 @@
-"""Losses between the features of any frozen network: a pyramid of them, or one map to be predicted."""
+"""Losses between features of a frozen network: between pyramids, or between predicted and actual features."""
 
 from typing import cast
 
@@ -16,21 +16,21 @@ from vq.registry import LOSSES
 
 @LOSSES.register_module()
 class FeatureLoss(Loss):
-    """Compares the feature pyramids that a frozen network makes of reconstructions and images.
+    """Compares the feature pyramids of reconstructions and images in a frozen network.
 
-    At each depth the features of a position are brought to length 1, subtracted, squared and summed over
-    the channels; the mean over positions and depths is the loss (0..4). LPIPS without its learned weights of
-    the channels. The image's features are computed once, without a gradient; the network is in no state dict.
-    It computes in float32, also inside autocast, and in float64 if the images are.
+    At each depth the features of a position are normalized to length 1, subtracted, squared and summed over the
+    channels; the loss is the mean over positions and depths (0..4). It is LPIPS without the learned weights of the
+    channels. The image's features are computed once, without a gradient. The network is in no state dict. The
+    arithmetic is in float32, also inside autocast, or in float64 if the images are.
 
     Source: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, eq. 1 with all weights 1.
     Differs from the source: the mean over the depths, not the sum.
 
     Args:
-        network: A `FeaturePyramid`, such as `EfficientNetLite0`; frozen here.
+        network: A `FeaturePyramid`, such as `EfficientNetLite0`, which this class freezes.
 
     Raises:
-        TypeError: If the network gives no pyramid.
+        TypeError: If the network is not a feature pyramid.
     """
 
     def __init__(self, *, network: nn.Module) -> None:
@@ -41,10 +41,10 @@ class FeatureLoss(Loss):
     def forward(
         self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, ""]:
-        """Reconstructions and images in [-1, 1] to their mean distance.
+        """Computes the mean distance of reconstructions and images in [-1, 1].
 
         Raises:
-            ValueError: If the first batch of images reaches beyond [-1, 1].
+            ValueError: If the first batch of images exceeds [-1, 1].
         """
         if not self._is_range_checked and not torch.compiler.is_compiling():
             _check_range(image)
@@ -65,7 +65,7 @@ class FeatureLoss(Loss):
 
 @LOSSES.register_module()
 class CosineFeatureLoss(Loss):
-    """Compares predicted features with those of a frozen teacher: 1 - cosine, the mean over positions (0..2).
+    """Compares predicted features with those of a frozen teacher: 1 - cosine, averaged over positions (0..2).
 
     Source: Peng et al. 2022 (BEiT v2, VQ-KD), https://arxiv.org/abs/2208.06366, eq. 2.
     Differs from the source: nothing.
@@ -74,7 +74,12 @@ class CosineFeatureLoss(Loss):
     def forward(
         self, reconstruction: Float[Tensor, "b c h w"], image: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, ""]:
-        """Predicted features and the teacher's, which get no gradient, to the mean distance of their directions."""
+        """Computes the mean distance of the directions of predicted features and of the teacher's.
+
+        Args:
+            reconstruction: Predicted features.
+            image: Features of the teacher, which get no gradient.
+        """
         predicted, wanted = (unit(at_least_float32(x), dim=1) for x in (reconstruction, image.detach()))
         return (1 - (predicted * wanted).sum(dim=1)).mean()
 

@@ -1,4 +1,4 @@
-"""The loss between the features of a frozen network."""
+"""The perceptual loss LPIPS."""
 
 import torch
 from jaxtyping import Float
@@ -9,25 +9,25 @@ from vq.networks.frozen.lpips import LPIPSNetwork, LPIPSTrunk
 from vq.registry import LOSSES
 
 RANGE_SLACK = 0.05
-"""How far beyond [-1, 1] an image may reach: resizing with a sharp filter overshoots a little."""
+"""Tolerance by which images may exceed [-1, 1]: resizing with a sharp filter overshoots a little."""
 
 
 @LOSSES.register_module()
 class LPIPSLoss(Loss):
     """Compares reconstructions with images through the features of a frozen network (LPIPS v0.1).
 
-    The weights never change, are always in evaluation mode, and are in no state dict. It computes in
-    float32, also inside autocast; the real image's features are computed without a gradient.
+    The weights never change, are always in evaluation mode, and are in no state dict. The arithmetic is in float32,
+    also inside autocast. The features of the images are computed without a gradient.
 
     Source: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, eq. 1.
     Differs from the source: see `LPIPSNetwork`.
 
     Args:
-        network: `alex` (fast: use it on a CPU) or `vgg` (what VQGAN and LlamaGen train with).
+        network: `alex` (fast; use it on a CPU) or `vgg` (with which VQGAN and LlamaGen train).
 
     Raises:
-        ValueError: If there is no such network.
-        FileNotFoundError: If its weights are not at hand; the message says which command brings them.
+        ValueError: If the network is unknown.
+        FileNotFoundError: If its weights are missing; the message names the command that provides them.
     """
 
     def __init__(self, *, network: LPIPSTrunk = "vgg") -> None:
@@ -38,18 +38,17 @@ class LPIPSLoss(Loss):
     def forward(
         self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, ""]:
-        """Reconstructions and images in [-1, 1] to their mean distance, about 0..1.
+        """Computes the mean distance, about 0..1, of reconstructions and images in [-1, 1].
 
         Raises:
-            ValueError: If the first batch of images reaches beyond [-1, 1], or they are too small.
+            ValueError: If the first batch of images exceeds [-1, 1], or the images are too small.
         """
         if not self._is_range_checked and not torch.compiler.is_compiling():
             self._check_range(image)
-        distances: Tensor = self.network(reconstruction, image)
-        return distances.mean()
+        return self.network(reconstruction, image).mean()
 
     def _check_range(self, image: Float[Tensor, "b 3 h w"]) -> None:
-        # Reading the extremes waits for the GPU, so it is done for one batch only.
+        # Reading the extremes waits for the GPU, so only the first batch is checked.
         low, high = (extreme.item() for extreme in torch.aminmax(image))
         if not (low >= -1 - RANGE_SLACK and high <= 1 + RANGE_SLACK):
             raise ValueError(

@@ -11,9 +11,9 @@ from vq.registry import LOSSES
 
 @LOSSES.register_module()
 class L1Loss(Loss):
-    """Averages the absolute difference of all pixels, on images in [-1, 1] (0..2).
+    """Averages the absolute differences of all pixels of images in [-1, 1] (0..2).
 
-    Twice the number that a metric on [0, 1] pixels gives for the same pictures.
+    It is twice the value that a metric on pixels in [0, 1] gives for the same images.
 
     Example:
         >>> import torch
@@ -24,15 +24,15 @@ class L1Loss(Loss):
     def forward(
         self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, ""]:
-        """Reconstructions and images in [-1, 1] to their mean absolute difference, in float32."""
+        """Computes the mean absolute difference of reconstructions and images in [-1, 1], in float32 at least."""
         return F.l1_loss(at_least_float32(reconstruction), at_least_float32(image))
 
 
 @LOSSES.register_module()
 class MSELoss(Loss):
-    """Averages the squared difference of all pixels, on images in [-1, 1] (0..4).
+    """Averages the squared differences of all pixels of images in [-1, 1] (0..4).
 
-    Four times the number that a metric on [0, 1] pixels gives for the same pictures.
+    It is four times the value that a metric on pixels in [0, 1] gives for the same images.
 
     Example:
         >>> import torch
@@ -43,5 +43,5 @@ class MSELoss(Loss):
     def forward(
         self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, ""]:
-        """Reconstructions and images in [-1, 1] to their mean squared difference, in float32."""
+        """Computes the mean squared difference of reconstructions and images in [-1, 1], in float32 at least."""
         return F.mse_loss(at_least_float32(reconstruction), at_least_float32(image))
