@@ -22,7 +22,7 @@ from vq.engine.evaluation.base import Evaluation
 from vq.engine.evaluation.progress import progress_bar
 from vq.engine.jobs import league_table
 from vq.engine.jobs import reference_statistics as reference
-from vq.engine.jobs.checkpoints import show
+from vq.engine.jobs.score_report import show
 from vq.engine.loop.callbacks import MetricsFile, TensorBoard, WandB
 from vq.engine.loop.launch import close_log, open_log
 from vq.text import markdown, spreadsheet_cell

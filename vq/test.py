@@ -34,34 +34,30 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     run = cli.run_directory(args.name)
     tree = config_for(args, run=None, weights=args.load_model_from)
 
-    from vq.engine.assembly.build import make_score_callback
-    from vq.engine.jobs.checkpoints import Validation
+    from vq.engine.jobs.scoring import scorer_of
     from vq.engine.loop.launch import launched, open_log
     from vq.tokenizers.checkpoint import find_weights
 
     with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
-        weights = [find_weights(path) for path in args.load_model_from]
-        open_log(run / "test" / "log.txt")
+        weights, folder = [find_weights(path) for path in args.load_model_from], run / "test"
+        open_log(folder / "log.txt")
         logger.info("%s", machine)
-        validation = Validation.of(
+        with scorer_of(
             tree,
-            device=machine.device,
-            autocast=args.autocast,
+            folder,
+            machine,
+            name=f"{run.name}-test",
+            wandb=args.wandb,
             visual=args.visual,
             is_tokenized=args.tokenize,
-        )
-        callback = make_score_callback(tree, run / "test", name=f"{run.name}-test", wandb=args.wandb)
-        callback.on_start(0, 0)
-        scores = validation.run(
-            weights,
-            run / "test",
-            allow_missing=args.allow_missing,
-            allow_unexpected=args.allow_unexpected,
-            callback=callback,
-            step=_step(weights[-1]),
-        )
-        callback.on_end(0)
-        return scores
+        ) as scorer:
+            return scorer.score(
+                weights,
+                folder,
+                allow_missing=args.allow_missing,
+                allow_unexpected=args.allow_unexpected,
+                step=_step(weights[-1]),
+            )
 
 
 def _step(weights: Path) -> int:

@@ -148,7 +148,7 @@ def test_follow_ends_when_the_training_ended_early(folder: Path, monkeypatch: py
     monkeypatch.chdir(folder)
     monkeypatch.setattr(following, "POLL_SECONDS", 0.1)
     said = accepted("val", "run", "--follow", "--override", ".trainer.max_steps:100")
-    assert "the training has ended before step 100; its last checkpoint here is of step 4" in said
+    assert "the training has ended before step 100; the last checkpoint here is that of step 4" in said
     assert {"iter_2", "iter_4"} <= {p.name for p in (folder / "work_dirs/run/val").iterdir()}
 
 
@@ -171,4 +171,4 @@ def test_follow_waits_while_the_training_goes_on_and_tells_a_kill(
     assert states == [True]
     assert not training.is_running()
     said = accepted("val", "run", "--follow")
-    assert "the training was ended without a word, by a crash or a kill before step 100000" in said
+    assert "the training ended without a message, by a crash or a kill, before step 100000" in said

@@ -1,4 +1,4 @@
-"""Watches a training from another process: its checkpoints as they appear, and whether it still goes on."""
+"""Watches a training from another process: its checkpoints as they appear, and whether it still runs."""
 
 import errno
 import fcntl
@@ -13,19 +13,48 @@ from vq import distributed
 from vq.engine.loop.run_lock import LOCK, STALE_SECONDS, holder_of
 from vq.engine.loop.stopping import ENDED
 from vq.text import printable
-from vq.tokenizers.checkpoint import checkpoints_in, step_of
+from vq.tokenizers.checkpoint import CheckpointError, checkpoints_in, step_of
 
 POLL_SECONDS = 5.0
 logger = logging.getLogger(__name__)
 
 
-def follow(run: Path, names: Sequence[str], *, last_step: int) -> Iterator[Path]:
-    """Each checkpoint of a run as it appears, oldest first, on every rank the same.
-
-    Ends with the checkpoint of the last step, or with the last of `names`, or when the training has ended.
+def checkpoints_to_score(run: Path, names: Sequence[str], *, follow: bool, last_step: int) -> Iterator[Path]:
+    """The checkpoints of a run, oldest first; with `follow` also those that its training has yet to save.
 
     Args:
-        run: `work_dirs/NAME`. While it does not exist, or holds no run, its training is waited for.
+        run: `work_dirs/NAME`.
+        names: Some checkpoints such as `iter_100`; none for all.
+        follow: Wait for checkpoints that do not exist yet.
+        last_step: `trainer.max_steps` of the run.
+
+    Raises:
+        CheckpointError: At once and without `follow`, if there is no checkpoint, or none of one of the names.
+    """
+    if follow:
+        return follow_run(run, names, last_step=last_step)
+    directory = run / "checkpoints"
+    checkpoints = list(reversed(checkpoints_in(directory)))
+    known = [path.name for path in checkpoints]
+    for name in names:
+        if name not in known:
+            raise CheckpointError(
+                f"{directory}: has no checkpoint {name!r}; there are: {', '.join(known) or 'none'}"
+            )
+    if not checkpoints:
+        raise CheckpointError(
+            f"{directory}: there is no checkpoint; train first with vq train {run.name} ..."
+        )
+    return iter([path for path in checkpoints if not names or path.name in names])
+
+
+def follow_run(run: Path, names: Sequence[str], *, last_step: int) -> Iterator[Path]:
+    """Yields each checkpoint of a run when it appears, oldest first, the same on every rank.
+
+    Ends after the checkpoint of the last step, or the last of `names`, or when the training has ended.
+
+    Args:
+        run: `work_dirs/NAME`. While it does not exist or holds no run, this waits for the training to begin.
         names: Checkpoints to wait for; none for all.
         last_step: `trainer.max_steps` of the run.
     """
@@ -33,7 +62,7 @@ def follow(run: Path, names: Sequence[str], *, last_step: int) -> Iterator[Path]
     done: set[str] = set()
     polls_after_its_end = 0
     while True:
-        # Asked before looking: what a training saved last is found even if it ends in between.
+        # Before the folder is read: what a training saves last is then found even if it ends in between.
         is_running = distributed.broadcast_object(training.is_running())
         polls_after_its_end = 0 if is_running else polls_after_its_end + 1
         found = [p.name for p in reversed(checkpoints_in(directory)) if not names or p.name in names]
@@ -42,7 +71,7 @@ def follow(run: Path, names: Sequence[str], *, last_step: int) -> Iterator[Path]
             yield directory / name
             if step_of(directory / name) >= last_step or (names and done.issuperset(names)):
                 return
-        if polls_after_its_end > 1:  # once: it may be just starting again
+        if polls_after_its_end > 1:  # after one poll it may just be starting again
             if distributed.rank() == 0:
                 logger.warning("%s", training.end(done, last_step))
             return
@@ -61,11 +90,11 @@ class Training:
         self._seen: tuple[int, float] | None = None
 
     def is_running(self) -> bool:
-        """Whether it goes on, or has not begun yet."""
+        """Whether it runs, or has not begun yet."""
         try:
             descriptor = os.open(self.lock, os.O_RDONLY)
         except FileNotFoundError:
-            return not (self.run / "config.json").exists()  # which a training writes when it begins
+            return not (self.run / "config.json").exists()  # written when a training begins
         try:
             holder = holder_of(descriptor)
             if holder is not None and holder.host != socket.gethostname():
@@ -80,15 +109,15 @@ class Training:
             os.close(descriptor)
 
     def end(self, done: set[str], last_step: int) -> str:
-        """What to say about a training that has ended before its last step."""
+        """The message about a training that has ended before its last step."""
         last = max((int(name.removeprefix("iter_")) for name in done), default=0)
         how = (
-            "was ended without a word, by a crash or a kill"
+            "ended without a message, by a crash or a kill,"
             if self.lock.exists()
             else f"has ended{self._reason()}"
         )
         return (
-            f"{self.run}: the training {how} before step {last_step}; its last checkpoint here is of step {last}. "
+            f"{self.run}: the training {how} before step {last_step}; the last checkpoint here is that of step {last}. "
             f"Continue it with --auto-resume and start this command again"
         )
 
@@ -96,11 +125,11 @@ class Training:
         try:
             with (self.run / ENDED).open(encoding="utf-8", errors="replace") as stream:
                 return f" ({printable(stream.read(500).strip())})"
-        except OSError:  # its time was over, or it was of an earlier version
+        except OSError:  # its time limit was reached, or it was of an earlier version
             return ""
 
     def _gives_signs(self, changed: int) -> bool:
-        """Whether a training on another machine has marked its lock lately; its clock may differ from ours."""
+        """Whether a training on another machine has marked its lock recently; its clock may differ from ours."""
         if self._seen is None or self._seen[0] != changed:
             self._seen = changed, time.monotonic()
         return time.monotonic() - self._seen[1] < STALE_SECONDS

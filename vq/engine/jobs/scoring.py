@@ -1,0 +1,309 @@
+"""Scores the checkpoints of a config on its validation set: a table, `metrics.json`, pictures."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vq import distributed
+from vq.data import ImageLoader, TokenLoader
+from vq.engine.assembly.build import (
+    make_evaluator,
+    make_frozen_tokenizer,
+    make_loader,
+    make_model,
+    make_score_callback,
+)
+from vq.engine.assembly.checks import check_data
+from vq.engine.assembly.class_names import check_class_names, training_class_names
+from vq.engine.evaluation.base import AnyEvaluator, Evaluation
+from vq.engine.evaluation.progress import PassProgress
+from vq.engine.jobs.score_report import VISUALS, VisualWriter, show, visual_kinds
+from vq.engine.jobs.tokenization import settings_of, tokenize
+from vq.engine.loop.callbacks import Callback
+from vq.engine.loop.launch import Machine
+from vq.errors import ConfigError
+from vq.files import read_json, sha256_of, write_atomically
+from vq.ops.images import save_png
+from vq.tokenizers import Tokenizer
+from vq.tokenizers.checkpoint import EMA_WEIGHTS, CheckpointError, find_weights, load_weights, step_of
+from vq.tokenizers.manifest import verify
+
+logger = logging.getLogger(__name__)
+SCORED = ("val_data", "tokenizer", "generator", "evaluator")
+"""The sections of a config that scores depend on."""
+
+
+@dataclass(slots=True, kw_only=True)
+class CheckpointScorer:
+    """Scores any number of checkpoints of one config; its parts are built once.
+
+    Attributes:
+        config: The resolved config.
+        model: Receives the weights of each checkpoint: a tokenizer, or a generator.
+        loader: Yields this rank's share of the validation set.
+        evaluator: Computes the scores.
+        callback: Is shown the scores and the picture of each checkpoint.
+        autocast: Run the networks in bfloat16.
+        visual: Regular expression that selects the pictures to write per image, from `VISUALS`.
+        is_tokenized: Write the indices of the set too.
+    """
+
+    config: Mapping[str, Any]
+    model: nn.Module
+    loader: ImageLoader | TokenLoader
+    evaluator: AnyEvaluator
+    callback: Callback
+    autocast: bool = False
+    visual: str = ""
+    is_tokenized: bool = False
+    _images_sha256: str = field(default="", init=False)
+
+    def score(
+        self,
+        weights: list[Path],
+        directory: Path,
+        *,
+        allow_missing: str = "",
+        allow_unexpected: str = "",
+        step: int = 0,
+    ) -> dict[str, float]:
+        """Scores weights and writes `metrics.json`, `reconstructions.png` and the pictures that `visual` selects.
+
+        Args:
+            weights: Weight files; of a tensor that several hold, the last one counts.
+            directory: Made if it is missing.
+            allow_missing: See `load_weights`.
+            allow_unexpected: See `load_weights`.
+            step: The step that the weights were saved at, for the callback.
+
+        Returns:
+            Metric name -> value.
+        """
+        load_weights(self.model, weights, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
+        codebook_size = getattr(self.model, "codebook_size", 0)
+        visuals = VisualWriter(directory / "visual", visual_kinds(self.visual), codebook_size)
+        progress = PassProgress("validate", self.loader.num_samples)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.autocast):
+            with progress:
+                evaluation = self.evaluator.evaluate(
+                    self.model, self.loader, on_batch=visuals, on_progress=progress.advance
+                )
+                picture = self.evaluator.picture(self.model, self.loader)
+            if self.is_tokenized:  # before metrics.json, which marks the checkpoint as done
+                self._tokenize(directory / "tokens")
+        if distributed.rank() == 0:
+            save_png(picture, directory / "reconstructions.png")
+            show(evaluation, title=" + ".join(map(str, weights)))
+            self.callback.on_evaluation_end(step, evaluation.scores, picture)
+            self._write(evaluation, weights, directory)
+        distributed.barrier()
+        return evaluation.scores
+
+    def score_run(
+        self, run: Path, checkpoints: Iterable[Path], *, again: bool, is_strict: bool
+    ) -> dict[str, dict[str, float]]:
+        """Scores checkpoints of a run into `run/val/iter_N`, and skips those that have been scored.
+
+        Args:
+            run: `work_dirs/NAME`.
+            checkpoints: Folders `iter_N`.
+            again: Score those too that have scores of the same weights, images and settings.
+            is_strict: Raise for damaged checkpoints after the others are scored; else only log them.
+
+        Returns:
+            The scores of each checkpoint by its name.
+
+        Raises:
+            CheckpointError: If `is_strict` and a checkpoint is damaged.
+        """
+        scores, problems = {}, []
+        for checkpoint in checkpoints:
+            if problem := _problem_of(checkpoint):
+                logger.warning("%s: skipped: %s", checkpoint, problem)
+                problems.append(f"{checkpoint}: {problem}")
+                continue
+            directory, weights = run / "val" / checkpoint.name, [find_weights(checkpoint)]
+            found = None if again else self.stored_scores(weights, directory)
+            if found is None:
+                found = self.score(weights, directory, step=step_of(checkpoint))
+            else:
+                logger.info(
+                    "%s: scored before with the same weights, images and settings; --again repeats it",
+                    directory,
+                )
+            scores[checkpoint.name] = found
+        if problems and is_strict:
+            raise CheckpointError("; ".join(problems))
+        return scores
+
+    def stored_scores(self, weights: list[Path], directory: Path) -> dict[str, float] | None:
+        """The scores in `directory` if they are of these weights, images and settings; else None.
+
+        Scores of a set with undecodable images are computed again, in case the images were repaired.
+        """
+        scores = None
+        if distributed.rank() == 0:
+            try:
+                record = read_json(directory / "metrics.json")
+                if (
+                    record["settings"] == self._settings(weights)
+                    and not record["undecodable"]
+                    and (directory / "reconstructions.png").is_file()
+                ):
+                    scores = {str(name): float(value) for name, value in record["scores"].items()}
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                scores = None  # missing, from an earlier version, or damaged
+        return distributed.broadcast_object(scores)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _settings(self, weights: list[Path]) -> dict[str, Any]:
+        """What the scores depend on, as checksums."""
+        config = {name: self.config[name] for name in SCORED if name in self.config}
+        stamps = [metric.stamp() for metric in getattr(self.evaluator, "metrics", [])]
+        if not self._images_sha256:  # reads every file's size and time: once is enough
+            self._images_sha256 = _content_sha256(self.loader)
+        fixed = [
+            {k: v for k, v in stamp.items() if not k.startswith("num_") and k != "images"} for stamp in stamps
+        ]
+        return {
+            "config_sha256": _sha256_of_json(config),
+            "weights_sha256": [sha256_of(path) for path in weights],
+            "images_sha256": self._images_sha256,
+            "metrics": fixed,
+            "autocast": self.autocast,
+            "device": self._device.type,
+            "visual": visual_kinds(self.visual),
+            "tokenized": self.is_tokenized,
+        }
+
+    def _tokenize(self, directory: Path) -> None:
+        tokenizer = self.model.eval()
+        if not isinstance(self.loader, ImageLoader) or not isinstance(tokenizer, Tokenizer):
+            raise ConfigError("--tokenize: expected val_data with images, got tokens; leave --tokenize out")
+        settings = settings_of(self.config, tokenizer, split="val", autocast=self.autocast)
+        with PassProgress("tokenize", self.loader.num_samples) as progress:
+            tokenize(tokenizer, self.loader, directory, settings=settings, on_progress=progress.advance)
+
+    def _write(self, evaluation: Evaluation, weights: list[Path], directory: Path) -> None:
+        is_averaged = any(path.name == EMA_WEIGHTS for path in weights)
+        common: dict[str, str | int | None] = {
+            "num_images": evaluation.num_images,
+            "weights": "averaged" if is_averaged else "raw",
+        }
+        record = {
+            "scores": evaluation.scores,
+            "stamp": {name: common | evaluation.stamps.get(name, {}) for name in evaluation.scores},
+            "num_images": evaluation.num_images,
+            "undecodable": evaluation.undecodable,
+            "weights": [str(path) for path in weights],
+            "averaged_weights": is_averaged,
+            "autocast": self.autocast,
+            "settings": self._settings(weights),
+        }
+        write_atomically(directory / "metrics.json", json.dumps(record, indent=2))
+        logger.info("wrote %s", directory)
+
+
+@contextmanager
+def scorer_of(
+    config: Mapping[str, Any],
+    folder: Path,
+    machine: Machine,
+    *,
+    name: str,
+    wandb: bool = False,
+    visual: str = "",
+    is_tokenized: bool = False,
+) -> Iterator[CheckpointScorer]:
+    """Builds the scorer of a config, which logs to TensorBoard (and W&B) until the end of the `with`.
+
+    Args:
+        config: The resolved config.
+        folder: The TensorBoard events are written there.
+        machine: Device and precision.
+        name: The run's name in W&B.
+        wandb: Log to W&B too.
+        visual: See `CheckpointScorer`.
+        is_tokenized: See `CheckpointScorer`.
+
+    Raises:
+        ConfigError: If a part cannot be built, the data do not fit the model, or the options do not suit it.
+    """
+    _check_options(config, visual, is_tokenized)
+    model, loader = make_model(config).to(machine.device), make_loader(config, "val_data")
+    frozen = make_frozen_tokenizer(config).to(machine.device) if "generator" in config else None
+    evaluator = make_evaluator(config, frozen_tokenizer=frozen)
+    check_data(model, frozen, loader, "val_data")
+    if frozen is not None and (names := training_class_names(config)) is not None:
+        check_class_names(model, names, loader.dataset.class_names)
+    callback = make_score_callback(config, folder, name=name, wandb=wandb)
+    max_steps = config.get("trainer", {}).get("max_steps", 0)
+    callback.on_start(0, max_steps)
+    try:
+        yield CheckpointScorer(
+            config=config,
+            model=model,
+            loader=loader,
+            evaluator=evaluator,
+            callback=callback,
+            autocast=machine.autocast,
+            visual=visual,
+            is_tokenized=is_tokenized,
+        )
+    finally:
+        callback.on_end(max_steps)
+
+
+def _check_options(config: Mapping[str, Any], visual: str, is_tokenized: bool) -> None:
+    if is_tokenized and "generator" in config:
+        raise ConfigError("--tokenize: the page trains a generator; tokenize with the tokenizer's page")
+    if visual and "generator" in config:
+        raise ConfigError(
+            "--visual: the page trains a generator, which reconstructs no images; leave --visual out"
+        )
+    if visual and not visual_kinds(visual):
+        raise ConfigError(f"--visual {visual!r}: expected a pattern of {', '.join(VISUALS)}, it matches none")
+
+
+def _problem_of(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be scored, the same on every rank; None if it can."""
+    problem = verify(checkpoint)
+    if not checkpoint.exists():
+        problem = "it no longer exists: the run keeps only its newest checkpoints"
+    elif problem:
+        problem = f"damaged: {problem}"
+    return distributed.broadcast_object(problem)
+
+
+def _sha256_of_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _content_sha256(loader: ImageLoader | TokenLoader) -> str:
+    """A checksum of what a set holds: the names of its images and, for files, their sizes and modification times."""
+    if isinstance(loader, TokenLoader):
+        return _sha256_of_json(loader.dataset.store.manifest)
+    dataset, root = loader.dataset, getattr(loader.dataset, "root", None)
+    total = hashlib.sha256()
+    for i in range(len(dataset)):
+        key = dataset.key(i)
+        total.update(b"\n" + key.encode(errors="surrogateescape"))
+        try:
+            found = os.stat(Path(root) / key) if root is not None else None
+        except OSError:  # the key is not a path
+            continue
+        if found is not None:
+            total.update(f" {found.st_size} {found.st_mtime_ns}".encode())
+    return total.hexdigest()
