@@ -243,10 +243,10 @@ class TestBroken:
         with pytest.raises(
             RuntimeError,
             match=r"ImageLoader: (\d+) of \d+ images read \([\d.]+%\) cannot be decoded, more than "
-            r"max_undecodable=5.0%; the first: image-\d+, image-\d+.*; mend or remove them",
+            r"max_undecodable=5.0%; the first: image-\d+, image-\d+.*; repair or remove them",
         ):
             take(train.train_batches(seed=0), 12)
-        with pytest.raises(RuntimeError, match=r"the first: image-0, image-5, image-10.*; mend"):
+        with pytest.raises(RuntimeError, match=r"the first: image-0, image-5, image-10.*; repair"):
             list(train.pass_batches())
 
     def test_a_few_at_the_start_do_not(self, loader):
@@ -363,7 +363,7 @@ class TestWorkers:
             try:
                 list(dying.pass_batches())
             except LoaderWorkerError as error:
-                is_told = re.search(r"a process that reads images ended: .*lower num_workers=2", str(error))
+                is_told = re.search(r"a worker process ended: .*lower num_workers=2", str(error))
                 os._exit(0 if is_told else 2)
             except BaseException:
                 os._exit(3)

@@ -200,7 +200,7 @@ class TestLoader:
     def test_a_batch_that_cannot_be_divided_is_refused(self, tmp_path: Path) -> None:
         make_store(tmp_path / "s")
         loader = TokenLoader(dataset=TokenDataset(root=tmp_path / "s"), batch_size=9)
-        with pytest.raises(ValueError, match="at most the 8 images of the store, got 9"):
+        with pytest.raises(ValueError, match="at most the 8 images of the set, got 9"):
             loader.train_batches(seed=0)
 
 

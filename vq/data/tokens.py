@@ -1,4 +1,4 @@
-"""Batches of indices from a token store, by the same rules as batches of images."""
+"""The loader of batches of indices from a token store, which follows the rules of `ImageLoader`."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -9,31 +9,30 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from vq.data.base import DataError
+from vq.data.order import SampleOrder
 from vq.data.sets.image_folder import expanded
 from vq.data.token_store import TokenStore, TokenStoreError
-from vq.distributed import rank, world_size
 from vq.ops.keyed import generator
 from vq.registry import DATASETS, LOADERS
 
 
 class TokenBatch(TypedDict):
-    """Indices of images, with what is known of them."""
+    """The indices of some images, with their labels and keys."""
 
     indices: Int64[Tensor, "b *axes"]
     label: Int64[Tensor, "b"]
     key: list[str]
-    undecodable: list[str]  # always empty: what could not be decoded is not in the store
+    undecodable: list[str]  # always empty, because a store has no undecodable images
 
 
 @DATASETS.register_module()
 class TokenDataset:
-    """The indices of a set of images, as `vq.tokenize` wrote them.
+    """The indices of a set of images, as written by `vq.tokenize`.
 
-    Making one touches no file.
+    Constructing the object does not access the store.
 
     Args:
-        root: The store's folder.
+        root: The folder of the store.
 
     Raises:
         TokenStoreError: When first used, if the store is missing or damaged.
@@ -44,12 +43,16 @@ class TokenDataset:
 
     @cached_property
     def store(self) -> TokenStore:
-        """The store, opened at the first use."""
+        """The store, which is opened at the first access."""
         return TokenStore(self.root)
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Returns the number of images."""
         return len(self.store)
+
+    def label(self, index: int) -> int:
+        """Returns the class of image `index`."""
+        return self.store.label(index)
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -60,29 +63,31 @@ class TokenDataset:
         """Compares the store with its checksums.
 
         Raises:
-            ValueError: If it is damaged or empty.
+            TokenStoreError: If it is damaged or empty.
         """
         self.store.verify()
         if len(self) == 0:
-            raise TokenStoreError(f"{self.root}: expected at least one image, got none")
+            raise TokenStoreError(
+                f"{self.root}: expected at least one image, got none; tokenize a set with images"
+            )
 
 
 @LOADERS.register_module()
 class TokenLoader:
-    """Batches the indices of a store, for training and for exact passes.
+    """Batches the indices of a store, for training and for exact passes over the store.
 
-    Like `ImageLoader`: the sequence of global batches is a function of (seed, step), whatever the ranks.
-    In training one of an image's views is drawn; a pass takes the first.
+    As with `ImageLoader`, the sequence of global batches is a pure function of (seed, step) for any number of ranks. In
+    training, one view of each image is drawn at random; in a pass, it is the first view.
 
     Args:
         dataset: The indices.
-        batch_size: Images a step over all ranks and micro-batches.
-        shuffle: Whether training visits the set in a new random order each epoch.
-        balance_classes: Draw with replacement, an image with a probability proportional to
-            1 / sqrt(number of images in its class).
+        batch_size: The number of images per step, over all ranks and micro-batches.
+        shuffle: Whether training visits the set in a new random order in each epoch.
+        balance_classes: Whether an epoch samples with replacement, with probabilities proportional to
+            1 / sqrt(number of images in the class).
 
     Raises:
-        ValueError: If `batch_size` is below 1, or `balance_classes` is set without `shuffle`.
+        DataError: If `batch_size` is below 1, or `balance_classes` is set without `shuffle`.
     """
 
     def __init__(
@@ -93,12 +98,14 @@ class TokenLoader:
         shuffle: bool = True,
         balance_classes: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise DataError(f"TokenLoader: expected a batch_size of at least 1, got {batch_size}")
-        if balance_classes and not shuffle:
-            raise DataError("TokenLoader: balance_classes draws at random; it needs shuffle=True")
-        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
-        self.balance_classes = balance_classes
+        self._order = SampleOrder(
+            "TokenLoader",
+            dataset=dataset,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            balance_classes=balance_classes,
+        )
+        self.dataset, self.batch_size = dataset, batch_size
 
     @property
     def num_samples(self) -> int:
@@ -106,69 +113,58 @@ class TokenLoader:
         return len(self.dataset)
 
     def check(self) -> None:
-        """Finds out before any training whether the store is there and whole."""
+        """Checks before training that the store exists and is intact.
+
+        Raises:
+            TokenStoreError: If it is missing, damaged or empty.
+        """
         self.dataset.check()
 
     def train_batches(
         self, *, seed: int, start_step: int = 0, micro_batches: int = 1
     ) -> Iterator[TokenBatch]:
-        """Yields this rank's part of every training batch, without end; see `ImageLoader.train_batches`.
+        """Yields this rank's part of every training batch, without end.
+
+        An epoch is a permutation of the set that is keyed by (seed, epoch); its incomplete last batch is dropped. Rank
+        r takes the r-th contiguous part of each batch and yields it in `micro_batches` consecutive pieces.
+
+        Args:
+            seed: The seed of the order and of the views.
+            start_step: The first step to yield.
+            micro_batches: The number of pieces per step, for gradient accumulation.
 
         Raises:
-            ValueError: At once, if the global batch cannot be divided or is larger than the set.
+            DataError: Immediately, if the batch cannot be divided evenly or is larger than the set.
         """
-        pieces = world_size() * micro_batches
-        if self.batch_size % pieces or self.batch_size > self.num_samples:
-            raise DataError(
-                f"TokenLoader: expected a batch_size that is a multiple of {pieces} (ranks x micro-batches) and at "
-                f"most the {self.num_samples} images of the store, got {self.batch_size}"
-            )
-        return self._training(seed, start_step, micro_batches)
+        pieces = self._order.train_pieces(seed=seed, start_step=start_step, micro_batches=micro_batches)
 
-    def _training(self, seed: int, start_step: int, micro_batches: int) -> Iterator[TokenBatch]:
-        piece = self.batch_size // (world_size() * micro_batches)
-        epoch, first = divmod(start_step, self.num_samples // self.batch_size)
-        while True:
-            order = self._order(seed, epoch)
-            views = torch.randint(
-                self.dataset.store.views, (self.num_samples,), generator=generator("view", seed, epoch)
-            )
-            last = len(order) - self.batch_size + 1
-            for start in range(first * self.batch_size, last, self.batch_size):
-                for i in range(micro_batches):
-                    begin = start + (rank() * micro_batches + i) * piece
-                    rows = order[begin : begin + piece]
-                    yield self._batch(rows.tolist(), views[begin : begin + piece].tolist())
-            epoch, first = epoch + 1, 0
+        def batches() -> Iterator[TokenBatch]:
+            epoch, views = -1, torch.zeros(0, dtype=torch.int64)
+            for piece in pieces:
+                if piece.epoch != epoch:
+                    epoch, views = piece.epoch, self._views(seed, piece.epoch)
+                stop = piece.start + len(piece.indices)
+                yield self._batch(piece.indices, views[piece.start : stop].tolist())
+
+        return batches()
 
     def pass_batches(self) -> Iterator[TokenBatch]:
-        """Yields this rank's share of the store once, in order: every image on exactly one rank."""
-        total, ranks, mine = self.num_samples, world_size(), rank()
-        share = range(mine * total // ranks, (mine + 1) * total // ranks)
-        local = max(1, self.batch_size // ranks)
-        for start in range(0, len(share), local):
-            rows = list(share[start : start + local])
-            yield self._batch(rows, [0] * len(rows))
+        """Yields this rank's share of the store once, in order, so that every image is on exactly one rank."""
+        for piece in self._order.pass_pieces():
+            yield self._batch(piece, [0] * len(piece))
 
     def fixed_batch(self, num: int) -> TokenBatch:
-        """`num` images spread evenly over the store (or all, if it has fewer), the same ones each time."""
-        total = self.num_samples
-        num = min(num, total)
-        return self._batch([i * total // num for i in range(num)], [0] * num)
+        """Reads `num` images spread evenly over the store, or all if it has fewer; they are the same each time.
 
-    def _order(self, seed: int, epoch: int) -> Int64[Tensor, "samples"]:
-        if not self.shuffle:
-            return torch.arange(self.num_samples)
-        keyed = generator("order", seed, epoch)
-        if not self.balance_classes:
-            return torch.randperm(self.num_samples, generator=keyed)
-        edges = self._labels.bincount()[self._labels].double().rsqrt().cumsum(0)
-        points = torch.rand(self.num_samples, generator=keyed, dtype=torch.float64) * edges[-1]
-        return torch.searchsorted(edges, points, right=True).clamp(max=self.num_samples - 1)
+        Args:
+            num: The number of images.
+        """
+        rows = self._order.spread(num)
+        return self._batch(rows, [0] * len(rows))
 
-    @cached_property
-    def _labels(self) -> Int64[Tensor, "samples"]:
-        return torch.tensor([self.dataset.store.label(i) for i in range(self.num_samples)])
+    def _views(self, seed: int, epoch: int) -> Int64[Tensor, "samples"]:
+        views = self.dataset.store.views
+        return torch.randint(views, (self.num_samples,), generator=generator("view", seed, epoch))
 
     def _batch(self, rows: Sequence[int], views: Sequence[int]) -> TokenBatch:
         store = self.dataset.store
