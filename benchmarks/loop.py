@@ -68,7 +68,7 @@ class BareLoop:
 
     def __init__(self, tree: dict[str, Any]) -> None:
         step = assembly.make_step(tree, assembly.make_tokenizer(tree))
-        self.tokenizer, self.optimizer = step.tokenizer.train(), step.optimizer
+        self.tokenizer, self.optimizer = step.tokenizer.train(), step.optimization.optimizer.inner
         self.losses, self.weights, self.clip = (
             step.losses,
             step.weights,

@@ -61,7 +61,7 @@ class UsualStep:
 
     def __init__(self, step: AdversarialStep) -> None:
         self.tokenizer, self.discriminator = step.tokenizer, step.adversary.discriminator
-        self.optimizers = step.optimizer, step.adversary.mover.optimizer
+        self.optimizers = step.optimization.optimizer.inner, step.adversary.optimizer.inner
         self.losses = step.losses
 
     def __call__(self, image: Tensor) -> Tensor:

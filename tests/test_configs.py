@@ -155,7 +155,7 @@ def test_a_generator_takes_two_steps(page: Path) -> None:
         scalars = step([batch], number)
         assert all(torch.isfinite(value) for value in scalars.values()), scalars
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    groups = step.mover.optimizer.param_groups
+    groups = step.optimization.optimizer.inner.param_groups
     assert groups[1]["weight_decay"] == 0
     assert all(p.ndim >= 2 for p in groups[0]["params"])
     assert all(p.ndim < 2 for p in groups[1]["params"])
@@ -190,11 +190,16 @@ def test_the_page_of_frequencies_proposes_low_ones_first() -> None:
 
 def test_the_reference_setting_has_the_published_sizes() -> None:
     tree = config.load(ROOT / "configs" / "vqgan" / "1024_imagenet_ddp.py").to_dict()
+    tree["train_step"] |= {
+        "losses": {"l1": {"type": "L1Loss"}},
+        "weights": {"l1": 1.0, "quantizer": 1.0, "adversarial": 1.0},
+    }
     with torch.device("meta"):
         tokenizer = assembly.make_tokenizer(tree)
+        step = assembly.make_step(tree, tokenizer)
     count = {n: sum(p.numel() for p in m.parameters()) for n, m in tokenizer.named_children()}
     assert (count["encoder"], count["decoder"]) == (29_298_176, 42_449_795)
     assert count["pre_quant"] == count["post_quant"] == 256 * 256 + 256
-    lines = assembly.describe(tree, image_size=(256, 256), batch=2, autocast=False)
+    lines = assembly.describe(step, image_size=(256, 256), batch=2)
     assert lines[1] == "parameters of the discriminator: 2,765,633"
     assert "16 x 16 indices out of 1,024" in lines[2]

@@ -1,14 +1,12 @@
 """The static reader agrees with the real signatures, for everything that is registered."""
 
-import inspect
 import subprocess
 import sys
 
 import pytest
-import torch
 
 from vq import signatures
-from vq.registry import registered_classes
+from vq.registry import arguments_of, registered_classes
 
 
 @pytest.mark.parametrize(
@@ -16,12 +14,11 @@ from vq.registry import registered_classes
 )
 def test_equals_inspect(target: type) -> None:
     read = signatures.signature(f"{target.__module__}.{target.__qualname__}")
-    real = list(inspect.signature(target).parameters.values())
-    if target.__init__ is torch.nn.Module.__init__:  # *args, **kwargs, all of which it refuses or ignores
-        real = []
+    real = arguments_of(target, "x")
     assert read is not None
-    assert list(read.names) == [p.name for p in real]
-    assert set(read.required) == {p.name for p in real if p.default is p.empty}
+    assert real is not None
+    assert list(read.names) == list(real)
+    assert set(read.required) == {name for name, is_required in real.items() if is_required}
 
 
 def test_follows_reexports_and_foreign_packages_without_importing_them() -> None:
@@ -38,3 +35,31 @@ def test_unknown_is_none_not_a_guess() -> None:
     assert signatures.signature("torch.nn.nowhere.Thing") is None
     assert signatures.has_module("no_such_package.at_all") is False
     assert signatures.has_name("numpy", "zeros") in (True, None)
+
+
+STEP = "vq.engine.steps.reconstruction.ReconstructionStep"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("schedule", None, "Schedule | Callable[..., Schedule]"),
+        ("schedule", {"type": "vq.engine.Constant"}, None),
+        ("optimizer", 3, "Optimizer | Callable[..., Optimizer]"),
+        ("max_gradient_norm", None, None),
+        ("max_gradient_norm", 1, None),
+        ("max_gradient_norm", "1", "float | None"),
+        ("accumulate", 2.0, "int"),
+        ("accumulate", 2, None),
+        ("unknown", 2, None),
+    ],
+)
+def test_keys_of_an_unpacked_typed_dict_are_arguments_with_types(
+    name: str, value: object, expected: str | None
+) -> None:
+    read = signatures.signature(STEP)
+    assert read is not None
+    assert read.expected(name, value) == expected
+    assert "optimizer" in read.required
+    assert "accumulate" in read.names
+    assert "accumulate" not in read.required

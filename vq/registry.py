@@ -11,13 +11,14 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Unpack, get_args, get_origin
 
 from mmengine.registry import Registry
 
 from vq import signatures, slots
 from vq.errors import ConfigError, UserError
-from vq.slots import CodeName, argument_problems, check_depth, runtime_hint
+from vq.slots import CodeName, argument_problems, check_depth, filled_in, runtime_hint
 from vq.text import shown, suggest
 
 REGISTRIES: dict[str, Registry] = {
@@ -53,36 +54,63 @@ SLOTS: dict[str, Registry] = {key: REGISTRIES[kind.name] for key, kind in slots.
 """Which registry a config key draws from. Below any other key, a class is given by its full name."""
 
 
-def build(node: Mapping[str, Any], *, path: str, **runtime: Any) -> Any:
+def build(
+    node: Mapping[str, Any], *, path: str, shared: Mapping[str, Any] | None = None, **runtime: Any
+) -> Any:
     """Builds the object that a config node describes, its children first.
 
-    Classes never see a config: a nested node arrives in `__init__` as the built object. The names of all arguments are
-    compared with the class before anything inside the node is built.
+    Classes never see a config: a nested node arrives in `__init__` as the built object. If its class needs what only
+    the class around it knows (an optimizer its parameters), it arrives as a function of that. The names of all
+    arguments are compared with the class before anything inside the node is built.
 
     Args:
         node: `dict(type="module.Class" or "ShortName", **arguments)`. Python code may give the class itself.
         path: The node's place in the config, such as `tokenizer.quantizer`; errors start with it,
             and its last key says which registry a short name is looked up in (`SLOTS`).
-        **runtime: Arguments that exist only at run time. A node that has one of them too is refused.
+        shared: Values that exist only at run time, for the node and all nodes inside it. Each takes those that
+            `RUNTIME` lists for its place and its class has as arguments.
+        **runtime: Arguments of this node alone that exist only at run time. A node that has one of them too is refused.
 
     Raises:
         ConfigError: If the class is unknown, or not registered and not named by code; an argument is unknown, missing
             or given at run time; the class refuses a value; the result does not belong into its slot; or the
             node is nested too deeply.
     """
+    factory, _ = _factory(node, path, shared or {}, runtime, is_nested=False)
+    return factory()
+
+
+def _factory(
+    node: Any, path: str, shared: Mapping[str, Any], runtime: Mapping[str, Any], *, is_nested: bool
+) -> "tuple[partial[Any], bool]":
+    """The class of a node with its arguments, and whether these are all.
+
+    Only those of a nested node may be incomplete: without arguments of `RUNTIME`, which the class around it knows.
+    """
     check_depth(path)
     if not isinstance(node, Mapping):
         raise ConfigError(f"{path}: expected dict(type=..., ...), got {shown(node)}")
-    name = node.get("type")
-    target = resolve(name, path)
+    target = resolve(node.get("type"), path)
+    takes = arguments_of(target, path)
+    at_run_time = [name for name in filled_in(path) if takes is not None and name in takes]
+    known = {name: shared[name] for name in at_run_time if name in shared} | dict(runtime)
+    unknown = [name for name in at_run_time if is_nested and name not in known]
     for key in node:
-        if key in runtime:
+        if key in known or key in unknown:
             raise ConfigError(f"{path}.{key}: {runtime_hint(path, key)}")
     given = [key for key in node if key != "type"]
-    _check_arguments(target, [*given, *runtime], path)
-    arguments = {key: build_value(node[key], path=f"{path}.{key}") for key in given}
+    if takes is not None:
+        required = [name for name, is_required in takes.items() if is_required and name not in unknown]
+        if problem := argument_problems(_name(target), [*given, *known], list(takes), required):
+            raise ConfigError(f"{path}: {problem}")
+    arguments = {key: build_value(node[key], path=f"{path}.{key}", shared=shared) for key in given}
+    return partial(_construct, node["type"], target, path, **arguments, **known), not unknown
+
+
+def _construct(name_in_node: Any, target: Any, path: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Calls a class; what it refuses is a `ConfigError` that starts with the place of the node."""
     try:
-        return target(**arguments, **runtime)
+        return target(*args, **kwargs)
     except UserError as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"{path}: {error}") from error
     except FileNotFoundError as error:  # weights or statistics; the message says where they come from
@@ -90,22 +118,26 @@ def build(node: Mapping[str, Any], *, path: str, **runtime: Any) -> Any:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {_name(target)} refuses its arguments: {error}") from error
     except Exception as error:  # a value from a file can make a class raise anything
-        if isinstance(name, CodeName):
+        if isinstance(name_in_node, CodeName):
             raise
         raise ConfigError(
             f"{path}: {_name(target)} refuses its arguments: {type(error).__name__}: {error}"
         ) from error
 
 
-def build_value(value: Any, *, path: str) -> Any:
-    """Builds whatever nodes are inside a value: a node, or a dict or list that holds some."""
+def build_value(value: Any, *, path: str, shared: Mapping[str, Any] | None = None) -> Any:
+    """Builds whatever nodes are inside a value: a node, or a dict or list that holds some.
+
+    A node whose class takes arguments of `RUNTIME` that are not in `shared` becomes a function of these.
+    """
     check_depth(path)
     if isinstance(value, Mapping):
         if "type" in value:
-            return build(value, path=path)
-        return {k: build_value(v, path=f"{path}.{k}") for k, v in value.items()}
+            factory, is_complete = _factory(value, path, shared or {}, {}, is_nested=True)
+            return factory() if is_complete else factory
+        return {k: build_value(v, path=f"{path}.{k}", shared=shared) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        built = [build_value(v, path=f"{path}[{i}]") for i, v in enumerate(value)]
+        built = [build_value(v, path=f"{path}[{i}]", shared=shared) for i, v in enumerate(value)]
         return tuple(built) if isinstance(value, tuple) else built
     return value
 
@@ -189,19 +221,34 @@ def registered_classes() -> list[Any]:
     return [target for registry in registries for target in registry.module_dict.values()]
 
 
-def _check_arguments(target: Any, given: list[str], path: str) -> None:
+def arguments_of(target: Any, path: str) -> dict[str, bool] | None:
+    """The names of the arguments of a class or function, and whether each is required.
+
+    The keys of a TypedDict count as arguments where there is `**name: Unpack[TheTypedDict]`.
+
+    Returns:
+        None if any keyword is taken (`**kwargs`).
+
+    Raises:
+        ConfigError: If the target is neither a class nor a function.
+    """
     try:
         parameters = list(inspect.signature(target).parameters.values())
     except (TypeError, ValueError):
         raise ConfigError(f"{path}.type: {_name(target)} is not a class or function") from None
     if getattr(target.__init__, "__qualname__", "") == "Module.__init__":
-        parameters = []  # torch's own constructor swallows anything
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    names = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
-    required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
-    if problem := argument_problems(_name(target), given, names, required):
-        raise ConfigError(f"{path}: {problem}")
+        return {}  # torch's own constructor accepts any argument
+    takes: dict[str, bool] = {}
+    for parameter in parameters:
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            if parameter.kind is not parameter.VAR_POSITIONAL:
+                takes[parameter.name] = parameter.default is parameter.empty
+        elif get_origin(parameter.annotation) is Unpack:
+            (keys,) = get_args(parameter.annotation)
+            takes |= {name: name in keys.__required_keys__ for name in keys.__annotations__}
+        else:
+            return None
+    return takes
 
 
 def _name(target: Any) -> str:

@@ -24,20 +24,35 @@ _NO_ARGUMENTS = ("ABC", "object", "nn.Module", "torch.nn.Module", "Generic[T]") 
 
 
 @dataclass(frozen=True, slots=True)
+class Annotation:
+    """The annotation of an argument, and the module whose names it uses."""
+
+    expression: ast.expr
+    module: str
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
-    """The argument names of a class or function, in order, those without a default, the annotations and the module."""
+    """The arguments of a class or function.
+
+    The keys of a TypedDict count as arguments where there is `**name: Unpack[TheTypedDict]`.
+
+    Attributes:
+        names: Of all arguments, in order.
+        required: Names of the arguments without a default.
+        annotations: Name -> annotation, for arguments that have one.
+    """
 
     names: tuple[str, ...]
     required: tuple[str, ...]
-    annotations: Mapping[str, ast.expr] = field(default_factory=dict)
-    module: str = ""
+    annotations: Mapping[str, Annotation] = field(default_factory=dict)
 
     def expected(self, name: str, value: object) -> str | None:
-        """The annotation of an argument in words, if a plain value contradicts it; None if it fits or nothing tells."""
+        """The annotation of an argument as text if a plain value contradicts it; None if it fits or nothing tells."""
         annotation = self.annotations.get(name)
-        if annotation is None or _fits(annotation, value, self.module):
+        if annotation is None or _fits(annotation.expression, value, annotation.module):
             return None
-        return ast.unparse(annotation)
+        return ast.unparse(annotation.expression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +87,7 @@ def signature(dotted: str) -> Signature | None:
     """The arguments of the class or function with this full name.
 
     Returns:
-        None if the text does not tell, or if it takes any keyword (`**kwargs`).
+        None if the text does not tell, or if any keyword is taken (`**kwargs` without `Unpack`).
     """
     module, _, name = dotted.rpartition(".")
     return _signature_of(_find(module, name))
@@ -89,21 +104,24 @@ def _signature_of(definition: _Definition | None) -> Signature | None:
         if isinstance(item, ast.FunctionDef) and item.name == "__new__":
             return None
     if any("dataclass" in ast.unparse(decorator) for decorator in definition.node.decorator_list):
-        fields = {
-            item.target.id: item.value
-            for item in definition.node.body
-            if isinstance(item, ast.AnnAssign)
-            and isinstance(item.target, ast.Name)
-            and "ClassVar" not in ast.unparse(item.annotation)
-        }
-        annotations = {
-            item.target.id: item.annotation
-            for item in definition.node.body
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-        }
-        required = tuple(name for name, default in fields.items() if default is None)
-        return Signature(tuple(fields), required, annotations, definition.module)
+        fields = [item for item in _fields(definition.node) if "ClassVar" not in ast.unparse(item.annotation)]
+        return Signature(
+            names=tuple(_name(item) for item in fields),
+            required=tuple(_name(item) for item in fields if item.value is None),
+            annotations={_name(item): Annotation(item.annotation, definition.module) for item in fields},
+        )
     return _inherited(definition)
+
+
+def _fields(node: ast.ClassDef) -> list[ast.AnnAssign]:
+    """The annotated names in the body of a dataclass or TypedDict."""
+    return [
+        item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    ]
+
+
+def _name(item: ast.AnnAssign) -> str:
+    return ast.unparse(item.target)
 
 
 def _inherited(definition: _Definition) -> Signature | None:
@@ -116,8 +134,12 @@ def _inherited(definition: _Definition) -> Signature | None:
 
 
 def _from_arguments(arguments: ast.arguments, module: str, *, skip: int) -> Signature | None:
+    keys = Signature((), ())
     if arguments.kwarg is not None:
-        return None
+        unpacked = _unpacked(arguments.kwarg.annotation, module)
+        if unpacked is None:
+            return None
+        keys = unpacked
     positional = [a.arg for a in arguments.posonlyargs + arguments.args][skip:]
     with_default = len(arguments.defaults)
     required = positional[: len(positional) - with_default]
@@ -125,8 +147,48 @@ def _from_arguments(arguments: ast.arguments, module: str, *, skip: int) -> Sign
     required += [a.arg for a, default in pairs if default is None]
     names = tuple(positional + [a.arg for a in arguments.kwonlyargs])
     everything = arguments.posonlyargs + arguments.args + arguments.kwonlyargs
-    annotations = {a.arg: a.annotation for a in everything if a.annotation is not None}
-    return Signature(names, tuple(required), annotations, module)
+    annotations = {a.arg: Annotation(a.annotation, module) for a in everything if a.annotation is not None}
+    return Signature(names + keys.names, (*required, *keys.required), {**annotations, **keys.annotations})
+
+
+def _unpacked(annotation: ast.expr | None, module: str) -> Signature | None:
+    """The keys of the TypedDict in `Unpack[TheTypedDict]`, as arguments; None for any other annotation."""
+    if (
+        not isinstance(annotation, ast.Subscript)
+        or ast.unparse(annotation.value).rpartition(".")[2] != "Unpack"
+    ):
+        return None
+    found = _find(module, annotation.slice.id) if isinstance(annotation.slice, ast.Name) else None
+    return None if found is None else _keys_of(found)
+
+
+def _keys_of(definition: _Definition) -> Signature | None:
+    """The keys of a TypedDict, those of its bases first."""
+    if not isinstance(definition.node, ast.ClassDef):
+        return None
+    is_total = not any(k.arg == "total" and ast.unparse(k.value) == "False" for k in definition.node.keywords)
+    names: list[str] = []
+    required: list[str] = []
+    annotations: dict[str, Annotation] = {}
+    for base in definition.node.bases:
+        if ast.unparse(base).rpartition(".")[2] == "TypedDict":
+            continue
+        found = _find(definition.module, base.id) if isinstance(base, ast.Name) else None
+        inherited = None if found is None else _keys_of(found)
+        if inherited is None:
+            return None
+        names += inherited.names
+        required += inherited.required
+        annotations |= inherited.annotations
+    for item in _fields(definition.node):
+        expression, is_required = item.annotation, is_total
+        wrapper = ast.unparse(expression.value) if isinstance(expression, ast.Subscript) else ""
+        if isinstance(expression, ast.Subscript) and wrapper in ("Required", "NotRequired"):
+            expression, is_required = expression.slice, wrapper == "Required"
+        names.append(_name(item))
+        required += [_name(item)] * is_required
+        annotations[_name(item)] = Annotation(expression, definition.module)
+    return Signature(tuple(names), tuple(required), annotations)
 
 
 def _fits(annotation: ast.expr, value: object, module: str) -> bool:
@@ -148,12 +210,13 @@ def _fits(annotation: ast.expr, value: object, module: str) -> bool:
 
 
 def _is_part(name: str, module: str) -> bool:
-    """Whether an annotation names a class of a part, for which a config has dict(type=...)."""
+    """Whether an annotation names a class of ours or of torch, for which a config has dict(type=...)."""
     if name in ("nn.Module", "torch.nn.Module"):
         return True
     found = _find(module, name) if name.isidentifier() else None
-    is_ours = found is not None and found.module.partition(".")[0] == module.partition(".")[0]
-    return is_ours and found is not None and isinstance(found.node, ast.ClassDef)
+    if found is None or not isinstance(found.node, ast.ClassDef):
+        return False
+    return found.module.partition(".")[0] in (module.partition(".")[0], "torch")
 
 
 def _fits_subscript(annotation: ast.Subscript, value: object, module: str) -> bool:
@@ -173,6 +236,8 @@ def _fits_subscript(annotation: ast.Subscript, value: object, module: str) -> bo
                 _fits(each, item, module) for each, item in zip(inner, value, strict=True)
             )
         return all(_fits(inner[0], item, module) for item in value)
+    if name == "Callable":
+        return False  # a config has dict(type=...) for it
     if name in _MAPPINGS:
         return isinstance(value, Mapping) and all(_fits(inner[-1], item, module) for item in value.values())
     return True

@@ -105,7 +105,9 @@ RUNTIME: dict[str, dict[str, str]] = {
         "tokenizer": "the section tokenizer",
         "generator": "the section generator",
         "autocast": "--autocast",
+        "max_steps": "trainer.max_steps",
     },
+    "adversary": {"max_steps": "trainer.max_steps"},
     "optimizer": {"params": "the parameters of what the step trains"},
     "schedule": {"total_steps": "trainer.max_steps"},
     "trainer": {
@@ -117,7 +119,11 @@ RUNTIME: dict[str, dict[str, str]] = {
     "evaluator": {"tokenizer": "the section tokenizer"},
     "checkpointer": {"directory": "NAME", "config": "CONFIG"},
 }
-"""What a command fills in, by the key of the node, and where it comes from; a config may not have these arguments."""
+"""What a command fills in, by the key of the node, and where it comes from; a config may not have these arguments.
+
+A part inside another part that needs one of them which is not known yet is built as a function of it: a step calls its
+optimizer's with parameters, and its schedule's with a number of steps.
+"""
 
 
 class CodeName(str):
@@ -148,10 +154,15 @@ def check_depth(path: str) -> None:
         raise ConfigError(f"{path[:80]}...: nested more than {MAX_DEPTH} deep, or inside itself")
 
 
+def filled_in(path: str) -> dict[str, str]:
+    """The arguments that a command fills in at the place `path`, and where they come from."""
+    key = path.rpartition(".")[2].partition("[")[0]
+    return RUNTIME.get("train_step" if key == "step" else key, {})
+
+
 def runtime_hint(path: str, key: str) -> str:
     """What to say of an argument that a command fills in."""
-    place = path.rpartition(".")[2].partition("[")[0]
-    source = RUNTIME.get("train_step" if place == "step" else place, {}).get(key, "the command")
+    source = filled_in(path).get(key, "the command")
     return f"expected no such key, for the value comes from {source}; leave {key!r} out"
 
 

@@ -62,7 +62,7 @@ def test_the_loss_of_the_codes_falls_while_the_vectors_stand_still(make: Any) ->
     step, batch = make(num_codebook_steps=1), next(batches())
     others = {n: p.clone() for n, p in step.model.named_parameters() if "codebook" not in n}
     vectors = [step._encode(batch)]
-    losses = [float(step._move_codes(vectors)) for _ in range(20)]
+    losses = [float(step._update_codes(vectors)) for _ in range(20)]
     assert losses[-1] < 0.7 * losses[0]
     assert all(torch.equal(p, others[n]) for n, p in step.model.named_parameters() if n in others)
 
@@ -85,7 +85,7 @@ def test_the_wrapped_step_leaves_the_codes_alone(make: Any) -> None:
 def test_micro_batches_move_the_codes_like_one_large_batch(make: Any) -> None:
     large, small = make(num_codebook_steps=3), make(num_codebook_steps=3)
     for step in (large, small):
-        step.step.weight_ema = None
+        step.optimization.weight_ema = None
         step.model.double()  # sums in another order then differ by 1e-16 of their terms
     whole, pieces = batches(), batches(4)
     for i in range(3):
@@ -128,7 +128,7 @@ def seen_by(quantizer: torch.nn.Module, act: Callable[[], object]) -> torch.Tens
 @pytest.mark.parametrize("autocast", [False, True])
 def test_the_codes_move_to_the_vectors_that_the_step_sees(make: Any, autocast: bool) -> None:
     step, batch = make(), next(batches())
-    step.step.autocast = autocast
+    step.optimization.autocast = autocast
     vectors = step._encode(batch)
     z = seen_by(step.quantizer, lambda: step.step([batch], 0))
     assert z.dtype == (torch.bfloat16 if autocast else torch.float32)
@@ -191,12 +191,12 @@ def test_a_level_that_draws_and_a_step_without_a_tokenizer_are_refused() -> None
     with pytest.raises(ValueError, match="GumbelQuantizer, which draws; take another top_quantizer"):
         around(two_levels(GumbelQuantizer(size=8, dim=4)))
     step = around(two_levels(FiniteScalarQuantizer(levels=[4, 4])))
-    with pytest.raises(ValueError, match="expected a step that moves a tokenizer, got AlternatingStep"):
-        AlternatingStep(step=step, optimizer=torch.optim.SGD(step.mover.parameters, 0.1))
+    with pytest.raises(ValueError, match="expected a step that trains a tokenizer, got AlternatingStep"):
+        AlternatingStep(step=step, optimizer=torch.optim.SGD(step.optimizer.parameters, 0.1))
 
 
 def test_what_cannot_alternate_is_refused(make: Any) -> None:
-    with pytest.raises(ConfigError, match=r"optimizer got an empty parameter list"):
+    with pytest.raises(ConfigError, match="learns by gradient.* got VectorQuantizer with EMACodebook"):
         make(codebook={"type": "vq.quantizers.EMACodebook", "size": 16, "dim": 4})
     with pytest.raises(ConfigError, match="num_codebook_steps: expected at least 1, got 0"):
         make(num_codebook_steps=0)

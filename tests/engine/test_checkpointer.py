@@ -262,7 +262,10 @@ def poison_average(step: ReconstructionStep) -> None:
 
 def poison_moment(step: ReconstructionStep) -> None:
     parameter = next(step.tokenizer.parameters())
-    step.optimizer.state[parameter] = {"step": torch.tensor(1.0), "exp_avg": parameter.data / 0}
+    step.optimization.optimizer.inner.state[parameter] = {
+        "step": torch.tensor(1.0),
+        "exp_avg": parameter.data / 0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -270,7 +273,10 @@ def poison_moment(step: ReconstructionStep) -> None:
     [
         (poison_weight, "the weight decoder"),
         (poison_average, "the averaged weight encoder"),
-        (poison_moment, r"the state of the optimizer train_step.optimizer.state.0.exp_avg"),
+        (
+            poison_moment,
+            r"the state of the optimizer train_step.optimizer.state.0.exp_avg",
+        ),
     ],
 )
 def test_what_is_not_finite_is_never_saved(
@@ -366,7 +372,7 @@ def test_the_estimate_is_the_size(make_step: Make, checkpointer: Checkpointer) -
     estimate = estimated_bytes(step)
     for parameter in step.tokenizer.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    step.optimizer.step()
+    step.optimization.optimizer.inner.step()
     checkpointer.save(step, 1)
     files = (checkpointer.directory / "iter_1").iterdir()
     sizes = sum(f.stat().st_size for f in files if f.suffix in (".safetensors", ".pt"))

@@ -77,7 +77,7 @@ def test_sampling() -> None:
 @pytest.mark.parametrize("part", ["encoder", "quantizer", "decoder"])
 def test_a_step_that_fails_in_a_micro_batch(make_step: Make, part: str) -> None:
     step = make_step(train_step__accumulate=2)
-    step.autocast = True
+    step.optimization.autocast = True
     handle = getattr(step.tokenizer, part).register_forward_hook(fail)
     before = modes(step.tokenizer)
     with pytest.raises(BrokenError):

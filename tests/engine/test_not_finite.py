@@ -86,16 +86,26 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(
 
 
 def test_the_plan_counts_the_discriminator(adversarial: dict[str, Any]) -> None:
-    plain = adversarial | {"train_step": adversarial["train_step"] | {"adversary": None}}
-    del plain["train_step"]["adversary"]
-    shape: dict[str, Any] = {"image_size": (16, 16), "batch": 4, "autocast": False}
+    def lines(train_step: dict[str, Any]) -> list[str]:
+        tree = adversarial | {"train_step": train_step}
+        step = assembly.make_step(tree, assembly.make_tokenizer(tree))
+        return assembly.describe(step, image_size=(16, 16), batch=4)
+
+    plain = adversarial["train_step"] | {
+        "type": "ReconstructionStep",
+        "weights": {"l1": 1.0, "quantizer": 1.0},
+    }
+    del plain["adversary"]
     # Kernels of 4 x 4: 3 -> 8 with a bias, 8 -> 16 with a norm, 16 -> 1 with a bias.
     count = (3 * 8 * 16 + 8) + (8 * 16 * 16 + 2 * 16) + (16 * 16 + 1)
-    lines = assembly.describe(adversarial, **shape)
-    assert lines[1].startswith(f"parameters of the discriminator: {count:,}")
-    assert assembly.describe(plain, **shape)[0] == lines[0]
-    around = {"type": "AlternatingStep", "step": adversarial["train_step"]}
-    assert assembly.describe(adversarial | {"train_step": around}, **shape)[1] == lines[1]
+    found = lines(adversarial["train_step"])
+    assert found[1].startswith(f"parameters of the discriminator: {count:,}")
+    assert lines(plain)[0] == found[0]
+    book = {"type": "LearnedCodebook", "size": 16, "dim": 4, "init": {"type": "NormalInit"}}
+    adversarial["tokenizer"]["quantizer"]["codebook"] = book
+    sgd = {"type": "torch.optim.SGD", "lr": 0.1}
+    around = {"type": "AlternatingStep", "step": adversarial["train_step"], "optimizer": sgd}
+    assert lines(around)[1] == found[1]
 
 
 def test_a_start_beyond_the_end_warns_before_training(
@@ -104,4 +114,4 @@ def test_a_start_beyond_the_end_warns_before_training(
     adversarial["train_step"]["adversary"] = ADVERSARY | {"start_step": 8}
     with caplog.at_level(logging.WARNING):
         assembly.make_step(adversarial, assembly.make_tokenizer(adversarial))
-    assert "train_step.adversary.start_step: the run ends at step 8, before step 8" in caplog.text
+    assert "adversary.start_step: the run ends at step 8, before step 8" in caplog.text

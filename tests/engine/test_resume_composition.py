@@ -13,7 +13,7 @@ from vq.engine import Checkpointer
 from vq.engine.steps.adversarial import AdversarialStep
 from vq.engine.steps.alternating import AlternatingStep, codebook_parameters
 from vq.engine.steps.base import TrainStep
-from vq.engine.steps.discriminator_side import Adversary
+from vq.engine.steps.discriminator import Adversary
 from vq.engine.steps.generator import ProposalStep, decay_groups
 from vq.engine.steps.reconstruction import ReconstructionStep
 from vq.engine.steps.schedules import Constant, WarmupCosine

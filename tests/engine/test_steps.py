@@ -10,7 +10,7 @@ from commands import TINY
 from vq import config
 from vq.data import Batch
 from vq.engine import ReconstructionStep, assembly
-from vq.engine.steps.optimization import check_annealing
+from vq.engine.steps.checks import check_annealing
 from vq.errors import ConfigError
 from vq.quantizers import GumbelQuantizer, LinearAnnealing
 
@@ -44,7 +44,7 @@ def test_micro_batches_equal_one_large_batch(make_step: Make) -> None:
     shared = {"train_step__optimizer": SGD, "tokenizer__quantizer__codebook__init": normal}
     large, small = make_step(**shared), make_step(**shared)
     for step in (large, small):
-        step.weight_ema = None
+        step.optimization.weight_ema = None
         step.model.double()  # sums in another order then differ by 1e-16 of their terms
     whole, pieces = batches(), batches(4)
     for i in range(6):
@@ -67,7 +67,7 @@ def test_the_tokenizer_runs_forward_once_a_batch(make_step: Make) -> None:
 
 def test_autocast_keeps_the_quantizer_and_the_losses_in_float32(make_step: Make) -> None:
     step = make_step()
-    step.autocast = True
+    step.optimization.autocast = True
     seen: dict[str, torch.dtype] = {}
     step.tokenizer.encoder.register_forward_hook(lambda m, i, o: seen.update(encoder=o.dtype))
     step.losses["l1"].register_forward_hook(lambda m, i, o: seen.update(l1=i[0].dtype))

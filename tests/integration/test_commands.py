@@ -147,7 +147,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, monkeypatch:
     said = accepted("train", "plan", TINY, "--dry-run")
     for words in (
         "parameters: ",
-        "memory a rank, estimated",
+        "memory per rank, estimated",
         "plan: 8 steps of 8 images",
         "8 x 8 indices out of 16",
     ):

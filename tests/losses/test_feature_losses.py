@@ -134,7 +134,7 @@ class TestEfficientNet:
         assert before.numel() not in sizes
         assert 1280 * 1000 not in sizes
         assert not any("stem" in name or "network" in name for name in judge.state_dict())
-        assert assembly.describe(tree, image_size=(32, 32), batch=2, autocast=False)
+        assert assembly.describe(step, image_size=(32, 32), batch=2)
 
 
 def tensors_in(state: Any) -> Iterator[torch.Tensor]:

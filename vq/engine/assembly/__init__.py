@@ -10,13 +10,13 @@ from vq.engine.assembly.build import (
     make_model,
     make_sampling,
     make_score_callback,
-    make_step,
     make_tokenizer,
     make_trainer,
     section,
 )
 from vq.engine.assembly.checks import check_data, check_image_size
 from vq.engine.assembly.describe import describe
+from vq.engine.assembly.step import make_step
 
 __all__ = [
     "Tree",

@@ -1,8 +1,7 @@
 """The one place where configs and objects meet: sections become the parts of a run."""
 
-import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +26,12 @@ from vq.engine.loop.launch import Machine
 from vq.engine.loop.step_runner import StepRunner
 from vq.engine.loop.trainer import Trainer
 from vq.engine.loop.validation import Validation
-from vq.engine.steps.alternating import codebook_parameters
 from vq.engine.steps.base import TrainStep
-from vq.engine.steps.discriminator_side import Adversary
-from vq.engine.steps.generator import decay_groups
-from vq.engine.steps.schedules import Constant, Schedule
-from vq.engine.steps.tuning import Tuning, networks_of
 from vq.errors import ConfigError
 from vq.generators import Generator
 from vq.generators.sampling import sampler_of
-from vq.ops.keyed import seeded, stable_hash
-from vq.registry import build, build_value, resolve
-from vq.text import shown
+from vq.ops.keyed import seeded
+from vq.registry import build, build_value
 from vq.tokenizers import Tokenizer
 from vq.tokenizers.checkpoint import CheckpointError
 
@@ -114,119 +107,6 @@ def make_evaluator(config: Tree, *, frozen_tokenizer: Tokenizer | None = None) -
     runtime: dict[str, Any] = {} if frozen_tokenizer is None else {"tokenizer": frozen_tokenizer}
     evaluator: Evaluator = build(section(config, "evaluator"), path="evaluator", **runtime)
     return evaluator
-
-
-def make_step(
-    config: Tree,
-    model: torch.nn.Module,
-    *,
-    seed: int = 0,
-    autocast: bool = False,
-    frozen_tokenizer: torch.nn.Module | None = None,
-    tuning: Tuning | None = None,
-) -> TrainStep:
-    """The training step: its optimizers get their parameters, its schedule the length of the run.
-
-    Args:
-        config: The resolved config.
-        model: What it trains; tuned in place, and then moved.
-        seed: That of the model's first weights; a discriminator's first weights are a function of it too.
-        autocast: Run the networks in bfloat16.
-        frozen_tokenizer: What makes a generator's indices of images.
-        tuning: For the model and its discriminator.
-    """
-    runtime = {"tokenizer": model, "autocast": autocast}
-    with seeded(seed, "weights"):
-        return _make_step(config, model, frozen_tokenizer, tuning or Tuning(), runtime)
-
-
-def _make_step(
-    config: Tree,
-    model: torch.nn.Module,
-    frozen_tokenizer: torch.nn.Module | None,
-    tuning: Tuning,
-    runtime: dict[str, Any],
-) -> TrainStep:
-    node = section(config, "train_step")
-    tuning.apply(model, networks_of(model))
-    if str(tuning):
-        logger.info("%s", tuning)
-    if isinstance(model, Generator):
-        runtime |= {"generator": model, "tokenizer": frozen_tokenizer}
-        return _build_step(config, node, "train_step", decay_groups(model), tuning, **runtime)
-    tokenizer = model
-    if "step" not in node:
-        return _build_step(config, node, "train_step", list(tokenizer.parameters()), tuning, **runtime)
-    # A step around another one has the codes, and the inner one everything else.
-    codes = codebook_parameters(tokenizer)
-    others = [p for p in tokenizer.parameters() if all(p is not code for code in codes)]
-    inner = _build_step(config, node["step"], "train_step.step", others, tuning, **runtime)
-    return _build_step(config, node, "train_step", codes, tuning, step=inner)
-
-
-def _build_step(
-    config: Tree, node: Tree, path: str, parameters: Sequence[Any], tuning: Tuning, **runtime: Any
-) -> TrainStep:
-    """A step whose `optimizer` moves `parameters` by its `schedule`."""
-    optimizer = build(_child(node, "optimizer", path), path=f"{path}.optimizer", params=parameters)
-    built: dict[str, Any] = {"optimizer": optimizer}
-    if "step" not in node:
-        built["schedule"] = _build_schedule(node, path, section(config, "trainer").get("max_steps"))
-    if "adversary" in node:
-        device = next(runtime["tokenizer"].parameters()).device
-        built["adversary"] = _build_adversary(
-            config, _child(node, "adversary", path), f"{path}.adversary", device, tuning
-        )
-    if "step" in runtime:
-        built["step"] = runtime.pop("step")
-    step: TrainStep = build(_without(node, built), path=path, **built, **runtime)
-    return step
-
-
-def _child(node: Tree, key: str, path: str) -> Tree:
-    """The node at a key of another node."""
-    child = node.get(key)
-    if not isinstance(child, Mapping) or "type" not in child:
-        raise ConfigError(f"{path}.{key}: expected dict(type=..., ...), got {shown(child)}")
-    return child
-
-
-def _without(node: Tree, built: Mapping[str, Any]) -> Tree:
-    """A node without the children that are built already: what remains must not be given at run time too."""
-    return {key: value for key, value in node.items() if key not in built}
-
-
-def _build_adversary(config: Tree, node: Tree, path: str, device: torch.device, tuning: Tuning) -> Adversary:
-    """The discriminator's side; its first weights are a function of the seed that the tokenizer's came from."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stable_hash(torch.initial_seed(), "discriminator"))
-        discriminator = build(_child(node, "discriminator", path), path=f"{path}.discriminator").to(device)
-    tuning.apply(discriminator, [discriminator])
-    parameters = [p for p in discriminator.parameters() if p.requires_grad]
-    start, end = node.get("start_step", 0), section(config, "trainer").get("max_steps")
-    if end is not None and start >= end:
-        logger.warning(
-            "%s.start_step: the run ends at step %d, before step %d: no discriminator", path, end, start
-        )
-        end = start + 1
-    optimizer = build(_child(node, "optimizer", path), path=f"{path}.optimizer", params=parameters)
-    built = {
-        "discriminator": discriminator,
-        "optimizer": optimizer,
-        "schedule": _build_schedule(node, path, None if end is None else end - start),
-    }
-    return build(_without(node, built), path=path, **built)  # type: ignore[no-any-return]
-
-
-def _build_schedule(node: Tree, path: str, total_steps: int | None) -> Schedule:
-    """The node's schedule, by default a constant rate; one that ends gets the number of steps."""
-    if node.get("schedule") is None:
-        return Constant()
-    schedule, path = _child(node, "schedule", path), f"{path}.schedule"
-    takes = inspect.signature(resolve(schedule["type"], path)).parameters
-    length: dict[str, Any] = {"total_steps": total_steps} if "total_steps" in takes else {}
-    built: Schedule = build(schedule, path=path, **length)
-    return built
 
 
 def make_checkpointer(config: Tree, run: Path) -> Checkpointer:

@@ -1,68 +1,74 @@
-"""Parameter counts and a memory estimate of a tokenizer, from the meta device."""
+"""Counts the parameters of a training step and estimates the memory that it takes."""
 
-from collections.abc import Mapping
+import copy
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from vq.engine.assembly.build import make_tokenizer
-from vq.registry import build
-
-Tree = Mapping[str, Any]
-
-
-def _described_discriminator(node: Tree) -> torch.nn.Module | None:
-    """The discriminator of a step, or of the step that it wraps."""
-    if "step" in node:
-        return _described_discriminator(node["step"])
-    if "adversary" not in node:
-        return None
-    path = "train_step.adversary.discriminator"
-    discriminator: torch.nn.Module = build(node["adversary"]["discriminator"], path=path)
-    return discriminator
+from vq.engine.steps.adversarial import AdversarialStep
+from vq.engine.steps.alternating import AlternatingStep
+from vq.engine.steps.base import TrainStep
+from vq.tokenizers import Tokenizer
 
 
-def describe(config: Tree, *, image_size: tuple[int, int], batch: int, autocast: bool) -> list[str]:
-    """The parts' parameters and an estimate of the memory that training takes, from the meta device alone.
+def describe(step: TrainStep, *, image_size: tuple[int, int], batch: int) -> list[str]:
+    """Lines on the parameters that a step trains, and an estimate of the memory that each training process takes.
 
     Args:
-        config: The resolved config.
+        step: Trains a tokenizer.
         image_size: Height and width of a training image.
-        batch: Images a rank and micro-batch.
-        autocast: Whether activations are kept in bfloat16.
+        batch: Images per rank and micro-batch.
     """
-    with torch.device("meta"):
-        tokenizer = make_tokenizer(config)
-        image = torch.empty(batch, 3, *image_size)
-        activations = 0
-
-        def count(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            nonlocal activations
-            if not list(module.children()) and isinstance(output, torch.Tensor):
-                activations += output.numel() * (2 if autocast else 4)
-
-        hooks = [m.register_forward_hook(count) for m in tokenizer.modules()]
-        tokenizer.bypass(image)
-        for hook in hooks:
-            hook.remove()
-        discriminator = _described_discriminator(config["train_step"])
-    indices = " x ".join(map(str, tokenizer.indices_shape(*image_size)))
-    parts = {name: sum(p.numel() for p in module.parameters()) for name, module in tokenizer.named_children()}
-    total = sum(p.numel() for p in tokenizer.parameters())
-    buffers = sum(b.numel() * b.element_size() for b in tokenizer.buffers())
-    copies = 4 + (
-        config["train_step"].get("weight_ema") is not None
-    )  # weights, gradients, two moments, average
-    state = copies * 4 * total + buffers
-    told = [f"parameters: {total:,} ({', '.join(f'{name} {n:,}' for name, n in parts.items())})"]
+    model, discriminator = step.model, _discriminator(step)
+    if not isinstance(model, Tokenizer):
+        raise TypeError(f"step: expected one that trains a tokenizer, got {type(step).__name__}")
+    total = _num_parameters(model)
+    parts = ", ".join(f"{name} {_num_parameters(part):,}" for name, part in model.named_children())
+    lines = [f"parameters: {total:,} ({parts})"]
+    copies = 4 if step.weight_ema is None else 5  # weights, gradients, two moments, average
+    state = 4 * copies * total + sum(b.numel() * b.element_size() for b in model.buffers())
     if discriminator is not None:
-        others = sum(p.numel() for p in discriminator.parameters() if p.requires_grad)
-        told.append(f"parameters of the discriminator: {others:,}")
-        state += 4 * 4 * others
+        trained = sum(p.numel() for p in discriminator.parameters() if p.requires_grad)
+        lines.append(f"parameters of the discriminator: {trained:,}")
+        state += 4 * 4 * trained
+    activations = _num_activations(model, batch, image_size) * (2 if step.optimization.autocast else 4)
+    height, width = image_size
+    indices = " x ".join(map(str, model.indices_shape(height, width)))
     return [
-        *told,
-        f"an image of {image_size[0]} x {image_size[1]} becomes {indices} indices out of {tokenizer.codebook_size:,}",
-        f"memory a rank, estimated: {(state + activations) / 2**20:,.0f} MiB "
+        *lines,
+        f"an image of {height} x {width} becomes {indices} indices out of {model.codebook_size:,}",
+        f"memory per rank, estimated: {(state + activations) / 2**20:,.0f} MiB "
         f"(weights, gradients, optimizer, average {state / 2**20:,.0f}; activations of {batch} images "
         f"{activations / 2**20:,.0f}; losses and workspace come on top)",
     ]
+
+
+def _num_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _discriminator(step: TrainStep) -> nn.Module | None:
+    """The discriminator of a step, or of the step that it wraps."""
+    if isinstance(step, AlternatingStep):
+        return _discriminator(step.step)
+    return step.adversary.discriminator if isinstance(step, AdversarialStep) else None
+
+
+def _num_activations(tokenizer: Tokenizer, batch: int, image_size: tuple[int, int]) -> int:
+    """Numbers in the outputs of all layers of encoder and decoder, found on the meta device: nothing is computed."""
+    on_meta = {id(t): t.detach().to("meta") for t in (*tokenizer.parameters(), *tokenizer.buffers())}
+    parameters = {id(p): nn.Parameter(on_meta[id(p)]) for p in tokenizer.parameters()}
+    ghost: Tokenizer = copy.deepcopy(tokenizer, {**on_meta, **parameters})
+    count = 0
+
+    def add_output(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal count
+        if not list(module.children()) and isinstance(output, Tensor):
+            count += output.numel()
+
+    for module in ghost.modules():
+        module.register_forward_hook(add_output)
+    with torch.device("meta"):
+        ghost.bypass(torch.empty(batch, 3, *image_size))
+    return count

@@ -1,21 +1,17 @@
 """The interface of a training step, and what steps that train a tokenizer share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, Unpack, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
-from vq import distributed
 from vq.data import Batch
-from vq.engine.steps.optimization import (
-    Mover,
-    Share,
-    shares_of,
-)
+from vq.engine.steps.checks import check_annealing
+from vq.engine.steps.micro_batches import Share, shares_of
+from vq.engine.steps.optimization import Optimization, OptimizationArguments
 from vq.engine.steps.weight_ema import WeightEMA
 from vq.ops.images import to_signed_unit
 from vq.ops.numerics.precision import at_least_float32, computed_in
@@ -27,7 +23,7 @@ State = Mapping[str, object]
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What a checkpoint continues: a part of a training step."""
+    """A part of a training step whose state a checkpoint holds."""
 
     def state_dict(self) -> State:
         """All that the next step depends on, as plain data and tensors."""
@@ -37,19 +33,33 @@ class Stateful(Protocol):
 
 
 class TrainStep(ABC):
-    """One optimizer step; owns the modules and optimizers that it moves.
+    """Takes one optimizer step on a model.
 
     Attributes:
-        model: What is trained, saved and validated: a tokenizer or a generator.
-        weight_ema: The average of its weights, if one is kept.
-        accumulate: Micro-batches a step.
-        device: Where the model is.
+        optimization: The model that is trained, saved and validated (a tokenizer or a generator), and what updates it.
     """
 
-    model: nn.Module
-    weight_ema: WeightEMA | None
-    accumulate: int
-    device: torch.device
+    optimization: Optimization
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        return self.optimization.model
+
+    @property
+    def weight_ema(self) -> WeightEMA | None:
+        """The average of the model's weights, if one is kept."""
+        return self.optimization.weight_ema
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches per step."""
+        return self.optimization.accumulate
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.optimization.device
 
     @abstractmethod
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
@@ -59,19 +69,19 @@ class TrainStep(ABC):
             Detached scalars, named like `loss/l1`.
         """
 
-    @abstractmethod
     def parts(self) -> Mapping[str, Stateful]:
         """Everything but the model's weights that the next step depends on.
 
-        A step around another one has that step among its parts, and so saves and restores all that is inside.
+        A step around another step has that step among its parts, and so saves and restores all that is inside.
         """
+        return self.optimization.parts()
 
     def state_dict(self) -> State:
         """The states of all parts; the averaged weights, like the weights, are saved as a file of their own."""
         return {name: part.state_dict() for name, part in self.parts().items()}
 
     def load_state_dict(self, state: State) -> None:
-        """Continues from `state_dict`; parts that the state has and this step has not are left out.
+        """Continues from `state_dict`; parts that only the state has are ignored.
 
         Raises:
             KeyError: If the state lacks a part.
@@ -82,65 +92,50 @@ class TrainStep(ABC):
 
 
 class TokenizerStep(TrainStep):
-    """A step that moves a tokenizer by batches of images.
+    """A step that trains a tokenizer on batches of images.
 
-    Attributes:
-        tokenizer: The model.
-        mover: Moves its parameters.
+    Args:
+        tokenizer: Trained.
         annealing: Attribute of the quantizer -> its value as a function of the step.
-        autocast: Whether the networks run in bfloat16.
+        **optimization: See `OptimizationArguments`.
+
+    Raises:
+        ValueError: If the quantizer has no such attribute.
     """
 
-    tokenizer: Tokenizer
-    mover: Mover
-    annealing: Mapping[str, Annealing]
-    autocast: bool
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        annealing: Mapping[str, Annealing] | None,
+        **optimization: Unpack[OptimizationArguments],
+    ) -> None:
+        self.annealing = dict(annealing or {})
+        check_annealing(tokenizer.quantizer, self.annealing)
+        self.tokenizer = tokenizer
+        self.optimization = Optimization(tokenizer, list(tokenizer.parameters()), **optimization)
 
-    @property
-    def optimizer(self) -> Optimizer:
-        """What moves the tokenizer."""
-        return self.mover.optimizer
-
-    def begin(self, step: int) -> None:
-        """Sets what changes with the step: rates, and the quantizer's numbers."""
-        self.mover.prepare(step)
+    def prepare(self, step: int) -> None:
+        """Begins a step: sets the learning rates and the annealed attributes, and drops old gradients."""
+        self.optimization.prepare(step)
         for name, annealing in self.annealing.items():
             setattr(self.tokenizer.quantizer, name, annealing.at(step))
+
+    def micro_batches(
+        self, batches: Sequence[Batch]
+    ) -> Iterator[tuple[Batch, Share, AbstractContextManager[None]]]:
+        """Each micro-batch with the factors of its means, and the context of its forward and backward pass."""
+        shares = shares_of([len(batch["image"]) for batch in batches], next(self.tokenizer.parameters()))
+        return zip(batches, shares, self.optimization.contexts(len(batches)), strict=True)
 
     def image_of(self, batch: Batch) -> Tensor:
         """The batch's images in [-1, 1], on the model's device; in float64 for a model in float64, else in float32."""
         image = to_signed_unit(batch["image"].to(self.device, non_blocking=True))
         return image.to(computed_in(next(self.tokenizer.parameters()).dtype))
 
-    def shares_of(self, batches: Sequence[Batch]) -> list[Share]:
-        """What each micro-batch's means are multiplied with."""
-        return shares_of([len(batch["image"]) for batch in batches], next(self.tokenizer.parameters()))
-
-    def networks_autocast(self) -> torch.autocast:
-        """Inside, networks run in bfloat16 if the step says so."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
-
     @torch.no_grad()
     def latent(self, batch: Batch) -> Tensor:
         """The vectors of the batch that the quantizer sees in this step, without a gradient; in its dtype."""
-        with self.networks_autocast():
+        with self.optimization.networks_autocast():
             latent = self.tokenizer.latent(self.image_of(batch))
         return at_least_float32(latent)
-
-    def parts(self) -> Mapping[str, Stateful]:
-        """See `TrainStep`."""
-        average = {} if self.weight_ema is None else {"weight_ema": self.weight_ema}
-        return {"optimizer": self.mover, **average}
-
-
-def parallel(module: nn.Module) -> nn.Module:
-    """The module, or with several ranks a wrapper that averages its gradients over them.
-
-    Buffers are not broadcast: codebooks update themselves equally on every rank.
-    """
-    if distributed.world_size() == 1:
-        return module
-    device = next(module.parameters()).device
-    return DistributedDataParallel(
-        module, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
-    )

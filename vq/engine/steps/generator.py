@@ -1,43 +1,35 @@
-"""Training of a generator: it learns to propose the indices of an image, given its class."""
+"""Trains a generator to predict the indices of an image, given its class."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from vq import distributed
-from vq.engine.steps.base import Stateful, TrainStep, parallel
-from vq.engine.steps.optimization import Mover
-from vq.engine.steps.schedules import Schedule
-from vq.engine.steps.weight_ema import WeightEMA
+from vq.engine.steps.base import TrainStep
+from vq.engine.steps.optimization import Optimization, OptimizationArguments
 from vq.generators import Generator
 from vq.registry import STEPS
 
 
 @STEPS.register_module()
 class ProposalStep(TrainStep):
-    """Moves a generator down the cross-entropy of the indices; the tokenizer is frozen.
+    """Lowers the cross-entropy of a generator's predictions of the indices; the tokenizer is frozen.
 
-    A batch holds the indices (from a token store) or the images, which are then tokenized on the spot, with
-    the same result and at the encoder's cost.
+    A batch holds the indices (from a token store), or the images, which are then tokenized in the step: the result is
+    the same, and the encoder's time is added.
 
     The loss of a step is the mean over all indices that its micro-batches score on all ranks, however many each
     scores (a `MaskedGenerator` scores the masked ones): gradients are those of sums, and are divided by the number of
-    all scored indices before the move.
+    all scored indices before the optimizer's step.
 
     Args:
-        generator: Moved.
+        generator: Trained.
         tokenizer: Turns images into indices; needed for batches of images only.
-        optimizer: Over the generator's parameters (`decay_groups`).
-        schedule: The factor of the learning rates.
-        max_gradient_norm: The gradient's 2-norm is clipped to this; None to leave it.
-        weight_ema: Decay of the averaged weights; None for none.
-        accumulate: Micro-batches a step.
-        autocast: Run the generator in bfloat16; the cross-entropy stays in float32.
+        **optimization: `optimizer`, `schedule`, `max_gradient_norm`, `weight_ema`, `accumulate`, `autocast`; see
+            `OptimizationArguments`. The optimizer is called with `decay_groups`, and `max_gradient_norm` is 1 by
+            default.
     """
 
     def __init__(
@@ -45,45 +37,32 @@ class ProposalStep(TrainStep):
         *,
         generator: Generator,
         tokenizer: nn.Module | None,
-        optimizer: Optimizer,
-        schedule: Schedule,
-        max_gradient_norm: float | None = 1.0,
-        weight_ema: float | None = None,
-        accumulate: int = 1,
-        autocast: bool = False,
+        **optimization: Unpack[OptimizationArguments],
     ) -> None:
-        self.model, self.generator, self.tokenizer = generator, generator, tokenizer
-        self.mover = Mover(optimizer=optimizer, schedule=schedule, max_gradient_norm=max_gradient_norm)
-        self.accumulate, self.autocast = accumulate, autocast
-        self.weight_ema = None if weight_ema is None else WeightEMA(generator, weight_ema)
-        self.device = next(generator.parameters()).device
-        self.forward = parallel(generator)
+        self.generator, self.tokenizer = generator, tokenizer
+        optimization.setdefault("max_gradient_norm", 1.0)
+        self.optimization = Optimization(generator, decay_groups(generator), **optimization)
 
     def __call__(self, batches: Sequence[Mapping[str, Any]], step: int) -> dict[str, Tensor]:
         """See `TrainStep`."""
-        self.mover.prepare(step)
+        self.optimization.prepare(step)
         # Until the number of all scored indices is known, gradients are those of sums, in units of a whole picture.
         unit = self.generator.num_positions * self.generator.num_indices
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
-        for i, batch in enumerate(batches):
-            is_last = i == len(batches) - 1
-            waits = isinstance(self.forward, DistributedDataParallel) and not is_last
-            with self.forward.no_sync() if waits else nullcontext():  # type: ignore[operator]
+        for batch, context in zip(batches, self.optimization.contexts(len(batches)), strict=True):
+            with context:
                 sums = sums + self._backward(batch, unit)
         nats, right, scored = sums
         per_rank = distributed.all_reduce_sum(scored).clamp_min(1) / distributed.world_size()
-        gradients = [p.grad for p in self.mover.parameters if p.grad is not None]
+        gradients = [p.grad for p in self.optimization.optimizer.parameters if p.grad is not None]
         torch._foreach_mul_(gradients, (unit / per_rank).to(gradients[0].dtype))
-        moved = self.mover.move()
-        if self.weight_ema is not None:
-            self.weight_ema.update()
-        return {"loss/total": nats / per_rank, "accuracy": right / per_rank, **moved}
+        return {"loss/total": nats / per_rank, "accuracy": right / per_rank, **self.optimization.step()}
 
     def _backward(self, batch: Mapping[str, Any], unit: int) -> Tensor:
         """Adds the gradient of the summed loss over `unit`; returns the sums of nats, right guesses and scored."""
         indices, label = tokens_of(batch, self.tokenizer, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            output = self.forward(indices, label)
+        with self.optimization.networks_autocast():
+            output = self.optimization.forward(indices, label)
         scored = output.num_scored.to(output.loss.dtype)
         torch.autograd.backward(output.loss * (scored / unit))
         sums: Tensor = (
@@ -91,17 +70,12 @@ class ProposalStep(TrainStep):
         )
         return sums
 
-    def parts(self) -> Mapping[str, Stateful]:
-        """See `TrainStep`."""
-        average = {} if self.weight_ema is None else {"weight_ema": self.weight_ema}
-        return {"optimizer": self.mover, **average}
-
 
 @torch.no_grad()
 def tokens_of(
     batch: Mapping[str, Any], tokenizer: nn.Module | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The indices and the labels of a batch, from a store or tokenized on the spot.
+    """The indices and the labels of a batch, from a store or tokenized here.
 
     Raises:
         ValueError: If the batch holds images and there is no tokenizer.

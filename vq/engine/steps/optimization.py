@@ -1,239 +1,222 @@
-"""What the training steps share: rates, micro-batches, averages over ranks, the move itself."""
+"""How a training step updates a model: the optimizer and its schedule, micro-batches, ranks, averaged weights."""
 
-import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from numbers import Real
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from vq import distributed
-from vq.engine.steps.schedules import Schedule
-from vq.ops.numerics.precision import computed_in
-from vq.quantizers import Annealing, Quantizer, accumulate
+from vq.engine.steps.micro_batches import collecting, parallel
+from vq.engine.steps.optimizer_state import optimizer_state, restore_optimizer
+from vq.engine.steps.schedules import Constant, Schedule
+from vq.engine.steps.weight_ema import WeightEMA
+
+CONSTANT = Constant()
+Parameters = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
+"""Parameters, or groups of them, as the optimizers of PyTorch take them."""
 
 
-class Mover:
-    """Moves an optimizer's parameters: rates by the schedule, clipping, the move.
+class OptimizerArguments(TypedDict, total=False):
+    """Keyword arguments of all that owns an optimizer: every training step, and the discriminator's side.
+
+    Attributes:
+        optimizer: A function that makes an optimizer of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`,
+            for which a config has `dict(type=Adam, lr=1e-3)`; or an optimizer that already has them.
+        schedule: Factor of the learning rates; or a function of `total_steps` that makes the schedule, such as
+            `partial(WarmupCosine, warmup_steps=50)`. By default `Constant()`.
+        max_gradient_norm: The gradient is clipped to this 2-norm; None, the default, clips nothing.
+        max_steps: Length of the run, for a schedule that is given as a function. A command fills it in.
+    """
+
+    optimizer: Required[Optimizer | Callable[..., Optimizer]]
+    schedule: Schedule | Callable[..., Schedule]
+    max_gradient_norm: float | None
+    max_steps: int | None
+
+
+class OptimizationArguments(OptimizerArguments, total=False):
+    """Keyword arguments of every training step.
+
+    Attributes:
+        weight_ema: Decay of the averaged weights, which are validated and loaded by default; None, the default,
+            keeps no average.
+        accumulate: Micro-batches per step, by default 1. Together they equal one large batch, codebooks included.
+        autocast: Run the networks in bfloat16; the quantizer and the losses stay in float32. A command fills it in.
+    """
+
+    weight_ema: float | None
+    accumulate: int
+    autocast: bool
+
+
+class ScheduledOptimizer:
+    """An optimizer with a learning-rate schedule and gradient clipping.
 
     Args:
-        optimizer: Over the parameters; its rates are those of factor 1.
-        schedule: The factor of the learning rates.
-        max_gradient_norm: The gradient's 2-norm is clipped to this; None to leave it.
+        parameters: What is updated, if `optimizer` is a function.
+        optimizer: See `OptimizerArguments`, also for the other arguments. Its learning rates are those of factor 1.
+        schedule: Factor of the learning rates.
+        max_gradient_norm: Bound of the gradient's 2-norm, or None.
+        max_steps: Length of the run.
 
     Raises:
-        ValueError: If `max_gradient_norm` is not above 0.
+        ValueError: If `max_gradient_norm` is not above 0, or a schedule needs `max_steps` and there is none.
+        TypeError: If `optimizer` or `schedule` is neither what it should be nor a function.
+
+    Attributes:
+        inner: The optimizer of PyTorch.
+        parameters: All parameters that it holds.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> adam = ScheduledOptimizer(list(layer.parameters()), optimizer=partial(torch.optim.Adam, lr=0.1))
+        >>> adam.prepare(step=0)
+        >>> layer(torch.ones(1, 2)).sum().backward()
+        >>> sorted(adam.step())
+        ['gradient_norm', 'learning_rate']
     """
 
     def __init__(
-        self, *, optimizer: Optimizer, schedule: Schedule, max_gradient_norm: float | None = None
+        self,
+        parameters: Parameters,
+        *,
+        optimizer: Optimizer | Callable[..., Optimizer],
+        schedule: Schedule | Callable[..., Schedule] = CONSTANT,
+        max_gradient_norm: float | None = None,
+        max_steps: int | None = None,
     ) -> None:
         if max_gradient_norm is not None and not max_gradient_norm > 0:
             raise ValueError(f"max_gradient_norm: expected a number above 0 or None, got {max_gradient_norm}")
-        self.optimizer, self.schedule, self.max_gradient_norm = optimizer, schedule, max_gradient_norm
-        self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+        self._given, self._optimizer = parameters, optimizer
+        self.inner: Optimizer = _called(optimizer, Optimizer, "optimizer", parameters)
+        if callable(schedule) and max_steps is None:
+            raise ValueError(
+                "schedule: its length is unknown; give max_steps, or a schedule that has its total_steps"
+            )
+        self.schedule: Schedule = _called(schedule, Schedule, "schedule", total_steps=max_steps)
+        self.max_gradient_norm = max_gradient_norm
+        self.base_rates = [float(group["lr"]) for group in self.inner.param_groups]
+        self.parameters: list[nn.Parameter] = [
+            p for group in self.inner.param_groups for p in group["params"]
+        ]
 
     def prepare(self, step: int) -> None:
-        """Sets the rates of a step, and drops the gradients of the one before."""
+        """Sets the learning rates of a step, and drops the gradients of the step before."""
         factor = self.schedule.factor(step)
-        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+        for group, rate in zip(self.inner.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        self.optimizer.zero_grad(set_to_none=True)
+        self.inner.zero_grad(set_to_none=True)
 
-    def move(self) -> dict[str, Tensor]:
-        """Takes the step; returns the gradient's norm before clipping, and the rate of the first group."""
+    def step(self) -> dict[str, Tensor]:
+        """Updates the parameters.
+
+        Returns:
+            The gradient's norm before clipping, and the learning rate of the first group.
+        """
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_gradient_norm or float("inf"))
-        self.optimizer.step()
-        rate = torch.tensor(self.optimizer.param_groups[0]["lr"])
+        self.inner.step()
+        rate = torch.tensor(self.inner.param_groups[0]["lr"])
         return {"gradient_norm": norm.detach(), "learning_rate": rate}
 
+    def without(self, parameters: Sequence[nn.Parameter]) -> "ScheduledOptimizer":
+        """The same optimizer for its other parameters, made anew; to be called before the first step.
+
+        Raises:
+            ValueError: If the optimizer holds one of them and was not given as a function.
+        """
+        left_out = {id(p) for p in parameters}
+        if not left_out & {id(p) for p in self.parameters}:
+            return self
+        if isinstance(self._optimizer, Optimizer):
+            raise ValueError("the optimizer already holds parameters that another optimizer updates")
+        kept: list[Any] = [
+            {**one, "params": [p for p in one["params"] if id(p) not in left_out]}
+            if isinstance(one, dict)
+            else one
+            for one in self._given
+            if isinstance(one, dict) or id(one) not in left_out
+        ]
+        return ScheduledOptimizer(
+            kept,
+            optimizer=self._optimizer,
+            schedule=self.schedule,
+            max_gradient_norm=self.max_gradient_norm,
+        )
+
     def state_dict(self) -> dict[str, object]:
-        """The optimizer's state, and which optimizer it is of."""
-        return {**self.optimizer.state_dict(), "type": _full_name(self.optimizer)}
+        """See `optimizer_state`."""
+        return optimizer_state(self.inner)
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """See `restore_optimizer`."""
-        restore_optimizer(self.optimizer, state)
+        restore_optimizer(self.inner, state)
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What a micro-batch's means are multiplied with, so that a step's gradient is that of the mean over all images.
-
-    The rule: a step lowers the mean over all images (vectors, indices) of all its micro-batches and ranks, however
-    unevenly they are cut. Gradients are averaged over the ranks, so a rank that has `n` of the `N` counts `n / N`
-    times the number of ranks.
-
-    Attributes:
-        local: For a mean over this rank's images.
-        common: For a mean over the images of all ranks, such as the loss of a quantizer.
-    """
-
-    local: float | Tensor
-    common: float | Tensor
-
-
-def shares_of(counts: Sequence[int], like: Tensor) -> list[Share]:
-    """The shares of micro-batches with so many images on this rank; all ranks must have the same number of them.
+class Optimization:
+    """A model together with everything that updates it, once per step.
 
     Args:
-        counts: Of each micro-batch.
-        like: With several ranks the shares are tensors of its device, in float64 if it is, else in float32.
+        model: What is trained.
+        parameters: Those of its parameters that are updated, or groups of them.
+        weight_ema: Decay of the averaged weights; None for no average.
+        accumulate: Micro-batches per step.
+        autocast: Run the networks in bfloat16.
+        **optimizer: See `OptimizerArguments`.
+
+    Attributes:
+        forward: Called in place of the model; with several ranks it averages the gradients over them.
+        optimizer: Updates the parameters.
+        weight_ema: The averaged weights, if an average is kept.
+        device: Where the model is.
     """
-    if distributed.world_size() == 1:
-        return [Share(count / max(1, sum(counts)), count / max(1, sum(counts))) for count in counts]
-    own = torch.tensor(counts, dtype=torch.float64, device=like.device)
-    everywhere = distributed.all_reduce_sum(own)
-    total = everywhere.sum().clamp_min(1)
-    shares = torch.stack([own * distributed.world_size() / total, everywhere / total])
-    return [Share(local, common) for local, common in shares.to(computed_in(like.dtype)).unbind(1)]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Parameters,
+        *,
+        weight_ema: float | None = None,
+        accumulate: int = 1,
+        autocast: bool = False,
+        **optimizer: Unpack[OptimizerArguments],
+    ) -> None:
+        self.model, self.accumulate, self.autocast = model, accumulate, autocast
+        self.optimizer = ScheduledOptimizer(parameters, **optimizer)
+        self.weight_ema = None if weight_ema is None else WeightEMA(model, weight_ema)
+        self.device = next(model.parameters()).device
+        self.forward = parallel(model)
+
+    def prepare(self, step: int) -> None:
+        """Begins a step: sets the learning rates, and drops old gradients."""
+        self.optimizer.prepare(step)
+
+    def contexts(self, count: int) -> Iterator[AbstractContextManager[None]]:
+        """The context of each of `count` micro-batches; the ranks exchange gradients in the last one only."""
+        for i in range(count):
+            yield nullcontext() if i == count - 1 else collecting(self.model, self.forward)
+
+    def networks_autocast(self) -> torch.autocast:
+        """The context in which networks run in bfloat16 if `autocast` says so."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
+    def step(self) -> dict[str, Tensor]:
+        """Ends a step: updates the parameters, then their average; returns the scalars of `ScheduledOptimizer.step`."""
+        scalars = self.optimizer.step()
+        if self.weight_ema is not None:
+            self.weight_ema.update()
+        return scalars
+
+    def parts(self) -> dict[str, ScheduledOptimizer | WeightEMA]:
+        """What a checkpoint holds besides the weights and their average."""
+        average = {} if self.weight_ema is None else {"weight_ema": self.weight_ema}
+        return {"optimizer": self.optimizer, **average}
 
 
-def restore_optimizer(optimizer: Optimizer, state: Mapping[str, object]) -> None:
-    """Continues from an optimizer's state: moments and counters are the saved ones, hyperparameters its own.
-
-    Whatever the optimizer's constructor takes (rate, betas, weight decay, ...) stays as the present config says. The
-    layout of the weights may be another than when the state was saved: fused optimizers pair the numbers of a weight
-    and of its moments in the order in which they are stored in memory.
-
-    Raises:
-        ValueError: If the state is of another optimizer, of other parameters, or lacks what the settings need.
-    """
-    own, saved = _full_name(optimizer), state.get("type", _full_name(optimizer))
-    if saved != own:
-        raise ValueError(
-            f"the optimizer was {saved} and is now {own}, whose state is another; keep the optimizer, or start a new "
-            "run from these weights with --load-model-from"
-        )
-    names = _hyperparameters(optimizer)
-    groups: list[dict[str, object]] = state["param_groups"]  # type: ignore[assignment]
-    if len(groups) == len(optimizer.param_groups):  # else torch raises a ValueError
-        _check_state(optimizer, state)
-        groups = [
-            group | {name: value for name, value in mine.items() if name in names}
-            for group, mine in zip(groups, optimizer.param_groups, strict=True)
-        ]
-    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            is_one_each = isinstance(value, Tensor) and value.shape == parameter.shape
-            if is_one_each and value.stride() != parameter.stride():
-                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _full_name(optimizer: Optimizer) -> str:
-    return f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
-
-
-def _hyperparameters(optimizer: Optimizer) -> set[str]:
-    """What the constructors of the optimizer's classes take; all else in its groups is state."""
-    kinds = [kind for kind in type(optimizer).__mro__ if issubclass(kind, Optimizer)]
-    return {name for kind in kinds for name in inspect.signature(kind).parameters} - {"params"}
-
-
-def _check_state(optimizer: Optimizer, state: Mapping[str, object]) -> None:
-    """Refuses a state without what these settings keep for each parameter, such as `max_exp_avg_sq` of amsgrad."""
-    saved: dict[int, dict[str, object]] = state["state"]  # type: ignore[assignment]
-    groups: list[dict[str, list[int]]] = state["param_groups"]  # type: ignore[assignment]
-    for group, mine in zip(groups, optimizer.param_groups, strict=True):
-        there = [saved[number] for number in group["params"] if number in saved]
-        if not there or not mine["params"]:
-            continue
-        missing = _kept_for_each(optimizer, mine) - {name for values in there for name in values}
-        if missing:
-            raise ValueError(
-                f"the optimizer's settings need {', '.join(sorted(missing))}, which the saved state does not have; "
-                "set them back, or start a new run from these weights with --load-model-from"
-            )
-
-
-@torch.no_grad()
-def _kept_for_each(optimizer: Optimizer, group: Mapping[str, Any]) -> set[str]:
-    """The names of what the optimizer keeps for a parameter, found by moving a parameter of one number."""
-    first: Tensor = group["params"][0]
-    probe = nn.Parameter(first.new_zeros([1] * first.ndim))
-    probe.grad = torch.zeros_like(probe)
-    names = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
-    try:
-        small = type(optimizer)([probe], **{n: v for n, v in group.items() if n in names})
-        with torch.enable_grad():
-            small.step()
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ):  # an optimizer with wishes of its own: its first step will tell
-        return set()
-    return {name for name, value in small.state[probe].items() if value is not None}
-
-
-def check_weights(weights: Mapping[str, float], terms: Iterable[str]) -> None:
-    """Refuses a loss without a weight, or a weight without a loss."""
-    terms = list(terms)
-    if set(weights) != set(terms):
-        raise ValueError(f"weights: expected one for each of {terms}, got {list(weights)}")
-
-
-def check_annealing(quantizer: Quantizer, annealing: Mapping[str, Annealing]) -> None:
-    """Refuses to change what the quantizer does not have, or what is a count and no quantity.
-
-    Raises:
-        ValueError: If an attribute is missing, is no real number, or is declared as an integer (`codebook_size`).
-    """
-    for name in annealing:
-        value = getattr(quantizer, name, None)
-        if not isinstance(value, Real) or isinstance(value, bool):
-            raise ValueError(f"annealing: {type(quantizer).__name__} has no number {name!r} to change")
-        if _declared(type(quantizer), name) in (int, "int"):
-            raise ValueError(
-                f"annealing: {name!r} of {type(quantizer).__name__} is a whole number, which cannot change in training"
-            )
-
-
-def _declared(kind: type, name: str) -> object:
-    """The annotation of a constructor's argument or of a class's attribute; None if there is none."""
-    argument = inspect.signature(kind).parameters.get(name)
-    if argument is not None:
-        return argument.annotation
-    found = (inspect.get_annotations(base).get(name) for base in kind.__mro__)
-    return next((annotation for annotation in found if annotation is not None), None)
-
-
-@contextmanager
-def collecting(model: nn.Module, forward: nn.Module) -> Iterator[None]:
-    """For a micro-batch before the last: inside, gradients stay on their rank, and codebooks only count."""
-    with ExitStack() as stack:
-        stack.enter_context(accumulate(model))
-        if isinstance(forward, DistributedDataParallel):
-            stack.enter_context(forward.no_sync())
-        yield
-
-
-def add(sums: dict[str, Tensor], scalars: Mapping[str, Tensor]) -> None:
-    """Adds a micro-batch's scalars, already multiplied with its share, to the step's."""
-    for name, value in scalars.items():
-        sums[name] = sums[name] + value if name in sums else value
-
-
-@torch.no_grad()
-def mean_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors' means over the ranks, in one message."""
-    if distributed.world_size() == 1:
-        return list(tensors)
-    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-    mean = distributed.all_reduce_sum(flat) / distributed.world_size()
-    parts = torch.split(mean, [tensor.numel() for tensor in tensors])
-    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
-
-
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces the gradients by their means over the ranks."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if gradients and distributed.world_size() > 1:
-        torch._foreach_copy_(gradients, mean_over_ranks(gradients))
+def _called(value: Any, kind: type, name: str, *args: Any, **kwargs: Any) -> Any:
+    """The value if it is of the kind, else what it returns as a function of the arguments."""
+    made = value(*args, **kwargs) if callable(value) and not isinstance(value, kind) else value
+    if not isinstance(made, kind):
+        raise TypeError(f"{name}: expected {kind.__name__} or a function that makes one, got {made!r}")
+    return made

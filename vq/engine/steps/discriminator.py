@@ -1,32 +1,34 @@
-"""The other side of adversarial training: a discriminator, what it wants, and what moves it."""
+"""The discriminator's side of adversarial training: what it says of reconstructions, and how it learns."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from vq import distributed
-from vq.engine.steps.optimization import Mover, average_gradients, check_weights, mean_over_ranks
-from vq.engine.steps.schedules import Schedule
+from vq.engine.steps.checks import check_weights
+from vq.engine.steps.micro_batches import average_gradients, mean_over_ranks
+from vq.engine.steps.optimization import OptimizerArguments, ScheduledOptimizer
 from vq.engine.steps.tuning import uncompiled
 from vq.losses import AdversarialObjective, DiscriminatorPenalty
 from vq.ops.numerics.precision import at_least_float32
 from vq.registry import ENGINES
 
 State = dict[str, object]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What the discriminator makes of a batch of reconstructions.
+class DiscriminatorOutput:
+    """What the discriminator says of a batch of reconstructions.
 
     Attributes:
         loss: The generator's adversarial loss, unweighted, without a graph.
         gradient: Of that loss, at the reconstructions.
-        scalars: What to log.
+        scalars: To be logged.
     """
 
     loss: Tensor
@@ -36,21 +38,19 @@ class Verdict:
 
 @ENGINES.register_module()
 class Adversary:
-    """Judges reconstructions, and learns to tell them from images.
+    """Tells reconstructions from images, and learns to.
 
-    Each judgement runs the discriminator once over the reconstructions and once over the images. Its gradients
-    are averaged over the ranks once a step.
+    For each micro-batch the discriminator runs once over the reconstructions and once over the images. Its gradients
+    are averaged over the ranks once per step.
 
     Args:
-        discriminator: Images in [-1, 1] to logits, positive for real; moved.
-        objective: What both sides lower, as functions of the logits.
-        optimizer: Over the discriminator's parameters.
-        schedule: The factor of its learning rates; counts from `start_step`.
-        start_step: The first step at which it judges and learns.
-        penalties: Name -> what is added to its loss.
+        discriminator: Maps images in [-1, 1] to logits, positive for real images; trained.
+        objective: The losses of both sides, as functions of the logits.
+        start_step: The first step in which the discriminator is used and learns. Its schedule counts from there.
+        penalties: Name -> what is added to the discriminator's loss.
         weights: Name -> weight, one for each penalty and one for `objective`; by default only that, of 1.
-        max_gradient_norm: Its gradient's 2-norm is clipped to this; None to leave it.
-        augmentation: Done to all that it sees, such as `DiffAugment`; None for nothing.
+        augmentation: Applied to all images that the discriminator sees, such as `DiffAugment`; None for nothing.
+        **optimizer: `optimizer`, `schedule`, `max_gradient_norm`; see `OptimizerArguments`.
 
     Raises:
         ValueError: If the start is below 0, or a penalty has no weight or a weight no penalty.
@@ -61,13 +61,11 @@ class Adversary:
         *,
         discriminator: nn.Module,
         objective: AdversarialObjective,
-        optimizer: Optimizer,
-        schedule: Schedule,
         start_step: int = 0,
         penalties: Mapping[str, DiscriminatorPenalty] | None = None,
         weights: Mapping[str, float] | None = None,
-        max_gradient_norm: float | None = None,
         augmentation: nn.Module | None = None,
+        **optimizer: Unpack[OptimizerArguments],
     ) -> None:
         if start_step < 0:
             raise ValueError(f"start_step: expected at least 0, got {start_step}; 0 is from the first step")
@@ -76,8 +74,11 @@ class Adversary:
         check_weights(self.weights, ["objective", *self.penalties])
         self.discriminator, self.objective, self.start_step = discriminator, objective, start_step
         self.augmentation = nn.Identity() if augmentation is None else augmentation
-        self.mover = Mover(optimizer=optimizer, schedule=schedule, max_gradient_norm=max_gradient_norm)
-        self.device = self.mover.parameters[0].device
+        if (end := optimizer.get("max_steps")) is not None:
+            optimizer["max_steps"] = _steps_after(start_step, end)
+        trained = [p for p in discriminator.parameters() if p.requires_grad]
+        self.optimizer = ScheduledOptimizer(trained, **optimizer)
+        self.device = self.optimizer.parameters[0].device
         for penalty in self.penalties.values():
             penalty.to(self.device)
         for tensor in (*discriminator.parameters(), *discriminator.buffers()):
@@ -85,19 +86,19 @@ class Adversary:
         discriminator.train()
 
     def prepare(self, step: int) -> None:
-        """Begins a step."""
-        self.mover.prepare(step - self.start_step)
+        """Begins a step: sets the learning rates, and drops old gradients."""
+        self.optimizer.prepare(step - self.start_step)
         self.step = step
 
     def judge(
         self, reconstruction: Tensor, image: Tensor, *, share: float | Tensor, autocast: bool
-    ) -> Verdict:
-        """Tells the reconstructions what they lack, and adds to its own gradients.
+    ) -> DiscriminatorOutput:
+        """Returns the gradient that fools the discriminator, and adds the gradients of the discriminator's own loss.
 
         Args:
-            reconstruction: In [-1, 1], a leaf that requires a gradient: what lies before it cannot be reached.
+            reconstruction: In [-1, 1], a leaf that requires a gradient: nothing flows back beyond it.
             image: In [-1, 1].
-            share: The batch's part of the step.
+            share: The micro-batch's part of the step.
             autocast: Run the discriminator in bfloat16; losses and penalties stay in float32.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
@@ -114,7 +115,7 @@ class Adversary:
                     )
                 terms[name] = penalty.every * term
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-        torch.autograd.backward(total * share, inputs=self.mover.parameters)
+        torch.autograd.backward(total * share, inputs=self.optimizer.parameters)
         accuracy = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
         scalars = {
             "total": total,
@@ -124,21 +125,21 @@ class Adversary:
             "logit_fake": fake.mean(),
         }
         named = {f"discriminator/{name}": value.detach() for name, value in scalars.items()}
-        return Verdict(loss=loss.detach(), gradient=gradient, scalars=named)
+        return DiscriminatorOutput(loss=loss.detach(), gradient=gradient, scalars=named)
 
-    def move(self, scalars: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Ends a step: one move of the discriminator.
+    def update(self, scalars: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Ends a step: updates the discriminator.
 
         Args:
-            scalars: The step's means over the micro-batches of what `judge` said.
+            scalars: The means over the step's micro-batches of the scalars of `judge`.
         """
-        average_gradients(self.mover.parameters)
+        average_gradients(self.optimizer.parameters)
         logits = [scalars["discriminator/logit_real"], scalars["discriminator/logit_fake"]]
         if self.penalties:
             logits = mean_over_ranks(logits)
         for penalty in self.penalties.values():
             penalty.update(*logits)
-        return {f"discriminator/{name}": value for name, value in self.mover.move().items()}
+        return {f"discriminator/{name}": value for name, value in self.optimizer.step().items()}
 
     def _logits(self, image: Tensor) -> Tensor:
         logits: Tensor = self.discriminator(self.augmentation(image))
@@ -148,7 +149,7 @@ class Adversary:
         """The discriminator's weights, and everything else that its next step depends on."""
         return {
             "discriminator": self.discriminator.state_dict(),
-            "optimizer": self.mover.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "penalties": {name: penalty.state_dict() for name, penalty in self.penalties.items()},
         }
 
@@ -166,5 +167,16 @@ class Adversary:
                 if name in state["penalties"]:
                     penalty.load_state_dict(state["penalties"][name])
         except RuntimeError as error:  # what torch raises; a ValueError is a checkpoint that does not fit
-            raise ValueError(f"the {what} is another one than the config's: {error}") from error
-        self.mover.load_state_dict(state["optimizer"])
+            raise ValueError(f"the {what} differs from the config's: {error}") from error
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _steps_after(start_step: int, max_steps: int) -> int:
+    """The length of the discriminator's schedule, at least 1."""
+    if start_step >= max_steps:
+        logger.warning(
+            "adversary.start_step: the run ends at step %d, before step %d: the discriminator is never used",
+            max_steps,
+            start_step,
+        )
+    return max(1, max_steps - start_step)

@@ -1,0 +1,43 @@
+"""Checks of the arguments that several training steps take."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from numbers import Real
+
+from vq.quantizers import Annealing, Quantizer
+
+
+def check_weights(weights: Mapping[str, float], terms: Iterable[str]) -> None:
+    """Refuses a loss without a weight, or a weight without a loss.
+
+    Raises:
+        ValueError: With the names of the losses and of the weights.
+    """
+    terms = list(terms)
+    if set(weights) != set(terms):
+        raise ValueError(f"weights: expected one for each of {terms}, got {list(weights)}")
+
+
+def check_annealing(quantizer: Quantizer, annealing: Mapping[str, Annealing]) -> None:
+    """Refuses to anneal an attribute that the quantizer does not have, or that is a whole number.
+
+    Raises:
+        ValueError: If an attribute is missing, is no real number, or is declared as an integer (`codebook_size`).
+    """
+    for name in annealing:
+        value = getattr(quantizer, name, None)
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise ValueError(f"annealing: {type(quantizer).__name__} has no number {name!r} to change")
+        if _declared(type(quantizer), name) in (int, "int"):
+            raise ValueError(
+                f"annealing: {name!r} of {type(quantizer).__name__} is a whole number, which cannot change in training"
+            )
+
+
+def _declared(kind: type, name: str) -> object:
+    """The annotation of a constructor's argument or of a class's attribute; None if there is none."""
+    argument = inspect.signature(kind).parameters.get(name)
+    if argument is not None:
+        return argument.annotation
+    found = (inspect.get_annotations(base).get(name) for base in kind.__mro__)
+    return next((annotation for annotation in found if annotation is not None), None)

@@ -1,0 +1,98 @@
+"""How micro-batches and ranks of unequal size add up to the gradient of one large batch."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vq import distributed
+from vq.ops.numerics.precision import computed_in
+from vq.quantizers import accumulate
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The factors of a micro-batch's means that make a step's gradient that of the mean over all images.
+
+    A step lowers the mean over all images (vectors, indices) of all its micro-batches and ranks, however unevenly they
+    are divided. Gradients are averaged over the ranks, so a micro-batch with `n` of the `N` images has the share
+    `n / N` times the number of ranks.
+
+    Attributes:
+        local: For a mean over this rank's images.
+        common: For a mean over the images of all ranks, such as the loss of a quantizer.
+    """
+
+    local: float | Tensor
+    common: float | Tensor
+
+
+def shares_of(counts: Sequence[int], like: Tensor) -> list[Share]:
+    """The share of each micro-batch of a step; every rank must have the same number of micro-batches.
+
+    Args:
+        counts: Number of images of each micro-batch on this rank.
+        like: With several ranks the shares are tensors on its device, in float64 if it is float64, else in float32.
+    """
+    if distributed.world_size() == 1:
+        return [Share(count / max(1, sum(counts)), count / max(1, sum(counts))) for count in counts]
+    own = torch.tensor(counts, dtype=torch.float64, device=like.device)
+    everywhere = distributed.all_reduce_sum(own)
+    total = everywhere.sum().clamp_min(1)
+    shares = torch.stack([own * distributed.world_size() / total, everywhere / total])
+    return [Share(local, common) for local, common in shares.to(computed_in(like.dtype)).unbind(1)]
+
+
+@contextmanager
+def collecting(model: nn.Module, forward: nn.Module) -> Iterator[None]:
+    """For a micro-batch before the last: gradients stay on their rank, and codebooks only count.
+
+    Args:
+        model: Its codebooks learn after the last micro-batch.
+        forward: The model, or its wrapper that averages gradients over the ranks (`parallel`).
+    """
+    with ExitStack() as stack:
+        stack.enter_context(accumulate(model))
+        if isinstance(forward, DistributedDataParallel):
+            stack.enter_context(forward.no_sync())
+        yield
+
+
+def parallel(module: nn.Module) -> nn.Module:
+    """The module, or with several ranks a wrapper that averages its gradients over them.
+
+    Buffers are not broadcast: codebooks update themselves equally on every rank.
+    """
+    if distributed.world_size() == 1:
+        return module
+    device = next(module.parameters()).device
+    return DistributedDataParallel(
+        module, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+    )
+
+
+def add(sums: dict[str, Tensor], scalars: Mapping[str, Tensor]) -> None:
+    """Adds a micro-batch's scalars, already multiplied by its share, to those of the step."""
+    for name, value in scalars.items():
+        sums[name] = sums[name] + value if name in sums else value
+
+
+@torch.no_grad()
+def mean_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors' means over the ranks, in one message."""
+    if distributed.world_size() == 1:
+        return list(tensors)
+    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+    mean = distributed.all_reduce_sum(flat) / distributed.world_size()
+    parts = torch.split(mean, [tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replaces the gradients by their means over the ranks, for parameters outside of `parallel`."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if gradients and distributed.world_size() > 1:
+        torch._foreach_copy_(gradients, mean_over_ranks(gradients))
