@@ -195,6 +195,8 @@ def test_a_decompression_bomb_is_refused(monkeypatch, photo):
 def test_a_file_that_vanished_is_undecodable(tmp_path):
     with pytest.raises(UndecodableImage, match=r"^gone: cannot be read"):
         read_image(tmp_path / "gone.png", "gone")
+    with pytest.raises(UndecodableImage, match=rf"^{tmp_path}/gone.png: cannot be read"):
+        read_image(f"{tmp_path}/gone.png")
 
 
 @pytest.mark.parametrize(

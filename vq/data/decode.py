@@ -54,21 +54,22 @@ def checked_max_pixels(place: str, max_pixels: int) -> int:
     return max_pixels
 
 
-def read_image(path: Path, name: str, *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:
+def read_image(path: str | Path, name: str = "", *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:
     """Decodes a file to RGB pixels 0..255.
 
     Args:
         path: A regular file, or a link to one.
-        name: What to call it if it is broken.
+        name: What to call it if it is broken; default: its path.
         max_pixels: See `decode_image`; a file of more than 8 bytes for each of so many pixels, and 64 MiB, is
             refused unread.
 
     Raises:
         UndecodableImage: If it is no regular file, or cannot be read or decoded.
     """
+    name = name or str(path)
     most = _BYTES_A_PIXEL * max_pixels + _OTHER_BYTES
     try:
-        data = read_regular(path, most=most)
+        data = read_regular(Path(path), most=most)
     except OSError as error:
         raise UndecodableImage(name, f"cannot be read ({error.strerror or error})") from error
     return decode_image(data, name, max_pixels=max_pixels)
