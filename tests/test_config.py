@@ -10,6 +10,7 @@ import pytest
 
 from vq import config
 from vq.errors import ConfigError
+from vq.slots import CodeName
 
 PAGE = '''"""A page."""
 
@@ -69,6 +70,34 @@ def test_a_page_becomes_plain_data_and_equals_its_own_json(page: Path, tmp_path:
     assert (tmp_path / "config.py").read_text() == PAGE
     assert config.load(tmp_path / "config.json").to_dict() == tree
     assert json.loads(config.to_json(loaded)) == tree
+    resolved: dict = {}
+    exec((tmp_path / "config_resolved.py").read_text(), resolved)
+    assert {name: resolved[name] for name in tree} == tree
+    other = config.replaced(loaded, {"trainer": {"type": "vq.engine.Trainer"}})
+    assert (other.text, other.filename) == (PAGE, str(page))
+    assert other.to_dict() == {"trainer": {"type": "vq.engine.Trainer"}}
+
+
+def test_names_of_a_page_are_code_and_those_of_json_are_text(page: Path, tmp_path: Path) -> None:
+    loaded = config.load(page, overrides={".train_data.transforms": [{"type": "vq.data.Resize", "size": 8}]})
+    assert all(type(node["type"]) is CodeName for node in config.nodes(loaded.to_dict()))
+    assert len(list(config.nodes(loaded.to_dict()))) == 8
+    config.save(loaded, tmp_path)
+    nodes = config.nodes(config.load(tmp_path / "config.json").to_dict())
+    assert [type(node["type"]) for node in nodes] == [str] * 8
+
+
+def test_a_stored_config_may_name_modules_that_have_moved(page: Path, tmp_path: Path) -> None:
+    stored = config.to_json(config.load(page)).replace("vq.losses.L1Loss", "vq.losses.{}.L1Loss")
+    (tmp_path / "old.json").write_text(stored.replace("vq.losses.{}", "vq.losses.reconstruction"))
+    assert config.load(tmp_path / "old.json").train_step.losses.l1.type == "vq.losses.reconstruction.L1Loss"
+    (tmp_path / "wrong.json").write_text(stored.replace("vq.losses.{}", "vq.metrics.reconstruction"))
+    with pytest.raises(ConfigError, match="l1.type: there is no module 'vq.metrics.reconstruction'"):
+        config.load(tmp_path / "wrong.json")
+    with pytest.raises(ConfigError, match="there is no module 'vq.losses.reconstruction'"):
+        config.load(
+            edited(page, "from vq.losses import L1Loss", "from vq.losses.reconstruction import L1Loss")
+        )
 
 
 def test_options_are_filled_in_before_the_page_runs(page: Path) -> None:
