@@ -126,6 +126,63 @@ def test_constructors_have_at_most_8_arguments() -> None:
     assert not too_many, "\n".join(too_many)
 
 
+SHAPED_FOLDERS = ["layers", "losses", "ops", "quantizers"]
+"""Folders in which the tensors of every public function have a shape. Add a folder when it is finished."""
+JAXTYPING = {"Bool", "Float", "Float32", "Float64", "Int", "Int64", "Shaped", "UInt8"}
+
+
+def has_bare_tensor(annotation: ast.expr) -> bool:
+    """Whether `Tensor` stands anywhere in an annotation but inside a jaxtyping shape."""
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) in JAXTYPING:
+        return False
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return has_bare_tensor(ast.parse(annotation.value, mode="eval").body)
+    if ast.unparse(annotation) in ("Tensor", "torch.Tensor"):
+        return True
+    return any(has_bare_tensor(c) for c in ast.iter_child_nodes(annotation) if isinstance(c, ast.expr))
+
+
+def public_functions(node: ast.AST) -> Iterator[ast.FunctionDef]:
+    """Functions and methods whose name, and the names of the classes around them, have no leading underscore."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from public_functions(child)
+        elif isinstance(child, ast.FunctionDef) and (child.name[0] != "_" or child.name.endswith("__")):
+            yield child
+
+
+@pytest.mark.parametrize("folder", SHAPED_FOLDERS)
+def test_public_tensors_have_a_shape(folder: str) -> None:
+    bare = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for function in public_functions(ast.parse(path.read_text())):
+            arguments = function.args
+            named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+            named += [extra for extra in (arguments.vararg, arguments.kwarg) if extra is not None]
+            annotations = {argument.arg: argument.annotation for argument in named}
+            annotations["return"] = function.returns
+            bare += [
+                f"{path.relative_to(ROOT.parent)}:{function.lineno}: {function.name}: {name} is a Tensor "
+                f"without a shape"
+                for name, annotation in annotations.items()
+                if annotation is not None and has_bare_tensor(annotation)
+            ]
+    assert not bare, "\n".join(bare)
+
+
+def test_a_tensor_without_a_shape_is_found() -> None:
+    for annotation, is_bare in {
+        "Tensor": True,
+        "torch.Tensor | None": True,
+        "list[Tensor]": True,
+        "Callable[[Float[Tensor, 'n']], Tensor]": True,
+        "'Tensor'": True,
+        "Float[Tensor, '*lead dim'] | None": False,
+        "dict[str, Int[Tensor, '']]": False,
+    }.items():
+        assert has_bare_tensor(ast.parse(annotation, mode="eval").body) == is_bare, annotation
+
+
 def test_folders_have_at_most_18_files() -> None:
     """The top level is excepted: it holds the commands."""
     counts = Counter(path.parent for path in FILES if path.parent != ROOT)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -58,23 +59,30 @@ def codebook_warmup(
     init = _initialization(method, num_batches, max_vectors)
     quantizers = _quantizers_to_warm(model)
     collector = _Collector(-(-max_vectors // num_batches))
+    show_batches = partial(_run_some, run or model, loader, num_batches, collector)
     with _without_learning(model), collector.hooked(quantizers):
-        while len(collector.done) < len({quantizer.codebook for quantizer in quantizers}):
-            collector.restart()
-            _run_some(run or model, loader, num_batches, collector)
-            if (book := collector.current) is None:
+        for _ in {quantizer.codebook for quantizer in quantizers}:
+            if not _fit_next(collector, init, show_batches):
                 break
-            _fit(book, init, collector)
-            if collector.num_calls > collector.num_batches:
-                collector.restart(takes_all=True)
-                _run_some(run or model, loader, num_batches, collector)
-                _fit(book, init, collector)
-            collector.done.add(book)
     if not collector.done:
         raise ValueError(
-            "codebook_warmup: expected a model that calls its quantizers, got one that called none; pass a `run` that "
-            "does"
+            "codebook_warmup: expected a model that calls its quantizers, got one that called none; check `run`"
         )
+
+
+def _fit_next(collector: "_Collector", init: Initialization, show_batches: Callable[[], None]) -> bool:
+    """Fits the first codebook called that has not been fitted yet; returns False if the model calls none."""
+    collector.restart()
+    show_batches()
+    if (book := collector.current) is None:
+        return False
+    _fit(book, init, collector)
+    if collector.num_calls > collector.num_batches:
+        collector.restart(takes_all=True)
+        show_batches()
+        _fit(book, init, collector)
+    collector.done.add(book)
+    return True
 
 
 def _run_some(
