@@ -92,9 +92,9 @@ def test_a_stored_config_may_name_modules_that_have_moved(page: Path, tmp_path: 
     (tmp_path / "old.json").write_text(stored.replace("vq.losses.{}", "vq.losses.reconstruction"))
     assert config.load(tmp_path / "old.json").train_step.losses.l1.type == "vq.losses.reconstruction.L1Loss"
     (tmp_path / "wrong.json").write_text(stored.replace("vq.losses.{}", "vq.metrics.reconstruction"))
-    with pytest.raises(ConfigError, match="l1.type: there is no module 'vq.metrics.reconstruction'"):
+    with pytest.raises(ConfigError, match=r"l1.type: there is no module 'vq.metrics.reconstruction'"):
         config.load(tmp_path / "wrong.json")
-    with pytest.raises(ConfigError, match="there is no module 'vq.losses.reconstruction'"):
+    with pytest.raises(ConfigError, match=r"there is no module 'vq.losses.reconstruction'"):
         config.load(
             edited(page, "from vq.losses import L1Loss", "from vq.losses.reconstruction import L1Loss")
         )

@@ -1,12 +1,13 @@
 """`build`: children first, arguments checked, slots kept, untrusted configs confined."""
 
+import importlib
 from pathlib import Path
 
 import pytest
 import torch
 
 from vq.errors import ConfigError
-from vq.registry import QUANTIZERS, SLOTS, build, registered_classes
+from vq.registry import QUANTIZERS, SLOTS, build, registered_classes, resolve
 from vq.slots import CodeName
 
 FSQ = {"type": "vq.quantizers.FiniteScalarQuantizer", "levels": [5, 5]}
@@ -75,6 +76,40 @@ def test_data_may_name_only_registered_classes(name: str, place: str) -> None:
     with pytest.raises(ConfigError) as error:
         build({"type": name}, path=place)
     assert len(str(error.value)) < 5000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vq.engine.schedules.WarmupCosine",
+        "vq.quantizers.revival.ReplaceDeadCodes",
+        "vq.networks.cnn.CNNEncoder",
+        "vq.engine.adversary.Adversary",
+        "vq.engine.trainer.Trainer",
+    ],
+)
+def test_stored_names_of_modules_that_have_moved_are_found(name: str) -> None:
+    assert resolve(name, "x").__name__ == name.rpartition(".")[2]
+
+
+@pytest.mark.parametrize(
+    "name", ["vq.engine.nowhere.L1Loss", "vq.networks.losses.L1Loss", "vq.quantizers.nowhere.Thing"]
+)
+def test_a_class_is_not_found_in_another_package(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"there is no module '{name.rpartition('.')[0]}'"):
+        resolve(name, "x")
+
+
+def test_code_is_told_where_a_module_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"there is no module 'vq.engine.schedules'"):
+        resolve(CodeName("vq.engine.schedules.WarmupCosine"), "x")
+
+
+def test_every_registered_class_is_offered_by_its_package() -> None:
+    """Pages import it from there, and a stored name of a module that has moved is looked up there."""
+    for target in registered_classes():
+        package = importlib.import_module(".".join(target.__module__.split(".")[:2]))
+        assert getattr(package, target.__name__, None) is target, target
 
 
 def test_a_name_in_data_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,10 +180,15 @@ def _registered(name: str, path: str) -> Any:
     for target in registered_classes():
         if name == f"{target.__module__}.{target.__qualname__}":
             return target
+    for other in (
+        name,
+        signatures.moved_to(name),
+    ):  # a re-export, then the package of a module that has moved
+        module, _, attribute = (other or "").rpartition(".")
+        target = vars(sys.modules[module]).get(attribute) if _is_of_registries(module) else None
+        if target is not None and any(target is known for known in registered_classes()):
+            return target
     module, _, attribute = name.rpartition(".")
-    target = vars(sys.modules[module]).get(attribute) if _is_of_registries(module) else None
-    if target is not None and any(target is known for known in registered_classes()):
-        return target
     if module.startswith("vq.") and not signatures.has_module(module):
         raise ConfigError(f"{path}.type: there is no module {shown(module)} (for {shown(name)})")
     if module.startswith("vq.") and signatures.has_name(module, attribute) is False:

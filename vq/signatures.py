@@ -83,6 +83,21 @@ def has_name(module: str, name: str) -> bool | None:
     return None if "*" in bindings or "__getattr__" in bindings else False
 
 
+def moved_to(dotted: str) -> str | None:
+    """The name under which its package offers a class whose module has moved; None if it does not offer it.
+
+    A stored config keeps the full names of the version that wrote it. Modules move inside their package, and the
+    package itself goes on offering the class.
+
+    Example:
+        >>> moved_to("vq.engine.schedules.WarmupCosine")
+        'vq.engine.WarmupCosine'
+        >>> moved_to("vq.engine.schedules.L1Loss")
+    """
+    package, name = ".".join(dotted.split(".")[:2]), dotted.rpartition(".")[2]
+    return f"{package}.{name}" if has_name(package, name) else None
+
+
 def signature(dotted: str) -> Signature | None:
     """The arguments of the class or function with this full name.
 

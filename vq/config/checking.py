@@ -8,7 +8,7 @@ from typing import Any
 
 from vq import signatures
 from vq.errors import ConfigError
-from vq.slots import RUNTIME, argument_problems, check_depth, kind_of, runtime_hint
+from vq.slots import CodeName, argument_problems, check_depth, filled_in, kind_of, runtime_hint
 from vq.text import shown, suggest
 
 SECTIONS = (
@@ -111,10 +111,9 @@ def _check_node(node: Mapping[str, Any], path: str) -> None:
     # What is missing may come at run time (parameters, world size), so only `build` can tell.
     if problem := argument_problems(node["type"].rpartition(".")[2], given, list(signature.names), []):
         raise ConfigError(f"{path}: {problem}")
-    slot = path.rpartition(".")[2].partition("[")[0]
-    filled_in = RUNTIME.get("train_step" if slot == "step" else slot, {})
+    at_run_time = filled_in(path)
     for key in given:
-        if key in filled_in and key in signature.names:
+        if key in at_run_time and key in signature.names:
             raise ConfigError(f"{path}.{key}: {runtime_hint(path, key)}")
         if expected := signature.expected(key, node[key]):
             raise ConfigError(f"{path}.{key}: expected {expected}, got {shown(node[key])}")
@@ -133,6 +132,9 @@ def _signature(node: Mapping[str, Any], path: str) -> signatures.Signature | Non
             raise ConfigError(f"{path}.type: no {kind.name} is called {name!r}{suggest(name, known)}")
         name = f"{kind.package}.{name}"
     module, _, attribute = name.rpartition(".")
+    if not isinstance(name, CodeName) and not signatures.has_name(module, attribute):
+        name = signatures.moved_to(name) or name  # a stored config may be older than the present modules
+        module, _, attribute = name.rpartition(".")
     if not signatures.has_module(module):
         raise ConfigError(f"{path}.type: there is no module {module!r}")
     if signatures.has_name(module, attribute) is False:

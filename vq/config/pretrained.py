@@ -13,12 +13,17 @@ PRETRAINED_TOKENIZER = ("vq.tokenizers.pretrained_tokenizer", "vq.tokenizers.pre
 
 WEIGHTS_OF: dict[str, str] = {
     **dict.fromkeys(PRETRAINED_TOKENIZER, "weights"),
-    **dict.fromkeys(("vq.quantizers.FileInit", "vq.quantizers.parts.initialization.FileInit"), "path"),
-    **dict.fromkeys(
-        ("vq.networks.TimmViTFeatures", "vq.networks.frozen.timm_vit.TimmViTFeatures"), "weights"
-    ),
+    "vq.quantizers.FileInit": "path",
+    "vq.quantizers.parts.initialization.FileInit": "path",
+    "vq.quantizers.initialization.FileInit": "path",
+    "vq.networks.TimmViTFeatures": "weights",
+    "vq.networks.frozen.timm_vit.TimmViTFeatures": "weights",
+    "vq.networks.timm_vit.TimmViTFeatures": "weights",
 }
-"""What refers to weights outside a run, and in which argument; `sha256` beside it says which weights are meant."""
+"""What refers to weights outside a run, and in which argument; `sha256` beside it says which weights are meant.
+
+Each class has its present names, and the one that stored configs of version 0.1 may have.
+"""
 
 
 def refers_to_weights(config: Mapping[str, Any]) -> bool:
