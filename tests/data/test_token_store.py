@@ -12,17 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vq.data import TokenDataset, TokenLoader, TokenStore, TokenStoreError
-from vq.data.token_store import (
-    MANIFEST,
-    ShardFiles,
-    bytes_per_index,
-    is_whole,
-    manifest_sha256,
-    pack,
-    unpack,
-    write_manifest,
-    write_shard,
-)
+from vq.data.token_manifest import MANIFEST, manifest_sha256, write_manifest
+from vq.data.token_shards import ShardFiles, bytes_per_index, is_whole, pack, unpack, write_shard
 
 
 def make_store(
@@ -141,7 +132,7 @@ def test_another_format_and_indices_out_of_range_are_refused(tmp_path: Path) -> 
     file = tmp_path / "s" / MANIFEST
     manifest = json.loads(file.read_text())
     file.write_text(json.dumps(manifest | {"vocabulary_size": 10}))
-    with pytest.raises(TokenStoreError, match="it does not have its own checksum"):
+    with pytest.raises(TokenStoreError, match="it does not match its own checksum"):
         TokenStore(tmp_path / "s")
     del manifest["manifest_sha256"]
     file.write_text(json.dumps(manifest | {"vocabulary_size": 10}))

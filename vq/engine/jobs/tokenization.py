@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vq import distributed
 from vq.data import Batch, ImageLoader
-from vq.data.token_store import ShardFiles, bytes_per_index, write_manifest, write_shard
+from vq.data.token_manifest import write_manifest
+from vq.data.token_shards import ShardFiles, bytes_per_index, write_shard
 from vq.engine.jobs.token_folder import claim, keys_sha256, source_sha256, unwritten
 from vq.engine.jobs.views import VIEWS, cut_views, views_of
 from vq.tokenizers import Tokenizer
