@@ -165,5 +165,7 @@ def test_the_gradient_is_that_of_the_codes_that_were_searched():
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"ClusteredCodebook: expected a decay in \[0, 1\), got 1"):
         ClusteredCodebook(size=4, dim=2, decay=1.0)
-    with pytest.raises(ValueError, match="expected an anchor out of closest, probrandom, random, got 'nearest'"):
+    with pytest.raises(
+        ValueError, match="expected an anchor out of closest, probrandom, random, got 'nearest'"
+    ):
         ClusteredCodebook(size=4, dim=2, anchor="nearest")
