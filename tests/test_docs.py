@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 
 import vq
+from tools.demo import CONFIG, RUN, save_examples
+from vq import config
+from vq.__main__ import COMMANDS
+from vq.data import read_image
+from vq.engine.assembly import make_tokenizer
+from vq.tokenizers.checkpoint import save_weights
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -29,6 +35,25 @@ def blocks(language: str) -> Iterator[tuple[Path, str]]:
             yield page, text
 
 
+def test_the_readme_loads_encodes_decodes_and_saves_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As typed after `make demo`, whose run is replaced by one without training."""
+    tree = config.load(ROOT / CONFIG).to_dict()
+    run = tmp_path / RUN
+    save_examples(run / "pictures", 1)
+    checkpoint = run / "checkpoints" / "iter_1000"
+    checkpoint.mkdir(parents=True)
+    save_weights(make_tokenizer(tree).state_dict(), checkpoint / "model.safetensors", tree)
+    monkeypatch.chdir(tmp_path)
+    text = next(t for p, t in blocks("python") if p.name == "README.md" and "vq.load" in t)
+    namespace: dict = {}
+    exec(text, namespace)
+    assert namespace["image"].shape == read_image("reconstruction.png").shape == (3, 72, 72)
+    assert namespace["indices"].shape == (1, 9, 9)
+    assert namespace["indices"].max() < 1000
+
+
 def test_the_two_lines_of_the_readme_run() -> None:
     text = next(t for p, t in blocks("python") if p.name == "README.md" and "FiniteScalarQuantizer" in t)
     namespace: dict = {}
@@ -43,6 +68,8 @@ def command_lines() -> list[tuple[str, list[str]]]:
             words = shlex.split(line, comments=True)
             if "-m" in words and words[words.index("-m") + 1].startswith("vq."):
                 lines.append((page.name, words[words.index("-m") + 1 :]))
+            elif words[:1] == ["vq"] and not words[1].startswith("-"):
+                lines.append((page.name, [COMMANDS[words[1]].module, *words[2:]]))
     return lines
 
 
