@@ -26,7 +26,7 @@ from vq.metrics import ReferenceStatistics, Stamp, StatisticsCollector
 from vq.metrics.stamp import StatisticsError
 from vq.networks import EfficientNetLite0, InceptionNetwork
 from vq.networks.frozen.features import FeatureNetwork
-from vq.registry import build
+from vq.registry import build, resolve
 from vq.text import printable
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def reference_section(config: Tree, *, train: bool) -> Tree:
     node = {**section(config, "val_data"), "shuffle": False}
     if train:
         node["dataset"] = section(config, "train_data").get("dataset")
-    if not isinstance(node.get("dataset"), Mapping) or not str(node["type"]).endswith("ImageLoader"):
+    if not isinstance(node.get("dataset"), Mapping) or not _is_a(node["type"], ImageLoader, "val_data"):
         raise ConfigError(f"val_data: expected an ImageLoader with a dataset of images, got {node['type']}")
     return node
 
@@ -91,9 +91,15 @@ def reference_name(config: Tree, *, train: bool) -> str:
         if found:
             return f"{found[1]}_{split}"
     node = section(config, "val_data")["dataset"]
-    if node["type"].endswith("ImageFolder"):
+    if _is_a(node["type"], ImageFolder, "val_data.dataset"):
         return f"{Path(node['root']).name}_{split}"
     return f"{node['type'].rpartition('.')[2].removesuffix('Dataset').lower()}_{split}"
+
+
+def _is_a(name: Any, kind: type, path: str) -> bool:
+    """Whether the class that a config names at a place is of a kind."""
+    found = resolve(name, path)
+    return isinstance(found, type) and issubclass(found, kind)
 
 
 def preprocessing(node: Tree) -> str:
