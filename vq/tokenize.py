@@ -20,22 +20,22 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(
         "tokenize",
         "Writes the indices of every image of the page's validation set (or training set, without its random "
-        "transforms) to work_dirs/NAME/tokens/{val,train}: a few bytes an index, read by vq.data.TokenDataset. "
-        "Killed and started again it goes on, to the same bytes; under torchrun the ranks share the work.",
+        "transforms) to work_dirs/NAME/tokens/{val,train}: 2 to 4 bytes per index, read by vq.data.TokenDataset. "
+        "Stopped and started again, it continues, to the same bytes; under torchrun the ranks share the work.",
         "vq tokenize fsq/240_digits --train",
     )
     cli.add_run(parser, exists=True)
     cli.add_machine(parser)
     cli.add_weights(parser)
     parser.add_argument(
-        "--train", action="store_true", help="the images of train_data, seen as val_data's are"
+        "--train", action="store_true", help="the images of train_data, with the transforms of val_data"
     )
     parser.add_argument(
         "--crops",
         type=int,
         default=1,
         choices=(1, 2, 10),
-        help="views an image: itself, + mirrored, or ten crops",
+        help="views per image: the image; the image and its mirror image; or ten crops",
     )
     parser.add_argument(
         "--images-per-shard",
@@ -69,12 +69,16 @@ def _tokenize(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
 
     from vq.engine import assembly
     from vq.engine.evaluation.progress import PassProgress
+    from vq.engine.jobs.given_weights import GivenWeights
     from vq.engine.jobs.tokenization import settings_of, tokenize
-    from vq.tokenizers.checkpoint import find_weights, load_weights
 
     tokenizer = assembly.make_tokenizer(config).to(device).eval()
-    files = [find_weights(path) for path in args.load_model_from or [run]]
-    load_weights(tokenizer, files, allow_missing=args.allow_missing, allow_unexpected=args.allow_unexpected)
+    weights = GivenWeights(
+        paths=args.load_model_from or [run],
+        allow_missing=args.allow_missing,
+        allow_unexpected=args.allow_unexpected,
+    )
+    weights.load_into(tokenizer)
     split = "train" if args.train else "val"
     if args.train:  # the images of one section, the transforms of the other: nothing random
         config["val_data"] = {
