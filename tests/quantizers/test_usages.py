@@ -1,4 +1,4 @@
-"""docs/quantizers.md shows two lines of Python for every quantizer and codebook, and they run."""
+"""The Python on the pages about quantizers runs: two lines for every class, and the example of a new class."""
 
 import inspect
 import re
@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from vq import quantizers
+from vq.registry import QUANTIZERS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "quantizers.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "quantizers.md").read_text()
 USAGES = dict(re.findall(r"^#+ (\w+)\n\n```python\n(.*?)```", PAGE, re.M | re.S))
 """The usage of each class, by the heading above it."""
 
@@ -34,3 +36,18 @@ def test_usages_run_and_have_two_lines(name: str) -> None:
     assert namespace["out"].loss.isfinite()
     for shape in re.findall(r"out\.indices has the shape (\([^()]*\))", usage):
         assert namespace["out"].indices.shape == eval(shape)
+
+
+def test_the_example_of_a_new_quantizer_runs_and_passes_its_own_test() -> None:
+    module, test, *_ = re.findall(r"```python\n(.*?)```", (DOCS / "adding_a_quantizer.md").read_text(), re.S)
+    namespace: dict = {"__name__": "ternary"}
+    try:
+        exec(module, namespace)
+        exec(test.replace("from vq.quantizers.ternary import TernaryQuantizer", ""), namespace)
+        namespace["test_codes_are_the_rounded_tanh"]()
+        quantizer = namespace["TernaryQuantizer"].example()
+        z = torch.randn(50, 4)
+        assert torch.equal(quantizer.decode(quantizer.encode(z)), quantizer(z).quantized)
+        assert len(quantizer.decode(torch.arange(quantizer.codebook_size)).unique(dim=0)) == 81
+    finally:
+        QUANTIZERS.module_dict.pop("TernaryQuantizer", None)
