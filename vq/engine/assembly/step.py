@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,16 +51,9 @@ def make_step(
     }
     if isinstance(model, Generator):
         shared |= {"generator": model, "tokenizer": frozen_tokenizer}
-    device = next(model.parameters()).device
-
-    def make_discriminator(node: Tree, path: str) -> torch.nn.Module:
-        with seeded(stable_hash(seed, "weights"), "discriminator"):
-            discriminator: torch.nn.Module = build(node, path=path).to(device)
-        tuning.apply(discriminator, [discriminator])
-        return discriminator
-
+    make = partial(_make_discriminator, seed=seed, device=next(model.parameters()).device, tuning=tuning)
     with seeded(seed, "weights"):
-        node = _with_discriminators(section(config, "train_step"), "train_step", make_discriminator)
+        node = _with_discriminators(section(config, "train_step"), "train_step", make)
         step = build(node, path="train_step", shared=shared)
     if not isinstance(step, TrainStep) or step.model is not model:
         what = "generator" if isinstance(model, Generator) else "tokenizer"
@@ -71,10 +65,20 @@ def make_step(
     return step
 
 
-def _with_discriminators(value: Any, path: str, make: Callable[[Tree, str], torch.nn.Module]) -> Any:
-    """A copy of a config's value in which each discriminator is made already.
+def _make_discriminator(
+    node: Tree, path: str, *, seed: int, device: torch.device, tuning: Tuning
+) -> torch.nn.Module:
+    with seeded(stable_hash(seed, "weights"), "discriminator"):
+        discriminator: torch.nn.Module = build(node, path=path).to(device)
+    tuning.apply(discriminator, [discriminator])
+    return discriminator
 
-    Its first weights must not depend on what else draws random numbers, and it is tuned before its optimizer is made.
+
+def _with_discriminators(value: Any, path: str, make: Callable[[Tree, str], torch.nn.Module]) -> Any:
+    """A copy of a config's value in which discriminators are already built.
+
+    Their first weights must not depend on what else draws random numbers, and they are tuned before their optimizer
+    is made.
     """
     if isinstance(value, Mapping):
         if "type" in value and slot_of(path) is DISCRIMINATORS:
