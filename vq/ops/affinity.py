@@ -13,7 +13,7 @@ from vq.ops.distance import common_centre, nearest_code
 # Elements of one tile of scores of all vectors and some codes (4 MiB in float32 on a CPU).
 CPU_TILE = 2**20
 GPU_TILE = 2**24
-# Fewest codes in a tile: with very many vectors it would shrink to single codes, whose products are slow.
+# Minimum number of codes in a tile: with very many vectors a tile would shrink to single codes, which is slow.
 MIN_CODES = 16
 
 

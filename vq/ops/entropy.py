@@ -14,7 +14,7 @@ from torch.nn import functional as F
 # Elements of one tile of probabilities; a backward needs three tiles (4 MiB each in float32).
 CPU_TILE = 2**20
 GPU_TILE = 2**24
-# Fewest rows in a tile: with very many codes it would shrink to single rows, whose products are slow.
+# Minimum number of rows in a tile: with very many codes a tile would shrink to single rows, which is slow.
 MIN_ROWS = 16
 
 

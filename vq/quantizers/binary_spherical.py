@@ -22,7 +22,7 @@ from vq.registry import QUANTIZERS
 class BinarySphericalQuantizer(Quantizer):
     r"""Projects each vector onto the unit sphere and replaces its channels by their signs over sqrt(bits) (BSQ).
 
-    With $u = z / |z|$ the code is $c = sign(u) / \sqrt{bits}$, which lies on the sphere too, so the error is
+    With $u = z / |z|$ the code is $c = sign(u) / \sqrt{bits}$, which is on the sphere too, so the error is
     bounded: $|u - c| < \sqrt 2$. A vector of zeros has u = 0 and no gradient. Bit i of the index is 1 if channel i
     is positive; 0 counts as negative.
 
@@ -40,9 +40,9 @@ class BinarySphericalQuantizer(Quantizer):
         diversity_weight: Weight gamma of the entropy of the mean distribution, within the entropy terms.
         temperature: Temperature tau of the softmax, in units of squared distance.
         commitment_weight: Weight of the commitment loss; the bounded error needs none.
-        group_bits: Most bits, up to 24, whose H(E[p]) is computed jointly. More bits are split into groups (see
-            `bit_entropies`). 1 is the paper's approximation, which pushes each bit to be 0 and 1 equally often;
-            18 is exact for 18 bits.
+        group_bits: Maximum number of bits, up to 24, whose H(E[p]) is computed jointly. More bits are split into
+            groups (see `bit_entropies`). 1 is the paper's approximation, which pushes each bit to be 0 and 1
+            equally often; 18 is exact for 18 bits.
 
     Raises:
         ValueError: If `bits` or `group_bits` is out of range, or the temperature is not positive.

@@ -39,8 +39,8 @@ class LookupFreeQuantizer(Quantizer):
         diversity_weight: Weight gamma of the entropy of the mean distribution, within the entropy terms.
         temperature: Temperature tau of the softmax, in units of squared distance.
         commitment_weight: Weight of the commitment loss; Open-MAGVIT2 uses 0.25.
-        group_bits: Most bits, up to 24, whose H(E[p]) is computed jointly. More bits are split into groups (see
-            `bit_entropies`); Open-MAGVIT2 splits 18 bits into 9 and 9.
+        group_bits: Maximum number of bits, up to 24, whose H(E[p]) is computed jointly. More bits are split into
+            groups (see `bit_entropies`); Open-MAGVIT2 splits 18 bits into 9 and 9.
 
     Raises:
         ValueError: If `bits` or `group_bits` is out of range, or the temperature is not positive.

@@ -8,7 +8,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 MOST_RECORDS = 8
-"""Most records per quantizer of forwards that have not been recomputed yet."""
+"""Maximum number of records per quantizer of forwards that have not been recomputed yet."""
 
 _records: "weakref.WeakKeyDictionary[nn.Module, list[Record]]" = weakref.WeakKeyDictionary()
 

@@ -75,7 +75,7 @@ class VectorQuantizer(Quantizer):
 
     @property
     def needs_task_gradient(self) -> bool:
-        """Whether the estimator is another one than `StraightThrough`."""
+        """Whether the estimator differs from `StraightThrough`."""
         return not isinstance(self.estimator, StraightThrough)
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:

@@ -43,8 +43,8 @@ def codebook_warmup(
         loader: Iterable of batches, iterated once or twice for each codebook.
         method: `"k_means"` clusters the vectors, `"random"` takes some of them, `"moments"` draws from a
             Gaussian with their mean and standard deviation.
-        num_batches: Most batches to use for each codebook.
-        max_vectors: Approximate number of random vectors to use of all batches (the exact maximum for k-means).
+        num_batches: Maximum number of batches for each codebook.
+        max_vectors: Approximate maximum number of random vectors of all batches to use; for k-means it is exact.
         run: Function that runs the model on a batch; None is `model(batch)`.
 
     Raises:

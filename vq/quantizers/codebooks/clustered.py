@@ -116,7 +116,7 @@ class ClusteredCodebook(Codebook):
         self.weight.lerp_(anchors.vectors.to(self.weight.dtype), pull.to(self.weight.dtype)[:, None])
 
     def pull(self) -> Float[Tensor, "size"]:
-        """Computes the fraction a of the way to its anchor that each code moves in a step, in (0, 1)."""
+        """Computes how far each code moves towards its anchor in a step: the fraction a, in (0, 1)."""
         return torch.exp(-10 * self.usage * self.size / (1 - self.decay) - 1e-3)
 
     def set_codes(

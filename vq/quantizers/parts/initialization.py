@@ -90,7 +90,7 @@ class KMeansInit(Initialization):
     Args:
         steps: Number of Lloyd steps.
         seeding: `"k-means++"`, which takes one pass over the vectors per code, or `"random"`.
-        max_vectors: Most vectors to cluster; of a larger batch this many are drawn.
+        max_vectors: Maximum number of vectors to cluster; from a larger batch this many are drawn.
     """
 
     needs_data: ClassVar[bool] = True

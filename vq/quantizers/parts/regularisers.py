@@ -99,7 +99,7 @@ def bit_entropies(
     Args:
         logits: Logit of each bit.
         mask: True for the vectors that count; None if all do.
-        group_bits: Most bits in a group. Time grows with 2^group_bits, and memory per vector with
+        group_bits: Maximum number of bits in a group. Time grows with 2^group_bits, and memory per vector with
             2^(group_bits / 2).
         across_ranks: Whether the entropies are those of the vectors of all ranks. Then every rank must make the
             same calls.

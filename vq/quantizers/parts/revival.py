@@ -92,7 +92,7 @@ class ReplaceDeadCodes(Revival):
         mask: Bool[Tensor, "n"],
         idle: Int[Tensor, "size"],
     ) -> Revived:
-        """Replaces the dead codes; none if no rank has a vector."""
+        """Replaces the dead codes, unless no rank has a vector."""
         least = self.threshold * usage.mean()
         return _replace(vectors, usage, z, mask, is_dead=usage < least, new_usage=least)
 
@@ -133,7 +133,7 @@ class ReplaceRareCodes(Revival):
         mask: Bool[Tensor, "n"],
         idle: Int[Tensor, "size"],
     ) -> Revived:
-        """Replaces the rare codes; none if no rank has a vector."""
+        """Replaces the rare codes, unless no rank has a vector."""
         least = torch.full_like(usage[0], self.threshold)
         return _replace(vectors, usage, z, mask, is_dead=usage < least, new_usage=least)
 
@@ -173,7 +173,7 @@ class ReplaceUnusedCodes(Revival):
         mask: Bool[Tensor, "n"],
         idle: Int[Tensor, "size"],
     ) -> Revived:
-        """Replaces the codes that were unused for `patience` steps; none if no rank has a vector."""
+        """Replaces the codes that were unused for `patience` steps, unless no rank has a vector."""
         # A moved code gets the initial usage of 1, so that its average follows its vectors at once.
         one = torch.ones_like(usage[0])
         return _replace(vectors, usage, z, mask, is_dead=idle >= self.patience, new_usage=one)
@@ -188,7 +188,7 @@ def _replace(
     is_dead: Bool[Tensor, "size"],
     new_usage: Float[Tensor, ""],
 ) -> Revived:
-    """Replaces the dead codes by random vectors; none if no rank has a vector."""
+    """Replaces the dead codes by random vectors, unless no rank has a vector."""
     drawn, has_vectors = draw_from_all_ranks(z, mask, len(vectors))
     is_moved = is_dead & has_vectors
     return Revived(

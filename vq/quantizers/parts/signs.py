@@ -62,7 +62,7 @@ def sign_entropies(
         mask: True for the vectors that count; None if all do.
         magnitude: Absolute value of each channel of a code.
         temperature: Temperature tau of the softmax, in units of squared distance.
-        group_bits: Most bits whose joint distribution is computed.
+        group_bits: Maximum number of bits whose joint distribution is computed.
         across_ranks: Whether the entropies are those of the vectors of all ranks.
     """
     return bit_entropies(

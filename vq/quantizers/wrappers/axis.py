@@ -10,7 +10,7 @@ from vq.quantizers.base import QuantizeOutput, Quantizer
 class AxisQuantizer(nn.Module):
     """Quantizes along the axis `dim`: moves it to the end, quantizes, and moves it back.
 
-    It is meant for your own models: `dim=1` for images (batch, channels, height, width), `dim=0` for a matrix whose
+    Use it in your own models: `dim=1` for images (batch, channels, height, width), `dim=0` for a matrix whose
     columns are the vectors. Everywhere else in this package the code axis is the last one, which is why this class
     is a wrapper and not itself a `Quantizer`.
 

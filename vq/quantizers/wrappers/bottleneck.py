@@ -54,7 +54,7 @@ class BottleneckQuantizer(Quantizer):
 
     @property
     def needs_task_gradient(self) -> bool:
-        """True: only the gradient of the task moves the map from the codes back."""
+        """True: only the gradient of the task moves the map back from the codes."""
         return True
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
