@@ -1,4 +1,4 @@
-"""The optimizers of torch, registered so that a config from a file may name them."""
+"""The optimizers of PyTorch, registered so that a config from a file may name them."""
 
 from torch.optim import (
     ASGD,

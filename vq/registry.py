@@ -1,10 +1,10 @@
-"""The registries (what there is), and `build` (a config node becomes an object, its children first).
+"""The registries of all classes that a config may name, and `build`, which makes objects of config nodes.
 
 The decorator `@QUANTIZERS.register_module()` leaves a class as it is: every class of this project
 can be used in plain Python, without a config. This is the only importer of `mmengine.registry`.
 
-Data may name registered classes only. A name that a page gives is a `CodeName`, which `build` imports wherever it
-stands; JSON and the metadata of weight files hold plain strings, and those are looked up in the registries alone.
+Data may name registered classes only. A name that a page gives is a `CodeName`, which `build` imports from anywhere;
+JSON and the metadata of weight files hold plain strings, which are only looked up in the registries.
 """
 
 import importlib
@@ -73,7 +73,7 @@ def build(
 
     Raises:
         ConfigError: If the class is unknown, or not registered and not named by code; an argument is unknown, missing
-            or given at run time; the class refuses a value; the result does not belong into its slot; or the
+            or given at run time; the class refuses a value; the class is of the wrong kind for its place; or the
             node is nested too deeply.
     """
     factory, _ = _factory(node, path, shared or {}, runtime, is_nested=False)
@@ -113,11 +113,11 @@ def _construct(name_in_node: Any, target: Any, path: str, /, *args: Any, **kwarg
         return target(*args, **kwargs)
     except UserError as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"{path}: {error}") from error
-    except FileNotFoundError as error:  # weights or statistics; the message says where they come from
+    except FileNotFoundError as error:  # weights or statistics; the message says where to get them
         raise ConfigError(f"{path}: {_name(target)} lacks a file: {error}") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {_name(target)} refuses its arguments: {error}") from error
-    except Exception as error:  # a value from a file can make a class raise anything
+    except Exception as error:  # a value from a file can make a class raise any error
         if isinstance(name_in_node, CodeName):
             raise
         raise ConfigError(
@@ -151,7 +151,7 @@ def resolve(name: Any, path: str) -> Any:
         path: The node's place.
 
     Raises:
-        ConfigError: If there is no such class, or it does not belong in this place.
+        ConfigError: If there is no such class, or it is of the wrong kind for this place.
     """
     if callable(name):
         return name
@@ -176,7 +176,7 @@ def resolve(name: Any, path: str) -> Any:
 
 
 def _registered(name: str, path: str) -> Any:
-    """The registered class of this name; no module is imported that the registries do not import."""
+    """The registered class of this name; only modules that the registries import are imported."""
     for target in registered_classes():
         if name == f"{target.__module__}.{target.__qualname__}":
             return target

@@ -1,4 +1,4 @@
-"""What a class takes, read from its source text without importing anything.
+"""Reads the arguments of a class from its source text, without importing anything.
 
 A misspelt key must be reported at once, but importing torch takes seconds. So configs are checked
 against the *text* of the classes they name; `vq.registry.build` checks the real signature again.

@@ -1,4 +1,4 @@
-"""What moves: the training step, the loop, validation, checkpoints, and the place that assembles them."""
+"""Training and validation: steps, the loop, evaluation, checkpoints, and how they are built from a config."""
 
 from vq.engine.evaluation.base import Evaluation
 from vq.engine.evaluation.evaluator import Evaluator

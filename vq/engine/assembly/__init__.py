@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: the only package of the engine that knows both configs and classes."""
+"""Builds the parts of a run from a config: the only package of the engine that knows both configs and classes."""
 
 from vq.engine.assembly.build import (
     Tree,

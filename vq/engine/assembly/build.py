@@ -1,4 +1,4 @@
-"""The one place where configs and objects meet: sections become the parts of a run."""
+"""Builds the parts of a run from the sections of a config."""
 
 import logging
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ def make_tokenizer(config: Tree, *, seed: int = 0) -> Tokenizer:
 
 
 def make_frozen_tokenizer(config: Tree) -> Tokenizer:
-    """The trained tokenizer of a page that trains a generator: eval mode, no gradient."""
+    """The trained tokenizer of a page that trains a generator, in eval mode and without gradients."""
     try:
         tokenizer: Tokenizer = build(section(config, "tokenizer"), path="tokenizer")
     except CheckpointError as error:
@@ -68,7 +68,7 @@ def make_frozen_tokenizer(config: Tree) -> Tokenizer:
 
 
 def make_model(config: Tree, *, seed: int = 0) -> torch.nn.Module:
-    """What the page trains: its generator if it has one, else its tokenizer."""
+    """The model that the page trains: its generator if it has one, else its tokenizer."""
     if "generator" not in config:
         return make_tokenizer(config, seed=seed)
     with seeded(seed, "weights"):
@@ -77,7 +77,7 @@ def make_model(config: Tree, *, seed: int = 0) -> torch.nn.Module:
 
 
 def make_loader(config: Tree, name: str) -> Any:
-    """The `ImageLoader` or `TokenLoader` of section `name` (`train_data` or `val_data`), checked."""
+    """The `ImageLoader` or `TokenLoader` of the section `name` (`train_data` or `val_data`), after its own checks."""
     loader: ImageLoader | TokenLoader = build(section(config, name), path=name)
     try:
         loader.check()
@@ -87,7 +87,7 @@ def make_loader(config: Tree, name: str) -> Any:
 
 
 def make_sampling(config: Tree, changes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How the page's evaluator samples, with some values changed; None changes nothing.
+    """The sampling options of the page's evaluator, with some values changed; None changes nothing.
 
     Raises:
         ConfigError: If a setting does not exist, or its value is out of range.
@@ -103,7 +103,7 @@ def make_sampling(config: Tree, changes: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def make_evaluator(config: Tree, *, frozen_tokenizer: Tokenizer | None = None) -> Evaluator:
-    """The config's evaluator; that of a generator gets the tokenizer which decodes."""
+    """The config's evaluator; that of a generator gets the tokenizer that decodes its indices."""
     runtime: dict[str, Any] = {} if frozen_tokenizer is None else {"tokenizer": frozen_tokenizer}
     evaluator: Evaluator = build(section(config, "evaluator"), path="evaluator", **runtime)
     return evaluator
@@ -119,7 +119,7 @@ def make_checkpointer(config: Tree, run: Path) -> Checkpointer:
 
 
 def make_callback(config: Tree, run: Path, *, wandb: bool) -> Callback:
-    """What looks at a run: on rank 0 the console and the files, elsewhere nothing."""
+    """The callbacks of a run: console, files and loggers on rank 0, none on the other ranks."""
     if distributed.rank() > 0:
         return Callback()
     callbacks = [
@@ -134,7 +134,7 @@ def make_callback(config: Tree, run: Path, *, wandb: bool) -> Callback:
 
 
 def make_score_callback(config: Tree, directory: Path, *, name: str, wandb: bool) -> Callback:
-    """What is shown the scores of checkpoints outside training: TensorBoard if installed, and W&B if asked for."""
+    """The callbacks that log the scores of checkpoints outside training: TensorBoard if installed, W&B if asked for."""
     if distributed.rank() > 0:
         return Callback()
     directory.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def make_trainer(
     wandb: bool = False,
     frozen_tokenizer: Tokenizer | None = None,
 ) -> Trainer:
-    """Everything of a run, ready to `fit`; wrong sizes and missing data are refused here."""
+    """The trainer of a run with all its parts, ready to `fit`; data that do not fit the model are refused."""
     train_data, val_data = make_loader(config, "train_data"), make_loader(config, "val_data")
     for name, loader in (("train_data", train_data), ("val_data", val_data)):
         check_data(train_step.model, frozen_tokenizer, loader, name)

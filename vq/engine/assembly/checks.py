@@ -1,4 +1,4 @@
-"""Checks that the data fit the model, made before any training or validation."""
+"""Checks that the data fit the model, before any training or validation."""
 
 import math
 
@@ -20,7 +20,7 @@ def check_image_size(tokenizer: torch.nn.Module, loader: ImageLoader, name: str)
             f"{name}: its images are {height} x {width}, but the tokenizer scales down by {factor}, which does not "
             f"divide them; crop to {max(1, height // factor) * factor} x {max(1, width // factor) * factor}"
         )
-    # Networks that make a sequence of an image are made for one size.
+    # Networks that turn an image into a sequence are built for one image size.
     wanted = getattr(tokenizer, "image_size", None) or (height, width)
     if wanted != (height, width):
         raise ConfigError(
@@ -38,7 +38,7 @@ def check_data(
     """Refuses data that do not fit what is trained or validated, before any work.
 
     Raises:
-        ConfigError: With the section's name, what was expected and what came.
+        ConfigError: With the section's name, what was expected and what was found.
     """
     if not isinstance(model, Generator):
         if isinstance(loader, TokenLoader):

@@ -1,4 +1,4 @@
-"""Class numbers mean the same in two sets: they are compared by the names of the classes."""
+"""Checks by the names of the classes that class numbers mean the same in two sets."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 def check_class_names(model: Any, train: Sequence[str], val: Sequence[str]) -> None:
     """Refuses a validation set whose class numbers mean other classes than in training.
 
-    The classes of validation must be the first of training: a set may lack the last ones. Tokenizers, and generators
-    of one class, do not look at classes.
+    The classes of the validation set must be the first ones of the training set, of which it may lack the last.
+    Tokenizers, and generators of one class, ignore the class.
 
     Args:
         model: What is trained or validated.
         train: The names of the classes of the training set, in the order of their numbers.
-        val: Those of the validation set.
+        val: The same of the validation set.
 
     Raises:
         ConfigError: With the first class that differs.
@@ -39,7 +39,7 @@ def check_class_names(model: Any, train: Sequence[str], val: Sequence[str]) -> N
 
 
 def training_class_names(config: Mapping[str, Any]) -> Sequence[str] | None:
-    """The names of the classes that a page's generator is trained on; None if its training data are not here."""
+    """The names of the classes that a page's generator is trained on; None if its training data cannot be read."""
     try:
         names: Sequence[str] = build(config["train_data"], path="train_data").dataset.class_names
     except (UserError, KeyError, OSError, ValueError) as error:

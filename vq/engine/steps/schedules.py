@@ -1,4 +1,4 @@
-"""Learning-rate schedules: a factor of the base rate, as a pure function of the step."""
+"""Learning-rate schedules: the factor of the base rate as a pure function of the step."""
 
 import logging
 import math
@@ -19,13 +19,13 @@ class Schedule(ABC):
 
 @SCHEDULES.register_module()
 class Constant(Schedule):
-    """Keeps the learning rate, after a linear warm-up.
+    """Keeps the learning rate constant after a linear warm-up.
 
     Args:
         warmup_steps: Steps over which the rate rises from near 0; the first step uses 1/warmup_steps.
 
     Raises:
-        ValueError: If there are fewer than 0 of them.
+        ValueError: If `warmup_steps` is below 0.
     """
 
     def __init__(self, *, warmup_steps: int = 0) -> None:
@@ -41,7 +41,7 @@ class Constant(Schedule):
 class WarmupCosine(Schedule):
     """Raises the rate linearly, then lowers it along half a cosine (SGDR without restarts).
 
-    A run that is not longer than its warm-up (a smoke run) ends on the way up; a line in the log says so.
+    A run that is not longer than its warm-up (a smoke run) ends before the full rate is reached, and a warning says so.
 
     Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983, eq. 5.
 
@@ -51,7 +51,7 @@ class WarmupCosine(Schedule):
         final_factor: The factor at the end.
 
     Raises:
-        ValueError: If there is no step, or fewer than 0 of the warm-up.
+        ValueError: If `total_steps` is below 1 or `warmup_steps` below 0.
 
     Example:
         >>> [round(WarmupCosine(total_steps=10, warmup_steps=2).factor(step), 2) for step in (0, 1, 6, 10)]

@@ -1,4 +1,4 @@
-"""How the trained networks lie in memory and run: what changes the speed, and numbers by rounding alone."""
+"""Memory layout and compilation of the trained networks: they change the speed, and numbers only by rounding."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,29 +12,29 @@ from vq.errors import ConfigError
 from vq.generators import Generator
 from vq.quantizers import Quantizer
 
-# Before it, torch's group norm crashes the process in a channels_last backward on the CPU.
 SAFE_ON_CPU = (2, 12)
+"""Older versions of torch crash in the backward pass of a channels_last group norm on the CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """Lays the weights of networks out and compiles them, in place; their `state_dict` keeps its names.
+    """Changes the memory layout of networks and compiles them, in place; their `state_dict` keeps its names.
 
     Attributes:
-        is_channels_last: Weights of convolutions lie with the channels innermost, and so do the features.
-        is_compiled: `torch.compile` for the networks. Quantizers stay as they are: what they draw and count does
-            not depend on it.
+        is_channels_last: Store the weights of convolutions, and the features, with the channels innermost.
+        is_compiled: Use `torch.compile` for the networks. Quantizers are not compiled, so that what they draw and
+            count does not depend on it.
     """
 
     is_channels_last: bool = False
     is_compiled: bool = False
 
     def apply(self, module: nn.Module, networks: Iterable[nn.Module]) -> None:
-        """Prepares a module, before its optimizer is made and before it is wrapped.
+        """Tunes a module, before its optimizer is made and before it is wrapped for several ranks.
 
         Args:
-            module: Laid out.
-            networks: The parts of it that are called and can be compiled.
+            module: Its weights get the memory layout.
+            networks: Its parts that are called and can be compiled.
 
         Raises:
             ConfigError: If this version of torch cannot do it on the module's device.
@@ -55,20 +55,22 @@ class Tuning:
                 network.compile()
 
     def __str__(self) -> str:
-        """What is on, in words; empty if nothing is."""
+        """The options that are on, in words; empty if none is."""
         return ", ".join(["channels_last"] * self.is_channels_last + ["compiled networks"] * self.is_compiled)
 
 
 def networks_of(model: nn.Module) -> list[nn.Module]:
-    """What is compiled of a model: a generator's training pass (not its sampling); a tokenizer but its quantizers."""
+    """The parts of a model that are compiled: a generator's forward; the parts of a tokenizer but its quantizers."""
     if isinstance(model, Generator):
         return [model]
     parts = [part for part in model.children() if not isinstance(part, Quantizer)]
-    return [part for part in parts if any(True for _ in part.children())]  # a layer alone gains nothing
+    return [
+        part for part in parts if any(True for _ in part.children())
+    ]  # compiling a single layer gains nothing
 
 
 def uncompiled(network: nn.Module) -> AbstractContextManager[object]:
-    """Inside, a compiled network runs as it is written: compiled graphs have no second derivatives."""
+    """The context in which a compiled network runs eagerly: compiled graphs have no second derivatives."""
     if network._compiled_call_impl is None:
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
@@ -78,8 +80,8 @@ def uncompiled(network: nn.Module) -> AbstractContextManager[object]:
 def _leave_last_layer(network: nn.Module) -> None:
     """Keeps the layer that owns `last_layer` out of the graph.
 
-    The adaptive weight wants the gradient there and no further; through a compiled graph it would cost
-    the whole backward pass.
+    The adaptive weight needs the gradient at this layer only; through a compiled graph it would cost the whole
+    backward pass.
     """
     last = getattr(network, "last_layer", None)
     if isinstance(last, Tensor):

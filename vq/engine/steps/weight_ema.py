@@ -10,11 +10,10 @@ from torch import Tensor, nn
 class WeightEMA:
     """Averages a module's parameters over the steps; buffers are copied.
 
-    A parameter that several names share (tied weights, a codebook shared by stages) is averaged once, and stands in
-    `average` under all of its names.
+    A parameter that several names share (tied weights, a codebook shared by stages) is averaged once, and `average` has
+    it under each of its names.
 
-    The decay warms up as min(decay, (1 + t) / (10 + t)), so that the first average is not the
-    initialisation.
+    The decay of update t is min(decay, (1 + t) / (10 + t)), so that the average soon forgets the initial weights.
 
     Args:
         module: Read by `update`, swapped by `applied`.
@@ -36,10 +35,10 @@ class WeightEMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Moves the average towards the module's present weights; once an optimizer step."""
+        """Moves the average towards the module's present weights; to be called once per optimizer step."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
-        parameters = dict(self.module.named_parameters())  # each once, under the first of its names
+        parameters = dict(self.module.named_parameters())  # each parameter once, under the first of its names
         torch._foreach_lerp_(
             [self.average[name] for name in parameters], [p.detach() for p in parameters.values()], 1 - decay
         )
@@ -50,7 +49,7 @@ class WeightEMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the module has the averaged weights; afterwards its own again, whatever was raised."""
+        """The context in which the module has the averaged weights; its own are restored whatever was raised."""
         kept = _copied(self.module)
         try:
             self.module.load_state_dict(self.average)
@@ -59,11 +58,11 @@ class WeightEMA:
             self.module.load_state_dict(kept)
 
     def state_dict(self) -> dict[str, object]:
-        """The counter; the average itself is saved as a weight file."""
+        """The number of updates; the average itself is saved as a weight file."""
         return {"num_updates": self.num_updates}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Continues from `state_dict`; the average itself comes with `load_average`.
+        """Continues from `state_dict`; `load_average` restores the average itself.
 
         Raises:
             KeyError: If it is the state of a step without an average.
@@ -74,7 +73,7 @@ class WeightEMA:
     def load_average(self, average: Mapping[str, Tensor]) -> None:
         """Continues from a saved average.
 
-        Of a tensor with several names the first counts: files of version 0.1 hold it unaveraged under the others.
+        A tensor with several names is read under the first: files of version 0.1 have it unaveraged under the others.
 
         Raises:
             KeyError: If a name is missing.
