@@ -313,8 +313,15 @@ def test_an_override_changes_one_part_of_those_that_share_a_variable() -> None:
 )
 def test_what_the_command_fills_in_is_refused(key: str, value: object) -> None:
     tiny = Path(__file__).parent / "tiny_page.py"
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"leave .* out|has no key"):
         config.load(tiny, overrides={key: value})
+
+
+def test_what_the_command_fills_in_is_not_offered() -> None:
+    tiny = Path(__file__).parent / "tiny_page.py"
+    trainer = {"type": "vq.engine.Trainer", "max_stepz": 8}
+    with pytest.raises(ConfigError, match=r"\n  Trainer takes: max_steps, log_every, max_minutes$"):
+        config.load(tiny, overrides={".trainer": trainer})
 
 
 @pytest.mark.parametrize(
@@ -421,3 +428,42 @@ def test_lines_are_found_through_variables_lists_and_dicts(page: Path) -> None:
     page.write_text("train_data = {1: 2}[1]\n")
     with pytest.raises(ConfigError, match=r"page.py:1: train_data: expected dict"):
         config.load(page)
+
+
+def test_the_options_of_a_page_may_be_a_dict_in_braces(tmp_path: Path) -> None:
+    page = tmp_path / "page.py"
+    page.write_text(
+        "options = {'size': 8, 'count': 2}\nsize = options['size']\n_both = [size, options['count']]\n"
+    )
+    with pytest.raises(ConfigError, match="no option 'sise'; did you mean 'size'"):
+        config.load(page, options={"sise": 3})
+    page.write_text(
+        PAGE.replace('dict(image_size=32, split="train")', '{"image_size": 32, "split": "train"}')
+    )
+    tree = config.load(page, options={"image_size": 64}).to_dict()
+    assert tree["train_data"]["dataset"]["image_size"] == 64
+
+
+def test_an_error_in_a_page_names_the_last_line_of_the_page_that_ran(tmp_path: Path) -> None:
+    page = tmp_path / "page.py"
+    page.write_text("def _half(n):\n    return n / 0\n\n\ntrain_data = _half(8)\n")
+    with pytest.raises(ConfigError, match=r"page.py:2: ZeroDivisionError"):
+        config.load(page)
+
+
+def test_moved_weights_are_named_by_their_part_or_one_by_one() -> None:
+    tree = {
+        "tokenizer": {"type": "vq.tokenizers.pretrained_tokenizer", "weights": ["a", "b"]},
+        "parts": [{"type": "vq.quantizers.FileInit", "path": "c"}],
+    }
+    moved = config.with_weights(tree, {"tokenizer.weights[1]": "x", "parts[0]": "y"})
+    assert moved["tokenizer"]["weights"] == ["a", "x"]
+    assert moved["parts"] == [{"type": "vq.quantizers.FileInit", "path": "y"}]
+    assert tree["parts"][0]["path"] == "c"
+    for key, message in {
+        "tokenizer": r"expected one of 2 weights, such as tokenizer.weights\[0\]",
+        "parts[1]": "the config has no such place",
+        "tokenizer.type": "expected a part that takes weights, or its weights",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            config.with_weights(tree, {key: "x"})

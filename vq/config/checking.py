@@ -108,13 +108,15 @@ def _check_node(node: Mapping[str, Any], path: str) -> None:
     if signature is None:
         return
     given = [key for key in node if key != "type"]
-    # What is missing may come at run time (parameters, world size), so only `build` can tell.
-    if problem := argument_problems(node["type"].rpartition(".")[2], given, list(signature.names), []):
-        raise ConfigError(f"{path}: {problem}")
     at_run_time = filled_in(path)
     for key in given:
         if key in at_run_time and key in signature.names:
             raise ConfigError(f"{path}.{key}: {runtime_hint(path, key)}")
+    names = [name for name in signature.names if name not in at_run_time]
+    # What is missing may come at run time, so only `build` can tell.
+    if problem := argument_problems(node["type"].rpartition(".")[2], given, names, []):
+        raise ConfigError(f"{path}: {problem}")
+    for key in given:
         if expected := signature.expected(key, node[key]):
             raise ConfigError(f"{path}.{key}: expected {expected}, got {shown(node[key])}")
 
