@@ -14,50 +14,50 @@ class Group:
     """A group of classes.
 
     Attributes:
-        package: The sub-package of `vq` that defines them.
+        packages: The sub-packages of `vq` that define them.
         registries: The registries that hold them, by their names in `vq.registry`.
         summary: What the classes are.
     """
 
-    package: str
+    packages: tuple[str, ...]
     registries: tuple[str, ...]
     summary: str
 
 
 GROUPS: dict[str, Group] = {
-    "quantizers": Group("quantizers", ("QUANTIZERS",), "vectors to codes and their indices"),
-    "codebooks": Group("quantizers", ("CODEBOOKS",), "the codes of a VectorQuantizer, and how they learn"),
+    "quantizers": Group(("quantizers",), ("QUANTIZERS",), "vectors to codes and their indices"),
+    "codebooks": Group(("quantizers",), ("CODEBOOKS",), "the codes of a VectorQuantizer, and how they learn"),
     "quantizer-parts": Group(
-        "quantizers",
+        ("quantizers",),
         ("QUANTIZER_PARTS",),
         "estimators, distances, initializations, revivals, regularisers, annealing",
     ),
-    "tokenizers": Group("tokenizers", ("TOKENIZERS",), "images to indices and back"),
+    "tokenizers": Group(("tokenizers",), ("TOKENIZERS",), "images to indices and back"),
     "networks": Group(
-        "networks",
+        ("networks",),
         ("ENCODERS", "DECODERS", "FEATURE_NETWORKS", "DISCRIMINATORS"),
         "encoders, decoders, feature networks and discriminators",
     ),
-    "encoders": Group("networks", ("ENCODERS",), "images to features"),
-    "decoders": Group("networks", ("DECODERS",), "features to images"),
-    "feature-networks": Group("networks", ("FEATURE_NETWORKS",), "frozen networks for losses and metrics"),
-    "discriminators": Group("networks", ("DISCRIMINATORS",), "discriminators of adversarial training"),
-    "layers": Group("layers", ("LAYERS",), "patches, positions, attention, transformers"),
-    "generators": Group("generators", ("GENERATORS",), "classes to indices"),
-    "sampling": Group("generators", ("SAMPLING_PARTS",), "guidance of a generator"),
-    "losses": Group("losses", ("LOSSES",), "terms of the reconstruction loss"),
+    "encoders": Group(("networks",), ("ENCODERS",), "images to features"),
+    "decoders": Group(("networks",), ("DECODERS",), "features to images"),
+    "feature-networks": Group(("networks",), ("FEATURE_NETWORKS",), "frozen networks for losses and metrics"),
+    "discriminators": Group(("networks",), ("DISCRIMINATORS",), "discriminators of adversarial training"),
+    "layers": Group(("layers", "generators"), ("LAYERS",), "patches, positions, attention, transformers"),
+    "generators": Group(("generators",), ("GENERATORS",), "classes to indices"),
+    "sampling": Group(("generators",), ("SAMPLING_PARTS",), "guidance of a generator"),
+    "losses": Group(("losses",), ("LOSSES",), "terms of the reconstruction loss"),
     "adversarial": Group(
-        "losses", ("ADVERSARIAL_PARTS",), "objectives and penalties of adversarial training"
+        ("losses",), ("ADVERSARIAL_PARTS",), "objectives and penalties of adversarial training"
     ),
-    "metrics": Group("metrics", ("METRICS",), "scores of a whole set"),
-    "datasets": Group("data", ("DATASETS",), "sources of images and tokens"),
-    "transforms": Group("data", ("TRANSFORMS",), "resizing, cropping and augmentation"),
-    "loaders": Group("data", ("LOADERS",), "batches of a data set"),
-    "steps": Group("engine", ("STEPS",), "training steps"),
-    "schedules": Group("engine", ("SCHEDULES",), "learning-rate schedules"),
-    "callbacks": Group("engine", ("CALLBACKS",), "what a training logs and stores"),
-    "engine": Group("engine", ("ENGINES",), "trainer, evaluators, checkpointer, adversary"),
-    "optimizers": Group("optimizers", ("OPTIMIZERS",), "optimizers of PyTorch"),
+    "metrics": Group(("metrics",), ("METRICS",), "scores of a whole set"),
+    "datasets": Group(("data",), ("DATASETS",), "sources of images and tokens"),
+    "transforms": Group(("data",), ("TRANSFORMS",), "resizing, cropping and augmentation"),
+    "loaders": Group(("data",), ("LOADERS",), "batches of a data set"),
+    "steps": Group(("engine",), ("STEPS",), "training steps"),
+    "schedules": Group(("engine",), ("SCHEDULES",), "learning-rate schedules"),
+    "callbacks": Group(("engine",), ("CALLBACKS",), "what a training logs and stores"),
+    "engine": Group(("engine",), ("ENGINES",), "trainer, evaluators, checkpointer, adversary"),
+    "optimizers": Group((), ("OPTIMIZERS",), "optimizers of PyTorch"),
 }
 """Each group by the word that `vq list` takes."""
 
@@ -68,12 +68,12 @@ def classes(group: str) -> dict[str, str]:
     Args:
         group: A key of `GROUPS`.
     """
+    if group == "optimizers":
+        names = _exported(Path(__file__).with_name("optimizers.py"))
+        return {name: f"The class torch.optim.{name} of PyTorch." for name in sorted(names)}
     found = GROUPS[group]
-    place = Path(__file__).with_name(found.package)
-    if place.is_dir():
-        files = sorted(place.rglob("*.py"))
-        return dict(sorted(pair for file in files for pair in _registered(file, found.registries)))
-    return {name: f"PyTorch's torch.optim.{name}." for name in _exported(place.with_suffix(".py"))}
+    files = [file for package in found.packages for file in Path(__file__).with_name(package).rglob("*.py")]
+    return dict(sorted(pair for file in files for pair in _registered(file, found.registries)))
 
 
 def _registered(file: Path, registries: Iterable[str]) -> Iterator[tuple[str, str]]:
