@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from vq.generators.sampling import ConstantGuidance, CosineGuidance, LinearGuidance, Sampler, uniform_numbers
+from vq.generators.sampling import (
+    ConstantGuidance,
+    CosineGuidance,
+    LinearGuidance,
+    NotFiniteLogitsError,
+    Sampler,
+    uniform_numbers,
+)
 
 
 def sampler(**changes: object) -> Sampler:
@@ -58,3 +65,48 @@ def test_uniform_numbers_are_uniform_and_each_its_own() -> None:
     assert numbers.flatten().unique().numel() == 20_000
     assert torch.corrcoef(numbers[:2])[0, 1].abs() < 0.35
     assert not torch.equal(numbers, uniform_numbers(torch.arange(200), 100, stream=1))
+
+
+def splitmix(number: int) -> int:
+    """The finalizer of SplitMix64 in whole numbers without a sign, as the paper has it."""
+    number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    number = (number ^ number >> 27) * 0x94D049BB133111EB % 2**64
+    return number ^ number >> 31
+
+
+def test_uniform_numbers_are_those_of_splitmix64() -> None:
+    golden = 0x9E3779B97F4A7C15
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]  # of the seed 1234567
+    assert [splitmix((1234567 + k * golden) % 2**64) for k in (1, 2, 3)] == published
+    seeds = [0, 7, -1, 2**63 - 1, -(2**63)]
+    for stream in (0, 3):
+        starts = [splitmix(seed % 2**64) + stream * 0xD1B54A32D192ED03 for seed in seeds]
+        states = [[(splitmix(start % 2**64) + k * golden) % 2**64 for k in (1, 2, 3)] for start in starts]
+        expected = [[(splitmix(state) >> 11) / 2**53 for state in row] for row in states]
+        assert uniform_numbers(torch.tensor(seeds), 3, stream).tolist() == expected
+
+
+def test_top_p_looks_at_as_many_indices_as_its_mass_needs() -> None:
+    """Thousands of nearly equally likely indices, more than are looked at first."""
+    logits = torch.linspace(1e-3, 0, 5000)
+    uniform = torch.linspace(0, 1, 101, dtype=torch.float64)[:-1] + 0.005
+    index, _ = sampler(top_p=0.9).pick(logits.expand(100, -1), uniform)
+    below = logits.double().softmax(0).cumsum(0)
+    below = below[: int((below < 0.9).sum()) + 1]
+    assert torch.equal(index, torch.searchsorted(below, uniform * below[-1], right=True))
+
+
+def test_top_k_of_the_whole_vocabulary_changes_no_draw() -> None:
+    logits, uniform = torch.randn(50, 6), torch.rand(50)
+    for settings in ({}, {"top_p": 0.7}):
+        every, _ = sampler(top_k=6, **settings).pick(logits, uniform)
+        assert torch.equal(every, sampler(**settings).pick(logits, uniform)[0])
+
+
+def test_what_cannot_be_drawn_is_named_by_picture_and_place() -> None:
+    logits = torch.zeros(3, 4, 5)
+    logits[1, 2, 0] = torch.nan
+    with pytest.raises(NotFiniteLogitsError, match=r"got NaN for \w+ 1 of the batch at \w+ 2, index 0"):
+        sampler().pick(logits, torch.zeros(3, 4))
+    with pytest.raises(NotFiniteLogitsError, match=r"got NaN for \w+ 1 of the batch at \w+ 6, index 3"):
+        sampler().pick(logits[:, 2], torch.zeros(3), place=6, depth=3)
