@@ -296,5 +296,5 @@ class TestPlaces:
             return listed(folder)
 
         monkeypatch.setattr(os, "scandir", scandir)  # the tests may run as root, whom no permission stops
-        with pytest.raises(DataError, match=r"the folder .*/b cannot be read \(Permission denied\); mend"):
+        with pytest.raises(DataError, match=r"the folder .*/b cannot be read \(Permission denied\); make"):
             ImageFolder(root=tmp_path).check()

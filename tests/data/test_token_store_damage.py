@@ -179,3 +179,16 @@ def test_ranges_that_do_not_fit_the_axes_are_refused(tmp_path: Path) -> None:
         (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"index_ranges": ranges}))
         with pytest.raises(TokenStoreError, match="index_ranges"):
             TokenStore(tmp_path)
+
+
+def test_axes_are_at_most_two_to_the_31(tmp_path: Path) -> None:
+    make_store(tmp_path, counts=())
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    del manifest["manifest_sha256"]
+    for axis, is_right in ((1, True), (2**31, True), (0, False), (2**31 + 1, False)):
+        (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"axes": [axis]}))
+        if is_right:
+            assert TokenStore(tmp_path).axes == (axis,)
+        else:
+            with pytest.raises(TokenStoreError, match=rf"axes are \[{axis}\]"):
+                TokenStore(tmp_path)

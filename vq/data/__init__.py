@@ -1,4 +1,4 @@
-"""Images from disk or from inside a package, and the loader that makes batches of them."""
+"""Data sets of images and of tokens, transforms, and the loaders that make batches of them."""
 
 from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableSetError
 from vq.data.decode import read_image

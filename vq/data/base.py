@@ -1,4 +1,4 @@
-"""What every set of images offers: how many, which one, its name, its class."""
+"""The interface of image data sets, and the errors of data."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -12,19 +12,19 @@ from vq.text import printable
 
 
 class DataError(UserError, ValueError):
-    """Data, or settings of them, that cannot be used."""
+    """Data, or settings of data, that cannot be used."""
 
 
-class UndecodableImage(UserError, ValueError):  # noqa: N818  # it names the image, which is the news
-    """An image that is there but cannot be turned into pixels.
+class UndecodableImage(UserError, ValueError):  # noqa: N818  # the name says what is wrong with the image
+    """An image that exists but cannot be decoded.
 
     Args:
-        name: Which one: its key, or its path.
-        reason: What the decoder said.
+        name: The key or the path of the image.
+        reason: The error of the decoder.
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)  # both, so that the exception survives the way out of a worker
+        super().__init__(name, reason)  # both arguments, so that the exception can be pickled by a worker
         self.name = name
         self.reason = reason
 
@@ -33,40 +33,40 @@ class UndecodableImage(UserError, ValueError):  # noqa: N818  # it names the ima
 
 
 class UndecodableSetError(UserError, RuntimeError):
-    """So many images of a set are broken that work on it must not go on."""
+    """A set with too many undecodable images."""
 
 
 class ImageDataset(ABC):
-    """A finite set of labelled images, read by index; no randomness, no order of its own.
+    """A finite set of labelled images, accessed by index, without randomness.
 
-    Making one touches no file, so that a config can be built where the images are not at hand:
-    files are looked for at the first `len`, `key`, `label`, `class_names`, `read` or `check`.
+    Constructing a set does not access files, so that a config can be built on a machine without the images. The files
+    are looked up at the first `len`, `key`, `label`, `class_names`, `read` or `check`.
     """
 
     @abstractmethod
     def __len__(self) -> int:
-        """The number of images."""
+        """Returns the number of images."""
 
     @abstractmethod
     def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """Decodes image `index` to RGB pixels 0..255, which the caller may not write into.
+        """Decodes image `index` to RGB pixels in 0..255, which the caller must not modify.
 
         Raises:
-            UndecodableImage: If the file is broken.
+            UndecodableImage: If the image cannot be decoded.
         """
 
     @abstractmethod
     def key(self, index: int) -> str:
-        """A name for image `index` that is unique in the set and the same on every machine."""
+        """Returns a name for image `index` that is unique in the set and the same on every machine."""
 
     @abstractmethod
     def label(self, index: int) -> int:
-        """The class of image `index`, an index into `class_names`."""
+        """Returns the class of image `index`, an index into `class_names`."""
 
     def sha256(self, index: int) -> str:
-        """The SHA-256 of what decides image `index`: of its file, or where there is none of its pixels.
+        """Returns the SHA-256 of the file of image `index`, or of its pixels if there is no file.
 
-        In hexadecimal; "" for an image that cannot be read.
+        It is in hexadecimal, and "" for an image that cannot be read.
         """
         try:
             pixels = self.read(index)
@@ -81,10 +81,12 @@ class ImageDataset(ABC):
         """The name of each class, in the order of the labels."""
 
     def check(self) -> None:
-        """Looks for the files, before any work begins.
+        """Checks before any work that the files exist.
 
         Raises:
-            DataError: If there are none, with what to do about it.
+            DataError: If there are none. The message says what to do.
         """
         if len(self) == 0:
-            raise DataError(f"{type(self).__name__}: expected at least 1 image, got none")
+            raise DataError(
+                f"{type(self).__name__}: expected at least 1 image, got none; use a set that has images"
+            )

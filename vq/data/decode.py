@@ -1,7 +1,7 @@
-"""The bytes of an image file become RGB pixels, whatever its colour space, depth, transparency or rotation.
+"""Decodes image files to RGB pixels, for any color space, bit depth, transparency and rotation.
 
-docs/data.md states one rule for each kind of file. Files may come from anywhere: only decoders that run no other
-program are used, only regular files are read, and the size of an image is looked at before it is decoded.
+docs/data.md states the rule for each kind of file. Files are untrusted: only decoders that start no other program are
+used, only regular files are read, and the size of an image is checked before it is decoded.
 """
 
 import io
@@ -21,17 +21,17 @@ Image.init()  # older Pillows have no AVIF
 FORMATS = tuple(
     kind for kind in ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM") if kind in Image.OPEN
 )
-"""The formats that are read, told from the content. Pillow knows more; its EPS decoder would start Ghostscript."""
+"""The supported formats, detected from the content. Pillow has more, but its EPS decoder would start Ghostscript."""
 
 MAX_PIXELS = 2**26
-"""Height times width of the largest image that is decoded, 8192 x 8192: at most 1.5 GB while it is decoded."""
+"""The default limit on height times width, 8192 x 8192: decoding takes at most 1.5 GB."""
 
-_PILLOWS_LIMIT = 178_956_970  # beyond so many pixels Pillow refuses by itself
-_BYTES_A_PIXEL = 8  # of an uncompressed file: four channels of 16 bits
+_PILLOW_MAX_PIXELS = 178_956_970  # Pillow raises an error for larger images
+_BYTES_PER_PIXEL = 8  # of an uncompressed file: four channels of 16 bits
 _OTHER_BYTES = 2**26  # of a file, for its metadata
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _SCALED = ((np.arange(2**16) + 128) // 257).astype(np.uint8)  # 0..65535 to the nearest of 0..255
-_TURNS = {  # the EXIF orientation, and what makes it upright
+_TURNS = {  # EXIF orientation -> the transposition that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,34 +40,41 @@ _TURNS = {  # the EXIF orientation, and what makes it upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ORIENTATION, _BITS, _PHOTOMETRIC, _TILE_SIDES = 0x0112, 258, 262, (322, 323)  # tags of EXIF and TIFF
+_ORIENTATION, _BITS, _PHOTOMETRIC, _TILE_SIDES = 0x0112, 258, 262, (322, 323)  # EXIF and TIFF tags
 
 
 def checked_max_pixels(place: str, max_pixels: int) -> int:
-    """`max_pixels`, if it is a limit that can be kept.
+    """Checks a limit on height times width, and returns it.
+
+    Args:
+        place: The class that takes the limit. The error message starts with it.
+        max_pixels: The limit.
 
     Raises:
-        DataError: If it is below 1, or above Pillow's own limit.
+        DataError: If it is below 1, or above the limit of Pillow.
     """
-    if not 1 <= max_pixels <= _PILLOWS_LIMIT:
-        raise DataError(f"{place}: expected max_pixels from 1 to {_PILLOWS_LIMIT:,}, got {max_pixels}")
+    if not 1 <= max_pixels <= _PILLOW_MAX_PIXELS:
+        raise DataError(
+            f"{place}: expected max_pixels from 1 to {_PILLOW_MAX_PIXELS:,}, got {max_pixels}; the default is "
+            f"{MAX_PIXELS:,}"
+        )
     return max_pixels
 
 
 def read_image(path: str | Path, name: str = "", *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:
-    """Decodes a file to RGB pixels 0..255.
+    """Decodes a file to RGB pixels in 0..255, as `decode_image` does.
 
     Args:
         path: A regular file, or a link to one.
-        name: What to call it if it is broken; default: its path.
-        max_pixels: See `decode_image`; a file of more than 8 bytes for each of so many pixels, and 64 MiB, is
-            refused unread.
+        name: The name of the image in error messages; by default its path.
+        max_pixels: The maximum height times width. A file with more than 8 bytes per pixel of this number, plus 64 MiB,
+            is not read.
 
     Raises:
-        UndecodableImage: If it is no regular file, or cannot be read or decoded.
+        UndecodableImage: If the path is not a regular file, or the file cannot be read or decoded.
     """
     name = name or str(path)
-    most = _BYTES_A_PIXEL * max_pixels + _OTHER_BYTES
+    most = _BYTES_PER_PIXEL * max_pixels + _OTHER_BYTES
     try:
         data = read_regular(Path(path), most=most)
     except OSError as error:
@@ -76,30 +83,30 @@ def read_image(path: str | Path, name: str = "", *, max_pixels: int = MAX_PIXELS
 
 
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:
-    """Decodes an encoded image to RGB pixels 0..255, upright, transparency composited on white.
+    """Decodes an encoded image to RGB pixels in 0..255, upright, with transparency composited on white.
 
-    The format is told from the content, not from a file name (ImageNet holds a PNG named .JPEG). Grey is
-    repeated, 16 bits are scaled to 8, and of an animation the first frame is taken.
+    The format is detected from the content, not from the file name (ImageNet has a PNG file named .JPEG). A gray
+    channel is repeated, 16 bits are scaled to 8, and of an animation the first frame is used.
 
-    torchvision decodes JPEGs a quarter faster, but its decoders are deprecated since 0.29, drop
-    transparency and leave CMYK as it is; so everything goes through Pillow.
+    torchvision decodes JPEGs a quarter faster, but its decoders are deprecated since 0.29, drop transparency and do not
+    convert CMYK, so Pillow decodes all formats.
 
     Args:
-        data: A whole file, of one of `FORMATS`.
-        name: What to call it if it is broken.
-        max_pixels: Height times width, from which on it is not decoded.
+        data: The content of a file in one of `FORMATS`.
+        name: The name of the image in error messages.
+        max_pixels: The maximum height times width; larger images are not decoded.
 
     Returns:
-        A view of pixels that lie row by row with the colours side by side, as Pillow left them; resizing
-        reads them so, and a copy would cost as much as a fifth of the decoding.
+        A view of pixels in channels-last memory layout, as Pillow returns them. Resizing reads that layout, and a copy
+        would take a fifth of the decoding time.
 
     Raises:
-        UndecodableImage: If it is empty, truncated, no image, too large, or of numbers whose range nobody knows.
+        UndecodableImage: If the data is empty, truncated, not an image, too large, or of values whose range is unknown.
     """
     if not data:
         raise UndecodableImage(name, "the file is empty")
-    # Pillow meets hostile bytes with nearly every exception there is (OSError, SyntaxError, IndexError,
-    # struct.error, MemoryError, ...), so all of them mean one thing here: the image is broken.
+    # For malicious bytes Pillow raises nearly any exception (OSError, SyntaxError, IndexError, struct.error,
+    # MemoryError, ...). All of them mean that the image cannot be decoded.
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, max_pixels)
@@ -116,7 +123,7 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> UIn
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     tags = getattr(image, "tag_v2", {})
-    tile = [int(tags.get(tag, 1)) for tag in _TILE_SIDES]  # a tile may be larger than its image
+    tile = [int(tags.get(tag, 1)) for tag in _TILE_SIDES]  # a tile can be larger than its image
     if max(width * height, tile[0] * tile[1]) > max_pixels:
         what = (
             f"{height} x {width} pixels" if width * height > max_pixels else f"tiles of {tile[1]} x {tile[0]}"
@@ -129,22 +136,20 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 def _upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
     try:
         turn = _TURNS.get(source.getexif().get(_ORIENTATION, 1))
-    except Exception:  # EXIF that cannot be read says nothing
+    except Exception:  # unreadable EXIF is ignored
         turn = None
     return pixels if turn is None else pixels.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
-    if mode in _SIXTEEN_BITS or (
-        mode == "I" and image.format in ("PNG", "PPM")
-    ):  # Pillow reads these as 0..65535
+    if mode in _SIXTEEN_BITS or (mode == "I" and image.format in ("PNG", "PPM")):  # values are 0..65535
         return Image.fromarray(_sixteen_to_eight_bits(image)).convert("RGB")
     if mode == "F" or mode.startswith("I"):
         numbers = "floats" if mode == "F" else "integers of 32 bits, or with a sign,"
         raise ValueError(f"an image of {numbers} has no known range of values; save it with 8 or 16 bits")
     if mode == "LAB":
-        raise ValueError("colours in LAB depend on a profile; save the image in RGB")
+        raise ValueError("colors in LAB depend on a profile; save the image in RGB")
     if mode == "La":
         image = image.convert("LA")
     if image.has_transparency_data:
@@ -154,14 +159,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _sixteen_to_eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Scales 0..65535 to 0..255; Pillow's own `convert` would clip everything above 255 to white."""
+    """Scales 0..65535 to 0..255; `convert` of Pillow would clip all values above 255."""
     values = np.asarray(image)
     table, tags = _SCALED, getattr(image, "tag_v2", {})
     if tuple(tags.get(_BITS, ())) == (12,):
         table = ((np.arange(2**16) * 510 + 4095) // 8190).clip(max=255).astype(np.uint8)
-    if tags.get(_PHOTOMETRIC) == 0:  # white is zero; Pillow inverts this for 8 bits only
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero, which Pillow inverts for 8 bits only
         table = 255 - table
-    # In pieces: an index takes eight bytes a pixel.
+    # In pieces, because an index array takes eight bytes per pixel.
     pieces = np.array_split(values, max(1, values.size >> 20))
     scaled = np.concatenate([table[piece] for piece in pieces])
     transparent = image.info.get("transparency")

@@ -1,4 +1,4 @@
-"""One draw (seed, epoch, item) becomes one sample, in whichever process; the place of all randomness in data."""
+"""Reads samples, each of which is a pure function of (seed, epoch, item), in the main process or in workers."""
 
 import logging
 import os
@@ -19,15 +19,15 @@ from vq.text import printable
 
 logger = logging.getLogger(__name__)
 
-_MOST_STAND_INS = 64  # broken images in a row before a reader gives up
+_MAX_REPLACEMENTS = 64  # undecodable images in a row before a reader gives up
 
 
 class Draw(NamedTuple):
-    """All that decides what a sample looks like."""
+    """The key of a sample, which determines its pixels."""
 
     seed: int
     epoch: int
-    item: int  # the image's index in its dataset
+    item: int  # the index of the image in its dataset
 
 
 class SampleReader(Dataset[Sample | UndecodableImage]):
@@ -35,9 +35,9 @@ class SampleReader(Dataset[Sample | UndecodableImage]):
 
     Args:
         dataset: The images.
-        transforms: Applied in order, with a generator keyed by the draw.
-        replace: Whether the next image of the set, as it looks in the same epoch, stands in for one that
-            cannot be decoded; else its error is returned.
+        transforms: The transforms, applied in order, with a generator keyed by the draw.
+        replace: Whether an undecodable image is replaced by the next one of the set, as it looks in the same epoch; if
+            not, its error is returned.
     """
 
     def __init__(self, *, dataset: ImageDataset, transforms: Sequence[Transform], replace: bool) -> None:
@@ -47,13 +47,13 @@ class SampleReader(Dataset[Sample | UndecodableImage]):
         self._reported: set[str] = set()
 
     def __getitem__(self, draw: Draw) -> Sample | UndecodableImage:
-        """The sample of a draw, or the error of its image.
+        """Returns the sample of a draw, or the error of its image.
 
         Raises:
-            UndecodableSetError: If so many images in a row cannot be decoded that this cannot be a set of images.
+            UndecodableSetError: If 64 images in a row, or all images of the set, cannot be decoded.
         """
         failed, reason = "", ""
-        tried = min(_MOST_STAND_INS, len(self._dataset))
+        tried = min(_MAX_REPLACEMENTS, len(self._dataset))
         for distance in range(tried):
             item = (draw.item + distance) % len(self._dataset)
             try:
@@ -94,7 +94,7 @@ class SampleReader(Dataset[Sample | UndecodableImage]):
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Inside, signals wait, and processes that are forked keep them waiting until `quiet_worker` has run there."""
+    """Blocks signals; processes forked inside keep them blocked until `quiet_worker` has run."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -107,21 +107,24 @@ def signals_held() -> Iterator[None]:
 
 
 def quiet_worker(_: int) -> None:
-    """Makes a worker process leave cores and signals alone; runs first in each.
+    """Initializes a worker process: it uses one thread and ignores signals that do not come from the main process.
 
-    A signal to the whole job is the main process's to answer: it finishes its step and saves, for which it
-    needs its workers. Only the main process may end them with SIGTERM, as Python does at its exit.
+    When the whole job gets a signal, the main process handles it: it finishes its step and saves, for which it needs
+    its workers. Only the main process ends them, with SIGTERM, as Python does at exit.
+
+    Args:
+        _: The number of the worker.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS; there a SIGTERM to the whole job ends the workers
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where a SIGTERM to the whole job ends the workers
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_at_the_parents_word, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_exit_when_told_by, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_at_the_parents_word(parent: int) -> None:
-    # Ignoring SIGTERM altogether would let a failed program wait for its workers for ever.
+def _exit_when_told_by(parent: int) -> None:
+    # If workers ignored every SIGTERM, a program that failed would wait for them forever.
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What a sample and a batch are made of, and how samples become a batch."""
+"""Samples and batches of images."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -12,34 +12,36 @@ from vq.ops.numerics.integers import as_int64
 
 
 class Sample(TypedDict):
-    """One image with what is known of it."""
+    """An image with its label and key."""
 
-    image: UInt8[Tensor, "3 h w"]  # pixels 0..255
+    image: UInt8[Tensor, "3 h w"]  # pixels in 0..255
     label: int
-    key: str  # names the image in its dataset, the same on every machine
-    undecodable: str  # the name of the broken image that this one stands in for; "" if it is itself
+    key: str  # the name of the image in its dataset, the same on every machine
+    undecodable: str  # the name of the undecodable image that this one replaces; "" if it replaces none
 
 
 class Batch(TypedDict):
-    """Images of one size; the engine moves them to the device and to [-1, 1]."""
+    """Images of one size with their labels and keys; the engine moves them to the device and converts them to [-1, 1]."""
 
-    image: UInt8[Tensor, "b 3 h w"]  # pixels 0..255
+    image: UInt8[Tensor, "b 3 h w"]  # pixels in 0..255
     label: Int64[Tensor, "b"]
     key: list[str]
-    undecodable: list[str]  # the names of the images that could not be decoded; mostly empty
+    undecodable: list[str]  # the names of images that could not be decoded; usually empty
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stacks samples into a batch.
 
     Args:
-        samples: At least one.
+        samples: The samples, at least one.
 
     Raises:
-        ValueError: If there is none, or if their images differ in size.
+        DataError: If there are no samples, or their images differ in size.
     """
     if not samples:
-        raise DataError("collate: expected at least 1 sample, got none")
+        raise DataError(
+            "collate: expected at least 1 sample, got none; pass samples of images that can be decoded"
+        )
     first = samples[0]
     for sample in samples:
         if sample["image"].shape != first["image"].shape:

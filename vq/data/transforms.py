@@ -1,4 +1,4 @@
-"""What happens to an image between its file and the batch: pixels in, pixels out, randomness from outside."""
+"""Image transforms: uint8 pixels in, uint8 pixels out, with randomness from a given generator."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,36 +17,36 @@ from vq.registry import TRANSFORMS
 
 
 class ImageTooLargeError(DataError):
-    """An image that a transform would make too large; a loader counts it as one that cannot be decoded."""
+    """An image that a transform would make too large. A loader counts it as undecodable."""
 
 
 class Transform(ABC):
-    """Changes one image; every random choice is drawn from the generator it is handed."""
+    """Transforms an image. All random numbers come from the given generator."""
 
     @abstractmethod
     def __call__(
         self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
     ) -> UInt8[Tensor, "3 new_height new_width"]:
-        """Changes one image.
+        """Transforms one image.
 
         Args:
-            image: Pixels 0..255; never written into.
-            generator: A CPU generator that belongs to this sample alone.
+            image: An image with pixels in 0..255, which is not modified.
+            generator: The CPU generator of this sample.
         """
 
 
 @TRANSFORMS.register_module()
 class Resize(Transform):
-    """Scales an image until its shorter side has `size` pixels; its proportions stay.
+    """Resizes an image so that its shorter side has `size` pixels; the aspect ratio is kept.
 
-    Antialiased bicubic on uint8, about twice as fast as Pillow's: on photographs at most 2 levels from it,
-    more than 1 in 4 pixels of a million.
+    The interpolation is antialiased bicubic on uint8, about twice as fast as Pillow's. On photographs it differs from
+    Pillow's by at most 2 levels, and by more than 1 level in 4 of a million pixels.
 
     Args:
-        size: Length of the shorter side in pixels, at least 1.
+        size: The length of the shorter side in pixels, at least 1.
 
     Raises:
-        ValueError: If `size` is below 1.
+        DataError: If `size` is below 1.
         ImageTooLargeError: When called, if the result would have more than 2^26 pixels: a line of 20,000 x 1
             pixels would take 3.9 GB at a size of 256. A loader counts such an image as undecodable.
     """
@@ -57,7 +57,7 @@ class Resize(Transform):
     def __call__(
         self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
     ) -> UInt8[Tensor, "3 new_height new_width"]:
-        """Scales one image; nothing is random."""
+        """Resizes one image; nothing is random."""
         height, width = image.shape[1:]
         shorter, longer = sorted((height, width))
         if shorter == self.size:
@@ -66,20 +66,20 @@ class Resize(Transform):
         if self.size * new_longer > MAX_PIXELS:
             raise ImageTooLargeError(
                 f"Resize: an image of {height}x{width} would become {self.size} pixels on the shorter side and "
-                f"{new_longer:,} on the longer, more than {MAX_PIXELS:,} in all; crop it before, or remove it"
+                f"{new_longer:,} on the longer, more than {MAX_PIXELS:,} in all; crop it first, or remove it"
             )
         return _bicubic(image, [self.size])
 
 
 @TRANSFORMS.register_module()
 class CenterCrop(Transform):
-    """Cuts a square out of the middle of an image.
+    """Crops a square from the center of an image.
 
     Args:
-        size: Length of a side in pixels, at least 1.
+        size: The length of a side in pixels, at least 1.
 
     Raises:
-        ValueError: If `size` is below 1; when called, if the image is smaller than the square.
+        DataError: If `size` is below 1; when called, if the image is smaller than the square.
     """
 
     def __init__(self, *, size: int) -> None:
@@ -88,20 +88,20 @@ class CenterCrop(Transform):
     def __call__(
         self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
     ) -> UInt8[Tensor, "3 new_height new_width"]:
-        """Cuts one image; nothing is random."""
+        """Crops one image; nothing is random."""
         spare_y, spare_x = _spare("CenterCrop", image, self.size)
         return _cut(image, spare_y // 2, spare_x // 2, self.size, self.size)
 
 
 @TRANSFORMS.register_module()
 class RandomCrop(Transform):
-    """Cuts a square out of an image, every position equally likely.
+    """Crops a square from an image at a uniformly random position.
 
     Args:
-        size: Length of a side in pixels, at least 1.
+        size: The length of a side in pixels, at least 1.
 
     Raises:
-        ValueError: If `size` is below 1; when called, if the image is smaller than the square.
+        DataError: If `size` is below 1; when called, if the image is smaller than the square.
     """
 
     def __init__(self, *, size: int) -> None:
@@ -110,20 +110,20 @@ class RandomCrop(Transform):
     def __call__(
         self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
     ) -> UInt8[Tensor, "3 new_height new_width"]:
-        """Cuts one image."""
+        """Crops one image."""
         spare_y, spare_x = _spare("RandomCrop", image, self.size)
         return _cut(image, _draw(spare_y + 1, generator), _draw(spare_x + 1, generator), self.size, self.size)
 
 
 @TRANSFORMS.register_module()
 class RandomHorizontalFlip(Transform):
-    """Mirrors an image, left for right, with a given probability.
+    """Flips an image horizontally with a given probability.
 
     Args:
         p: The probability, in [0, 1].
 
     Raises:
-        ValueError: If `p` is outside [0, 1].
+        DataError: If `p` is outside [0, 1].
     """
 
     def __init__(self, *, p: float = 0.5) -> None:
@@ -134,25 +134,25 @@ class RandomHorizontalFlip(Transform):
     def __call__(
         self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
     ) -> UInt8[Tensor, "3 new_height new_width"]:
-        """Mirrors one image, or leaves it."""
+        """Flips one image, or returns it unchanged."""
         return image.flip(-1) if _uniform(0.0, 1.0, generator) < self.p else image
 
 
 @TRANSFORMS.register_module()
 class RandomResizedCrop(Transform):
-    """Cuts a rectangle of random area and proportions out of an image and scales it to a square.
+    """Crops a rectangle of random area and aspect ratio from an image and resizes it to a square.
 
     Source: Szegedy et al. 2015, https://arxiv.org/abs/1409.4842, section 6.
-    Differs from the source: nothing; where ten draws do not fit into the image, the largest central
-    rectangle of allowed proportions is taken, as torchvision does.
+    Differs from the source: nothing. If none of ten random rectangles fits into the image, the largest central
+        rectangle with an allowed aspect ratio is used, as in torchvision.
 
     Args:
-        size: Length of a side of the result in pixels, at least 1.
-        scale: Smallest and largest area, as shares of the image's, in (0, 1].
-        ratio: Smallest and largest width / height, drawn evenly on a logarithmic scale.
+        size: The length of a side of the result in pixels, at least 1.
+        scale: The smallest and largest area, as fractions of the area of the image, in (0, 1].
+        ratio: The smallest and largest width / height; it is uniformly distributed on a logarithmic scale.
 
     Raises:
-        ValueError: If `size` is below 1, or if `scale` or `ratio` are not rising and positive.
+        DataError: If `size` is below 1, or if `scale` or `ratio` is not an increasing pair of positive numbers.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class RandomResizedCrop(Transform):
     def __call__(
         self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
     ) -> UInt8[Tensor, "3 new_height new_width"]:
-        """Cuts and scales one image."""
+        """Crops and resizes one image."""
         return _bicubic(_cut(image, *self._rectangle(image, generator)), [self.size, self.size])
 
     def _rectangle(
@@ -212,8 +212,7 @@ def _cut(
 def _bicubic(
     image: UInt8[Tensor, "3 height width"], size: list[int]
 ) -> UInt8[Tensor, "3 new_height new_width"]:
-    resized: Tensor = functional.resize(image, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return resized
+    return functional.resize(image, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
 
 
 def _draw(below: int, generator: torch.Generator) -> int:

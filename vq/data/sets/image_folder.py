@@ -27,9 +27,9 @@ EXTENSIONS = (
 
 
 class _Listing(NamedTuple):
-    # Arrays, not lists: a worker that touches a Python string writes its reference count, and a million
-    # of them would be copied into every worker's memory.
-    paths: npt.NDArray[np.bytes_]  # below the root, the bytes of the file system
+    # Arrays, not lists: a worker that reads a Python string changes its reference count, so that the memory of a
+    # million strings would be copied into every worker.
+    paths: npt.NDArray[np.bytes_]  # relative to the root, in the encoding of the file system
     labels: npt.NDArray[np.int32]
     class_names: tuple[str, ...]
 
@@ -38,23 +38,23 @@ class _Listing(NamedTuple):
 class ImageFolder(ImageDataset):
     r"""Reads the image files below a folder, in sorted order; each subfolder is a class.
 
-    Two layouts: `root/CLASS/.../picture.png`, whose labels follow the sorted names of the folders directly
-    below `root` (an empty one keeps its number); or all pictures directly in `root`, which is one class.
-    Names are sorted as text, by code points: class `10` comes before class `9`, which is logged where it matters.
-    Hidden files and folders are passed over, links to folders are followed, but not in circles. See docs/data.md for
-    which files are read, and what happens to grey, palette, 16-bit, CMYK, transparent and rotated images.
+    There are two layouts. In `root/CLASS/.../image.png`, the labels follow the sorted names of the folders directly
+    below `root`; an empty folder also has a label. If all images are directly in `root`, they form one class. Names are
+    sorted as text, by code points, so that class `10` comes before class `9`; this is logged if it matters. Hidden
+    files and folders are skipped. Links to folders are followed, except back to a parent folder. docs/data.md describes
+    which files are read, and how gray, palette, 16-bit, CMYK, transparent and rotated images are decoded.
 
-    Names that are not UTF-8 are read; in keys and class names their bytes are escaped (`x\udce4.png`), which is logged
-    when the folder is listed.
+    Names that are not UTF-8 can be read. In keys and class names their bytes are escaped (`x\udce4.png`), which is
+    logged when the folder is listed.
 
     Args:
-        root: The folder, a leading `~` being the home folder; looked at when first used, not when this object is made.
-        extensions: Endings of the files to take, in any case, such as `(".png", ".jpg")`.
-        max_pixels: Height times width of the largest image that is decoded; a larger one counts as undecodable.
+        root: The folder; a leading `~` means the home folder. It is accessed at the first use, not on construction.
+        extensions: The endings of the files to read, such as `(".png", ".jpg")`; case does not matter.
+        max_pixels: The maximum height times width of an image; larger images count as undecodable.
 
     Raises:
-        DataError: If an extension has no leading dot, or `max_pixels` is out of range; when first used, if `root` is
-            missing or cannot be read, holds no such file, or holds some both directly and in folders.
+        DataError: If an extension has no leading dot, or `max_pixels` is out of range; at the first use, if `root` is
+            missing or cannot be read, contains no such file, or contains such files both directly and in folders.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class ImageFolder(ImageDataset):
         self.max_pixels = checked_max_pixels("ImageFolder", max_pixels)
 
     def __len__(self) -> int:
-        """The number of files."""
+        """Returns the number of files."""
         return len(self._listing.paths)
 
     def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """Decodes file `index` to RGB pixels 0..255, upright, on white."""
+        """Decodes file `index` to RGB pixels in 0..255, upright, with transparency composited on white."""
         path = self.root / os.fsdecode(self._listing.paths[index].item())
         return read_image(path, self.key(index), max_pixels=self.max_pixels)
 
     def sha256(self, index: int) -> str:
-        """The SHA-256 of file `index`, in hexadecimal; "" if it cannot be read."""
+        """Returns the SHA-256 of file `index`, in hexadecimal; "" if it cannot be read."""
         path = self.root / os.fsdecode(self._listing.paths[index].item())
         try:
             return sha256_of(path) if path.is_file() else ""
@@ -84,20 +84,25 @@ class ImageFolder(ImageDataset):
             return ""
 
     def key(self, index: int) -> str:
-        """The file's path below the root, with forward slashes; bytes that are not UTF-8 are escaped."""
+        """Returns the path of file `index` below the root, with forward slashes; bytes not in UTF-8 are escaped."""
         return _as_text(self._listing.paths[index].item())
 
     def label(self, index: int) -> int:
-        """The number of the file's class folder among the sorted folders."""
+        """Returns the number of the class folder of file `index` among the sorted folders."""
         return int(self._listing.labels[index])
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The sorted names of the class folders; of a flat folder, its own name."""
+        """The sorted names of the class folders, or the name of the root if it has no class folders."""
         return self._listing.class_names
 
     def check(self) -> None:
-        """Lists the files; see the class for what it raises."""
+        """Lists the files.
+
+        Raises:
+            DataError: If `root` is missing or cannot be read, contains no such file, or contains such files both
+                directly and in folders.
+        """
         _ = self._listing
 
     @cached_property
@@ -135,7 +140,7 @@ class ImageFolder(ImageDataset):
     def _walk(self, folder: Path, prefix: str, parents: set[str]) -> Iterator[str]:
         real = os.path.realpath(folder)
         if real in parents:
-            return  # a link back to a folder that we are in
+            return  # a link back to a parent folder
         for entry in _entries(folder):
             if _is_folder(entry):
                 yield from self._walk(folder / entry.name, f"{prefix}{entry.name}/", parents | {real})
@@ -147,18 +152,18 @@ class ImageFolder(ImageDataset):
 class ImageNet(ImageDataset):
     """Reads ImageNet-1k from its usual layout, `root/{train,val}/WNID/*.JPEG`.
 
-    Labels are the sorted WordNet numbers, 0..999, the order of every published classifier. A folder with
-    fewer classes works too (ImageNet-100); the numbers then count its folders.
+    Labels, 0..999, are the numbers of the sorted WordNet IDs, as in all published classifiers. A folder with fewer
+    classes (such as ImageNet-100) can be used too; its labels are the numbers of its own folders.
 
-    Source: Deng et al. 2009 and Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575; to be obtained
-    from https://image-net.org, for non-commercial research.
+    Source: Deng et al. 2009 and Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575; available from
+        https://image-net.org for non-commercial research.
 
     Args:
-        root: The folder that holds `train` and `val`; looked at when first used.
+        root: The folder that contains `train` and `val`; it is accessed at the first use.
         split: `"train"` (1,281,167 images) or `"val"` (50,000 images).
 
     Raises:
-        DataError: If `split` is another; when first used, if the folder is missing or laid out otherwise.
+        DataError: If the split is unknown; at the first use, if the folder is missing or has another layout.
     """
 
     def __init__(self, *, root: str | Path = "data/imagenet", split: str = "train") -> None:
@@ -168,32 +173,36 @@ class ImageNet(ImageDataset):
         self.split = split
 
     def __len__(self) -> int:
-        """The number of files."""
+        """Returns the number of files."""
         return len(self._folder)
 
     def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """Decodes image `index` to RGB pixels 0..255; sizes differ."""
+        """Decodes image `index` to RGB pixels in 0..255; image sizes differ."""
         return self._folder.read(index)
 
     def sha256(self, index: int) -> str:
-        """The SHA-256 of file `index`, in hexadecimal; "" if it cannot be read."""
+        """Returns the SHA-256 of file `index`, in hexadecimal; "" if it cannot be read."""
         return self._folder.sha256(index)
 
     def key(self, index: int) -> str:
-        """Such as `n01440764/n01440764_10026.JPEG`."""
+        """Returns the name of image `index`, such as `n01440764/n01440764_10026.JPEG`."""
         return self._folder.key(index)
 
     def label(self, index: int) -> int:
-        """The class number, 0..999."""
+        """Returns the class of image `index`, 0..999."""
         return self._folder.label(index)
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The WordNet numbers, such as `n01440764` (tench)."""
+        """The WordNet IDs, such as `n01440764` (tench)."""
         return self._folder.class_names
 
     def check(self) -> None:
-        """Lists the files; see the class for what it raises."""
+        """Lists the files.
+
+        Raises:
+            DataError: If the folder is missing or has another layout.
+        """
         _ = self._folder
 
     @cached_property
@@ -205,18 +214,21 @@ class ImageNet(ImageDataset):
                 "get ImageNet from https://image-net.org, unpack it there, or set `root`"
             )
         folder = ImageFolder(root=self.root / self.split, extensions=(".jpeg", ".jpg"))
-        # The archive of the validation images unpacks into one flat folder; they have to be sorted first.
-        strange = [name for name in folder.class_names if not re.fullmatch(r"n\d{8}", name)]
-        if strange:
+        # The archive of the validation images has no class folders, so the images must be sorted into folders first.
+        unknown = [name for name in folder.class_names if not re.fullmatch(r"n\d{8}", name)]
+        if unknown:
             raise DataError(
-                f"ImageNet: expected {layout} and so on, but {strange[0]!r} in {self.root / self.split} is not "
-                "named like n01440764; sort the images into one folder a class, or use ImageFolder"
+                f"ImageNet: expected {layout} and so on, but {unknown[0]!r} in {self.root / self.split} is not "
+                "named like n01440764; sort the images into one folder per class, or use ImageFolder"
             )
         return folder
 
 
 def expanded(root: str | Path) -> Path:
-    """A folder as the user wrote it, with a leading `~` or `~name` replaced by that home folder.
+    """Replaces a leading `~` or `~name` of a path by that home folder.
+
+    Args:
+        root: The path, as the user wrote it.
 
     Raises:
         DataError: If there is no such user.
@@ -224,18 +236,20 @@ def expanded(root: str | Path) -> Path:
     try:
         return Path(root).expanduser()
     except RuntimeError as error:
-        raise DataError(f"root: expected a folder, got {str(root)!r}: {error}") from error
+        raise DataError(
+            f"root: expected a folder, got {str(root)!r}: {error}; write the path of the home folder instead"
+        ) from error
 
 
 def _entries(folder: Path) -> "list[os.DirEntry[str]]":
-    """What is in a folder and not hidden."""
+    """Lists the entries of a folder that are not hidden."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(
-            f"ImageFolder: the folder {printable(str(folder))} cannot be read ({error.strerror}); mend that, or "
-            f"move it away"
+            f"ImageFolder: the folder {printable(str(folder))} cannot be read ({error.strerror}); make it readable, or "
+            f"move it elsewhere"
         ) from error
 
 
@@ -247,23 +261,23 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _as_text(name: bytes) -> str:
-    r"""A name as text, whatever the locale: bytes that are not UTF-8 become `\udce4`, as `printable` shows them."""
+    r"""Decodes a name in any locale; bytes that are not UTF-8 are escaped (`\udce4`), as by `printable`."""
     text = name.decode("utf-8", errors="surrogateescape")
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def _report_names(root: str, found: Sequence[str], folders: Sequence[str]) -> None:
-    strange = [path for path in found if os.fsencode(path) != _as_text(os.fsencode(path)).encode()]
-    if strange:
+    escaped = [path for path in found if os.fsencode(path) != _as_text(os.fsencode(path)).encode()]
+    if escaped:
         if len({_as_text(os.fsencode(path)) for path in found}) < len(found):
             raise DataError(
-                f"ImageFolder: two files below {root} have the same name once their bytes are escaped"
+                f"ImageFolder: two files below {root} have the same name once their bytes are escaped; rename one"
             )
         logger.warning(
             "%s: %d names are not UTF-8, such as %s; they are stored and shown with these bytes escaped",
             root,
-            len(strange),
-            printable(_as_text(os.fsencode(strange[0]))),
+            len(escaped),
+            printable(_as_text(os.fsencode(escaped[0]))),
         )
     if all(re.fullmatch("[0-9]+", name) for name in folders) and sorted(folders, key=int) != list(folders):
         logger.warning(

@@ -80,8 +80,8 @@ class TimmViTFeatures(FrozenWeights):
         self.blocks, self.image_size = tuple(blocks), image_size
         self.channels: tuple[int, ...] = (int(self.trunk.embed_dim),) * len(self.blocks)
         known: dict[str, Any] = self.trunk.pretrained_cfg
-        for key, colours in (("mean", known["mean"]), ("deviation", known["std"])):
-            tensor = torch.tensor(colours, dtype=torch.float32, device="cpu").reshape(1, 3, 1, 1)
+        for key, values in (("mean", known["mean"]), ("deviation", known["std"])):
+            tensor = torch.tensor(values, dtype=torch.float32, device="cpu").reshape(1, 3, 1, 1)
             self.freeze(key, tensor)
         _keep_as_buffers(self.trunk.eval())
 
