@@ -46,9 +46,7 @@ def write_statistics(path: Path, *, pool: Moments, spatial: Moments | None, stam
     arrays = {name: tensor.cpu().numpy() for name, tensor in named}
     text = json.dumps(stamp.as_dict())
     content = io.BytesIO()
-    np.savez(
-        content, allow_pickle=False, stamp=np.array(text), sha256=np.array(_sha256(arrays, text)), **arrays
-    )
+    np.savez(content, stamp=np.array(text), sha256=np.array(_sha256(arrays, text)), **arrays)
     write_atomically(path, content.getvalue())
 
 

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
@@ -47,10 +48,10 @@ def as_int64(
 
 def _whole(name: str, value: Any) -> int:
     try:
-        number = operator.index(value)  # also NumPy's integers
+        number = None if isinstance(value, bool | np.bool) else operator.index(value)  # also NumPy's integers
     except TypeError:
         number = None
-    if number is None or isinstance(value, bool):
+    if number is None:
         raise IntegerError(f"{name}: expected integers, got {value!r} of the type {type(value).__name__}")
     if not -(2**63) <= number < 2**63:
         raise IntegerError(f"{name}: expected numbers from -2^63 to 2^63 - 1, got {number}")
