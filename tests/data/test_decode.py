@@ -227,7 +227,7 @@ def test_every_mode_of_pillow_becomes_rgb(mode):
 
 @pytest.mark.parametrize("mode", ["F", "I", "LAB"])
 def test_modes_without_a_known_range_are_refused(mode):
-    with pytest.raises(ValueError, match=r"floats|integers of 32 bits|colors in LAB"):
+    with pytest.raises(ValueError, match=r"floats|integers of 32 bits|colours in LAB"):
         _to_rgb(Image.new(mode, (2, 2)))
 
 

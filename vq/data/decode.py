@@ -1,4 +1,4 @@
-"""Decodes image files to RGB pixels, for any color space, bit depth, transparency and rotation.
+"""Decodes image files to RGB pixels, for any colour space, bit depth, transparency and rotation.
 
 docs/data.md states the rule for each kind of file. Files are untrusted: only decoders that start no other program are
 used, only regular files are read, and the size of an image is checked before it is decoded.
@@ -85,7 +85,7 @@ def read_image(path: str | Path, name: str = "", *, max_pixels: int = MAX_PIXELS
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:
     """Decodes an encoded image to RGB pixels in 0..255, upright, with transparency composited on white.
 
-    The format is detected from the content, not from the file name (ImageNet has a PNG file named .JPEG). A gray
+    The format is detected from the content, not from the file name (ImageNet has a PNG file named .JPEG). A grey
     channel is repeated, 16 bits are scaled to 8, and of an animation the first frame is used.
 
     torchvision decodes JPEGs a quarter faster, but its decoders are deprecated since 0.29, drop transparency and do not
@@ -149,7 +149,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         numbers = "floats" if mode == "F" else "integers of 32 bits, or with a sign,"
         raise ValueError(f"an image of {numbers} has no known range of values; save it with 8 or 16 bits")
     if mode == "LAB":
-        raise ValueError("colors in LAB depend on a profile; save the image in RGB")
+        raise ValueError("colours in LAB depend on a profile; save the image in RGB")
     if mode == "La":
         image = image.convert("LA")
     if image.has_transparency_data:

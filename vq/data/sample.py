@@ -21,7 +21,7 @@ class Sample(TypedDict):
 
 
 class Batch(TypedDict):
-    """Images of one size with their labels and keys; the engine moves them to the device and rescales them to [-1, 1]."""
+    """Images of one size with labels and keys; the engine moves them to the device and rescales them to [-1, 1]."""
 
     image: UInt8[Tensor, "b 3 h w"]  # pixels in 0..255
     label: Int64[Tensor, "b"]

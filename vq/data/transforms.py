@@ -73,7 +73,7 @@ class Resize(Transform):
 
 @TRANSFORMS.register_module()
 class CenterCrop(Transform):
-    """Crops a square from the center of an image.
+    """Crops a square from the centre of an image.
 
     Args:
         size: The length of a side in pixels, at least 1.

@@ -49,11 +49,11 @@ def psnr(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w
 def ssim(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
     """Computes the structural similarity of the bytes of images in [-1, 1], at most 1, one float64 per image.
 
-    Means, variances and covariances of each color channel are computed under a Gaussian window (11x11, sigma 1.5), at
+    Means, variances and covariances of each colour channel are computed under a Gaussian window (11x11, sigma 1.5), at
     all positions where the whole window is inside the image. The score is averaged over positions and channels.
 
     Source: Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861, eq. 13, K1 = 0.01, K2 = 0.03, L = 255.
-    Differs from the source: color channels are scored separately and averaged, and images are not downsampled first.
+    Differs from the source: colour channels are scored separately and averaged, and images are not downsampled first.
         The score equals that of `skimage.metrics.structural_similarity(x, y, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, data_range=255, channel_axis=...)`.
 

@@ -42,7 +42,7 @@ class ImageFolder(ImageDataset):
     below `root`; an empty folder also has a label. If all images are directly in `root`, they form one class. Names are
     sorted as text, by code points, so that class `10` comes before class `9`; this is logged if it matters. Hidden
     files and folders are skipped. Links to folders are followed, except back to a parent folder. docs/data.md describes
-    which files are read, and how gray, palette, 16-bit, CMYK, transparent and rotated images are decoded.
+    which files are read, and how grey, palette, 16-bit, CMYK, transparent and rotated images are decoded.
 
     Names that are not UTF-8 can be read. In keys and class names their bytes are escaped (`x\udce4.png`), which is
     logged when the folder is listed.
