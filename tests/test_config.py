@@ -467,3 +467,11 @@ def test_moved_weights_are_named_by_their_part_or_one_by_one() -> None:
     }.items():
         with pytest.raises(ConfigError, match=message):
             config.with_weights(tree, {key: "x"})
+
+
+def test_modules_of_the_standard_library_are_imported(page: Path) -> None:
+    page.write_text(
+        page.read_text().replace("from math import prod", "import os.path\nfrom math import prod")
+    )
+    edited(page, "batch_size=8", "batch_size=len(os.path.join('a', 'b'))")
+    assert config.load(page).to_dict()["train_data"]["batch_size"] == 3
