@@ -64,7 +64,7 @@ def refused(module: str, *arguments: object) -> str:
     try:
         main([str(a) for a in arguments])
     except Exception as error:
-        message = failures.mendable(error)
+        message = failures.user_message(error)
         if message is None:  # a defect: show where
             raise
         return message

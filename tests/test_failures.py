@@ -11,7 +11,7 @@ from commands import ROOT, environment
 
 from vq import packages
 from vq.errors import UserError
-from vq.failures import mendable
+from vq.failures import user_message
 
 PROGRAM = """
 import os, sys
@@ -48,7 +48,7 @@ def program(body: str, *, ranks: int = 1) -> subprocess.CompletedProcess[str]:
         ("raise UserError('what to do')", 2, "error: what to do\n"),
         ("raise ConfigError('place: cure')", 2, "error: place: cure\n"),
         ("open('/nowhere/x')", 2, "error: /nowhere/x: there is no such file or folder\n"),
-        ("open('/')", 2, "error: /: it is a folder, and a file is needed\n"),
+        ("open('/')", 2, "error: /: it is a folder, but a file is needed\n"),
         ("os.mkdir('README.md/x')", 2, "error: README.md/x: a part of this path is a file, not a folder"),
         ("open('/dev/full', 'w', buffering=1).write('x' * 9999)", 2, "the disk is full; free some space"),
         ("import torch_fidelityy", 2, "error: the package torch_fidelityy is not installed"),
@@ -103,17 +103,17 @@ def test_an_optional_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyP
     monkeypatch.delitem(sys.modules, "pyarrow", raising=False)  # another test may have imported it
     error = ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow.parquet")
     message = "this command needs the package pyarrow, which is not installed; "
-    assert mendable(error) == message + packages.how_to_install("export")
+    assert user_message(error) == message + packages.how_to_install("export")
 
 
 def test_names_are_shown_on_one_line() -> None:
     error = PermissionError(errno.EACCES, "Permission denied", os.fsencode("a\nb") + b"\xe4")
-    assert str(mendable(error)).startswith("a\\nb\\udce4: you may not read or write it")
-    assert mendable(UserError("x")) == "x"
-    assert mendable(ZeroDivisionError()) is None
+    assert str(user_message(error)).startswith("a\\nb\\udce4: permission denied")
+    assert user_message(UserError("x")) == "x"
+    assert user_message(ZeroDivisionError()) is None
 
 
 def test_a_worker_of_a_data_loader_reports_a_missing_file_on_one_line(tmp_path: Path) -> None:
     text = f"Caught FileNotFoundError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n" \
         f"  File x\nFileNotFoundError: [Errno 2] No such file or directory: '{tmp_path}'\n"  # fmt: skip
-    assert mendable(FileNotFoundError(text)) == text.splitlines()[-1]
+    assert user_message(FileNotFoundError(text)) == text.splitlines()[-1]

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
         sys.stderr.write(help_text())
-        sys.exit(failures.MENDABLE)
+        sys.exit(failures.USER_ERROR)
     name, *rest = words
     if name in ("-h", "--help"):
         sys.stdout.write(help_text())

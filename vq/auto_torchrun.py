@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         (sys.stdout if words else sys.stderr).write(HELP)
-        sys.exit(0 if words else failures.MENDABLE)
+        sys.exit(0 if words else failures.USER_ERROR)
     number = num_processes()
 
     from torch.distributed import run

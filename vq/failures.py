@@ -1,7 +1,7 @@
-"""How a program ends: which errors a user can mend, what is said about them, and with which exit code.
+"""How a program ends: which errors a user can fix, their messages, and the exit code.
 
-0: done. 2: something a user can mend; the message says what. 1: a defect, with its traceback. 128 + a signal's
-number: a signal ended it; 130 is Ctrl-C. Under torchrun one process speaks for all of them.
+0: done. 1: a defect, with its traceback. 2: something that a user can fix; the message says what. 128 + the number of
+a signal: the signal ended it; 130 is Ctrl-C. Under torchrun one process prints the message for all of them.
 """
 
 import errno
@@ -17,22 +17,22 @@ from vq import packages
 from vq.errors import UserError
 from vq.text import printable
 
-MENDABLE = 2
+USER_ERROR = 2
 _CURES = {
-    errno.EACCES: "you may not read or write it; change its permissions or choose another place",
-    errno.EPERM: "you may not read or write it; change its permissions or choose another place",
+    errno.EACCES: "permission denied; change its permissions or choose another place",
+    errno.EPERM: "permission denied; change its permissions or choose another place",
     errno.EROFS: "the file system can only be read; choose another place",
     errno.ENOENT: "there is no such file or folder",
-    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another",
-    errno.EISDIR: "it is a folder, and a file is needed",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another path",
+    errno.EISDIR: "it is a folder, but a file is needed",
     errno.EEXIST: "it exists and is not a folder; choose another place",
     errno.ENOTEMPTY: "the folder is not empty; choose another place",
     errno.ENOSPC: "the disk is full; free some space and start the command again",
     errno.EDQUOT: "your quota on this disk is used up; free some space and start the command again",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    errno.ELOOP: "its links lead in a circle",
+    errno.ELOOP: "its symbolic links form a loop",
     errno.EMFILE: "too many files are open; raise `ulimit -n` or lower num_workers",
-    errno.ENFILE: "too many files are open on this machine",
+    errno.ENFILE: "too many files are open on this machine; close other programs",
     errno.EADDRINUSE: "the port is in use; start torchrun with --standalone or another --rdzv-endpoint",
     errno.ENOMEM: "the memory is full; lower the batch size or num_workers",
     errno.EIO: "the disk cannot be read or written",
@@ -42,33 +42,31 @@ _MISPLACED = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirecto
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Inside, an error that a user can mend ends the program with one message and exit code 2."""
+    """Inside, an error that a user can fix ends the program with one message and exit code 2."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whatever reads our output has ended, as `| head` does; Python would complain again at its own end.
+        # The reader of our output has ended, as `| head` does; Python would complain again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except SystemExit as error:
-        if (
-            isinstance(error.code, int) and error.code > 128 and str(error)
-        ):  # a signal: `engine.ending.Stopped`
+        if isinstance(error.code, int) and error.code > 128 and str(error):  # `Stopped`, after a signal
             _end(str(error), error.code)
         raise
     except KeyboardInterrupt:
         _end("interrupted", 128 + signal.SIGINT)
     except Exception as error:
-        message = mendable(error)
+        message = user_message(error)
         if message is not None:
-            _end(f"error: {message}", MENDABLE)
+            _end(f"error: {message}", USER_ERROR)
         if isinstance(error, RuntimeError) and _another_has_spoken(2.0):
-            sys.exit(MENDABLE)  # a collective failed because the other process has ended
+            sys.exit(USER_ERROR)  # a collective failed because the other process has ended
         raise
 
 
-def mendable(error: BaseException) -> str | None:
-    """What to say about an error that a user can mend; None for any other."""
+def user_message(error: BaseException) -> str | None:
+    """The message of an error that a user can fix; None for any other error."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
@@ -104,7 +102,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _end(message: str, code: int) -> None:
-    """Says why, on one process of all, and ends."""
+    """Prints the message, on one process of all, and ends."""
     if _may_speak():
         sys.stderr.write("\n".join(map(printable, message.split("\n"))) + "\n")
         sys.stderr.flush()
@@ -112,22 +110,22 @@ def _end(message: str, code: int) -> None:
 
 
 def _may_speak() -> bool:
-    """Whether this process is the one that says why all of them end: the first, if it fails too."""
+    """Whether this process prints the message for all: the first process does, if it fails too."""
     if not _is_one_of_many():
         return True
     if os.environ.get("RANK", "0") != "0":
-        time.sleep(1.0)  # the same error comes to the first process at about the same time
+        time.sleep(1.0)  # the same error reaches the first process at about the same time
     try:
         is_first = int(_store().add(_key(), 1)) == 1
-    except Exception:  # the store ends with torchrun, or was the first process's
+    except Exception:  # the store ended with torchrun, or with the first process
         return os.environ.get("RANK", "0") == "0"
     if not is_first:
-        time.sleep(0.5)  # torchrun ends all processes as soon as one has ended: let the other one speak
+        time.sleep(0.5)  # torchrun ends all processes when one has ended: let the other print its message
     return is_first
 
 
 def _another_has_spoken(seconds: float) -> bool:
-    """Whether another process says within this time why it ends."""
+    """Whether another process prints a message within this time."""
     if not _is_one_of_many():
         return False
     try:
@@ -136,7 +134,7 @@ def _another_has_spoken(seconds: float) -> bool:
             if store.add(_key(), 0) > 0:
                 return True
             time.sleep(0.1)
-    except Exception:  # see `_may_speak`
+    except Exception:  # as in `_may_speak`
         return False
     return False
 
@@ -150,10 +148,11 @@ def _key() -> str:
 
 
 def _store() -> Any:
-    """The store through which the processes found each other; torch is imported only when they must agree."""
+    """The store in which the processes of torchrun found each other; needs torch, which is imported only here."""
     from datetime import timedelta
 
     import torch.distributed as dist
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # torch defines TCPStore here, but does not export it by name.
     return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=5))  # type: ignore[attr-defined]

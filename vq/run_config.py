@@ -15,7 +15,7 @@ from vq.errors import ConfigError
 DATA = ("train_data", "val_data")
 NETWORKS = ("tokenizer", "generator")
 SPEED = ("num_workers",)
-"""Keys that change how fast a command runs and nothing else."""
+"""Keys that change only how fast a command runs."""
 
 logger = logging.getLogger("vq.run_config")
 Tree = dict[str, Any]
@@ -28,11 +28,11 @@ def config_for(
     weights: Sequence[str] = (),
     compared: Sequence[str] = (*DATA, *NETWORKS),
 ) -> Tree:
-    """The config that a command line means, as plain data.
+    """The config of a command, as plain data.
 
-    Without CONFIG it is the `config.json` of the run, or the one beside the weights. A CONFIG must agree with what
-    the run and the weights were trained with, in the sections `compared`, except for what `--override` and
-    `--config-options` on this command line set, and unless `--as-given` is there.
+    Without CONFIG it is the `config.json` of the run, or the one beside the weights. In the sections `compared`, a CONFIG
+    must agree with the config that the run and the weights were trained with, except where `--override` and
+    `--config-options` on this command line set a value, and unless `--as-given` is there.
 
     Args:
         args: With `config`, `config_options`, `override` and `as_given`.
@@ -94,7 +94,7 @@ def differences(
 ) -> list[tuple[str, str, str]]:
     """Where two configs disagree in some sections: place as in `--override`, given value, value of the reference.
 
-    A section that the reference lacks is passed over: the weights of another project carry a tokenizer alone.
+    A section that the reference lacks is not compared: the weights of another project describe only a tokenizer.
     """
     return [
         change
@@ -119,7 +119,7 @@ def _differences(given: Any, reference: Any, place: str) -> Iterator[tuple[str, 
                 # The checksum of other weights is recorded when a training begins; a page need not give it.
                 is_recorded = "sha256" in key and key not in given
                 if key in ("weights", "path") and given.get("sha256") == reference.get("sha256") is not None:
-                    continue  # the same weights, which are in another place now
+                    continue  # the same weights, in another place
                 if key not in SPEED and not is_recorded:
                     ours, theirs = given.get(key, _ABSENT), reference.get(key, _ABSENT)
                     yield from _differences(ours, theirs, f"{place}.{key}")
@@ -133,7 +133,7 @@ def _differences(given: Any, reference: Any, place: str) -> Iterator[tuple[str, 
 
 
 def _short(value: Any) -> str:
-    """A value as a message shows it: a part by its type and its first argument."""
+    """A value as a message shows it, cut after 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -143,19 +143,19 @@ def _is_within(place: str, key: str) -> bool:
 
 
 def _asked_for(args: argparse.Namespace, source: str | Path, tree: Tree) -> list[str]:
-    """The places that this command line sets: those that its overrides name, and those that its options reach."""
+    """The places that this command line sets, by its overrides and by its options."""
     keys = list(config.parse_assignments(args.override))
     if not args.config_options and not keys:
         return []
     try:
         plain = config.load(source).to_dict()
-    except ConfigError:  # the page cannot be used without its options
+    except ConfigError:  # the page needs its options
         return keys
     return keys + [place for place, _, _ in differences(tree, plain, list(plain))]
 
 
 def _references(run: Path | None, weights: Sequence[str]) -> Iterator[tuple[Path, Tree]]:
-    """What the run and the weights were trained with."""
+    """The configs that the run and the weights were trained with, each with its file."""
     if run is not None and (own := own_config_file(run)) is not None:
         tree = config.parse_json(
             config.read_text(own), str(own)
@@ -176,7 +176,7 @@ def _refuse_or_say(
     keys = "; ".join(f"{key}: {here} instead of {there}" for key, here, there in different[:8])
     more = f"; and {len(different) - 8} more" if len(different) > 8 else ""
     if args.as_given:
-        logger.warning("%s is used as given; it is not what %s says: %s%s", source, place, keys, more)
+        logger.warning("%s is used as given, although it differs from %s: %s%s", source, place, keys, more)
         return
     cure = (
         "leave CONFIG out to use the run's own, set what you want to change with --override, or add --as-given to "
@@ -191,7 +191,7 @@ def _nothing_to_use(args: argparse.Namespace, run: Path | None, weights: Sequenc
     if weights:
         from vq.tokenizers.checkpoint import find_weights
 
-        find_weights(weights[-1])  # says so if there are none
+        find_weights(weights[-1])  # raises if there are none
         return f"{weights[-1]}: there is no config.json beside these weights; give the page they belong to as CONFIG"
     return (
         f"{run}: there is no run of this name (no config.json in it); train it first with vq train "

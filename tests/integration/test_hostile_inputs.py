@@ -107,7 +107,7 @@ def ends_in_one_message(main: str, *arguments: object) -> str:
     try:
         importlib.import_module(main).main([str(a) for a in arguments])
     except Exception as error:
-        message = failures.mendable(error)
+        message = failures.user_message(error)
         if message is None:  # a defect: show where
             raise
         assert not Path(PROOF).exists(), f"{main} {arguments} ran code of its input"

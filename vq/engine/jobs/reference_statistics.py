@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from rich.console import Console
@@ -26,6 +26,7 @@ from vq.metrics import ReferenceStatistics, Stamp, StatisticsCollector
 from vq.metrics.stamp import StatisticsError
 from vq.networks import EfficientNetLite0, InceptionNetwork
 from vq.networks.frozen.features import FeatureNetwork
+from vq.networks.frozen.inception import InceptionProtocol
 from vq.registry import build, resolve
 from vq.text import printable
 
@@ -68,8 +69,8 @@ def network_of(stamp: Stamp) -> FeatureNetwork:
         FileNotFoundError: If its weights are not at hand.
     """
     name, protocol = stamp.extractor or "", stamp.protocol or "pytorch-fid"
-    if name.split("-")[0] == "inception":
-        return InceptionNetwork(protocol=protocol)  # type: ignore[arg-type]  # it checks the word itself
+    if name.split("-")[0] == "inception" and protocol in get_args(InceptionProtocol):
+        return InceptionNetwork(protocol=cast(InceptionProtocol, protocol))
     if found := re.fullmatch(r"efficientnet_lite0(?:-(\d+))?", name):
         return EfficientNetLite0(size=int(found[1])) if found[1] else EfficientNetLite0()
     raise StatisticsError(

@@ -279,7 +279,7 @@ def _has_wandb_login() -> bool:
     import wandb
 
     try:
-        return bool(wandb.login(prompt=False))  # type: ignore[call-arg, unused-ignore]
+        return bool(wandb.login(prompt=False))
     except Exception:  # no network to ask, or a version that cannot be asked: on_start finds out
         return True
 

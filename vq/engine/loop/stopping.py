@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -23,6 +23,9 @@ SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
 )
 """The signals that ask a command to end; not all systems have each."""
+
+Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+"""What Python has installed for a signal."""
 
 ENDED = "run.ended"
 """The file in a run folder that says why its last training ended before its last step."""
@@ -95,7 +98,7 @@ class StopRequest:
         self.signal: signal.Signals | None = None
         self._is_at_once = False
         self._asked_at = math.inf
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Handler] = {}
         self._process = os.getpid()
 
     @property
@@ -138,7 +141,7 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
         self._previous = {}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
