@@ -16,8 +16,8 @@ from vq.networks import EfficientNetLite0, StridedCNNDecoder, StridedCNNEncoder
 from vq.quantizers import EMACodebook, KMeansInit, ReplaceDeadCodes, VectorQuantizer
 from vq.tokenizers import ImageTokenizer
 
-options = dict(max_steps=1000)
-codebook_size, codebook_dim = 1024, 16
+options = dict(max_steps=1000, codebook_size=1024)
+codebook_size, codebook_dim = options["codebook_size"], 16
 network = dict(widths=(32, 64, 128), num_blocks=1)  # three halvings: 64 x 64 pixels become 8 x 8 indices
 
 train_data = dict(
