@@ -11,6 +11,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Unpack, get_args, get_origin
 
@@ -92,16 +93,18 @@ def _factory(
         raise ConfigError(f"{path}: expected dict(type=..., ...), got {shown(node)}")
     target = resolve(node.get("type"), path)
     takes = arguments_of(target, path)
-    at_run_time = [name for name in filled_in(path) if takes is not None and name in takes]
-    known = {name: shared[name] for name in at_run_time if name in shared} | dict(runtime)
-    unknown = [name for name in at_run_time if is_nested and name not in known]
+    at_run_time = filled_in(path)
+    known = {name: shared[name] for name in at_run_time if name in shared and takes.accepts(name)} | dict(
+        runtime
+    )
+    unknown = [name for name in at_run_time if is_nested and name in takes.is_required and name not in known]
     for key in node:
         if key in known or key in unknown:
             raise ConfigError(f"{path}.{key}: {runtime_hint(path, key)}")
     given = [key for key in node if key != "type"]
-    if takes is not None:
-        required = [name for name, is_required in takes.items() if is_required and name not in unknown]
-        if problem := argument_problems(_name(target), [*given, *known], list(takes), required):
+    if not takes.is_open:
+        required = [name for name, needed in takes.is_required.items() if needed and name not in unknown]
+        if problem := argument_problems(_name(target), [*given, *known], list(takes.is_required), required):
             raise ConfigError(f"{path}: {problem}")
     arguments = {key: build_value(node[key], path=f"{path}.{key}", shared=shared) for key in given}
     return partial(_construct, node["type"], target, path, **arguments, **known), not unknown
@@ -226,13 +229,27 @@ def registered_classes() -> list[Any]:
     return [target for registry in registries for target in registry.module_dict.values()]
 
 
-def arguments_of(target: Any, path: str) -> dict[str, bool] | None:
-    """The names of the arguments of a class or function, and whether each is required.
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments of a class or function.
 
     The keys of a TypedDict count as arguments where there is `**name: Unpack[TheTypedDict]`.
 
-    Returns:
-        None if any keyword is taken (`**kwargs`).
+    Attributes:
+        is_required: Name -> whether the argument has no default, in order.
+        is_open: Whether any other keyword is accepted too (`**kwargs`).
+    """
+
+    is_required: Mapping[str, bool]
+    is_open: bool = False
+
+    def accepts(self, name: str) -> bool:
+        """Whether there may be an argument of this name."""
+        return self.is_open or name in self.is_required
+
+
+def arguments_of(target: Any, path: str) -> Arguments:
+    """The arguments of the class or function that a config names at a place.
 
     Raises:
         ConfigError: If the target is neither a class nor a function.
@@ -242,18 +259,19 @@ def arguments_of(target: Any, path: str) -> dict[str, bool] | None:
     except (TypeError, ValueError):
         raise ConfigError(f"{path}.type: {_name(target)} is not a class or function") from None
     if getattr(target.__init__, "__qualname__", "") == "Module.__init__":
-        return {}  # torch's own constructor accepts any argument
-    takes: dict[str, bool] = {}
+        return Arguments({})  # torch's own constructor accepts any argument
+    found: dict[str, bool] = {}
+    is_open = False
     for parameter in parameters:
         if parameter.kind is not parameter.VAR_KEYWORD:
             if parameter.kind is not parameter.VAR_POSITIONAL:
-                takes[parameter.name] = parameter.default is parameter.empty
+                found[parameter.name] = parameter.default is parameter.empty
         elif get_origin(parameter.annotation) is Unpack:
             (keys,) = get_args(parameter.annotation)
-            takes |= {name: name in keys.__required_keys__ for name in keys.__annotations__}
+            found |= {name: name in keys.__required_keys__ for name in keys.__annotations__}
         else:
-            return None
-    return takes
+            is_open = True
+    return Arguments(found, is_open)
 
 
 def _name(target: Any) -> str:

@@ -120,6 +120,24 @@ def test_a_subclass_of_the_alternating_step_takes_the_codes(
     assert "loss/codes_alone" in takes_a_step(step)
 
 
+class OpenStep(ReconstructionStep):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+class OpenSGD(torch.optim.SGD):
+    def __init__(self, params: Any, **options: Any) -> None:
+        super().__init__(params, **options)
+
+
+def test_classes_that_take_any_keyword_get_it_too(tree: Callable[..., Tree]) -> None:
+    loaded = tree()
+    loaded["train_step"] |= {"type": OpenStep, "optimizer": {"type": OpenSGD, "lr": 0.1}}
+    step = made(loaded, autocast=True)
+    assert step.optimization.autocast
+    assert type(step.optimization.optimizer.inner) is OpenSGD
+
+
 def test_a_wrapper_of_ones_own_is_built_around_a_whole_step(tree: Callable[..., Tree]) -> None:
     loaded = tree()
     loaded["train_step"] = {"type": TwiceStep, "step": loaded["train_step"]}

@@ -70,6 +70,7 @@ class ScheduledOptimizer:
         parameters: All parameters that it holds.
 
     Example:
+        >>> from functools import partial
         >>> layer = nn.Linear(2, 1)
         >>> adam = ScheduledOptimizer(list(layer.parameters()), optimizer=partial(torch.optim.Adam, lr=0.1))
         >>> adam.prepare(step=0)
