@@ -121,8 +121,8 @@ RUNTIME: dict[str, dict[str, str]] = {
 }
 """What a command fills in, by the key of the node, and where it comes from; a config may not have these arguments.
 
-A part inside another part that needs one of them which is not known yet is built as a function of it: a step calls its
-optimizer's with parameters, and its schedule's with a number of steps.
+A nested part that needs one of these arguments before it is known is built as a function of it: a step calls the
+function of its optimizer with the parameters, and that of its schedule with the number of steps.
 """
 
 
