@@ -3,7 +3,8 @@
 Paper:    van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, eq. 3
 Command:  python -m vq.train vq/1024_photos configs/vq/1024_photos.py
 Expected: PSNR 23.49 dB, SSIM 0.631, LPIPS-vgg 0.497, codebook usage 78 %
-          (measured here: 1,000 steps, seed 3407, benchmarks/results/2026-11-21_2cores_quality.json)
+          (measured here: 1,000 steps, seed 3407, benchmarks/results/2026-11-21_2cores_quality.json;
+           measured before the photographs moon and motorcycle, whose licence is not stated, left the training set)
 """
 
 _base_ = "1024_emoji.py"

@@ -6,7 +6,8 @@ Paper:    Esser et al. 2021, https://arxiv.org/abs/2012.09841, section 3.1
 Command:  python -m vq.train vqgan/1024_l1_photos configs/vqgan/1024_l1_photos.py
 Expected: PSNR 23.43 dB, SSIM 0.631, LPIPS-alex 0.304, LPIPS-vgg 0.512, codebook usage 74 %; images in docs/training.md
           (measured here: 1,000 steps, seed 3407, 1 thread; without the discriminator,
-          .train_step.adversary.start_step:1000, 23.73 dB, 0.652, 0.372, 0.501, 75 %)
+          .train_step.adversary.start_step:1000, 23.73 dB, 0.652, 0.372, 0.501, 75 %;
+          measured before the photographs moon and motorcycle, whose licence is not stated, left the training set)
 """
 
 _base_ = "1024_photos.py"
