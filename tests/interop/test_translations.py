@@ -157,14 +157,14 @@ def test_a_name_without_counterpart(dialect: str, state: dict[str, Tensor]) -> N
 
 def test_a_tensor_that_is_missing(dialect: str, state: dict[str, Tensor]) -> None:
     del state["quant_conv.bias"]
-    message = rf"{dialect} weights: .* got 1 missing: pre_quant.bias; take the page"
+    message = rf"{dialect} weights: .* got 1 missing: pre_quant.bias; use the config"
     with pytest.raises(InteropError, match=message):
         from_dialect(small(dialect), state, dialect)
 
 
 def test_another_architecture(dialect: str, state: dict[str, Tensor]) -> None:
     with pytest.raises(
-        InteropError, match=r"56 missing: encoder.levels.0.1.norm1.weight, .*, \.\.\.; take the"
+        InteropError, match=r"56 missing: encoder.levels.0.1.norm1.weight, .*, \.\.\.; use the"
     ):
         from_dialect(small(dialect, num_blocks=2), state, dialect)
     with pytest.raises(InteropError, match=r"left over: .*encoder.levels.1"):
@@ -189,7 +189,7 @@ def _without_latents(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_another_geometry_is_refused(dialect: str, state: dict[str, Tensor]) -> None:
     other = "taming" if dialect == "llamagen" else "llamagen"
     with pytest.raises(
-        InteropError, match=r"expected a quantizer with \w+Distance, got .* learnt with the first"
+        InteropError, match=r"expected a quantizer with \w+Distance, got .* learned with the former"
     ):
         from_dialect(small(other), state, dialect)
 

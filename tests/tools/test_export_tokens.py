@@ -250,7 +250,7 @@ def spoil(folder: Path, how: str) -> None:
         ("flat", r"expected codes of shape \(1, views, indices\) .*, got \(12,\)"),
         ("negative", r"2\.npy: expected indices in \[0, 70000\), got -1 to -1"),
         ("label", r"x_labels.2\.npy: expected one label in \[0, 3\), got \[3\]"),
-        ("axes", r"tokens\.json: cannot be read: .*mend or remove it"),
+        ("axes", r"tokens\.json: cannot be read: .*repair or remove it"),
         ("notes", r"tokens\.json: cannot be read"),
         ("two", r"expected one pair of folders X_codes and X_labels .*\['x_codes', 'y_codes'\]"),
     ],
@@ -336,9 +336,7 @@ def test_the_help_names_each_format() -> None:
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(tmp_path / "s")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        UserError, match=r"pyarrow, which is not installed; run .*\[export\]"
-    ):
+    with pytest.raises(UserError, match=r"pyarrow, which is not installed; run .*\[export\]"):
         export_tokens(tmp_path / "s", "parquet", tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 

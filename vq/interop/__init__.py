@@ -1,4 +1,4 @@
-"""Weights of other projects, translated to this project's names and back."""
+"""Converts weights and tokens of other projects to those of this project, and back."""
 
 from vq.interop.convert import DIALECTS, Dialect, InteropError, from_dialect
 from vq.interop.dialects.diffusers import from_diffusers, to_diffusers

@@ -1,27 +1,32 @@
-"""Fills a tokenizer with another project's weights, or says what does not fit."""
+"""Loads the weights of another project into a tokenizer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from vq.interop.dialects.diffusers import from_diffusers
 from vq.interop.dialects.llamagen import from_llamagen
 from vq.interop.dialects.taming import from_taming
-from vq.interop.spelling import InteropError
+from vq.interop.spelling import InteropError, NamedTensors
 from vq.quantizers import CosineDistance, Distance, EuclideanDistance, VectorQuantizer
 
 __all__ = ["DIALECTS", "Dialect", "InteropError", "from_dialect"]
 
 _GROUPS = 32
-"""All three projects normalise in 32 groups, whatever the width; the weights do not say so."""
+"""The number of groups in every norm of all three projects, for any width. It cannot be read from the weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A project whose weights can be read: how, and what the weights do not say of themselves."""
+    """A project whose weights can be loaded.
 
-    translate: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    Attributes:
+        translate: The function that renames the project's tensors.
+        distance: The distance of the project's quantizer, which cannot be read from the weights.
+    """
+
+    translate: Callable[[NamedTensors], NamedTensors]
     distance: type[Distance]
 
 
@@ -30,24 +35,26 @@ DIALECTS = {
     "llamagen": Dialect(from_llamagen, CosineDistance),
     "diffusers": Dialect(from_diffusers, EuclideanDistance),
 }
-"""The projects whose weights can be read, by name."""
+"""The projects whose weights can be loaded, by name."""
 
 
-def from_dialect(tokenizer: nn.Module, state: Mapping[str, Tensor], dialect: str) -> None:
-    """Fills the tokenizer with the weights; every tensor of both is used, or nothing is changed.
+def from_dialect(tokenizer: nn.Module, state: NamedTensors, dialect: str) -> None:
+    """Loads the weights of another project into a tokenizer. All tensors of both must match, else nothing is changed.
 
     Args:
-        tokenizer: An `ImageTokenizer` with `CNNEncoder`, `CNNDecoder` and `VectorQuantizer(LearnedCodebook)`;
+        tokenizer: An `ImageTokenizer` with `CNNEncoder`, `CNNDecoder` and `VectorQuantizer(LearnedCodebook)`. It is
             changed in place.
-        state: Names and tensors as the project's file has them.
-        dialect: A key of `DIALECTS`.
+        state: The tensors of the project's file, by name.
+        dialect: The name of the project, a key of `DIALECTS`.
 
     Raises:
-        InteropError: If a tensor is left over, missing or of another shape (all are listed), or the tokenizer
-            would compute something else with them.
+        InteropError: If tensors are left over, missing or of another shape (all are listed), or the tokenizer would
+            compute something else with them.
     """
     if dialect not in DIALECTS:
-        raise InteropError(f"dialect: expected one of {', '.join(DIALECTS)}, got {dialect!r}")
+        raise InteropError(
+            f"dialect: expected one of {', '.join(DIALECTS)}, got {dialect!r}; choose the project of the weights"
+        )
     known = DIALECTS[dialect]
     _check_meaning(tokenizer, dialect)
     translated = known.translate(state)
@@ -70,28 +77,28 @@ def from_dialect(tokenizer: nn.Module, state: Mapping[str, Tensor], dialect: str
     ]
     if problems:
         raise InteropError(
-            f"{dialect} weights: expected the tensors of the page's tokenizer, got {'; '.join(problems)}; take the "
-            "page whose multipliers, num_blocks, widths and codebook are the weights' own"
+            f"{dialect} weights: expected the tensors of the config's tokenizer, got {'; '.join(problems)}; use the "
+            "config whose multipliers, num_blocks, widths and codebook are those of the weights"
         )
     tokenizer.load_state_dict(translated)
 
 
 def _check_meaning(tokenizer: nn.Module, dialect: str) -> None:
-    """Refuses what would load and be wrong: names and shapes say nothing of these."""
+    """Rejects tokenizers whose weights would load but compute something else, which names and shapes do not show."""
     quantizer, wanted = getattr(tokenizer, "quantizer", None), DIALECTS[dialect].distance
     if not isinstance(quantizer, VectorQuantizer):
         raise InteropError(
-            f"{dialect} weights: expected a tokenizer with a VectorQuantizer, got {type(quantizer).__name__}; take a "
-            "page with a LearnedCodebook"
+            f"{dialect} weights: expected a tokenizer with a VectorQuantizer, got {type(quantizer).__name__}; use a "
+            "config with a LearnedCodebook"
         )
     if type(quantizer.distance) is not wanted:
         raise InteropError(
             f"{dialect} weights: expected a quantizer with {wanted.__name__}, got {type(quantizer.distance).__name__}; "
-            "these codes were learnt with the first, and the other would choose other codes"
+            "the codes were learned with the former, and the latter would select other codes"
         )
     for name, module in tokenizer.named_modules():
         if isinstance(module, nn.GroupNorm) and module.num_groups != _GROUPS:
             raise InteropError(
                 f"{dialect} weights: expected {_GROUPS} groups in every norm, got {module.num_groups} in {name} of "
-                f"{module.num_channels} channels; networks narrower than 128 channels cannot be taken over"
+                f"{module.num_channels} channels; networks with fewer than 128 channels cannot be converted"
             )

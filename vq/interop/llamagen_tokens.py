@@ -1,8 +1,8 @@
-"""Makes a token store of LlamaGen's files: X_codes/0.npy of (1, views, indices), X_labels/0.npy of (1,), and so on.
+"""Converts the token files of LlamaGen to a store: X_codes/0.npy of (1, views, indices), X_labels/0.npy of (1,), ...
 
 This is the layout of LlamaGen's extract_codes_c2i.py, commit 5a50452. The files state neither the grid nor the
-vocabulary nor the tokenizer. A tokens.json beside the two folders may state them (axes, vocabulary_size, class_names,
-tokenizer_sha256, ...).
+vocabulary nor the tokenizer. An optional tokens.json next to the two folders states them (axes, vocabulary_size,
+class_names, tokenizer_sha256, ...).
 """
 
 import math
@@ -28,8 +28,8 @@ class Grid:
     """The properties of tokens that LlamaGen's files do not state.
 
     Attributes:
-        axes: Rows and columns of the indices of an image; None for a square.
-        vocabulary_size: The number of different indices; None for LlamaGen's default.
+        axes: The (rows, columns) of the index map of an image; None for a square.
+        vocabulary_size: The number of codes; None for LlamaGen's default.
     """
 
     axes: tuple[int, ...] | None = None
@@ -37,18 +37,18 @@ class Grid:
 
 
 def import_llamagen(directory: Path, out: Path, grid: Grid | None = None) -> int:
-    """Makes a store of LlamaGen's files. The key of an image is the number of its files.
+    """Converts LlamaGen's files to a store. The key of an image is the number of its files.
 
     Args:
-        directory: Holds one pair of folders X_codes and X_labels.
+        directory: The folder that contains one pair of folders X_codes and X_labels.
         out: A folder that is empty or does not exist.
-        grid: The properties that the files do not state. What it leaves open is read from tokens.json if that exists.
+        grid: The properties that the files do not state. Those that are None are read from tokens.json if it exists.
 
     Returns:
         The number of images.
 
     Raises:
-        UserError: If `out` holds files, or the files are not a complete set in LlamaGen's layout.
+        UserError: If `out` is not empty, or the files are not a complete set in LlamaGen's layout.
     """
     with new_folder(out) as partial:
         codes, labels = _folders(directory)
@@ -66,7 +66,7 @@ def import_llamagen(directory: Path, out: Path, grid: Grid | None = None) -> int
 def _import_shard(
     codes: Path, labels: Path, rows: range, manifest: Mapping[str, Any], files: ShardFiles
 ) -> int:
-    """Writes one shard; returns its highest label."""
+    """Writes one shard, and returns its highest label."""
     axes, views, classes = manifest["axes"], int(manifest["views"]), manifest["class_names"]
     shape = (1, views, math.prod(axes))
     indices = [_codes(codes / f"{row}.npy", shape, manifest["vocabulary_size"]) for row in rows]
@@ -90,7 +90,7 @@ def _notes(file: Path) -> dict[str, Any]:
         notes["vocabulary_size"] = int(notes.get("vocabulary_size", LLAMAGEN_VOCABULARY))
         notes["class_names"] = [str(name) for name in notes.get("class_names", [])]
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise TokenFilesError(f"{file}: cannot be read: {error}; mend or remove it") from error
+        raise TokenFilesError(f"{file}: cannot be read: {error}; repair or remove it") from error
     return notes
 
 

@@ -1,16 +1,21 @@
-"""How a project spells the layers of the one convolutional tokenizer that the field shares.
+"""The names of the layers of the VQGAN tokenizer in different projects, and their translation.
 
-VQGAN, LlamaGen and diffusers hold the same tensors under other names. A `Spelling` is the table of one
-project's names; two tables and the plan of a network (how many layers of each kind) make the pairs.
+VQGAN, LlamaGen and diffusers store the same tensors under different names. A `Spelling` lists the names of one project.
+Together with the plan of a network (how many layers of each kind it has), it gives pairs of their names and ours.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from vq.errors import UserError
+
+NamedTensors: TypeAlias = Mapping[str, Shaped[Tensor, "..."]]
+"""The tensors of a state dict, by name."""
 
 OUR_BLOCK = {name: name for name in ("norm1", "conv1", "norm2", "conv2", "shortcut")}
 OUR_ATTENTION = {name: name for name in ("norm", "query", "key", "value", "out")}
@@ -20,15 +25,31 @@ PARAMETERS = ("weight", "bias")
 
 
 class InteropError(UserError, ValueError):
-    """Weights that are not those of the tokenizer they were said to be."""
+    """Weights that do not match the tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spelling:
     """The names that a project gives to the layers.
 
-    `{level}` and `{index}` stand for numbers; level 0 is the first that an image or a feature meets, unless
-    `is_decoder_reversed` (then level 0 of the decoder paints the pixels).
+    `{level}` and `{index}` stand for numbers. Level 0 is the first one that the data pass through, except in the
+    decoder if `is_decoder_reversed`, where it is the last.
+
+    Attributes:
+        project: The name of the project.
+        encoder_block: The name of a residual block of the encoder.
+        encoder_attention: The name of an attention layer of the encoder.
+        downsample: The name of the convolution that halves the resolution.
+        encoder_middle: The names of the block, attention and block at the end of the encoder.
+        decoder_block: The name of a residual block of the decoder.
+        decoder_attention: The name of an attention layer of the decoder.
+        upsample: The name of the convolution that follows the doubling of the resolution.
+        decoder_middle: The names of the block, attention and block at the beginning of the decoder.
+        block: Our names of the layers of a block -> theirs.
+        attention: Our names of the layers of an attention layer -> theirs.
+        ends: Our names of the first and last layers -> theirs.
+        codebook: The name of the codebook.
+        is_decoder_reversed: Whether the levels of the decoder are numbered from the last to the first.
     """
 
     project: str
@@ -49,7 +70,13 @@ class Spelling:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The layers of an encoder or decoder, its levels in the order in which data meets them."""
+    """The layers of an encoder or decoder; levels are in the order in which the data pass through them.
+
+    Attributes:
+        num_blocks: The number of residual blocks of each level.
+        has_attention: Whether each level has attention.
+        is_middle_attended: Whether there is attention between the two middle blocks.
+    """
 
     num_blocks: tuple[int, ...]
     has_attention: tuple[bool, ...]
@@ -57,19 +84,25 @@ class Side:
 
 
 def plan_of(names: Iterable[str], spelling: Spelling) -> tuple[Side, Side]:
-    """The encoder and the decoder that a project's names belong to."""
+    """Determines the layers of the encoder and the decoder from the names of their tensors.
+
+    Args:
+        names: The names of all tensors in the project's state dict.
+        spelling: The names of the project.
+    """
     there = {name.removesuffix(".weight") for name in names}
     conv, query = spelling.block["conv1"], spelling.attention["query"]
 
     def side(block: str, attention: str, middle: str, *, is_reversed: bool) -> Side:
-        levels = _count(lambda i: f"{block.format(level=i, index=0)}.{conv}" in there)
+        levels = _count(there, lambda i: f"{block.format(level=i, index=0)}.{conv}")
         order = range(levels)[::-1] if is_reversed else range(levels)
+
+        def num_blocks(level: int) -> int:
+            return _count(there, lambda i: f"{block.format(level=level, index=i)}.{conv}")
+
         return Side(
-            tuple(
-                _count(lambda j, i=i: f"{block.format(level=i, index=j)}.{conv}" in there)  # type: ignore[misc]
-                for i in order
-            ),
-            tuple(f"{attention.format(level=i, index=0)}.{query}" in there for i in order),
+            tuple(num_blocks(level) for level in order),
+            tuple(f"{attention.format(level=level, index=0)}.{query}" in there for level in order),
             f"{middle}.{query}" in there,
         )
 
@@ -87,14 +120,23 @@ def plan_of(names: Iterable[str], spelling: Spelling) -> tuple[Side, Side]:
 
 
 def pairs(spelling: Spelling, plan: tuple[Side, Side]) -> Iterator[tuple[str, str]]:
-    """(their name, our name) of every tensor of a tokenizer with this plan, but our `initialised`."""
+    """Yields (their name, our name) of every tensor of a tokenizer, except our `initialised`.
+
+    Args:
+        spelling: The names of the project.
+        plan: The layers of the encoder and the decoder.
+    """
     for theirs, ours in _layers(spelling, plan):
         yield from ((f"{theirs}.{p}", f"{ours}.{p}") for p in PARAMETERS)
     yield spelling.codebook, CODEBOOK
 
 
-def to_ours(state: Mapping[str, Tensor], spelling: Spelling) -> dict[str, Tensor]:
-    """Gives every tensor our name; the codebook counts as initialised.
+def to_ours(state: NamedTensors, spelling: Spelling) -> NamedTensors:
+    """Renames every tensor to our name, and marks the codebook as initialised.
+
+    Args:
+        state: The tensors of the project, by name.
+        spelling: The names of the project.
 
     Raises:
         InteropError: If a name has no counterpart.
@@ -105,8 +147,12 @@ def to_ours(state: Mapping[str, Tensor], spelling: Spelling) -> dict[str, Tensor
     return ours | {INITIALISED: torch.tensor(1, dtype=torch.uint8)}
 
 
-def to_theirs(state: Mapping[str, Tensor], spelling: Spelling) -> dict[str, Tensor]:
-    """Gives every tensor of an `ImageTokenizer` the project's name; `initialised` is left out.
+def to_theirs(state: NamedTensors, spelling: Spelling) -> NamedTensors:
+    """Renames every tensor of an `ImageTokenizer` to the project's name, and drops `initialised`.
+
+    Args:
+        state: The state dict of the tokenizer.
+        spelling: The names of the project.
 
     Raises:
         InteropError: If a name has no counterpart.
@@ -132,7 +178,7 @@ def _side(spelling: Spelling, side: Side, name: str) -> Iterator[tuple[str, str]
     last = len(side.num_blocks) - 1
     for level, (count, is_attended) in enumerate(zip(side.num_blocks, side.has_attention, strict=True)):
         their_level = last - level if spelling.is_decoder_reversed and not is_encoder else level
-        step = 2 if is_attended else 1  # ours: attention stands in one row with the blocks
+        step = 2 if is_attended else 1  # our levels list blocks and attention layers alternately
         for index in range(count):
             theirs = block.format(level=their_level, index=index)
             yield from _parts(theirs, f"{name}.levels.{level}.{step * index}", spelling.block)
@@ -157,20 +203,23 @@ def _our_plan(names: Iterable[str]) -> tuple[Side, Side]:
     there = set(names)
 
     def side(name: str) -> Side:
-        levels = _count(lambda i: f"{name}.levels.{i}.0.conv1.weight" in there)
+        levels = _count(there, lambda i: f"{name}.levels.{i}.0.conv1.weight")
         attended = tuple(f"{name}.levels.{i}.1.query.weight" in there for i in range(levels))
-        counts = tuple(
-            _count(lambda j, i=i, a=a: f"{name}.levels.{i}.{(2 if a else 1) * j}.conv1.weight" in there)  # type: ignore[misc]
-            for i, a in enumerate(attended)
-        )
+
+        def num_blocks(level: int) -> int:
+            step = 2 if attended[level] else 1
+            return _count(there, lambda i: f"{name}.levels.{level}.{step * i}.conv1.weight")
+
+        counts = tuple(num_blocks(level) for level in range(levels))
         return Side(counts, attended, f"{name}.middle.1.query.weight" in there)
 
     return side("encoder"), side("decoder")
 
 
-def _count(is_there: Callable[[int], bool]) -> int:
+def _count(there: Collection[str], numbered: Callable[[int], str]) -> int:
+    """Counts how many of the names with the numbers 0, 1, ... exist without a gap."""
     count = 0
-    while is_there(count):
+    while numbered(count) in there:
         count += 1
     return count
 
@@ -180,5 +229,5 @@ def _refuse_leftovers(place: str, names: list[str]) -> None:
         raise InteropError(
             f"{place}: expected the tensors of a convolutional tokenizer with one codebook, got {len(names)} with no "
             f"counterpart ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''}); check which project wrote the "
-            "weights, and drop what is not the tokenizer's"
+            "weights, and remove the tensors that do not belong to the tokenizer"
         )

@@ -36,7 +36,14 @@ class TokenFilesError(UserError, ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """The images of one shard, in memory."""
+    """The tokens of the images of one shard, in memory.
+
+    Attributes:
+        number: The number of the shard among those with images.
+        keys: The key of each image.
+        labels: The label of each image.
+        indices: The indices of each image and view.
+    """
 
     number: int
     keys: list[str]
@@ -45,7 +52,7 @@ class Shard:
 
 
 def shards(store: TokenStore) -> Iterator[Shard]:
-    """Reads a store shard by shard. Shards without images are left out, because readers fail on an empty file."""
+    """Reads a store shard by shard. Shards without images are skipped, because readers fail on an empty file."""
     counts = [shard["count"] for shard in store.manifest["shards"]]
     filled = [files for files, count in zip(store.shards, counts, strict=True) if count]
     for number, files in enumerate(filled):
@@ -60,12 +67,17 @@ def shards(store: TokenStore) -> Iterator[Shard]:
 
 
 def describe(store: TokenStore) -> dict[str, Any]:
-    """The entries of the manifest that describe the tokens, without those about the files."""
+    """Returns the entries of the manifest that describe the tokens, without those about the files."""
     return {name: value for name, value in store.manifest.items() if name not in SHARD_KEYS}
 
 
 def write_parquet(store: TokenStore, out: Path, name: str) -> None:
-    """One Parquet file per shard, with one row per view of an image.
+    """Writes one Parquet file per shard, with one row per view of an image.
+
+    Args:
+        store: The store.
+        out: The folder for the files.
+        name: The name of the data set, which is not used.
 
     Raises:
         MissingPackageError: If pyarrow is not installed.
@@ -99,7 +111,12 @@ def write_parquet(store: TokenStore, out: Path, name: str) -> None:
 
 
 def write_webdataset(store: TokenStore, out: Path, name: str) -> None:
-    """One tar file per shard, with one sample per image.
+    """Writes one tar file per shard, with one sample per image.
+
+    Args:
+        store: The store.
+        out: The folder for the files.
+        name: The name of the data set, which is not used.
 
     Raises:
         TokenFilesError: If a key is empty or not unique, so that a reader could not tell the samples apart.
@@ -122,7 +139,13 @@ def write_webdataset(store: TokenStore, out: Path, name: str) -> None:
 
 
 def write_llamagen(store: TokenStore, out: Path, name: str) -> None:
-    """Two files per image, numbered in the order of the store."""
+    """Writes two files per image, numbered in the order of the store.
+
+    Args:
+        store: The store.
+        out: The folder for the files.
+        name: The name of the data set, with which the names of the folders begin.
+    """
     codes, labels = out / f"{name}_codes", out / f"{name}_labels"
     codes.mkdir()
     labels.mkdir()
@@ -146,8 +169,8 @@ def export_tokens(directory: Path, to: str, out: Path, *, name: str = "imagenet2
     """Writes a store in another format, after its checksums have been verified.
 
     Args:
-        directory: The store.
-        to: parquet, webdataset or llamagen.
+        directory: The folder of the store.
+        to: The format: `parquet`, `webdataset` or `llamagen`.
         out: A folder that is empty or does not exist.
         name: The name of the data set, for the folders of LlamaGen's layout.
 
@@ -155,7 +178,7 @@ def export_tokens(directory: Path, to: str, out: Path, *, name: str = "imagenet2
         The number of images.
 
     Raises:
-        UserError: If the format is unknown, `out` holds files, the store has no image, or a package is missing.
+        UserError: If the format is unknown, `out` is not empty, the store has no image, or a package is missing.
         TokenStoreError: If the store is damaged.
     """
     if to not in WRITERS:

@@ -1,1 +1,1 @@
-"""The naming of weights in other projects, one file per project."""
+"""The names of weights in other projects, one file per project."""

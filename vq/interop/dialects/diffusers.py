@@ -1,15 +1,12 @@
-"""The `VQModel` of diffusers: VQGAN with linear layers for the 1x1 convolutions of its attention."""
+"""The `VQModel` of diffusers: VQGAN with linear layers in place of the 1x1 convolutions of its attention."""
 
 import re
-from collections.abc import Mapping
 
-from torch import Tensor
-
-from vq.interop.spelling import Spelling, to_ours, to_theirs
+from vq.interop.spelling import NamedTensors, Spelling, to_ours, to_theirs
 
 _PROJECTION = re.compile(r"(.*attentions\.\d+)\.(to_q|to_k|to_v|to_out\.0)\.weight")
 _OUR_PROJECTION = re.compile(r".*\.(query|key|value|out)\.weight")
-# Files from before the attention of diffusers was unified.
+# The names in files that are older than the unified attention class of diffusers.
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_NAME = re.compile(r"(.*attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
 
@@ -52,18 +49,18 @@ SPELLING = Spelling(
 )
 
 
-def from_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gives the tensors of a `VQModel` the names and shapes of an `ImageTokenizer`.
+def from_diffusers(state: NamedTensors) -> NamedTensors:
+    """Converts the names and shapes of the tensors of a `VQModel` to those of an `ImageTokenizer`.
 
-    The (c, c) matrices of the attention become (c, c, 1, 1) convolutions. Both generations of the
-    attention's names are read (`to_q` and `query`).
+    The (c, c) matrices of the attention become (c, c, 1, 1) convolutions. Both the current and the old names of the
+    attention layers (`to_q` and `query`) are accepted.
 
     Args:
         state: The content of `diffusion_pytorch_model.safetensors`.
 
     Returns:
         A state dict for `ImageTokenizer` with `CNNEncoder`, `VectorQuantizer(LearnedCodebook)` and
-        `CNNDecoder`; the tensors share the memory of the input.
+        `CNNDecoder`. The tensors share the memory of the input.
 
     Raises:
         InteropError: If a name has no counterpart.
@@ -77,11 +74,14 @@ def from_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return to_ours(shaped, SPELLING)
 
 
-def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `from_diffusers`, in the names of today's diffusers.
+def to_diffusers(state: NamedTensors) -> NamedTensors:
+    """Converts the state dict of an `ImageTokenizer` to that of a `VQModel`, with the current names of diffusers.
+
+    Args:
+        state: The state dict of the tokenizer.
 
     Raises:
-        InteropError: If a name has no counterpart: another encoder, decoder or codebook.
+        InteropError: If a name has no counterpart, because the encoder, decoder or codebook is of another class.
     """
     return to_theirs(
         {n: t[:, :, 0, 0] if _OUR_PROJECTION.fullmatch(n) else t for n, t in state.items()}, SPELLING

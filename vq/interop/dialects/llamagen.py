@@ -1,12 +1,8 @@
-"""The tokenizers of LlamaGen (VQ-16, VQ-8): VQGAN with a codebook on the unit sphere, and other names."""
+"""The tokenizers of LlamaGen (VQ-16, VQ-8): VQGAN with a codebook on the unit sphere."""
 
-from collections.abc import Mapping
+from vq.interop.spelling import NamedTensors, Spelling, to_ours, to_theirs
 
-from torch import Tensor
-
-from vq.interop.spelling import Spelling, to_ours, to_theirs
-
-# A ring of the last indices, for a usage statistic in training.
+# A ring buffer of recent indices, for a usage statistic in training.
 _NOT_THE_TOKENIZER = ("quantize.codebook_used",)
 
 SPELLING = Spelling(
@@ -40,18 +36,18 @@ SPELLING = Spelling(
 )
 
 
-def from_llamagen(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gives the tensors of LlamaGen's tokenizer the names of an `ImageTokenizer`; shapes are the same.
+def from_llamagen(state: NamedTensors) -> NamedTensors:
+    """Converts the names of the tensors of a LlamaGen tokenizer to those of an `ImageTokenizer`.
 
-    The codebook stays as the file has it: `CosineDistance` puts it on the unit sphere where it is used, as
-    LlamaGen does. The statistic `quantize.codebook_used` is left out.
+    The codebook is not normalized: `CosineDistance` projects it to the unit sphere when it is used, as LlamaGen does.
+    The statistic `quantize.codebook_used` is dropped.
 
     Args:
         state: The content of `model` in the checkpoint.
 
     Returns:
         A state dict for `ImageTokenizer` with `CNNEncoder`, `VectorQuantizer(LearnedCodebook,
-        CosineDistance)` and `CNNDecoder`; the tensors are those of the input, not copies.
+        CosineDistance)` and `CNNDecoder`. The tensors are not copied.
 
     Raises:
         InteropError: If a name has no counterpart.
@@ -60,10 +56,13 @@ def from_llamagen(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return to_ours(kept, SPELLING)
 
 
-def to_llamagen(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `from_llamagen`, but for the statistic, which LlamaGen can start anew.
+def to_llamagen(state: NamedTensors) -> NamedTensors:
+    """Converts the state dict of an `ImageTokenizer` to LlamaGen's names, without the usage statistic.
+
+    Args:
+        state: The state dict of the tokenizer.
 
     Raises:
-        InteropError: If a name has no counterpart: another encoder, decoder or codebook.
+        InteropError: If a name has no counterpart, because the encoder, decoder or codebook is of another class.
     """
     return to_theirs(state, SPELLING)

@@ -1,12 +1,8 @@
-"""VQGAN in the names of its first project, taming-transformers; latent diffusion's VQ models share them."""
+"""VQGAN as published in taming-transformers; the VQ models of latent diffusion have the same names."""
 
-from collections.abc import Mapping
+from vq.interop.spelling import NamedTensors, Spelling, to_ours, to_theirs
 
-from torch import Tensor
-
-from vq.interop.spelling import Spelling, to_ours, to_theirs
-
-# Inside a transformer's or a latent diffusion model's checkpoint the tokenizer has a name of its own.
+# The prefix of the tokenizer in the checkpoint of a transformer or a latent diffusion model.
 _NESTED = "first_stage_model."
 _NOT_THE_TOKENIZER = ("loss.",)
 
@@ -38,22 +34,22 @@ SPELLING = Spelling(
         "pre_quant": "quant_conv",
         "post_quant": "post_quant_conv",
     },
-    is_decoder_reversed=True,  # its decoder fills the list from the end
+    is_decoder_reversed=True,  # the decoder fills its list of levels from the end
 )
 
 
-def from_taming(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gives the tensors of a VQGAN the names of an `ImageTokenizer`; shapes are the same.
+def from_taming(state: NamedTensors) -> NamedTensors:
+    """Converts the names of the tensors of a VQGAN to those of an `ImageTokenizer`.
 
-    The losses' networks (`loss.*`) are left out. If names begin with `first_stage_model.`, those are the
-    tokenizer and the rest is left out.
+    The networks of the loss (`loss.*`) are dropped. If there are names that begin with `first_stage_model.`, they
+    belong to the tokenizer and all others are dropped.
 
     Args:
         state: The content of `state_dict` in the checkpoint.
 
     Returns:
         A state dict for `ImageTokenizer` with `CNNEncoder`, `VectorQuantizer(LearnedCodebook)` and
-        `CNNDecoder`; the tensors are those of the input, not copies.
+        `CNNDecoder`. The tensors are not copied.
 
     Raises:
         InteropError: If a name has no counterpart.
@@ -63,10 +59,13 @@ def from_taming(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return to_ours(kept, SPELLING)
 
 
-def to_taming(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `from_taming`: the state dict of an `ImageTokenizer` in a VQGAN's names.
+def to_taming(state: NamedTensors) -> NamedTensors:
+    """Converts the state dict of an `ImageTokenizer` to the names of a VQGAN.
+
+    Args:
+        state: The state dict of the tokenizer.
 
     Raises:
-        InteropError: If a name has no counterpart: another encoder, decoder or codebook.
+        InteropError: If a name has no counterpart, because the encoder, decoder or codebook is of another class.
     """
     return to_theirs(state, SPELLING)
