@@ -1,4 +1,4 @@
-"""The few collectives that this project needs; each is right with no process group too."""
+"""The collective operations that this project needs. All of them also work without a process group."""
 
 import os
 import threading
@@ -15,30 +15,30 @@ T = TypeVar("T")
 
 
 def is_distributed() -> bool:
-    """Whether a process group exists."""
+    """Tests whether a process group exists."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """This process's number in the group; 0 without one."""
+    """Returns the number of this process in the group; 0 without a group."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
-    """The number of processes in the group; 1 without one."""
+    """Returns the number of processes in the group; 1 without a group."""
     return dist.get_world_size() if is_distributed() else 1
 
 
 def local_world_size() -> int:
-    """The number of processes that share this machine."""
+    """Returns the number of processes of the group on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """The sum of `x` over all ranks, as a new contiguous tensor; no gradient flows.
+    """Returns the sum of `x` over all ranks, as a new contiguous tensor without gradients.
 
-    Use the *result*: the argument is never changed. (A reduced copy that nobody reads is the
-    best-known bug of the field's EMA codebooks.)
+    The argument is not changed, so use the *result*. (A reduced copy that is never read is a well-known bug of EMA
+    codebooks.)
     """
     total = x.detach().clone(memory_format=torch.contiguous_format)
     if is_distributed():
@@ -47,12 +47,12 @@ def all_reduce_sum(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
 
 
 def all_reduce_sum_with_gradient(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """The sum of `x` over all ranks, with a gradient.
+    """Returns the sum of `x` over all ranks, with gradients.
 
-    Every rank must use the result in the same way, as for a loss that all ranks share: then the gradient
-    of the ranks' summed losses is `world_size` times a rank's own, which needs no communication (and so
-    cannot hang or change order in the backward). DistributedDataParallel, which averages gradients over
-    the ranks, so arrives at the gradient of the shared loss.
+    Every rank must use the result in the same way, as for a loss that all ranks share. Then the gradient of the sum of
+    all ranks' losses is `world_size` times the gradient of this rank's own, which needs no communication and therefore
+    cannot deadlock or change its order in the backward pass. DistributedDataParallel averages gradients over ranks,
+    which gives the gradient of the shared loss.
     """
     if not is_distributed():
         return x
@@ -61,7 +61,7 @@ def all_reduce_sum_with_gradient(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, 
 
 
 class _Repeat(threading.local):
-    """Where this thread's `all_reduce_sum_with_gradient` keeps its results, or takes them from."""
+    """The results of `all_reduce_sum_with_gradient` that this thread records, or replays from position `place`."""
 
     results: list[Tensor] | None = None
     place: int | None = None
@@ -71,10 +71,14 @@ _repeat = _Repeat()
 
 
 @contextmanager
-def repeatable(results: list[Tensor], *, is_replay: bool) -> Iterator[None]:
-    """Inside, what `all_reduce_sum_with_gradient` sums is appended to `results`, or in a replay taken from them.
+def repeatable(results: list[Shaped[Tensor, "..."]], *, is_replay: bool) -> Iterator[None]:
+    """Records the results of `all_reduce_sum_with_gradient` inside the context, or replays them.
 
-    For a forward that is run again on one rank after the other, where a collective could hang.
+    This is for a forward pass that the ranks repeat at different times, when a collective operation could deadlock.
+
+    Args:
+        results: The list to which results are appended, or from which they are read in a replay.
+        is_replay: Whether to read the results instead of computing them.
     """
     before = _repeat.results, _repeat.place
     _repeat.results, _repeat.place = results, 0 if is_replay else None
@@ -84,7 +88,7 @@ def repeatable(results: list[Tensor], *, is_replay: bool) -> Iterator[None]:
         _repeat.results, _repeat.place = before
 
 
-def _reduced(x: Tensor) -> Tensor:
+def _reduced(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     if torch.compiler.is_compiling() or _repeat.results is None:
         return all_reduce_sum(x)
     if _repeat.place is None:
@@ -111,7 +115,7 @@ def all_gather_cat(x: Shaped[Tensor, "local *rest"]) -> Shaped[Tensor, "all *res
 
 
 def broadcast(x: Shaped[Tensor, "*shape"], source: int = 0) -> Shaped[Tensor, "*shape"]:
-    """The value that `x` has on rank `source`, as a new contiguous tensor on every rank."""
+    """Returns the value that `x` has on rank `source`, as a new contiguous tensor, on every rank."""
     value = x.detach().clone(memory_format=torch.contiguous_format)
     if is_distributed():
         dist.broadcast(value, source)
@@ -119,7 +123,7 @@ def broadcast(x: Shaped[Tensor, "*shape"], source: int = 0) -> Shaped[Tensor, "*
 
 
 def broadcast_object(value: T, source: int = 0) -> T:
-    """A small picklable value from rank `source`, on every rank."""
+    """Returns a small picklable value of rank `source`, on every rank."""
     if not is_distributed():
         return value
     box = [value]
@@ -128,7 +132,7 @@ def broadcast_object(value: T, source: int = 0) -> T:
 
 
 def gather_objects(value: T) -> list[T]:
-    """One small picklable value of each rank, in rank order, on every rank."""
+    """Returns the small picklable values of all ranks, in rank order, on every rank."""
     if not is_distributed():
         return [value]
     box: list[T] = [value] * world_size()
@@ -137,6 +141,6 @@ def gather_objects(value: T) -> list[T]:
 
 
 def barrier() -> None:
-    """Waits until every rank is here."""
+    """Waits until all ranks have called it."""
     if is_distributed():
         dist.barrier()

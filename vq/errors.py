@@ -1,12 +1,13 @@
-"""The base class of every error that a user can mend.
+"""The base class of all errors that a user can fix.
 
-A command ends with exit code 2 and the message of a `UserError`; anything else is a defect of this project and ends
-with a traceback and exit code 1. A message names the place, what was expected, what was found, and what to do.
+A command ends with exit code 2 and the message of a `UserError`. Any other error is a bug of this project, and the
+command ends with a traceback and exit code 1. A message says where the error is, what was expected, what was found and
+how to fix it.
 """
 
 
 class UserError(Exception):
-    """An input, file or setting that cannot be used; the message says what to do instead."""
+    """An input, file or setting that cannot be used. The message says what to do instead."""
 
 
 class ConfigError(UserError, ValueError):

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under another name, flushed to the disk, then renamed."""
+"""Reads untrusted files, and writes files atomically: under a temporary name, flushed to the disk, then renamed."""
 
 import errno
 import hashlib
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Returns the SHA-256 of the content of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_regular(path: Path, *, most: int) -> bytes:
-    """The content of a regular file, or of a link to one; a pipe or a device is not waited for.
+    """Reads a regular file, or a link to one, without waiting if the path is a pipe or a device.
 
     Args:
         path: The file.
-        most: A longer file is not read.
+        most: The maximum number of bytes.
 
     Raises:
-        OSError: If it is something else, cannot be read, or has more than `most` bytes.
+        OSError: If the path is not a regular file, or the file cannot be read or has more than `most` bytes.
     """
-    # Opening a pipe would wait for a writer without O_NONBLOCK; a regular file is read as always.
+    # Without O_NONBLOCK, opening a pipe would wait for a writer. It does not affect regular files.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
@@ -47,15 +47,15 @@ def read_regular(path: Path, *, most: int) -> bytes:
 
 
 def read_json(path: Path, *, most: int = 2**28) -> Any:
-    """The value in a JSON file, which may be damaged or of another origin.
+    """Reads the value in a JSON file, which may be damaged or untrusted.
 
     Args:
         path: The file.
-        most: A file of more bytes is not read.
+        most: The maximum number of bytes.
 
     Raises:
-        ValueError: If it is not JSON in UTF-8, or nested too deeply.
-        OSError: If it is not a regular file, or cannot be read.
+        ValueError: If the content is not JSON in UTF-8, or is nested too deeply.
+        OSError: If the path is not a regular file, or the file cannot be read or has more than `most` bytes.
     """
     try:
         return json.loads(read_regular(path, most=most).decode("utf-8"))
@@ -64,11 +64,14 @@ def read_json(path: Path, *, most: int = 2**28) -> Any:
 
 
 def read_npy(path: Path) -> "np.ndarray[Any, Any]":
-    """The one array of a `.npy` file; its header is compared with the file's size before any memory is taken.
+    """Reads the array of a `.npy` file. Its header is compared with the size of the file before memory is allocated.
+
+    Args:
+        path: The file.
 
     Raises:
-        ValueError: If it is no such file, of Python objects, or shorter than its header says.
-        OSError: If it is not a regular file, or cannot be read.
+        ValueError: If the file is not a `.npy` file, holds Python objects, or is shorter than its header says.
+        OSError: If the path is not a regular file, or the file cannot be read.
     """
     import numpy as np
 
@@ -85,27 +88,32 @@ def read_npy(path: Path) -> "np.ndarray[Any, Any]":
 
 
 def check_sha256(file: Path, expected: str | None) -> None:
-    """Refuses a file with another SHA-256 than the expected one; None expects nothing.
+    """Checks the SHA-256 of a file.
+
+    Args:
+        file: The file.
+        expected: The expected SHA-256, in hexadecimal; None accepts any file.
 
     Raises:
-        ValueError: With both.
+        ValueError: If it differs. The message contains both.
     """
     if expected is not None and (found := sha256_of(file)) != expected:
         raise ValueError(
-            f"{file}: not the file that the config means: expected the SHA-256 {expected}, got {found}; --weights "
-            f"KEY=PATH says where it is now"
+            f"{file}: not the file of the config: expected the SHA-256 {expected}, got {found}; --weights KEY=PATH "
+            f"gives the path of a file that has moved"
         )
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    r"""Writes a file so that a reader, or a restart after a crash, finds the old content or the new, never a part.
+    r"""Writes a file atomically: at any time, even after a crash, it has either its old content or the new one.
 
     Args:
-        path: Its folder is created if it does not exist.
-        content: Text is written as UTF-8; file names that are not UTF-8 inside it are kept escaped (`\udce4`).
+        path: The file. Its folder is created if it does not exist.
+        content: The bytes, or text that is written as UTF-8; in text, bytes of file names that are not UTF-8 are
+            escaped (`\udce4`).
 
     Raises:
-        OSError: If the disk is full or the folder cannot be written; `path` is then unchanged.
+        OSError: If the disk is full or the folder cannot be written to; the file is then unchanged.
     """
     data = content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,21 +133,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Yields OUT.partial to write to, which is renamed to OUT at the end, or removed if an error occurs.
+    """Yields the folder OUT.partial, and renames it to OUT at the end, or removes it if an error occurs.
 
     Args:
         out: A folder that is empty or does not exist.
 
     Raises:
-        UserError: If `out` or OUT.partial holds files already.
+        UserError: If `out` or OUT.partial is not an empty folder.
     """
     out = out.resolve()
     partial = out.with_name(f"{out.name}.partial")
     for place in (out, partial):
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
             raise UserError(
-                f"{place}: expected a folder that is empty or does not exist, got one that holds files; nothing is "
-                f"overwritten: remove it, or choose another --out"
+                f"{place}: expected a folder that is empty or does not exist, got one that holds files, which are not "
+                f"overwritten; remove it, or choose another --out"
             )
     partial.mkdir(parents=True, exist_ok=True)
     try:
@@ -153,10 +161,14 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def append_whole(path: Path, data: bytes) -> None:
-    """Appends to a file, all of the data or nothing.
+    """Appends either all of the data to a file, or nothing.
+
+    Args:
+        path: The file, which is created if it does not exist.
+        data: The bytes to append.
 
     Raises:
-        OSError: If the disk is full or the file cannot be written; the file is then as it was before.
+        OSError: If the disk is full or the file cannot be written to; the file is then unchanged.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
@@ -175,7 +187,11 @@ def append_whole(path: Path, data: bytes) -> None:
 
 
 def why(error: BaseException) -> str:
-    """Why a file could not be written, in words: torch and safetensors hide a full disk behind other messages."""
+    """Describes why a file could not be written; torch and safetensors report a full disk by misleading messages.
+
+    Args:
+        error: The error of the write.
+    """
     text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     if (
         getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
@@ -189,7 +205,7 @@ def why(error: BaseException) -> str:
 
 
 def fsync(path: Path) -> None:
-    """Makes the operating system write a file's or a folder's content to the disk."""
+    """Flushes a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Names from outside (files, classes, keys, configs) as text that is safe to show or to use as a file name."""
+"""Converts untrusted names (of files, classes, config keys) to text that is safe to print or to use in paths."""
 
 import difflib
 import hashlib
@@ -11,10 +11,13 @@ _MAX_NAME = 120
 
 
 def printable(text: str) -> str:
-    r"""The text with control characters and bytes that are not UTF-8 escaped, so that it fits on one line anywhere.
+    r"""Escapes control characters and bytes that are not UTF-8, so that the text can be printed on one line anywhere.
 
-    Python represents a file name's undecodable bytes by lone surrogates, which cannot be encoded as UTF-8; here they
-    become `\udce4`. Line breaks, terminal escapes and bidirectional controls are escaped too.
+    Python represents undecodable bytes of a file name by lone surrogates, which cannot be encoded as UTF-8. They are
+    escaped, such as `\udce4`, and so are line breaks, terminal escapes and bidirectional controls.
+
+    Args:
+        text: The text.
 
     Example:
         >>> printable("a\nb")
@@ -24,10 +27,13 @@ def printable(text: str) -> str:
 
 
 def file_name(key: str) -> str:
-    """A file name for a key, without an ending: the same every time, and different for different keys.
+    """Converts a key to a file name without an ending; different keys have different file names.
 
-    A key that is a plain name is its own file name. Any other has its special characters replaced by `-`, is cut to
-    120 characters, and gets the first ten digits of its SHA-256.
+    A key that is a plain name is not changed. In any other key, special characters are replaced by `-`; the key is
+    truncated to 120 characters, and the first ten digits of its SHA-256 are appended.
+
+    Args:
+        key: The key of an image, or any other text.
 
     Example:
         >>> file_name("cat_1"), file_name("a/b.png")
@@ -41,7 +47,10 @@ def file_name(key: str) -> str:
 
 
 def markdown(text: str) -> str:
-    r"""Text that Markdown shows as it is: no table cell, tag, link or formula begins in it.
+    r"""Escapes text for Markdown, so that it contains no table cell, tag, link or formula.
+
+    Args:
+        text: The text.
 
     Example:
         >>> markdown("ema_l2"), markdown("a|b <i>")
@@ -51,7 +60,10 @@ def markdown(text: str) -> str:
 
 
 def spreadsheet_cell(text: str) -> str:
-    """Text that a spreadsheet takes for text: before what would begin a formula stands an apostrophe.
+    """Escapes text for a spreadsheet: an apostrophe precedes text that would begin a formula.
+
+    Args:
+        text: The text.
 
     Example:
         >>> spreadsheet_cell("=1+1"), spreadsheet_cell("fsq")
@@ -62,13 +74,18 @@ def spreadsheet_cell(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value from outside as short printable text for a message."""
+    """Returns the `repr` of an untrusted value as printable text of at most 120 characters, for a message."""
     text = printable(repr(value))
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: the valid name nearest to `name`, or the list of valid names."""
+    """Returns the end of an error message, which suggests the most similar valid name or lists all valid names.
+
+    Args:
+        name: The invalid name.
+        known: The valid names.
+    """
     known = list(known)
     near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
     if near:
