@@ -1,4 +1,4 @@
-"""Run by the contract test: each case compiles to one graph and computes what it computes uncompiled.
+"""Checks that each case compiles to one graph with the results of the uncompiled case; run by the contract test.
 
 The arguments are the names of the cases. Everything is in float64, where the two may differ by sums in another order.
 """
@@ -17,7 +17,7 @@ from vq.quantizers import Quantizer
 def check(quantizer: Quantizer) -> None:
     plain, compiled = quantizer, copy.deepcopy(quantizer)
     forward = torch.compile(compiled, fullgraph=True, backend="aot_eager")
-    # The first step initialises from data, and the second is what a training runs.
+    # The first step initialises codes from data; the second is an ordinary training step.
     for step in range(2):
         z = vectors(plain, 3, 8)
         grads = []
@@ -40,7 +40,7 @@ def check(quantizer: Quantizer) -> None:
 
 
 def check_that_repeating_is_refused() -> None:
-    """A compiled forward cannot see that activation checkpointing runs it again, so it raises."""
+    """A compiled forward cannot tell that activation checkpointing runs it again, so it raises."""
     quantizer = CASES["ResidualQuantizer"]()
     forward = torch.compile(quantizer, fullgraph=True, backend="eager")
     z = vectors(quantizer, 8).requires_grad_()

@@ -1,4 +1,4 @@
-"""Every network, layer, tokenizer and generator that a config can name, each in something small that runs."""
+"""A small instance of every network, layer, tokenizer and generator that a config can name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +45,7 @@ from vq.quantizers import EMACodebook, FiniteScalarQuantizer, NormalInit, Quanti
 from vq.tokenizers import ImageTokenizer, Tokenizer, TwoLevelTokenizer
 
 SIDE = 16
-"""Of the images that every tokenizer here takes."""
+"""Height and width of the images that every tokenizer here takes."""
 
 
 def _transformer(**changes: Any) -> Transformer:
@@ -61,7 +61,7 @@ def _tokenizer(encoder: nn.Module, decoder: nn.Module, quantizer: Quantizer | No
 
 
 def strided(quantizer: Quantizer) -> Tokenizer:
-    """The least networks, around any quantizer of vectors."""
+    """Returns a tokenizer with the smallest networks around any quantizer of vectors."""
     net: dict[str, Any] = {"widths": (8, 8), "num_blocks": 1}
     return _tokenizer(StridedCNNEncoder(**net), StridedCNNDecoder(**net), quantizer)
 

@@ -1,4 +1,4 @@
-"""Every quantizer there is: found in the package, plus the combinations that papers use."""
+"""Every quantizer: the classes found in the package, and the combinations that papers use."""
 
 import importlib
 import inspect
@@ -39,12 +39,12 @@ SMALL = {"size": 16, "dim": 4}
 
 
 def vectors(quantizer: Quantizer, *lead: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Random vectors, or whole grids of them where the quantizer takes those."""
+    """Returns random vectors, or grids of them if the quantizer takes grids."""
     return torch.randn(*lead, *quantizer.grid, quantizer.codebook_dim, dtype=dtype)
 
 
 def found_classes(base: type) -> list[type]:
-    """The subclasses of `base` in any file of the package that a user can make (but for `example`)."""
+    """Returns the concrete subclasses of `base` in any file of the package (`example` may be missing)."""
     found: set[type] = set()
     for module in pkgutil.walk_packages(vq.quantizers.__path__, "vq.quantizers."):
         members = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
@@ -64,7 +64,7 @@ def example_of(cls: type) -> Quantizer | Codebook:
 
 
 def cases() -> Iterator[tuple[str, Callable[[], Quantizer]]]:
-    """A name and a function that makes the quantizer, for each case."""
+    """Yields for each case a name and a function that constructs the quantizer."""
     for cls in found_classes(Quantizer):
         yield cls.__name__, lambda cls=cls: example_of(cls)
     for cls in found_classes(Codebook):

@@ -1,4 +1,4 @@
-"""Under activation checkpointing every quantizer has the values, the gradients and the state that it has without."""
+"""Activation checkpointing changes neither values nor gradients nor state of any quantizer."""
 
 import copy
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def run(quantizer: Quantizer, z: Tensor, use_reentrant: bool | None) -> tuple[Te
 def train(
     quantizer: Quantizer, batches: list[Tensor], use_reentrant: bool | None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Two forwards before one backward, then a micro-batch and another: outputs and state; gradients."""
+    """Runs two forwards before one backward, then two micro-batches; returns outputs and state, and gradients."""
     torch.manual_seed(1)
     seen: list[Tensor] = []
     leaves = [batch.clone().requires_grad_() for batch in batches]
@@ -101,7 +101,7 @@ def test_the_recomputation_changes_nothing(name: str) -> None:
         seen, gradients = train(copy.deepcopy(made), batches, use_reentrant)
         for value, wanted in zip(seen, expected, strict=True):
             assert torch.equal(value, wanted)
-        # The gradients of several forwards are added in another order.
+        # The gradients of several forwards are added in a different order.
         torch.testing.assert_close(gradients, expected_gradients, atol=1e-12, rtol=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Whatever the dtype, and wherever a module is built: the same results, and a state dict is all there is."""
+"""Results do not depend on dtype or on how a module is constructed, and a state dict is complete."""
 
 import copy
 import io
@@ -25,7 +25,7 @@ INTEGERS = [
 ]
 NO_INTEGERS = [torch.bool, torch.float16, torch.float32, torch.float64, torch.complex64]
 NOT_A_PART = {"DiffAugment"}
-"""Registered layers that are in no tokenizer and no generator."""
+"""Registered layers that are part of no tokenizer and no generator."""
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -46,7 +46,7 @@ def trained(case: str) -> Quantizer:
 
 
 def on_grid(case: str) -> Tokenizer:
-    """A tokenizer around the quantizer of a case, for images that give the grid it is made for."""
+    """Returns a tokenizer around the quantizer of a case, for images whose features have its grid."""
     return strided(trained(case))
 
 
@@ -58,7 +58,7 @@ def images_for(tokenizer: Tokenizer) -> Tensor:
 
 
 class NothingIsNarrowed(TorchDispatchMode):
-    """Inside, a conversion of a float64 tensor to a shorter type is an error."""
+    """Raises if a float64 tensor is converted to a shorter floating-point type inside the block."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -85,7 +85,7 @@ def test_every_registered_network_layer_tokenizer_and_generator_is_tested_here()
 
 
 class TestPrecision:
-    """`decode(encode(z))` is what `forward` quantizes to, to the bit; everything runs, and keeps its dtype."""
+    """`decode(encode(z))` equals the codes of `forward` bit for bit, and all results have the dtype of the input."""
 
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("is_own", [False, True], ids=["float32 quantizer", "quantizer in dtype"])
@@ -119,7 +119,7 @@ class TestPrecision:
     @staticmethod
     def check(tokenizer: Tokenizer, image: Tensor) -> None:
         codes: list[Tensor] = []
-        # What the decoder's side is given; behind it a convolution may round by how its input lies in memory.
+        # The input of the decoder is compared, because a convolution may round differently by its memory layout.
         tokenizer.get_submodule("post_quant").register_forward_hook(
             lambda _, given, __: codes.append(given[0])
         )
@@ -137,7 +137,7 @@ class TestPrecision:
 
     @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
     def test_float64_is_computed_in_float64(self, kind: str) -> None:
-        """Nothing on the way is narrowed to float32."""
+        """No intermediate result is converted to float32."""
         torch.manual_seed(0)
         tokenizer = TOKENIZERS[kind]().double().eval()
         with NothingIsNarrowed():
@@ -160,12 +160,12 @@ def drawn(generator: Generator) -> Tensor:
 
 
 def loaded_copies(make: Callable[[], nn.Module], original: nn.Module) -> dict[str, nn.Module]:
-    """The module by every way there is to have it again."""
+    """Returns copies of the module, one for each way to restore it."""
     with torch.device("meta"):
         empty, assigned = make(), make()
     empty.to_empty(device="cpu")
     for value in empty.state_dict().values():
-        value.fill_(1)  # what memory without content may hold
+        value.fill_(1)  # uninitialised memory may hold anything
     empty.load_state_dict(original.state_dict())
     assigned.load_state_dict(original.state_dict(), assign=True)
     file = io.BytesIO()
@@ -184,7 +184,7 @@ def loaded_copies(make: Callable[[], nn.Module], original: nn.Module) -> dict[st
 
 
 def assert_no_hidden_state(module: nn.Module) -> None:
-    """No tensor outside the state dict, in a buffer or in a plain attribute."""
+    """Every tensor in a buffer or in an attribute is part of the state dict."""
     kept = set(module.state_dict(keep_vars=True)) | {name for name, _ in module.named_parameters()}
     hidden = {name for name, _ in module.named_buffers(remove_duplicate=False)} - kept
     hidden |= {
@@ -238,7 +238,7 @@ class TestDtypesAtTheDoor:
     @pytest.mark.parametrize("case", sorted(CASES))
     def test_indices_of_any_integer_type_are_widened(self, case: str) -> None:
         quantizer = trained(case)
-        # Small enough for every type, and in range for every codebook here.
+        # Indices that fit into every integer type and every codebook here.
         indices = (
             torch.arange(4)
             .repeat(2)[:, *[None] * len(quantizer.index_shape)]
@@ -249,7 +249,7 @@ class TestDtypesAtTheDoor:
             assert torch.equal(quantizer.decode(indices.to(dtype)), wanted), dtype
 
     @pytest.mark.parametrize("case", sorted(CASES))
-    def test_other_indices_are_refused_by_name(self, case: str) -> None:
+    def test_other_indices_raise_and_are_named(self, case: str) -> None:
         quantizer = trained(case)
         for dtype in NO_INTEGERS:
             with pytest.raises(
@@ -260,7 +260,7 @@ class TestDtypesAtTheDoor:
             quantizer.decode(torch.full((2, *quantizer.index_shape), -1).view(torch.uint64))
 
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.complex64])
-    def test_other_vectors_are_refused_by_name(self, dtype: torch.dtype) -> None:
+    def test_other_vectors_raise_and_are_named(self, dtype: torch.dtype) -> None:
         for case in CASES:
             quantizer = trained(case)
             z = torch.zeros(2, *quantizer.grid, quantizer.codebook_dim, dtype=dtype)

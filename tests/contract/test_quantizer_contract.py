@@ -1,4 +1,4 @@
-"""What every quantizer keeps. A class that is put into the package is found and tested here by itself."""
+"""The contract of all quantizers. New classes in the package are found and tested automatically."""
 
 import copy
 import io
@@ -19,7 +19,7 @@ from vq.registry import CODEBOOKS, QUANTIZERS
 
 @pytest.fixture(params=sorted(CASES))
 def quantizer(request: pytest.FixtureRequest) -> Quantizer:
-    """In eval mode, after one training forward: k-means has happened, averages have moved."""
+    """Returns the quantizer in eval mode after one training forward, which runs k-means and moves averages."""
     torch.manual_seed(0)
     made = CASES[request.param]()
     made(vectors(made, 64))
@@ -85,7 +85,7 @@ def test_decode_of_encode_is_the_quantized_vector_bit_for_bit(quantizer: Quantiz
     decoded = quantizer.decode(quantizer.encode(z))
     assert torch.equal(decoded, quantizer(z).quantized)
     assert torch.equal(quantizer.encode(z), quantizer(z).indices)
-    if training:  # encode and decode mean the same in both modes
+    if training:  # encode and decode give the same results in both modes
         quantizer.train()
         assert torch.equal(quantizer.decode(quantizer.encode(z)), decoded)
 
@@ -129,10 +129,10 @@ def test_only_a_training_forward_changes_state(untrained: Quantizer) -> None:
 
 
 def test_nothing_waits_for_the_device_or_is_made_on_another_one(untrained: Quantizer) -> None:
-    """The meta device holds no values, and refuses to be mixed with the CPU: no GPU is needed to see either."""
+    """The meta device has no values and cannot be mixed with the CPU, so the test needs no GPU."""
     untrained.to("meta")
     z = vectors(untrained, 8).to("meta").requires_grad_()
-    for _ in range(2):  # the first forward of some also initializes
+    for _ in range(2):  # the first forward of some quantizers also initialises codes
         out = untrained(z)
     results = [
         out.quantized,
@@ -193,7 +193,7 @@ def test_state_dict_round_trip(quantizer: Quantizer, request: pytest.FixtureRequ
     fresh.load_state_dict(torch.load(file, weights_only=True))
     z = vectors(quantizer, 20)
     assert torch.equal(fresh.eval()(z).quantized, quantizer(z).quantized)
-    # One more training step of both is the same: nothing is missing, k-means does not run again.
+    # One more training step of both is the same: no state is missing, and k-means does not run again.
     results = []
     for each in (quantizer, fresh):
         torch.manual_seed(1)
@@ -327,7 +327,7 @@ def test_an_index_out_of_range_is_refused(quantizer: Quantizer, wrong: int | str
         quantizer.decode(indices)
 
 
-# One of each kind: without a table, with the entropy of its codes, in stages, and with averages and revival.
+# One case of each kind: without a codebook, with entropies, in stages, and with averages and revival.
 REPRESENTATIVE = [
     "FiniteScalarQuantizer",
     "LookupFreeQuantizer",
@@ -337,7 +337,7 @@ REPRESENTATIVE = [
 
 
 def compile_cases(names: list[str]) -> None:
-    # In a process of its own: the run-time type checks of this test session would break the graphs.
+    # A separate process, because the run-time type checks of this test session would break the graphs.
     script = Path(__file__).with_name("compile_quantizers.py")
     result = subprocess.run(
         [sys.executable, script, *names],

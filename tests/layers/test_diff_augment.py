@@ -1,4 +1,4 @@
-"""DiffAug: each change does what it says, to each image by itself, and lets gradients through."""
+"""DiffAug: each augmentation does what it documents, to each image by itself, and passes gradients."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The blocks: against float64 NumPy written from their equations, and in channels_last memory."""
+"""Layers against float64 NumPy written from their equations, and in channels_last memory."""
 
 import numpy as np
 import pytest
@@ -21,8 +21,8 @@ class TestGroupNorm:
         assert layer.num_groups == groups
         assert layer.eps == 1e-6
 
-    def test_keeps_what_tells_channels_of_a_group_apart(self):
-        """With one channel a group, as 32 groups of 32 channels would be, both would be erased."""
+    def test_keeps_the_differences_of_channels_in_a_group(self):
+        """With one channel per group, as in 32 groups of 32 channels, both would be removed."""
         x = torch.zeros(1, 32, 4, 4)
         x[:, ::4] = 1
         assert group_norm(32)(x)[0, 0].mean() - group_norm(32)(x)[0, 1].mean() > 1

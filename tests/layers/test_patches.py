@@ -1,4 +1,4 @@
-"""Patches: every kind puts together what it cut, and cuts what it says."""
+"""Patches: `join` inverts `split`, and the vectors are what the class documents."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_pixels(image):
 
 
 def test_a_frequency_of_all_tiles(image):
-    """v1: 2 x 2 tiles of 4 x 6 pixels; the third vector is the coefficient (1, 0)."""
+    """In v1 with 2 x 2 tiles of 4 x 6 pixels the third vector is the coefficient (1, 0)."""
     found = FrequencyPatches(size=2).split(image)[:, 2]
     tiles = [image[:, :, y : y + 4, x : x + 6].numpy() for y in (0, 4) for x in (0, 6)]
     wanted = [fft.dctn(tile, axes=(2, 3), norm="ortho")[:, :, 1, 0] for tile in tiles]
@@ -66,14 +66,14 @@ def test_a_frequency_of_all_tiles(image):
 
 
 def test_bands_of_the_whole_spectrum(image):
-    """v2: the first vector holds the four lowest frequencies."""
+    """In v2 the first vector holds the four lowest frequencies."""
     spectrum = fft.dctn(image.numpy(), axes=(2, 3), norm="ortho")
     wanted = np.concatenate([spectrum[:, :, i, j] for i, j in ((0, 0), (0, 1), (1, 0), (2, 0))], axis=1)
     np.testing.assert_allclose(FrequencyBandPatches(size=2).split(image)[:, 0], wanted, atol=1e-12)
 
 
 def test_the_spectrum_of_a_square(image):
-    """v3: the last vector is the spectrum of the last square."""
+    """In v3 the last vector is the spectrum of the last square."""
     wanted = fft.dctn(image[:, :, 4:, 8:].numpy(), axes=(2, 3), norm="ortho")
     found = FrequencyBlockPatches(size=4).split(image)[:, -1]
     np.testing.assert_allclose(found, wanted.transpose(0, 2, 3, 1).reshape(2, -1), atol=1e-12)

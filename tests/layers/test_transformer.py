@@ -1,4 +1,4 @@
-"""Attention, positions and blocks: against their equations, and what they must not know."""
+"""Attention, positions and blocks against their equations and invariances."""
 
 import math
 
@@ -23,7 +23,7 @@ def heads(count: int = 3, n: int = 21, dim: int = 8) -> list[torch.Tensor]:
 
 
 def awake(network: torch.nn.Module) -> None:
-    """Makes the attention of a new network sharp: at first nobody looks at anybody in particular."""
+    """Sharpens the attention of a new network, which is almost uniform after initialisation."""
     for name, parameter in network.named_parameters():
         if name.endswith(("query.weight", "key.weight", "value.weight", "out.weight")):
             parameter.data.mul_(20)
@@ -85,7 +85,7 @@ class TestPositions:
                 wanted = np.concatenate([f(a) for a in angle for f in (np.sin, np.cos)])
                 np.testing.assert_allclose(found[row, column], wanted, atol=1e-5)
 
-    def test_rotary_products_know_differences_only(self):
+    def test_rotary_products_depend_on_differences_only(self):
         q, k, _ = heads(n=2)
         rotary = RotaryPositions()
         products = []
@@ -94,11 +94,11 @@ class TestPositions:
             products.append(rotary.rotate(q, places) @ rotary.rotate(k, places).mT)
         torch.testing.assert_close(products[1], products[0], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(products[2], products[0], atol=1e-4, rtol=1e-4)
-        turned = rotary.rotate(q, torch.tensor([[1, 2], [3, 0]]))
-        torch.testing.assert_close(turned.norm(dim=-1), q.norm(dim=-1))
-        assert not torch.allclose(rotary.rotate(q, torch.tensor([[1, 2], [3, 1]])), turned)
+        rotated = rotary.rotate(q, torch.tensor([[1, 2], [3, 0]]))
+        torch.testing.assert_close(rotated.norm(dim=-1), q.norm(dim=-1))
+        assert not torch.allclose(rotary.rotate(q, torch.tensor([[1, 2], [3, 1]])), rotated)
 
-    def test_learned_vectors_stand_at_their_places_and_stretch(self):
+    def test_learned_vectors_are_added_at_their_places_and_interpolated(self):
         positions = LearnedPositions(width=4, grid=(2, 3))
         places = grid_places((2, 3)).flip(0)
         found = positions.add(torch.zeros(1, 6, 4), places, (2, 3))[0]
@@ -120,7 +120,7 @@ class TestPositions:
 
 class TestTransformer:
     @pytest.mark.parametrize("attention", [SoftmaxAttention(), LinearAttention()])
-    def test_without_positions_order_means_nothing(self, attention):
+    def test_without_positions_the_order_does_not_matter(self, attention):
         torch.manual_seed(0)
         transformer = Transformer(width=16, depth=2, num_heads=2, attention=attention)
         tokens, order = torch.randn(2, 6, 16), torch.tensor([3, 0, 5, 1, 4, 2])
@@ -132,7 +132,7 @@ class TestTransformer:
     @pytest.mark.parametrize(
         "positions", [RotaryPositions(), SineCosinePositions(), LearnedPositions(width=16, grid=(2, 3))]
     )
-    def test_a_token_is_known_by_its_place_not_by_its_number(self, positions):
+    def test_a_token_is_identified_by_its_place_not_by_its_order(self, positions):
         torch.manual_seed(0)
         transformer = Transformer(width=16, depth=2, num_heads=2, positions=positions)
         awake(transformer)

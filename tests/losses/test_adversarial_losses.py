@@ -1,4 +1,4 @@
-"""The adversarial losses and penalties against float64 NumPy written from their equations."""
+"""Adversarial losses and penalties against float64 NumPy written from their equations."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ class TestObjectives:
         real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
         up_for_generator = torch.autograd.grad(kind().generator(fake), fake)[0]
         on_real, on_fake = torch.autograd.grad(kind().discriminator(real, fake), (real, fake))
-        assert (up_for_generator < 0).all()  # going down the loss raises the logits of reconstructions
+        assert (up_for_generator < 0).all()  # descending the loss raises the logits of reconstructions
         assert (on_real < 0).all()
         assert (on_fake > 0).all()
 
@@ -60,7 +60,7 @@ class TestObjectives:
 
 
 class Quadratic(torch.nn.Module):
-    """Logits 0.5 a |x|^2 and b sum(x): gradients are known."""
+    """Has the logits 0.5 a |x|^2 and b sum(x), whose gradients are known."""
 
     def forward(self, x):
         flat = x.flatten(1)
@@ -81,11 +81,11 @@ def penalty_of(penalty, image, reconstruction, real=None, fake=None):
 class TestGradientPenalties:
     def test_r1(self):
         image = torch.tensor(RNG.normal(size=(3, 3, 2, 2)), dtype=torch.float32)
-        gradient = (3 * image.numpy().astype(np.float64) + 0.5) / 2  # of the mean of the two logits
+        gradient = (3 * image.numpy().astype(np.float64) + 0.5) / 2  # gradient of the mean of the two logits
         wanted = (gradient.reshape(3, -1) ** 2).sum(1).mean()
         assert penalty_of(R1Penalty(), image, image).item() == pytest.approx(wanted, rel=1e-5)
 
-    def test_gradient_penalty_lies_between_its_ends_and_is_the_formula_where_they_meet(self):
+    def test_gradient_penalty_is_between_its_ends_and_is_the_formula_where_they_meet(self):
         image = torch.tensor(RNG.normal(size=(3, 3, 2, 2)), dtype=torch.float32)
         gradient = ((3 * image.numpy().astype(np.float64) + 0.5) / 2).reshape(3, -1)
         wanted = ((np.sqrt((gradient**2).sum(1)) - 1) ** 2).mean()
@@ -118,7 +118,7 @@ class TestLeCAM:
         penalty = LeCAMPenalty(decay=0.9)
         image = torch.zeros(3, 3, 2, 2)
         real, fake = torch.tensor(REAL), torch.tensor(FAKE)
-        assert penalty_of(penalty, image, image, real, fake) == 0  # nothing is known yet
+        assert penalty_of(penalty, image, image, real, fake) == 0  # there are no running means yet
         anchor_real, anchor_fake = 2.0, -1.0
         penalty.update(torch.tensor(2.0), torch.tensor(-1.0))
         for mean_real, mean_fake in ((1.0, -3.0), (0.0, 0.0)):
@@ -143,6 +143,11 @@ class TestAdaptiveWeight:
 
     def test_a_vanishing_gradient_is_not_divided_by(self):
         assert adaptive_weight(torch.full((9,), 1e3), torch.zeros(9)) == pytest.approx(0.8 * 1e4)
+
+    def test_norms_of_half_precision_have_the_digits_of_float32(self):
+        a, b = (torch.tensor(RNG.normal(size=50)).bfloat16() for _ in range(2))
+        wanted = a.double().norm() / (b.double().norm() + 1e-4)
+        assert adaptive_weight(a, b, gain=1.0).item() == pytest.approx(wanted.item(), rel=1e-6)
 
     def test_norms_of_small_numbers_do_not_vanish_in_bfloat16(self):
         small = torch.full((100_000,), 2.0**-10, dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""The losses between features: their equations, where gradients go, what is saved."""
+"""Losses between features: equations, gradients and state dicts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -96,7 +96,7 @@ class TestEfficientNet:
         assert torch.allclose(maps[-1].mean(dim=(2, 3)), bytewise["pool"], atol=1e-4)
 
     def test_gradient_is_the_slope(self) -> None:
-        """Along a random direction in float64, where the step is far above rounding."""
+        """Compares with finite differences along a random direction in float64, with steps far above rounding."""
         loss, generator = FeatureLoss(network=EfficientNetLite0(size=48)), torch.Generator().manual_seed(1)
         image = photos(2).double() / 127.5 - 1
         noisy = (image + 0.2 * torch.randn(image.shape, generator=generator)).clamp(-1, 1).requires_grad_()

@@ -1,4 +1,4 @@
-"""The perceptual loss: what it adds to the network it compares with."""
+"""The perceptual loss: what it adds to the network that it uses."""
 
 import copy
 
@@ -40,7 +40,7 @@ def test_is_the_mean_distance(loss):
 
 
 def test_descends(loss):
-    """A step down its gradient lowers it by what the gradient foretells."""
+    """A small step against the gradient lowers the loss by the predicted amount."""
     reconstruction, image = pair()
     x = (image + 0.1 * (reconstruction - image)).requires_grad_()
     first = loss(x, image)

@@ -1,4 +1,4 @@
-"""L1 and MSE against NumPy, and what every loss promises."""
+"""L1 and MSE against NumPy, and the interface of losses."""
 
 import numpy as np
 import pytest

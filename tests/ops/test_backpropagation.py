@@ -1,4 +1,4 @@
-"""The streamed soft gradient of a hard choice: parity with the tables of vectors times codes, and memory."""
+"""The soft gradient of a hard choice: equal to that of full (vectors x codes) tensors, without their memory."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def test_every_code_gets_a_gradient_and_the_value_is_the_code():
     assert (codes.grad.abs().sum(dim=1) > 0).all()
 
 
-# opcheck looks at tensors that are no leaves.
+# opcheck reads the gradients of tensors that are not leaves, about which torch warns.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_the_operators_are_in_order():
     z, codes = inputs()

@@ -1,4 +1,4 @@
-"""Digits and indices are two names of the same thing."""
+"""Packing digits into indices and unpacking them."""
 
 import math
 

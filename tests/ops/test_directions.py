@@ -1,4 +1,4 @@
-"""The direction of a vector at every length: its value, and a gradient that no vector can blow up."""
+"""The direction of a vector at every length: its value, and a gradient that stays bounded."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def plain(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("size", LENGTHS)
 def test_the_value_is_that_of_float64_at_any_length(size: float) -> None:
     x = torch.nn.functional.normalize(torch.randn(50, 6), dim=-1) * size
-    # The few digits of a denormal number are those of x itself.
+    # A denormal x has only a few digits, so its direction has no more.
     torch.testing.assert_close(unit(x).double(), plain(x.double()), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(
         length(x).double(), x.double().norm(dim=-1, keepdim=True), rtol=1e-6, atol=2e-45

@@ -1,4 +1,4 @@
-"""The streamed search: against the dense float64 one, across tile borders, with ties."""
+"""The tiled search against a dense one in float64, across tile borders, and with ties."""
 
 import hypothesis.strategies as st
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 
 import vq.ops.distance
-from vq.ops.distance import nearest_code
+from vq.ops.distance import largest_product, nearest_code
 
 
 def dense(z, codebook):
@@ -29,6 +29,33 @@ def test_the_tile_does_not_change_the_result(tile, monkeypatch):
     monkeypatch.setattr(vq.ops.distance, "CPU_TILE", tile)
     torch.manual_seed(0)
     z, codebook = torch.randn(150, 6), torch.randn(400, 6)
+    assert torch.equal(nearest_code(z, codebook), dense(z, codebook))
+
+
+def nearly_equal_codes(length):
+    """Codes of a given length that differ by less than float32 tells apart in a product with a vector."""
+    codes = torch.nn.functional.normalize(torch.randn(8, 1, 6, dtype=torch.float64), dim=2)
+    codes = codes + 1e-6 * torch.randn(8, 25, 6, dtype=torch.float64)
+    return (length * codes.reshape(200, 6)).float()
+
+
+@pytest.mark.parametrize("length", [1e-3, 1, 1e3])
+def test_rounding_decides_between_no_two_products_or_distances(length):
+    codebook = nearly_equal_codes(length)
+    z = torch.randn(300, 6)
+    products = z.double() @ codebook.double().T
+    assert (products.float().argmax(1) != products.argmax(1)).any()  # the digits of float32 are too few
+    assert torch.equal(largest_product(z, codebook), products.argmax(1))
+    for near in (z * length, codebook[torch.randint(200, (300,))] + 1e-6 * length * z):
+        assert torch.equal(nearest_code(near, codebook), dense(near, codebook))
+
+
+def test_rounding_decides_between_no_two_codes_that_are_far_from_all_vectors():
+    directions = torch.nn.functional.normalize(torch.randn(300, 6, dtype=torch.float64), dim=1)
+    codebook = torch.cat([directions, -directions * (1 + 1e-7 * torch.rand(300, 1))]).float()
+    z = 1e-8 * torch.randn(300, 6)
+    naive = codebook.square().sum(1) / 2 - z @ codebook.T
+    assert not torch.equal(naive.argmin(1), dense(z, codebook))  # the digits of float32 are too few
     assert torch.equal(nearest_code(z, codebook), dense(z, codebook))
 
 

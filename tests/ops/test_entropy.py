@@ -1,4 +1,4 @@
-"""Streamed entropies: equal to the whole (vectors x codes) table in float64, gradients too."""
+"""Tiled entropies against the full (vectors x codes) tensor in float64, with their gradients."""
 
 import math
 
@@ -48,11 +48,11 @@ def test_the_probabilities_are_those_of_minus_the_squared_distance():
 
 
 def test_moving_z_towards_its_code_lowers_the_entropy():
-    # With plus the distance, as some have it, it would rise.
+    # With plus the distance, as in some implementations, it would rise.
     codes, z = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.3]], requires_grad=True)
     scaled, bias = distance_logits(z, codes, 1.0)
     softmax_sums(scaled, codes, bias, torch.ones(1))[0].backward()
-    assert z.grad > 0  # towards the code at 0 is downhill
+    assert z.grad > 0  # the loss falls towards the code at 0
 
 
 @pytest.mark.usefixtures("_tiles")
@@ -102,7 +102,7 @@ def test_no_vectors_give_zeros():
     assert distribution.tolist() == [0] * 4
 
 
-# opcheck looks at tensors that are no leaves.
+# opcheck reads the gradients of tensors that are not leaves, about which torch warns.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_the_operators_are_well_formed():
     logits, weight = torch.randn(6, 4, requires_grad=True), torch.rand(6)

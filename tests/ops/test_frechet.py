@@ -12,7 +12,7 @@ from vq.ops.frechet import frechet_distance, frechet_distance_of_features, momen
 
 
 def features(count: int, dim: int, seed: int) -> torch.Tensor:
-    """Correlated features whose variances span four decades."""
+    """Returns correlated features whose variances span four orders of magnitude."""
     draws = torch.Generator().manual_seed(seed)
     scale = torch.logspace(0, -2, dim, dtype=torch.float64)
     mix = torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(9)).double())[0]
@@ -71,8 +71,16 @@ def test_zero_covariances():
     assert frechet_distance(torch.ones(3), zero, torch.zeros(3), zero).item() == 3
 
 
+@pytest.mark.parametrize("scale", [1e-5, 1e5])
+def test_scaled_features_scale_the_distance_where_covariances_are_singular(scale):
+    a, b = features(5, 12, 0), features(6, 12, 1)
+    expected = scale**2 * frechet_distance_of_features(a, b).item()
+    found = frechet_distance(*gaussian(scale * a), *gaussian(scale * b)).item()
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
 def test_badly_conditioned_covariances_leave_the_quick_way(monkeypatch):
-    """Eigenvalues from 1 to 1e-14 still have a Cholesky factor, but the roots it gives are wrong by 1e-9."""
+    """A matrix with eigenvalues from 1 to 1e-14 has a Cholesky factor, but the roots from it are wrong by 1e-9."""
     values = torch.logspace(0, -14, 48, dtype=torch.float64)
     mix = torch.linalg.qr(torch.randn(48, 48).double())[0]
     covariance = (mix * values) @ mix.T

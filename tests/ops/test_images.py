@@ -1,4 +1,4 @@
-"""Pixel ranges, against the arithmetic in float64 NumPy; grids; files."""
+"""Pixel ranges against the arithmetic in float64 NumPy; image grids; files."""
 
 import os
 
@@ -29,7 +29,7 @@ def test_uint8_is_the_nearest_pixel_and_not_the_next_lower_one():
     values = torch.linspace(-1, 1, 10_001)
     expected = np.rint((values.numpy().astype(np.float64) + 1) * 127.5)
     difference = to_uint8(values).numpy().astype(int) - expected
-    assert np.abs(difference).max() <= 1  # a tie may fall to either side in float32
+    assert np.abs(difference).max() <= 1  # float32 may round a tie to either side
     assert (difference != 0).mean() < 1e-3
     assert abs(float(to_uint8(values).double().mean()) - 127.5) < 0.01  # truncation would give 127.0
 
@@ -38,7 +38,7 @@ def test_ties_go_to_the_even_pixel():
     halves = torch.tensor(
         [value for value in torch.linspace(-1, 1, 511) if float((value + 1) * 255) % 2 == 1]
     )
-    assert len(halves) > 50  # of the 255 midpoints, those that float32 hits exactly
+    assert len(halves) > 50  # the number of the 255 midpoints that float32 represents exactly
     assert (to_uint8(halves) % 2 == 0).all()
 
 
@@ -67,7 +67,7 @@ def test_grid_puts_every_image_where_it_belongs():
         assert (sheet[:, y : y + 4, x : x + 5] == i + 1).all()
     assert (sheet[:, 4:6] == 128).all()
     assert (sheet[:, :, 5:7] == 128).all()
-    assert (sheet[:, 12:, 7:] == 128).all()  # the empty place
+    assert (sheet[:, 12:, 7:] == 128).all()  # the empty position
 
 
 def test_grid_of_fewer_images_than_columns_is_one_row():

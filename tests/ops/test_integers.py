@@ -1,4 +1,4 @@
-"""Whole numbers of every type at a door: widened without a change of value, or refused by name."""
+"""Integers of every type are converted without a change of value; other types raise."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_python_integers_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16, torch.bool, torch.complex64])
-def test_other_tensors_are_refused_by_name(kind: torch.dtype) -> None:
+def test_other_tensors_raise_and_are_named(kind: torch.dtype) -> None:
     with pytest.raises(IntegerError, match=rf"seeds: expected integers, got a tensor of {kind}"):
         as_int64("seeds", torch.zeros(2, dtype=kind))
 
@@ -47,7 +47,7 @@ def test_other_tensors_are_refused_by_name(kind: torch.dtype) -> None:
 @pytest.mark.parametrize(
     "value", [1.0, True, 2**63, -(2**63) - 1, np.uint64(2**63), np.float32(1), np.bool_(1), "1", None]
 )
-def test_other_numbers_are_refused_by_name(value: object) -> None:
+def test_other_numbers_raise_and_are_named(value: object) -> None:
     with pytest.raises(IntegerError, match=r"seeds: expected (integers|numbers from)"):
         as_int64("seeds", [value])
 

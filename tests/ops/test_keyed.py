@@ -1,4 +1,4 @@
-"""Keyed randomness: the same everywhere, different for different keys."""
+"""Keyed randomness: equal keys give equal numbers everywhere, different keys different ones."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from vq.ops.keyed import generator, stable_hash
 
 
 def test_the_hash_never_changes():
-    # Recorded once. If it changes, resumed runs and the split of the emoji change with it.
+    # Recorded values. If they change, resumed runs and the split of the emoji change too.
     assert stable_hash("sample", 0, 7) == 3407133261395394202
 
 

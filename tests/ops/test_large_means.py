@@ -1,4 +1,4 @@
-"""Vectors and codes that share a large mean, or lie in clusters far apart: exact in float32, compared with float64."""
+"""Vectors and codes with a large common mean, or in distant clusters: float32 results equal those of float64."""
 
 import numpy as np
 import pytest
@@ -29,12 +29,12 @@ OFFSETS = [0.0, 1.0, 1e2, 1e3, 1e4, 1e5, 1e6]
 
 
 def exact(z: Tensor, codes: Tensor) -> Tensor:
-    """The lowest index of the least distance, differences first, in float64."""
+    """Returns the lowest index of the smallest distance, computed from differences in float64."""
     return torch.cdist(z.double(), codes.double(), compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
 
 
 def on_a_grid(*shape: int) -> Tensor:
-    """Multiples of 1/4 in [-4, 4]: with a mean of up to 2^20 float32 holds them exactly."""
+    """Returns multiples of 1/4 in [-4, 4], which float32 represents exactly with a mean of up to 2^20."""
     return torch.randint(-16, 17, shape) / 4
 
 
@@ -53,7 +53,7 @@ def test_the_nearest_code_is_exact(offset: float, scale: float, size: int, dim: 
 def test_no_centre_serves_clusters_far_apart(far: float) -> None:
     side = torch.where(torch.arange(130) % 2 == 0, far, -far)[:, None]
     codes = side + torch.randn(130, 4)
-    codes[7] = 1e7  # a code that was left behind
+    codes[7] = 1e7  # a code far away from all others
     z = codes[torch.randint(130, (300,))] + torch.randn(300, 4)
     assert torch.equal(nearest_code(z, codes), exact(z, codes))
     assert torch.equal(nearest_code(codes, codes), exact(codes, codes))
@@ -103,7 +103,7 @@ def quantizers(offset: float) -> dict[str, Quantizer]:
 def test_encode_of_decode_is_the_index(kind: str, offset: float) -> None:
     quantizer = quantizers(offset)[kind].eval()
     codes = quantizer.decode(torch.arange(64))
-    # Large means leave few digits: codes that have become equal share the lowest of their indices.
+    # Large means leave few digits; of codes that have become equal the lowest index is returned.
     assert torch.equal(quantizer.encode(codes), exact(codes, codes))
 
 
@@ -138,7 +138,7 @@ def test_k_means_is_as_good_as_without_the_mean(offset: float) -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 1e2, 1e4, 2.0**20])
 class TestFormulasOfDifferences:
-    """With numbers that float32 holds exactly at any of these means, the results are those without the mean."""
+    """For numbers that float32 represents exactly with any of these means, the results do not depend on the mean."""
 
     @pytest.fixture
     def sets(self, offset: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -180,7 +180,7 @@ class TestFormulasOfDifferences:
         torch.testing.assert_close(moved, plain, rtol=1e-4, atol=1e-4)
 
     def test_the_soft_choice(self, sets: tuple[Tensor, ...]) -> None:
-        """Of products: the codes may have the mean, not the vectors, which it would give other scores."""
+        """In products only the codes may have the mean; added to the vectors, it changes the scores."""
         gradients = []
         for codes in (sets[1].double(), sets[3]):
             z = sets[0].to(codes.dtype).requires_grad_()

@@ -73,3 +73,12 @@ def test_far_apart_clusters_are_all_found():
     centres, counts = k_means(points, 5)
     assert counts.tolist() == [40] * 5
     assert torch.cdist(middles, centres).min(dim=1).values.max() < 1
+
+
+def test_seeds_are_drawn_where_no_seed_is_near():
+    torch.manual_seed(0)
+    middles = 1000 * torch.randn(12, 2)
+    points = middles.repeat_interleave(10, 0) + 1e-3 * torch.randn(120, 2)
+    for seed in range(5):
+        _, counts = k_means(points, 12, steps=0, generator=torch.Generator().manual_seed(seed))
+        assert counts.tolist() == [10] * 12

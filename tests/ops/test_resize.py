@@ -1,4 +1,4 @@
-"""The protocols' resizing against the packages whose names they bear."""
+"""Resizing of the evaluation protocols against the packages that define them."""
 
 import numpy as np
 import pytest

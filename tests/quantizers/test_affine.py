@@ -1,4 +1,4 @@
-"""Affine re-parameterisation: the effective codes, who gets a gradient, and where learning happens."""
+"""Affine reparameterisation: the codes, their gradients, and updates from averages and revival."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_averages_are_taken_before_scale_and_shift():
     book = shaken(AffineCodebook(codebook=inner, groups=2))
     z = torch.randn(40, 3)
     out = VectorQuantizer(codebook=book)(z)
-    # Without memory each chosen code is where the mean of its vectors is, as z sees it.
+    # With decay 0 each chosen code, scaled and shifted, is the mean of its vectors.
     for k in out.indices.unique():
         torch.testing.assert_close(
             book.vectors[k].detach(), z[out.indices == k].mean(0), atol=1e-5, rtol=1e-4
@@ -77,7 +77,7 @@ def test_averages_are_taken_before_scale_and_shift():
     assert book.scale.grad.abs().sum() > 0
 
 
-def test_one_step_moves_the_codes_that_nobody_chose():
+def test_one_step_moves_the_codes_that_no_vector_chose():
     book = made(groups=1)
     before = book.vectors.detach().clone()
     VectorQuantizer(codebook=book)(torch.randn(2, 3) + 4).loss.backward()

@@ -1,4 +1,4 @@
-"""The schedules of DALL-E and wav2vec 2.0 at given steps."""
+"""Values of the schedules of DALL-E and wav2vec 2.0 at given steps."""
 
 import pytest
 

@@ -63,7 +63,7 @@ def test_the_codebook_inside_learns_and_accumulates():
     assert not torch.equal(inner.codebook.vectors, before)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     quantizer = AxisQuantizer(quantizer=plain(), dim=1)
     with pytest.raises(
         ValueError, match=r"expected z with the axis 1 \(dim\) of length 3 .*got the shape \(2, 5, 3\)"

@@ -1,4 +1,4 @@
-"""BSQ: codes on the sphere, the nearest one, and the entropies by brute force in float64 NumPy."""
+"""BSQ: codes on the sphere, the nearest code, and the entropies by enumeration in float64 NumPy."""
 
 import math
 
@@ -78,6 +78,6 @@ def test_a_zero_vector_is_the_code_of_minus_signs():
     assert out.loss.isfinite()
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match="BinarySphericalQuantizer: expected 1 to 62 bits, got 63"):
         BinarySphericalQuantizer(bits=63)

@@ -1,4 +1,4 @@
-"""Carry VQ: digits from one codebook, packed to the first digit least significant."""
+"""Carry VQ: digits from one codebook, packed with the first digit least significant."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_the_size_is_base_to_the_digits_and_every_index_comes_back():
     assert torch.equal(quantizer.encode(quantizer.decode(indices)), indices)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match="CarryQuantizer: expected at least one digit, got 0"):
         CarryQuantizer(quantizer=VectorQuantizer.example(), digits=0)
     with pytest.raises(ValueError, match="expected a dim above 8 and up to 12"):

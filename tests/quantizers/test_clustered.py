@@ -1,4 +1,4 @@
-"""CVQ-VAE: the pull's golden values, the anchors, and what happens on micro-batches and masks."""
+"""CVQ-VAE: recorded values of the pull, the anchors, micro-batches and masks."""
 
 import numpy as np
 import pytest
@@ -162,7 +162,7 @@ def test_the_gradient_is_that_of_the_codes_that_were_searched():
         torch.testing.assert_close(moved_gradient, book.weight.grad)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match=r"ClusteredCodebook: expected a decay in \[0, 1\), got 1"):
         ClusteredCodebook(size=4, dim=2, decay=1.0)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Codebooks: against the paper's equations in float64 NumPy, and the traps that EMA is known for."""
+"""Codebooks: the paper's equations in float64 NumPy, and the known pitfalls of moving averages."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
-"""Every wrapper over every codebook, revival and regulariser trains: each codebook learns once a step.
+"""Every wrapper trains with every codebook, revival and regulariser, and each codebook learns once per step.
 
-What there is to compose is found in the registries, so a new class fails here until it is said how it is made.
+The classes to compose are found in the registries, so a new class fails here until this file says how to construct it.
 """
 
 import copy
@@ -75,7 +75,7 @@ def is_wrapper(cls: type) -> bool:
 
 
 def books() -> dict[str, Callable[[], Codebook]]:
-    """Every codebook; those that can revive, also inside of an affine one, with every revival."""
+    """Returns every codebook; those with revivals, also inside an affine codebook, with every revival."""
     made: dict[str, Callable[[], Codebook]] = {}
     for cls in registered(CODEBOOKS, Codebook):
         arguments = inspect.signature(cls).parameters
@@ -100,7 +100,7 @@ DISTANCES, ESTIMATORS = registered(QUANTIZER_PARTS, Distance), registered(QUANTI
 
 
 def compositions(book: str) -> list[tuple[str, Quantizer]]:
-    """Each wrapper and regulariser over the codebook; distances and estimators take turns."""
+    """Returns each wrapper and regulariser over the codebook, with alternating distances and estimators."""
     made = []
     wrappers = {cls.__name__: wrap for cls, wrap in WRAPPERS.items()} | NESTED
     parts = zip(itertools.cycle(DISTANCES), itertools.cycle(ESTIMATORS[:] + ESTIMATORS[:1]))
@@ -140,7 +140,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], message: str) 
 
 
 def counted(quantizer: Quantizer, indices: Tensor) -> Tensor:
-    """How many of all the indices of an output, of all stages and parts, are each code."""
+    """Counts the indices of an output, over all stages and parts, for each code."""
     if isinstance(quantizer, MultiScaleResidualQuantizer | BottleneckQuantizer):
         return counted(quantizer.quantizer, indices)
     if isinstance(quantizer, CarryQuantizer):
@@ -149,7 +149,7 @@ def counted(quantizer: Quantizer, indices: Tensor) -> Tensor:
 
 
 def events(book: Codebook) -> list[str]:
-    """Notes from now on when the codebook learns and when it revives; both still happen."""
+    """Returns a list to which the codebook adds an entry whenever it learns or revives codes."""
     seen: list[str] = []
 
     def noting(name: str) -> None:
@@ -189,7 +189,7 @@ def train_two_steps(label: str, quantizer: Quantizer) -> None:
 def test_every_wrapper_is_composed() -> None:
     found = {cls for cls in registered(QUANTIZERS, Quantizer) if is_wrapper(cls)}
     assert found == set(WRAPPERS), "say in WRAPPERS how the new wrapper is made"
-    assert is_wrapper(AxisQuantizer)  # hands everything on, and has no registry
+    assert is_wrapper(AxisQuantizer)  # only passes everything on, and is not registered
     assert len(BOOKS) >= 12
     assert {len(REGULARISERS), len(DISTANCES), len(ESTIMATORS)} <= set(range(3, 10))
 
@@ -230,7 +230,7 @@ def test_every_composition_accumulates(book: str) -> None:
     torch.manual_seed(0)
     for label, quantizer in compositions(book)[:: len(REGULARISERS)]:
         if any(part.revival for part in quantizer.modules() if isinstance(part, Codebook)):
-            continue  # takes its vectors from the first micro-batch
+            continue  # a revival sees the first micro-batch only
         z = batch(quantizer)
         quantizer(z)
         one, two = copy.deepcopy(quantizer), copy.deepcopy(quantizer)

@@ -1,4 +1,4 @@
-"""CVQ-VAE's contrastive term against float64 NumPy, and its gradient against autograd."""
+"""The contrastive term of CVQ-VAE against float64 NumPy, and its gradient against autograd."""
 
 import numpy as np
 import pytest

@@ -1,9 +1,9 @@
-"""Codes chosen by direction: what does not depend on lengths, and what does."""
+"""Codes chosen by direction: the choice does not depend on lengths, the losses do."""
 
 import numpy as np
 import torch
 
-from vq.quantizers import DirectionDistance, EMACodebook, LearnedCodebook, NormalInit, VectorQuantizer
+from vq.quantizers import CosineDistance, DirectionDistance, EMACodebook, LearnedCodebook, NormalInit, VectorQuantizer
 
 
 def test_codes_are_chosen_by_the_largest_cosine():
@@ -53,3 +53,12 @@ def test_codes_and_vectors_of_length_zero_are_no_nan():
     (out.loss + out.quantized.sum()).backward()
     assert out.loss.isfinite()
     assert z.grad.isfinite().all()
+
+
+def test_below_eps_the_gradient_of_the_cosine_distance_fades():
+    """There the factor of the gradient is length / eps^2, above it 1 / length."""
+    distance, across = CosineDistance(eps=0.5), torch.tensor([[0.0, 1.0]])
+    for length, factor in ((0.125, 0.5), (2.0, 0.5)):
+        x = torch.tensor([[length, 0.0]], requires_grad=True)
+        (distance.place(x) * across).sum().backward()
+        assert x.grad.tolist() == [[0.0, factor]]

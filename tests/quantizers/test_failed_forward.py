@@ -1,4 +1,4 @@
-"""A forward that raises leaves every codebook as it was, also in a window of micro-batches."""
+"""A forward that raises restores every codebook, also between accumulated micro-batches."""
 
 from collections.abc import Callable
 
@@ -35,7 +35,7 @@ BOOKS: dict[str, Callable[[], Codebook]] = {
 
 
 class Failing(Regulariser):
-    """Raises in its call number `call`."""
+    """Raises in call number `call`."""
 
     def __init__(self, call: int) -> None:
         self.call, self.calls = call, 0
@@ -69,7 +69,7 @@ def test_state_is_as_before_a_failed_forward(book: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         quantizer(torch.randn(20, 4))
     assert_same(before, quantizer)
-    # It goes on as one that has never failed.
+    # Further steps equal those of a quantizer that never failed.
     unbroken = stages(book, call=0)
     unbroken.load_state_dict(before)
     z = torch.randn(20, 4)
@@ -77,7 +77,7 @@ def test_state_is_as_before_a_failed_forward(book: str) -> None:
         torch.manual_seed(1)
         each(z)
     assert_same(state(unbroken), quantizer)
-    # Later steps revive codes: they go back too.
+    # Later steps revive codes, which are restored too.
     quantizer.stages[0].regularisers[0].call = quantizer.stages[0].regularisers[0].calls + 3  # type: ignore[union-attr]
     before = state(quantizer)
     with pytest.raises(KeyboardInterrupt):

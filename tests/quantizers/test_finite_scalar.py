@@ -1,4 +1,4 @@
-"""FSQ: the paper's equation in float64 NumPy, all indices, and what saturates."""
+"""FSQ: the paper's equation in float64 NumPy, all indices, and saturation."""
 
 import numpy as np
 import pytest
@@ -36,13 +36,13 @@ def test_every_index_is_the_index_of_some_z(levels):
     sizes = np.array(levels)
     half, offset = (sizes - 1) * (1 - 1e-3) / 2, np.where(sizes % 2 == 0, 0.5, 0.0)
     rounded = quantizer.decode(every).double().numpy() * (sizes // 2)
-    # A quarter of a step inside of the outermost levels, where tanh still has an inverse.
+    # The outermost levels are moved inwards by a quarter of a step, so that atanh is finite.
     inner = np.clip((rounded + offset) / half, -1 + 0.25 / half, 1 - 0.25 / half)
     z = torch.from_numpy(np.arctanh(inner) - np.arctanh(offset / half)).float()
     assert torch.equal(quantizer.encode(z), every)
 
 
-def test_codes_lie_in_the_unit_interval_and_even_levels_miss_the_upper_end():
+def test_codes_are_in_the_unit_interval_and_even_levels_miss_the_upper_end():
     codes = FiniteScalarQuantizer(levels=[8, 5]).decode(torch.arange(40))
     assert codes[:, 0].unique().tolist() == [-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75]
     assert codes[:, 1].unique().tolist() == [-1, -0.5, 0, 0.5, 1]

@@ -1,4 +1,4 @@
-"""Codes from a file and from the moments of the data, in every codebook; codes that never learn."""
+"""Codebooks initialised from a file or from the moments of the data, and codes that never learn."""
 
 import numpy as np
 import pytest

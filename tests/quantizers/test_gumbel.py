@@ -1,4 +1,4 @@
-"""Gumbel and softmax VQ: the distribution drawn from, the divergence, the gradients, train against eval."""
+"""Gumbel and softmax VQ: the sampled distribution, the divergence, the gradients, training against eval."""
 
 import math
 import warnings
@@ -103,7 +103,7 @@ def test_the_softmax_gradient_is_that_of_minus_the_squared_distance():
 
 
 def train_and_eval_error(quantizer, steps=200):
-    """Of a small autoencoder on clustered data, with the quantizer between."""
+    """Trains a small autoencoder with the quantizer on clustered data, and returns its errors."""
     torch.manual_seed(0)
     dim = quantizer.codebook_dim
     encoder = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, dim))
@@ -132,7 +132,7 @@ def test_hard_gumbel_keeps_its_error_in_eval():
 
 
 def test_softmax_vq_does_not_work_and_its_straight_through_form_does():
-    # The experiment: an error many times larger as soon as codes are hard.
+    # This is what the experiment shows: with hard codes the error is many times larger.
     train, evaluated = train_and_eval_error(soft(SoftmaxQuantizer, size=64, dim=4))
     assert evaluated > 10 * train
     straight_train, straight_evaluated = train_and_eval_error(SoftmaxQuantizer(size=64, dim=4))
@@ -148,7 +148,7 @@ def test_soft_forms_warn():
 
 
 @pytest.mark.parametrize("cls", [GumbelQuantizer, SoftmaxQuantizer])
-def test_what_cannot_be_is_refused(cls):
+def test_invalid_arguments_raise(cls):
     with pytest.raises(ValueError, match="expected positive size and dim, got 0 and 4"):
         cls(size=0, dim=4)
     with pytest.raises(ValueError, match=r"expected a positive temperature, got 0\.0"):
@@ -158,3 +158,13 @@ def test_what_cannot_be_is_refused(cls):
 def test_a_negative_weight_of_the_divergence_is_refused():
     with pytest.raises(ValueError, match="its weight has a plus sign"):
         GumbelQuantizer(size=4, dim=4, kl_weight=-5e-4)
+
+
+@pytest.mark.parametrize("cls", [GumbelQuantizer, SoftmaxQuantizer])
+def test_one_code_of_length_one_is_enough(cls):
+    quantizer = cls(size=1, dim=1)
+    out = quantizer(torch.randn(5, 1))
+    assert out.indices.tolist() == [0] * 5
+    assert torch.equal(out.quantized, quantizer.codes.expand(5, 1))
+    with pytest.raises(ValueError, match="expected positive size and dim, got 4 and 0"):
+        cls(size=4, dim=0)

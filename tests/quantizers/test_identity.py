@@ -1,4 +1,4 @@
-"""Identity: z passes, and its bytes are the indices."""
+"""Identity: z is returned, and its bytes are the indices."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def test_indices_are_the_bytes_of_float32_little_endian():
     np.testing.assert_array_equal(indices.numpy(), expected)
 
 
-def test_decode_brings_every_finite_value_back_to_the_bit():
+def test_decode_restores_every_finite_value_bit_for_bit():
     special = torch.tensor([[0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38, 1.0, -1.0]])
     quantizer = IdentityQuantizer(dim=8)
     decoded = quantizer.decode(quantizer.encode(special))
@@ -31,7 +31,7 @@ def test_the_gradient_passes_as_it_is_and_there_is_no_loss():
     assert out.loss.item() == 0
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match="IdentityQuantizer: expected a positive dim, got 0"):
         IdentityQuantizer(dim=0)
     with pytest.raises(ValueError, match="decode: expected indices whose last axes are"):

@@ -1,4 +1,4 @@
-"""IBQ: the loss and its gradients against the paper's equations with full tables, and what is refused."""
+"""IBQ: the loss and its gradients against the paper's equations with full tensors, and invalid arguments."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_it_learns_clusters():
     assert len(quantizer.encode(centres).unique()) == 4
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match="expected positive size, dim and temperature, got 0, 4"):
         IndexBackpropagationQuantizer(size=0, dim=4)
     with pytest.raises(ValueError, match=r"temperature, got 8, 4 and 0\.0"):

@@ -1,4 +1,4 @@
-"""Multi-scale residual quantization: algorithms 1 and 2 by hand, partial decoding, one scale, and learning."""
+"""Multi-scale residual quantization: algorithms 1 and 2 by hand, partial decoding, one scale, learning."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def made(**options):
 
 
 def by_hand(quantizer, z):
-    """Algorithm 1 of the paper with torch's own interpolation, in float64: indices and sums after each scale."""
+    """Runs algorithm 1 of the paper with torch's interpolation in float64; returns indices and sums of each scale."""
     codes = quantizer.quantizer.codebook.vectors.detach().double()
     rest, total, indices, sums = z.double().movedim(-1, 1), 0, [], []
     for number, size in enumerate(quantizer.scales):
@@ -57,7 +57,7 @@ def by_hand(quantizer, z):
 def test_indices_and_partial_sums_are_those_of_the_algorithm(mix):
     quantizer = made(mix=mix).eval()
     for parameter in quantizer.convs.parameters():
-        nn.init.normal_(parameter, std=0.2)  # they begin as the identity
+        nn.init.normal_(parameter, std=0.2)  # they are initialised as the identity
     z = torch.randn(6, 4, 5, 4)
     indices, sums = by_hand(quantizer, z)
     out = quantizer(z)
@@ -118,7 +118,7 @@ def test_scales_share_convolutions_as_the_published_weights_do():
     quantizer = made(scales=[1, 2, 3, 4, 5, 6, 8, 10, 13, 16], num_convs=4)
     assert quantizer.conv_of_scale == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
     assert quantizer.index_shape == (680,)
-    assert len(made(num_convs=7).convs) == 3  # none that no scale uses
+    assert len(made(num_convs=7).convs) == 3  # convolutions that no scale uses do not exist
     assert len(made(mix=0.0).convs) == 0
 
 
@@ -178,7 +178,7 @@ def test_more_scales_leave_a_smaller_error_after_training():
     assert errors[2] < 0.5 * z.square().mean()
 
 
-def test_any_quantizer_may_stand_inside_and_images_may_be_masked():
+def test_any_quantizer_may_be_inside_and_images_may_be_masked():
     quantizer = made(quantizer=LookupFreeQuantizer(bits=4))
     z, mask = torch.randn(5, 4, 5, 4), torch.tensor([True, True, False, True, False])
     out, expected = quantizer(z, mask), quantizer(z[mask])
@@ -222,7 +222,7 @@ def test_scales_that_do_not_grow_are_refused(scales):
         made(scales=scales)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match="expected a quantizer with one index per vector"):
         made(quantizer=ResidualQuantizer(quantizers=[learned()], depth=2))
     with pytest.raises(ValueError, match="expected num_convs >= 1 and mix in"):

@@ -1,4 +1,4 @@
-"""The recorded outputs of vector-quantize-pytorch (tests/golden/record_peers.py), where it is right."""
+"""Recorded outputs of vector-quantize-pytorch (tests/golden/record_peers.py), where it follows the papers."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def recorded():
 )
 def test_fsq(recorded, levels):
     name = f"fsq-{'-'.join(map(str, levels))}"
-    # The peer goes eps beyond the outermost levels, the paper stays eps below them.
+    # The other implementation exceeds the outermost levels by eps; the paper stays eps below them.
     out = FiniteScalarQuantizer(levels=levels, eps=-1e-3)(recorded[f"{name}/z"])
     assert torch.equal(out.quantized, recorded[f"{name}/codes"])
     assert torch.equal(out.indices, recorded[f"{name}/indices"].long())
@@ -46,7 +46,7 @@ def test_fsq(recorded, levels):
             lambda **weights: LookupFreeQuantizer(bits=BITS, temperature=1.0, **weights),
             1e-5,
         ),
-        # At this temperature the peer's floor of 1e-5 below the logarithm shows.
+        # At this temperature the other implementation's clamp of 1e-5 inside the logarithm is visible.
         (
             "lfq-sharp",
             lambda **weights: LookupFreeQuantizer(

@@ -1,4 +1,4 @@
-"""Product quantization: each part by itself, shared codes learn once."""
+"""Product quantization: each part is quantized by itself, and shared codes learn once."""
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_a_shared_codebook_learns_once_from_all_groups():
 
 
 def test_a_shared_codebook_is_clustered_from_all_groups():
-    # The second group lies far from the first: its codes exist only if k-means has seen it.
+    # The second group is far from the first, so it has codes only if k-means has seen it.
     shared = VectorQuantizer(codebook=EMACodebook(size=8, dim=2))
     z = torch.cat([torch.randn(100, 2), torch.randn(100, 2) + 50], dim=1)
     out = ProductQuantizer(quantizers=[shared], groups=2).train()(z)
@@ -90,7 +90,7 @@ def test_parts_may_have_stages(is_shared):
 
 
 class TestPacked:
-    """Hierarchical VQ (HVQ): parts of different sizes, one index."""
+    """Tests of hierarchical VQ (HVQ): parts of different sizes with one index."""
 
     def quantizer(self):
         return ProductQuantizer(
@@ -139,7 +139,7 @@ class TestPadding:
             ProductQuantizer(quantizers=[learned(dim=4)], groups=3, dim=dim)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match="expected one quantizer shared by groups"):
         ProductQuantizer(quantizers=[learned(), learned()], groups=3)
     with pytest.raises(ValueError, match="expected one quantizer shared by groups"):

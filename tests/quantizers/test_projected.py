@@ -30,7 +30,7 @@ def test_it_begins_as_its_coefficients_which_never_learn():
     assert {name for name, _ in book.named_parameters()} == {"weight", "bias"}
 
 
-def test_one_step_moves_the_codes_that_nobody_chose():
+def test_one_step_moves_the_codes_that_no_vector_chose():
     torch.manual_seed(0)
     book = ProjectedCodebook(size=32, dim=4)
     before = book.vectors.detach().clone()

@@ -1,4 +1,4 @@
-"""Raq: the levels are a sine, every index has its z, and the outermost levels keep a gradient."""
+"""Raq: the levels are sines, every index is reached by some z, and the outermost levels have a gradient."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_every_index_is_the_index_of_some_z():
     quantizer, levels = RadialQuantizer(levels=[8, 6, 5]), torch.tensor([8, 6, 5])
     every = torch.arange(240)
     angle = torch.asin(quantizer.decode(every).double().clamp(-1, 1)) / torch.pi + 0.5
-    # A quarter of a step inside of the ends, where the sigmoid still has an inverse.
+    # The ends are moved inwards by a quarter of a step, so that the logit is finite.
     inner = angle.clamp(0.25 / (levels - 1), 1 - 0.25 / (levels - 1))
     assert torch.equal(quantizer.encode(inner.logit()), every)
 

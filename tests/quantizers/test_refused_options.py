@@ -1,4 +1,4 @@
-"""What would have no effect is refused when a quantizer is made."""
+"""Options that would have no effect raise when a quantizer is constructed."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_a_gradient_for_codes_that_do_not_learn_by_gradient_is_refused(codebook:
         ValueError, match=r"for Synchronised, got \w+, on whose codes it has no effect; use Learned"
     ):
         VectorQuantizer(codebook=codebook, estimator=Synchronised())
-    VectorQuantizer(codebook=codebook, estimator=Synchronised(nu=0.0))  # is straight-through
+    VectorQuantizer(codebook=codebook, estimator=Synchronised(nu=0.0))  # nu = 0 is straight-through
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_gradient_for_codes_that_do_not_learn_by_gradient_is_refused(codebook:
         LearnedCodebook.example(),
         ClusteredCodebook.example(),
         ProjectedCodebook.example(),
-        AffineCodebook(codebook=EMACodebook.example()),  # scale and shift do
+        AffineCodebook(codebook=EMACodebook.example()),  # scale and shift learn by gradient
     ],
 )
 def test_a_gradient_for_codes_that_learn_by_it_changes_their_gradient(codebook: Codebook) -> None:

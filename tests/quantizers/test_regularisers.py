@@ -1,4 +1,4 @@
-"""Regularisers of a codebook: values against float64 NumPy, bounds, masks."""
+"""Regularisers of a codebook: values against float64 NumPy, bounds and masks."""
 
 import math
 

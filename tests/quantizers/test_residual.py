@@ -1,4 +1,4 @@
-"""Residual quantization: hand values, prefixes, and a shared codebook that learns once."""
+"""Residual quantization: values by hand, prefixes, and a shared codebook that learns once."""
 
 import pytest
 import torch
@@ -77,7 +77,7 @@ def test_a_shared_codebook_learns_once_from_all_stages():
         index = out.indices[:, k]
         counts += torch.bincount(index, minlength=8)
         totals.index_add_(0, index, rest)
-        rest = rest - codes[index]  # all stages searched in the codes from before the update
+        rest = rest - codes[index]  # all stages search among the codes before the update
     torch.testing.assert_close(shared.codebook.usage, 0.9 * usage + 0.1 * counts)
     torch.testing.assert_close(shared.codebook.sums, 0.9 * sums + 0.1 * totals, atol=1e-5, rtol=1e-5)
 
@@ -119,7 +119,7 @@ def test_prefixes_in_training_are_whole_examples_and_evenly_drawn():
     is_prefix = (prefixes == out.quantized).flatten(2).all(dim=2)
     assert (is_prefix.sum(0) == 1).all(), "an example is not one prefix in all its positions"
     assert ((is_prefix.float().mean(1) - 1 / 3).abs() < 0.07).all()
-    # What is learnt from, and the indices, are those of all stages.
+    # Loss and indices are those of all stages.
     quantizer.prefix_rate = 0.0
     uncut = quantizer(z)
     assert torch.equal(uncut.indices, out.indices)
@@ -132,7 +132,7 @@ def test_prefixes_in_training_are_whole_examples_and_evenly_drawn():
     assert quantizer.train()(torch.randn(4)).quantized.shape == (4,)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     for scales in ([1.0], [1.0, 0.0]):
         with pytest.raises(ValueError, match="expected a positive scale for each of 2 stages"):
             ResidualQuantizer(quantizers=[learned()], depth=2, scales=scales)
@@ -170,7 +170,7 @@ def test_stages_in_a_shared_bottleneck_follow_the_chain_rule():
     quantizer = ResidualQuantizer(quantizers=[stage], depth=3).eval()
     z = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     found = torch.autograd.grad(quantizer(z).quantized.sum(), [z, *stage.project_out.parameters()])
-    # Straight-through inside a stage, so that a stage's Jacobian is the product of its two maps.
+    # Inside a stage the gradient is straight-through, so its Jacobian is the product of its two linear maps.
     jacobian = stage.project_out.weight @ stage.project_in.weight
     rest = torch.eye(3, dtype=torch.float64) - jacobian
     whole = torch.eye(3, dtype=torch.float64) - torch.linalg.matrix_power(rest, 3)

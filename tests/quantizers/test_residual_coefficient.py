@@ -1,4 +1,4 @@
-"""Residual coefficients: the stages by hand in float64, and that the patterns learn."""
+"""Residual coefficients: the stages by hand in float64, and patterns that learn."""
 
 import pytest
 import torch
@@ -72,7 +72,7 @@ def test_a_codebook_inside_learns_once_a_step_from_all_stages():
     assert inner.codebook.usage.sum().item() == pytest.approx(0.5 * 8 + 0.5 * 6 * 3)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match=r"expected a positive grid \(height, width\), depth and hidden_dim"):
         made(grid=(0, 4))
     with pytest.raises(ValueError, match="expected a positive grid"):

@@ -10,7 +10,7 @@ LEVELS = np.array([5, 4, 3])
 
 
 def in_numpy(z, depth):
-    """The sums after each stage and the digits: nearest of L even levels, L times finer every stage."""
+    """Returns the sums after each stage and the digits: the nearest of L levels, L times finer in each stage."""
     bound = LEVELS / (LEVELS - 1)
     y = bound * np.tanh(z / bound)
     total, sums, digits = np.zeros_like(y), [], []
@@ -45,7 +45,7 @@ def test_all_codes_are_different_and_evenly_spaced():
     indices = torch.cartesian_prod(*[torch.arange(4)] * 3)
     codes = quantizer.decode(indices)[:, 0].sort().values
     torch.testing.assert_close(codes, torch.linspace(-21 / 16, 21 / 16, 64), atol=1e-6, rtol=0)
-    # tanh reaches every code but rounding may not: the atanh of each code comes back to it.
+    # The atanh of each code, quantized again, is that code: every code is reached.
     z = 4 / 3 * torch.atanh(quantizer.decode(indices) * 3 / 4)
     assert torch.equal(quantizer.encode(z), indices)
 
@@ -57,7 +57,7 @@ def test_the_gradient_is_that_of_the_bound():
     np.testing.assert_allclose(z.grad, 1 - np.tanh(z.detach().numpy() / bound) ** 2)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match="expected levels of at least 3"):
         ResidualFiniteScalarQuantizer(levels=[2, 5], depth=2)
     with pytest.raises(ValueError, match="expected a depth of at least 1, got 0"):

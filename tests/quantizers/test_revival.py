@@ -1,4 +1,4 @@
-"""Which codes each revival replaces, when, and what they count as then."""
+"""Revivals: which codes are replaced, when, and with which usage."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ class TestPatience:
             assert moved_by(book, lambda: book.prepare(z, ALL)) == [False] * 4, step
             book.update(z, chosen, ALL)
         assert book.idle.tolist() == [0, 0, 3, 3]
-        # One vector in a step is enough to stay.
+        # A single vector in a step keeps a code.
         assert moved_by(book, lambda: book.prepare(z, ALL)) == [False, False, True, True]
         assert book.idle.tolist() == [0, 0, 0, 0]
         assert book.usage[2:].tolist() == [1.0, 1.0]
@@ -90,10 +90,22 @@ class TestPatience:
         assert len(out.indices.unique()) > 60
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(
         ValueError, match="ReplaceRareCodes: expected a positive threshold, in vectors per step, got 0"
     ):
         ReplaceRareCodes(threshold=0.0)
     with pytest.raises(ValueError, match="ReplaceUnusedCodes: expected a patience of at least 1 step, got 0"):
         ReplaceUnusedCodes(patience=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_patience_of_one_replaces_what_the_last_step_did_not_choose(kind):
+    book = book_with(kind, ReplaceUnusedCodes(patience=1))
+    z = torch.randn(8, 2)
+    assert moved_by(book, lambda: book.prepare(z, ALL)) == [False] * 4
+    book.update(z, torch.tensor([0, 0, 0, 0, 2, 2, 2, 2]), ALL)
+    before = book.vectors.detach().clone()
+    book.prepare(z, ALL)
+    moved = (book.vectors != before).any(dim=1).tolist()
+    assert moved == [False, True, False, True]

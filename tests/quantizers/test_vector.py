@@ -1,4 +1,4 @@
-"""VectorQuantizer's own: what its parts do together."""
+"""VectorQuantizer: how its parts work together."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def test_cosine_ignores_lengths_and_gives_unit_codes(kind):
 
 
 def test_tiny_uniform_codes_are_told_apart():
-    # With |z|^2 in the distance, float32 picks a wrong code for about one vector in ten here.
+    # If |z|^2 were part of the distance, float32 would select a wrong code for about one vector in ten here.
     torch.manual_seed(0)
     book = LearnedCodebook(size=8192, dim=8, init=UniformInit())
     z = torch.randn(64, 8)

@@ -1,4 +1,4 @@
-"""The warm-up before a training: what it changes, what it leaves alone, and what it refuses."""
+"""codebook_warmup: what it changes, what it leaves unchanged, and invalid arguments."""
 
 from itertools import pairwise
 
@@ -137,13 +137,13 @@ def test_a_shared_stage_is_fitted_to_its_first_call_and_then_to_all():
     z = model[:2](only[0]).detach()
     assert len(seen) == 2
     torch.testing.assert_close(seen[1][:4], z)
-    # In the second pass the first stage leaves nothing over, and 8 vectors are as many as the codes.
+    # In the second pass the first stage leaves no residual, and there are as many vectors as codes (8).
     torch.testing.assert_close(shared.codebook.weight[:4], z)
     assert shared.codebook.weight[4:].abs().max() < 1e-6
     assert shared.codebook.usage.sum() >= 8
 
 
-def test_codes_lie_where_the_distance_compares_and_masked_vectors_are_left_out():
+def test_codes_are_where_the_distance_compares_and_masked_vectors_are_left_out():
     torch.manual_seed(0)
     quantizer = VectorQuantizer(codebook=LearnedCodebook(size=4, dim=3), distance=CosineDistance())
     z, mask = torch.randn(2, 4, 3), torch.tensor([[True, True, False, False]] * 2)
@@ -167,7 +167,7 @@ def test_codes_lie_where_the_distance_compares_and_masked_vectors_are_left_out()
         ),
     ],
 )
-def test_what_is_refused(change, message):
+def test_invalid_arguments_raise(change, message):
     arguments = {"model": model_with(VectorQuantizer.example()), "loader": batches()} | change
     with pytest.raises(ValueError, match=f"codebook_warmup: {message}"):
         codebook_warmup(**arguments)
@@ -191,3 +191,11 @@ def test_a_generator_runs_dry_at_the_second_codebook():
     model = model_with(ResidualQuantizer(quantizers=stages))
     with pytest.raises(ValueError, match="a generator can be iterated only once"):
         codebook_warmup(model, iter(batches()))
+
+
+def test_one_stage_in_eval_mode_is_refused():
+    stages = ResidualQuantizer(quantizers=[VectorQuantizer.example() for _ in range(2)])
+    model = model_with(stages)
+    stages.stages[1].eval()
+    with pytest.raises(ValueError, match="expected a model in training mode"):
+        codebook_warmup(model, batches())
