@@ -377,8 +377,26 @@ def test_the_estimate_is_the_size(make_step: Make, checkpointer: Checkpointer) -
     files = (checkpointer.directory / "iter_1").iterdir()
     sizes = sum(f.stat().st_size for f in files if f.suffix in (".safetensors", ".pt"))
     assert estimate <= sizes < 2 * estimate  # headers of many small tensors come on top
+    states = step.optimization.optimizer.inner.state.values()
+    moments = [t for state in states for name, t in state.items() if name != "step"]
+    tensors = [*step.model.state_dict().values(), *step.weight_ema.average.values(), *moments]
+    assert estimate == sum(tensor.nbytes for tensor in tensors)
 
 
 def test_arguments() -> None:
     with pytest.raises(ValueError, match="expected every >= 1 and keep >= 1"):
         Checkpointer(directory=Path(), config={}, every=0)
+
+
+def test_scores_come_back_with_the_checkpoint_they_belong_to(
+    checkpointer: Checkpointer, make_step: Make
+) -> None:
+    step = make_step()
+    for number in (1, 2):
+        checkpointer.save(step, number)
+    checkpointer.write_scores(1, {"psnr": 20.5, "loss": 3.0})
+    assert checkpointer.scores() is None  # nothing has been restored
+    checkpointer.restore(step, checkpointer.directory / "iter_1")
+    assert checkpointer.scores() == {"psnr": 20.5, "loss": 3.0}
+    checkpointer.restore(step, checkpointer.directory / "iter_2")
+    assert checkpointer.scores() is None

@@ -3,7 +3,14 @@
 import numpy as np
 import torch
 
-from vq.quantizers import CosineDistance, DirectionDistance, EMACodebook, LearnedCodebook, NormalInit, VectorQuantizer
+from vq.quantizers import (
+    CosineDistance,
+    DirectionDistance,
+    EMACodebook,
+    LearnedCodebook,
+    NormalInit,
+    VectorQuantizer,
+)
 
 
 def test_codes_are_chosen_by_the_largest_cosine():
