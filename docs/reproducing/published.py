@@ -44,10 +44,9 @@ LINES = {
             "last.ckpt --config configs/vqgan/16384_dd2_aglwg075_imagenet_ddp.py --out "
             "pretrained/taming/vqgan_imagenet_f16_16384.safetensors, from the model vqgan_imagenet_f16_16384 of "
             "https://github.com/CompVis/taming-transformers",
-            "pretrained/inception/pt_inception-2015-12-05-6726825d.pth": "python tools/prepare_checkpoints.py "
-            "inception",
-            "pretrained/lpips/vgg.safetensors": "python tools/prepare_checkpoints.py lpips",
-            "pretrained/fid/imagenet_val.npz": "python -m vq.fid imagenet",
+            "pretrained/inception/pt_inception-2015-12-05-6726825d.pth": "vq weights inception",
+            "pretrained/lpips/vgg.safetensors": "vq weights lpips",
+            "pretrained/fid/imagenet_val.npz": "vq fid imagenet",
         },
         # Printed with four digits; FID also moves with the resizing of the images and the decoder of JPEG files.
         published={
