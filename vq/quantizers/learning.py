@@ -1,6 +1,6 @@
 """Learning events: one forward of a quantizer with all parts that it calls.
 
-What its codebooks learn, they learn once, at the end of the event.
+Codebooks collect during the event what they will learn, and learn once, at its end.
 """
 
 from collections.abc import Iterator
