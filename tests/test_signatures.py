@@ -43,9 +43,9 @@ STEP = "vq.engine.steps.reconstruction.ReconstructionStep"
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("schedule", None, "Schedule | Callable[..., Schedule]"),
+        ("schedule", None, "Schedule"),
         ("schedule", {"type": "vq.engine.Constant"}, None),
-        ("optimizer", 3, "Optimizer | Callable[..., Optimizer]"),
+        ("optimizer", 3, "Optimizer"),
         ("max_gradient_norm", None, None),
         ("max_gradient_norm", 1, None),
         ("max_gradient_norm", "1", "float | None"),

@@ -48,11 +48,16 @@ class Signature:
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
 
     def expected(self, name: str, value: object) -> str | None:
-        """The annotation of an argument as text if a plain value contradicts it; None if it fits or nothing tells."""
+        """The annotation of an argument as text if a plain value contradicts it; None if it fits or nothing tells.
+
+        Functions, which no config can have, are left out of the text.
+        """
         annotation = self.annotations.get(name)
         if annotation is None or _fits(annotation.expression, value, annotation.module):
             return None
-        return ast.unparse(annotation.expression)
+        return " | ".join(
+            text for text in _alternatives(annotation.expression) if not text.startswith("Callable[")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +227,13 @@ def _fits(annotation: ast.expr, value: object, module: str) -> bool:
     if name in _PLAIN_TYPES:
         return type(value) in _PLAIN_TYPES[name]
     return not _is_part(name, module)
+
+
+def _alternatives(annotation: ast.expr) -> list[str]:
+    """The members of a union, as text."""
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        return _alternatives(annotation.left) + _alternatives(annotation.right)
+    return [ast.unparse(annotation)]
 
 
 def _is_part(name: str, module: str) -> bool:
