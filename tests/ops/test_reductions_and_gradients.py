@@ -82,3 +82,14 @@ def test_seeds_are_drawn_where_no_seed_is_near():
     for seed in range(5):
         _, counts = k_means(points, 12, steps=0, generator=torch.Generator().manual_seed(seed))
         assert counts.tolist() == [10] * 12
+
+
+def test_copies_of_vectors_differ_by_a_hundredth_of_each_channels_deviation():
+    vectors = torch.tensor([[0.0, 0.0], [200.0, 2.0]])  # standard deviations 100 and 1
+    centres, counts = k_means(vectors, 4002, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(centres[:2], vectors)
+    nearest = torch.cdist(centres[2:], vectors).argmin(1)
+    noise = (centres[2:] - vectors[nearest]).double()
+    np.testing.assert_allclose(noise.std(dim=0), [1.0, 0.01], rtol=0.05)
+    np.testing.assert_allclose(nearest.double().mean(), 0.5, atol=0.05)
+    assert counts.sum() == 2

@@ -36,3 +36,10 @@ def test_invalid_arguments_raise():
         CarryQuantizer(quantizer=VectorQuantizer.example(), digits=0)
     with pytest.raises(ValueError, match="expected a dim above 8 and up to 12"):
         CarryQuantizer(quantizer=VectorQuantizer.example(), digits=3, dim=8)
+
+
+def test_each_digit_is_in_the_range_of_the_base():
+    assert made(base=4).packed(torch.tensor([[0, 3, 0]])).tolist() == [12]
+    for digits in ([-1, 2, 0], [0, 4, 0]):
+        with pytest.raises(ValueError, match=r"expected 3 digits in \[0, 4\) on the last axis"):
+            made(base=4).packed(torch.tensor([digits]))

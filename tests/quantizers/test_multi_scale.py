@@ -243,3 +243,20 @@ def test_invalid_arguments_raise():
         quantizer(torch.randn(2, 5, 4, 4))
     with pytest.raises(ValueError, match=r"expected z with the axes \(4, 5\) \(grid\)"):
         quantizer(torch.randn(4))
+
+
+@pytest.mark.parametrize("scales", [[(2, 1), (1, 2)], [(1, 2), (2, 1)], [(3, 1), (2, 4)], [(0, 4)], [(4, 0)]])
+def test_each_axis_of_the_scales_must_be_positive_and_grow(scales):
+    with pytest.raises(ValueError, match="expected scales of positive"):
+        made(scales=scales)
+
+
+@pytest.mark.parametrize("scales", [[(1, 3), (2, 3)], [(3, 1), (3, 2)], [(1, 1), (1, 1)]])
+def test_an_axis_of_the_scales_may_stay_as_it_is(scales):
+    assert made(scales=scales).grid == scales[-1]
+
+
+def test_three_convolutions_take_a_third_of_the_scales_each():
+    """The positions k / 13 of 14 scales: 0 to 4 are below 1 / 3, 5 to 8 below 2 / 3."""
+    quantizer = made(scales=list(range(1, 15)), num_convs=3)
+    assert quantizer.conv_of_scale == [0] * 5 + [1] * 4 + [2] * 5

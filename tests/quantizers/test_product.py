@@ -6,6 +6,7 @@ import torch
 from vq.quantizers import (
     EMACodebook,
     LearnedCodebook,
+    LookupFreeQuantizer,
     NormalInit,
     ProductQuantizer,
     ResidualQuantizer,
@@ -153,3 +154,15 @@ def test_invalid_arguments_raise():
     part = learned()
     with pytest.raises(ValueError, match="expected a different quantizer for each part"):
         ProductQuantizer(quantizers=[part, part])
+
+
+def test_packed_indices_have_at_most_63_bits():
+    def packed(*bits):
+        return ProductQuantizer(
+            quantizers=[LookupFreeQuantizer(bits=n) for n in bits], dim=sum(bits), is_packed=True
+        )
+
+    z = torch.ones(1, 62)
+    assert packed(31, 31).encode(z).item() == 2**62 - 1
+    with pytest.raises(ValueError, match=r"expected fewer than 2\^63 packed codes"):
+        packed(31, 32)

@@ -65,3 +65,11 @@ def test_invalid_arguments_raise():
     quantizer = ResidualFiniteScalarQuantizer(levels=[5], depth=2)
     with pytest.raises(ValueError, match=r"expected a depth in \[1, 2\], got 3"):
         quantizer.decode_prefix(torch.zeros(1, 2, dtype=torch.int64), 3)
+
+
+def test_one_stage_is_the_first_of_several():
+    one, two = (ResidualFiniteScalarQuantizer(levels=[5, 4, 3], depth=depth).eval() for depth in (1, 2))
+    z = torch.randn(50, 3)
+    indices = two.encode(z)
+    assert torch.equal(one.encode(z), indices[:, :1])
+    assert torch.equal(one(z).quantized, two.decode_prefix(indices, 1))
