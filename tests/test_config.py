@@ -123,7 +123,7 @@ def test_overrides_are_assigned_afterwards(page: Path) -> None:
     [
         (
             "batch_size=8",
-            "batch_sizze=8",
+            "batch_sise=8",
             r"page.py:\d+: train_data: .*\n.*'batch_sise'; did you mean 'batch_size'",
         ),
         ("num_images=", "num_image=", r"page.py:\d+: train_data.dataset: .*\n.*did you mean 'num_images'"),
@@ -237,10 +237,10 @@ def test_assignments() -> None:
 def test_a_typo_ends_the_command_before_anything_slow_is_imported(page: Path, how: str) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "vq.train", "typo", str(page)]
     if how == "file":
-        edited(page, "batch_size=8", "batch_sizze=8")
+        edited(page, "batch_size=8", "batch_sise=8")
     elif how == "base":
         page.with_name("base.py").write_text(PAGE)
-        page.write_text("_base_ = 'base.py'\ntrain_data = dict(batch_sizze=8)\n")
+        page.write_text("_base_ = 'base.py'\ntrain_data = dict(batch_sise=8)\n")
     else:
         command += ["--override", ".train_data.batch_sise:8"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
@@ -435,7 +435,7 @@ def test_the_options_of_a_page_may_be_a_dict_in_braces(tmp_path: Path) -> None:
     page.write_text(
         "options = {'size': 8, 'count': 2}\nsize = options['size']\n_both = [size, options['count']]\n"
     )
-    with pytest.raises(ConfigError, match="no option 'sise'; did you mean 'size'"):
+    with pytest.raises(ConfigError, match="no option 'sizze'; did you mean 'size'"):
         config.load(page, options={"sizze": 3})
     page.write_text(
         PAGE.replace('dict(image_size=32, split="train")', '{"image_size": 32, "split": "train"}')
