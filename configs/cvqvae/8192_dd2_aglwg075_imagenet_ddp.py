@@ -4,7 +4,7 @@ Paper:    Zheng and Vedaldi 2023, https://arxiv.org/abs/2307.15139
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               cvqvae/8192_dd2_aglwg075_imagenet_ddp configs/cvqvae/8192_dd2_aglwg075_imagenet_ddp.py
 Expected: not yet run
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights lpips inception;
           python -m vq.fid imagenet (the FID's reference)
 
 The reference implementation's config of this name asks for the cosine distance but uses the Euclidean one. This page

@@ -4,7 +4,7 @@ Paper:    van den Oord et al. 2017, https://arxiv.org/abs/1711.00937
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               ema/1024_imagenet_ddp configs/ema/1024_imagenet_ddp.py
 Expected: not yet run
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights lpips inception;
           python -m vq.fid imagenet (the FID's reference)
 """
 

@@ -6,7 +6,7 @@ Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
 Expected: not yet run (published: FID 67.56, L1 0.2772, LPIPS 0.3227, usage 1; not comparable with vq.val, because
           they measure L1 on ImageNet-normalised pixels, LPIPS on inputs in [0, 1] and FID on unclamped images, and
           crop the centre)
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights lpips inception;
           python -m vq.fid configs/fsq/240_128px_imagenet_ddp.py (the FID's reference)
 """
 

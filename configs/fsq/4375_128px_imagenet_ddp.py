@@ -5,7 +5,7 @@ Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               fsq/4375_128px_imagenet_ddp configs/fsq/4375_128px_imagenet_ddp.py
 Expected: not yet run (published: FID 37.68, L1 0.2136, LPIPS 0.2310, usage 1; not comparable with vq.val, for the
           reasons in configs/fsq/240_128px_imagenet_ddp.py)
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights lpips inception;
           python -m vq.fid configs/fsq/4375_128px_imagenet_ddp.py (the FID's reference)
 """
 

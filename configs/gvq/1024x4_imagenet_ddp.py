@@ -4,7 +4,7 @@ Paper:    Jegou et al. 2011, https://doi.org/10.1109/TPAMI.2010.57
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               gvq/1024x4_imagenet_ddp configs/gvq/1024x4_imagenet_ddp.py
 Expected: not yet run
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights lpips inception;
           python -m vq.fid imagenet (the FID's reference)
 """
 

@@ -4,7 +4,7 @@ Paper:    Yu et al. 2024 (MAGVIT-v2), https://arxiv.org/abs/2310.05737
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               lfq/262144_imagenet_ddp configs/lfq/262144_imagenet_ddp.py
 Expected: not yet run
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights lpips inception;
           python -m vq.fid imagenet (the FID's reference)
 """
 

@@ -4,7 +4,7 @@ Paper:    Sun et al. 2024 (LlamaGen), https://arxiv.org/abs/2406.06525
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               llamagen/vqgan_f8_128x16_imagenet_ddp configs/llamagen/vqgan_f8_128x16_imagenet_ddp.py
 Expected: not yet run
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights lpips inception;
           python -m vq.fid imagenet (the FID's reference)
 """
 

@@ -7,7 +7,7 @@ Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               it_state_dict::work_dirs/vqgan/1024_imagenet_ddp
           (a tokenizer and a decoder trained for it: it_state_dict::TOKENIZER ir_state_dict::DECODER)
 Expected: not yet run
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; a trained tokenizer; python tools/prepare_checkpoints.py inception;
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; a trained tokenizer; vq weights inception;
           python -m vq.fid imagenet (the gFID's reference)
 """
 

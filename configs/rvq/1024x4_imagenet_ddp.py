@@ -4,7 +4,7 @@ Paper:    Lee et al. 2022 (RQ-VAE), https://arxiv.org/abs/2203.01941
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               rvq/1024x4_imagenet_ddp configs/rvq/1024x4_imagenet_ddp.py
 Expected: not yet run
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights lpips inception;
           python -m vq.fid imagenet (the FID's reference)
 """
 

@@ -5,7 +5,7 @@ Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               sfsq/64000_128px_imagenet_ddp configs/sfsq/64000_128px_imagenet_ddp.py
 Expected: not yet run (published: FID 25.51, L1 0.1834, LPIPS 0.1796, usage 0.9992; not comparable with vq.val, for the
           reasons in configs/fsq/240_128px_imagenet_ddp.py)
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights lpips inception;
           python -m vq.fid configs/sfsq/64000_128px_imagenet_ddp.py (the FID's reference)
 """
 

@@ -4,7 +4,7 @@ Paper:    Zhu et al. 2024, https://arxiv.org/abs/2411.02038
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               simvq/65536_imagenet_ddp configs/simvq/65536_imagenet_ddp.py
 Expected: not yet run
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; python tools/prepare_checkpoints.py lpips inception;
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights lpips inception;
           python -m vq.fid imagenet (the FID's reference)
 """
 

@@ -4,7 +4,7 @@ Paper:    Esser et al. 2021, https://arxiv.org/abs/2012.09841
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               vqgan/8192_laion_aesthetics_ddp configs/vqgan/8192_laion_aesthetics_ddp.py
 Expected: not yet run
-Needs:    data/laion_aesthetics/{train,val}/ with image files; python tools/prepare_checkpoints.py lpips inception;
+Needs:    data/laion_aesthetics/{train,val}/ with image files; vq weights lpips inception;
           python -m vq.fid configs/vqgan/8192_laion_aesthetics_ddp.py (the FID's reference)
 """
 
