@@ -30,9 +30,9 @@ def config_for(
 ) -> Tree:
     """The config of a command, as plain data.
 
-    Without CONFIG it is the `config.json` of the run, or the one beside the weights. In the sections `compared`, a CONFIG
-    must agree with the config that the run and the weights were trained with, except where `--override` and
-    `--config-options` on this command line set a value, and unless `--as-given` is there.
+    Without CONFIG it is the `config.json` of the run, or the one beside the weights. A CONFIG must agree with those of
+    the run and of the weights in the sections `compared`, except where `--override` and `--config-options` on this
+    command line set a value, and unless `--as-given` is there.
 
     Args:
         args: With `config`, `config_options`, `override` and `as_given`.

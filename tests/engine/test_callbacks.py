@@ -67,7 +67,7 @@ def test_a_callback_that_fails_is_tried_again_and_ends_nothing(caplog: pytest.Lo
     assert (broken.seen, counting.seen) == (5, 5)
     told = [record.message for record in caplog.records]
     assert "Broken failed in on_log" in told[0]
-    assert "training goes on, and it is tried again (failure 2)" in told[1]
+    assert "training continues, and it is tried again (failure 2)" in told[1]
     assert told[2:] == ["Broken works again after 3 failures"]
 
 
@@ -80,7 +80,7 @@ def test_a_row_that_does_not_fit_waits_whole(tmp_path: Path, caplog: pytest.LogC
         assert steps(rows.path) == [1]
         guarded.on_evaluation_end(2, {"psnr": 20.0}, PICTURE)
     assert "metrics.jsonl: " in caplog.text
-    assert "2 rows wait in memory" in caplog.text
+    assert "2 rows are kept in memory" in caplog.text
     guarded.on_log(3, {"loss/total": 3.0})
     assert steps(rows.path) == [1, 2, 2, 3]
     assert json.loads(rows.path.read_text().splitlines()[2])["psnr"] == 20
@@ -185,7 +185,7 @@ def test_wandb_without_a_login_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # where logins are kept
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    with pytest.raises(LoggerError, match=r"nobody is logged in.*WANDB_MODE=offline"):
+    with pytest.raises(LoggerError, match=r"expected a login to Weights & Biases.*WANDB_MODE=offline"):
         WandB(directory=tmp_path, name="run", config={})
     monkeypatch.setenv("WANDB_MODE", "offline")
     WandB(directory=tmp_path, name="run", config={})

@@ -20,10 +20,10 @@ def _threads() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("device", "said"),
     [
-        ("gpu", "--device gpu: expected cuda, cpu, or another device that is here, got: "),
+        ("gpu", "--device gpu: expected cuda, cpu, or another device of this machine, got: "),
         ("cuda:x", "--device cuda:x: expected"),
         ("", "--device : expected|--device '': expected"),
-        ("meta", "--device meta: it computes nothing; use cuda or cpu"),
+        ("meta", "--device meta: the meta device computes nothing; use cuda or cpu"),
         ("\x1b[31m", r"--device \\x1b\[31m: expected"),
         ("xla", "--device xla: expected"),
     ],

@@ -1,1 +1,1 @@
-"""The training loop over time: steps, logging, checkpoints, resuming, and how a run starts and stops."""
+"""The training loop: steps, logging, checkpoints, resuming, and how a run starts and stops."""

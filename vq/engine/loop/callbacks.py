@@ -1,4 +1,4 @@
-"""Callbacks: they get values and show or store them; none can change a number of the run."""
+"""Callbacks: they receive values and show or store them; none can change a number of the run."""
 
 import itertools
 import json
@@ -25,27 +25,27 @@ Scalars = Mapping[str, float]
 
 
 class Callback:
-    """Looks at a run; every method may be left out."""
+    """Observes a run; a subclass overrides the methods that it needs."""
 
     def on_start(self, step: int, max_steps: int) -> None:
-        """Training begins (or continues) before step `step`."""
+        """Training begins, or continues after `step` steps."""
 
     def on_step_end(self, step: int) -> None:
-        """`step` steps are done."""
+        """Step number `step` is done."""
 
     def on_log(self, step: int, scalars: Scalars) -> None:
-        """The scalars of the newest step, averaged over ranks."""
+        """Receives the scalars of the latest step, averaged over ranks."""
 
     def on_evaluation_end(self, step: int, scores: Scalars, picture: UInt8[Tensor, "3 h w"]) -> None:
-        """The scores of a validation and the grid of reconstructions."""
+        """Receives the scores of a validation and the picture that the evaluator drew."""
 
     def on_end(self, step: int) -> None:
-        """Training is over, also after an error."""
+        """Training has ended, possibly by an error."""
 
 
 @CALLBACKS.register_module()
 class ConsoleProgress(Callback):
-    """A bar with ETA on a terminal; elsewhere (and in log.txt) one line at each log step."""
+    """Shows a progress bar with ETA on a terminal, and logs a line at each log step."""
 
     def __init__(self) -> None:
         self.progress = progress_bar()
@@ -53,17 +53,17 @@ class ConsoleProgress(Callback):
         self.first_step = self.max_steps = 0
 
     def on_start(self, step: int, max_steps: int) -> None:
-        """Draws the bar."""
+        """Shows the bar."""
         self.first_step, self.max_steps, self.started = step, max_steps, time.monotonic()
         self.task = self.progress.add_task("train", total=max_steps, completed=step, note="")
         self.progress.start()
 
     def on_step_end(self, step: int) -> None:
-        """Moves the bar."""
+        """Advances the bar."""
         self.progress.update(self.task, completed=step)
 
     def on_log(self, step: int, scalars: Scalars) -> None:
-        """A line with the losses and the ETA."""
+        """Logs a line with the losses and the ETA."""
         per_step = (time.monotonic() - self.started) / max(1, step - self.first_step)
         eta = duration(per_step * (self.max_steps - step))
         shown = "  ".join(f"{k.removeprefix('loss/')} {v:.4g}" for k, v in scalars.items() if "time" not in k)
@@ -71,11 +71,11 @@ class ConsoleProgress(Callback):
         logger.info("step %d/%d  eta %s  %s", step, self.max_steps, eta, shown)
 
     def on_evaluation_end(self, step: int, scores: Scalars, picture: UInt8[Tensor, "3 h w"]) -> None:
-        """A line with the scores."""
+        """Logs a line with the scores."""
         logger.info("validation at step %d: %s", step, "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
 
     def on_end(self, step: int) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self.progress.stop()
 
 
@@ -83,8 +83,8 @@ class ConsoleProgress(Callback):
 class MetricsFile(Callback):
     """Appends a line of JSON to `metrics.jsonl` for every log step and validation.
 
-    A row that cannot be written, because the disk is full, waits in memory and is written with a later one; the file
-    never ends in a part of a row. Rows of steps that a resumed run takes again are moved to `metrics.jsonl.1` (or
+    A row that cannot be written, for example because the disk is full, is kept in memory and written with a later one;
+    the file never ends in part of a row. Rows of steps that a resumed run repeats are moved to `metrics.jsonl.1` (or
     `.2`, ...).
     """
 
@@ -94,7 +94,7 @@ class MetricsFile(Callback):
         self._validated: set[int] = set()
 
     def on_start(self, step: int, max_steps: int) -> None:
-        """Moves the rows past `step`, which a resumed run writes again, and what is no row, to another file."""
+        """Moves rows after `step`, which a resumed run writes again, and damaged rows to another file."""
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
         rows = [(line, _row(line)) for line in lines]
         kept = [(line, row) for line, row in rows if row is not None and row["step"] <= step]
@@ -104,20 +104,20 @@ class MetricsFile(Callback):
             aside = next(p for i in itertools.count(1) if not (p := Path(f"{self.path}.{i}")).exists())
             write_atomically(aside, b"".join(moved))
             write_atomically(self.path, b"".join(line for line, _ in kept))
-            logger.info("%d rows of %s past step %d are now in %s", len(moved), self.path, step, aside.name)
+            logger.info("%d rows of %s after step %d are now in %s", len(moved), self.path, step, aside.name)
 
     def on_log(self, step: int, scalars: Scalars) -> None:
-        """`{"step": ..., "split": "train", ...}`."""
+        """Appends `{"step": ..., "split": "train", ...}`."""
         self._append({"step": step, "split": "train", **scalars})
 
     def on_evaluation_end(self, step: int, scores: Scalars, picture: UInt8[Tensor, "3 h w"]) -> None:
-        """`{"step": ..., "split": "val", ...}`; once a step, also if a resumed run validates it again."""
+        """Appends `{"step": ..., "split": "val", ...}`; once per step, also if a resumed run validates it again."""
         if step not in self._validated:
             self._validated.add(step)
             self._append({"step": step, "split": "val", **scores})
 
     def on_end(self, step: int) -> None:
-        """Writes the rows that still wait."""
+        """Writes the rows that are still in memory."""
         if self._waiting:
             self._write()
 
@@ -130,13 +130,13 @@ class MetricsFile(Callback):
             append_whole(self.path, "".join(self._waiting).encode("utf-8"))
         except OSError as error:
             raise OSError(
-                error.errno, f"{self.path}: {why(error)}; {len(self._waiting)} rows wait in memory"
+                error.errno, f"{self.path}: {why(error)}; {len(self._waiting)} rows are kept in memory"
             ) from error
         self._waiting = []
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """The row of a whole line of JSON; None if it is anything else."""
+    """The row that a complete line of JSON holds; None for anything else."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -149,8 +149,8 @@ def _row(line: bytes) -> dict[str, Any] | None:
 class TensorBoard(Callback):
     """Writes scalars and grids as TensorBoard events under `tensorboard/`.
 
-    A resumed run tells TensorBoard to forget the steps that it takes again. After an error, as on a full disk, the
-    next value opens a new file.
+    A resumed run tells TensorBoard to discard the steps that it repeats. After an error, such as a full disk, the next
+    value opens a new file.
 
     Raises:
         MissingPackageError: If the package is not installed; see `tensorboard_if_installed`.
@@ -162,15 +162,15 @@ class TensorBoard(Callback):
         self.writer: Any = None
 
     def on_start(self, step: int, max_steps: int) -> None:
-        """Opens the file; what was written for steps past `step` is forgotten."""
+        """Opens the file; what was written for steps after `step` is discarded."""
         self._open(purge_step=step + 1 if step else None)
 
     def on_log(self, step: int, scalars: Scalars) -> None:
-        """`train/...`."""
+        """Writes `train/...`."""
         self._write({f"train/{name}": value for name, value in scalars.items()}, step)
 
     def on_evaluation_end(self, step: int, scores: Scalars, picture: UInt8[Tensor, "3 h w"]) -> None:
-        """`val/...` and the grid."""
+        """Writes `val/...` and the picture."""
         self._write({f"val/{name}": value for name, value in scores.items()}, step, picture)
 
     def on_end(self, step: int) -> None:
@@ -193,7 +193,7 @@ class TensorBoard(Callback):
                 self.writer.add_image("val/reconstructions", picture, step)
                 self.writer.flush()
         except Exception:
-            self.writer = None  # its thread has ended with the error
+            self.writer = None  # its thread ended with the error
             raise
 
 
@@ -210,9 +210,9 @@ def tensorboard_if_installed(directory: Path) -> list[Callback]:
 
 @CALLBACKS.register_module()
 class WandB(Callback):
-    """Sends scalars and grids to Weights & Biases; WANDB_MODE=offline needs no network.
+    """Sends scalars and pictures to Weights & Biases; WANDB_MODE=offline needs no network.
 
-    A resumed run continues the same run there. Without a network at the start, the values are kept in `wandb/` for
+    A resumed run continues the same W&B run. Without a network at the start, the values are kept in `wandb/` for
     `wandb sync`.
 
     Raises:
@@ -224,7 +224,7 @@ class WandB(Callback):
         packages.require("wandb", needed_by="--wandb")
         if not _has_wandb_login():
             raise LoggerError(
-                "--wandb: nobody is logged in to Weights & Biases; run `wandb login`, set WANDB_API_KEY, or set "
+                "--wandb: expected a login to Weights & Biases, got none; run `wandb login`, set WANDB_API_KEY, or set "
                 "WANDB_MODE=offline"
             )
         self.id_file = directory / "wandb_id.txt"
@@ -238,7 +238,7 @@ class WandB(Callback):
         }
 
     def on_start(self, step: int, max_steps: int) -> None:
-        """Opens the run, the same one as before if there is one; without a network, offline."""
+        """Opens the W&B run, that of the earlier training if there is one; offline if there is no network."""
         import wandb
 
         known = self.id_file.read_text(encoding="utf-8").strip() if self.id_file.exists() else None
@@ -250,12 +250,12 @@ class WandB(Callback):
         write_atomically(self.id_file, f"{self.run.id}\n")
 
     def on_log(self, step: int, scalars: Scalars) -> None:
-        """`train/...`."""
+        """Writes `train/...`."""
         if self.run is not None:
             self.run.log({printable(f"train/{k}"): v for k, v in scalars.items()}, step=step)
 
     def on_evaluation_end(self, step: int, scores: Scalars, picture: UInt8[Tensor, "3 h w"]) -> None:
-        """`val/...` and the grid."""
+        """Writes `val/...` and the picture."""
         import wandb
 
         if self.run is not None:
@@ -270,7 +270,7 @@ class WandB(Callback):
 
 
 class LoggerError(UserError, RuntimeError):
-    """A logger that was asked for cannot be used."""
+    """A requested logger cannot be used."""
 
 
 def _has_wandb_login() -> bool:
@@ -280,13 +280,13 @@ def _has_wandb_login() -> bool:
 
     try:
         return bool(wandb.login(prompt=False))
-    except Exception:  # no network to ask, or a version that cannot be asked: on_start finds out
+    except Exception:  # no network, or a version with another interface: on_start finds out
         return True
 
 
 @CALLBACKS.register_module()
 class ImageGrid(Callback):
-    """Writes the grid of each validation to `images/iter_N.png`."""
+    """Writes the picture of each validation to `images/iter_N.png`."""
 
     def __init__(self, *, directory: Path) -> None:
         self.directory = directory / "images"
@@ -297,9 +297,9 @@ class ImageGrid(Callback):
 
 
 class Guarded(Callback):
-    """Passes everything on to callbacks; one that fails is named in the log, and tried again the next time.
+    """Calls callbacks; one that fails is named in the log, and called again the next time.
 
-    A full disk, a dead logger process or a lost network must not end a training run.
+    A full disk, a logger process that died or a lost network must not end a training.
     """
 
     def __init__(self, callbacks: list[Callback]) -> None:
@@ -307,23 +307,23 @@ class Guarded(Callback):
         self._failures: dict[str, int] = {}
 
     def on_start(self, step: int, max_steps: int) -> None:
-        """Passed on."""
+        """Calls the method of each callback."""
         self._each("on_start", step, max_steps)
 
     def on_step_end(self, step: int) -> None:
-        """Passed on."""
+        """Calls the method of each callback."""
         self._each("on_step_end", step)
 
     def on_log(self, step: int, scalars: Scalars) -> None:
-        """Passed on."""
+        """Calls the method of each callback."""
         self._each("on_log", step, scalars)
 
     def on_evaluation_end(self, step: int, scores: Scalars, picture: UInt8[Tensor, "3 h w"]) -> None:
-        """Passed on."""
+        """Calls the method of each callback."""
         self._each("on_evaluation_end", step, scores, picture)
 
     def on_end(self, step: int) -> None:
-        """Passed on."""
+        """Calls the method of each callback."""
         self._each("on_end", step)
 
     def _each(self, method: str, *arguments: Any) -> None:
@@ -331,12 +331,12 @@ class Guarded(Callback):
             name = type(callback).__name__
             try:
                 getattr(callback, method)(*arguments)
-            except Exception as error:  # whatever a logger raises, training goes on
+            except Exception as error:  # whatever a logger raises, training continues
                 self._failures[name] = count = self._failures.get(name, 0) + 1
                 if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th, ... time
                     is_known = isinstance(error, OSError)
                     logger.warning(
-                        "%s failed in %s (%s); training goes on, and it is tried again (failure %d)",
+                        "%s failed in %s (%s); training continues, and it is tried again (failure %d)",
                         name, method, why(error), count, exc_info=None if is_known else error,
                     )  # fmt: skip
             else:

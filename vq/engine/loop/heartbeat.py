@@ -1,4 +1,4 @@
-"""Ranks that answer, and launchers that still exist: a training ends when one of them does not."""
+"""Ends a training when one of its ranks no longer responds, or when torchrun is gone."""
 
 import logging
 import os
@@ -17,14 +17,14 @@ from vq import distributed
 
 logger = logging.getLogger(__name__)
 PARENT_SECONDS = 0.5
-"""How often a rank looks whether torchrun is still there."""
+"""How often a rank checks that torchrun still exists."""
 
 
 @contextmanager
 def watched_parent() -> Iterator[None]:
-    """Inside, a process that torchrun started ends at once when torchrun is gone, killed or crashed.
+    """Inside, a process that torchrun started ends at once when torchrun was killed or crashed.
 
-    Otherwise it would train on, and write into the same folder as the job that replaces it.
+    Otherwise it would continue to train, and write into the same folder as the job that replaces it.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
@@ -45,14 +45,14 @@ def watched_parent() -> Iterator[None]:
 
 @contextmanager
 def heartbeat(timeout: float) -> Iterator[None]:
-    """Inside, the run ends with exit code 2 and a rank's name when that rank gives no sign of life for so long.
+    """Inside, the run ends with exit code 2 and an error that names a rank which gives no sign of life.
 
-    Every rank counts up in the process group's store, from a thread of its own. Rank 0 watches the others, and rank 1
-    watches rank 0. A rank that waits in a collective still gives signs; one that is stopped, or whose machine hangs,
-    does not. Needs a process group.
+    Every rank increments a counter in the process group's store, from a thread of its own. Rank 0 watches the others,
+    and rank 1 watches rank 0. A rank that waits in a collective still gives signs of life; one that is stopped, or
+    whose machine hangs, does not. Needs a process group.
 
     Args:
-        timeout: Seconds.
+        timeout: Seconds without a sign of life after which the run ends.
     """
     ended = threading.Event()
     beat = _Heart(timeout, ended)
@@ -66,13 +66,13 @@ def heartbeat(timeout: float) -> Iterator[None]:
 
 
 class _Heart:
-    """Gives this rank's signs and looks for those of others."""
+    """Gives the signs of life of this rank, and looks for those of others."""
 
     def __init__(self, timeout: float, ended: threading.Event) -> None:
         self.timeout, self.ended, self.interval = timeout, ended, max(0.2, min(5.0, timeout / 5))
         own, count = distributed.rank(), distributed.world_size()
         self.own, self.others = own, list(range(1, count)) if own == 0 else [0] if own == 1 else []
-        # A connection of its own: the main thread may wait in the store for long.
+        # A separate connection: the main thread may wait in the store for a long time.
         store = dist.distributed_c10d._get_default_store().clone()
         self.store = dist.distributed_c10d.PrefixStore("vq/heartbeat", store)
         self.name = f"{os.getpid()} {socket.gethostname()}"
@@ -82,7 +82,7 @@ class _Heart:
         signs: dict[int, tuple[str, float]] = {}
         while not self.ended.wait(self.interval):
             now = time.monotonic()
-            if now - woke_at > 2 * self.interval + 1:  # this process was stopped itself
+            if now - woke_at > 2 * self.interval + 1:  # this process itself was stopped
                 signs = {rank: (sign, now) for rank, (sign, _) in signs.items()}
             woke_at, count = now, count + 1
             try:
@@ -92,7 +92,7 @@ class _Heart:
                         sign = self.store.get(str(rank)).decode()
                         if rank not in signs or signs[rank][0] != sign:
                             signs[rank] = sign, now
-            except Exception:  # the store is gone, and with it the run, or it ends
+            except Exception:  # the store is gone: the run has ended, or is about to
                 return
             for rank, (sign, since) in signs.items():
                 if now - since > self.timeout and not self.ended.is_set():
@@ -101,7 +101,7 @@ class _Heart:
     def _give_up(self, rank: int, sign: str) -> None:
         _, pid, host = sign.split(" ", 2)
         if host == socket.gethostname() and _is_sibling(int(pid)):
-            # A stopped process does not act on the SIGTERM that torchrun sends, and would cost 30 s more.
+            # A stopped process ignores the SIGTERM that torchrun sends; torchrun would wait for it for 30 s.
             os.kill(int(pid), signal.SIGKILL)
         _end(
             f"error: rank {rank} (process {pid} on {host}) has given no sign of life for {self.timeout:.0f} s "
@@ -111,7 +111,7 @@ class _Heart:
 
 
 def _is_sibling(pid: int) -> bool:
-    """Whether a process of this machine has the same parent."""
+    """Whether a process of this machine has the same parent as this one."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -120,7 +120,7 @@ def _is_sibling(pid: int) -> bool:
 
 
 def _end(message: str, code: int) -> None:
-    """Ends this process, whatever its main thread waits for."""
+    """Ends this process, whatever its main thread is waiting for."""
     try:
         logger.error("%s", message)
         if distributed.rank() > 0 or not logging.getLogger("vq").handlers:

@@ -1,4 +1,4 @@
-"""Where a command runs: device, processes, threads, precision; said aloud before work begins."""
+"""Where a command runs: device, processes, threads, precision; and its log."""
 
 import json
 import logging
@@ -24,16 +24,16 @@ from vq.text import printable
 
 logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 600.0
-"""How long a rank may give no sign of life, if a command does not say otherwise."""
+"""Default time after which a rank without a sign of life ends the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What a command runs with.
+    """What a command runs on.
 
     Attributes:
-        device: This rank's.
-        rank: Its number.
+        device: The device of this rank.
+        rank: The number of this rank.
         world_size: Processes over all machines.
         threads: CPU threads of this process.
         autocast: Whether the networks run in bfloat16.
@@ -61,11 +61,11 @@ def launched(
 ) -> Iterator[Machine]:
     """Joins the process group that torchrun prepared, if any, and leaves it at the end.
 
-    A process of torchrun ends when torchrun is gone, and all end when one of them gives no sign of life.
+    A process of torchrun ends when torchrun is gone, and all of them end when one gives no sign of life.
 
     Args:
-        device: `cuda`, `cpu` or None for what there is. Ranks on CUDA use nccl, others gloo.
-        autocast: Passed on.
+        device: `cuda`, `cpu` or None for CUDA if it is available. Ranks on CUDA use nccl, others gloo.
+        autocast: Whether the networks run in bfloat16; kept in the `Machine`.
         timeout: Seconds after which a rank that gives no sign of life ends the command.
 
     Raises:
@@ -98,11 +98,11 @@ def launched(
 
 @contextmanager
 def _joined(kind: str, world_size: int, timeout: float) -> Iterator[None]:
-    """Inside, this process is in the process group."""
+    """Inside, this process belongs to the process group."""
     if world_size == 1:
         yield
         return
-    # Later than the heartbeat, which names the rank that is missing.
+    # Longer than that of the heartbeat, whose error names the missing rank.
     patience = timedelta(seconds=1.25 * timeout + 10)
     try:
         dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo", timeout=patience)
@@ -127,11 +127,11 @@ def _number(variable: str, default: int) -> int:
 
 
 def _check_device(kind: str, given: str | None) -> None:
-    """Refuses a device on which no tensor can be made."""
+    """Refuses a device on which no tensor can be created."""
     place = f"device {kind}" if given is None else f"--device {printable(given) or repr(given)}"
     try:
         if torch.device(kind).type == "meta":
-            raise LaunchError(f"{place}: it computes nothing; use cuda or cpu")
+            raise LaunchError(f"{place}: the meta device computes nothing; use cuda or cpu")
         if kind.startswith("cuda") and not torch.cuda.is_available():
             raise LaunchError(
                 f"{place}: there is no GPU that torch {torch.__version__} can use; use --device cpu"
@@ -142,7 +142,7 @@ def _check_device(kind: str, given: str | None) -> None:
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise LaunchError(
-            f"{place}: expected cuda, cpu, or another device that is here, got: {reason}"
+            f"{place}: expected cuda, cpu, or another device of this machine, got: {reason}"
         ) from error
 
 
@@ -151,11 +151,11 @@ def _cores() -> int:
 
 
 def open_log(path: Path | None, *, is_held: bool = False) -> None:
-    """Sends the project's log to the console and, if given, to a file; rank 0 only, others stay quiet.
+    """Sends the project's log to the console and, if given, to a file, on rank 0; other ranks log errors only.
 
     Args:
-        path: The file; lines are added to those that it has.
-        is_held: Keep the file's lines back until `release_log`; without that they are never written.
+        path: The file; lines are appended.
+        is_held: Hold the file's lines back until `release_log`; without that call they are never written.
     """
     close_log()
     root = logging.getLogger("vq")
@@ -175,7 +175,7 @@ def open_log(path: Path | None, *, is_held: bool = False) -> None:
 
 
 def release_log() -> None:
-    """Writes the lines that `open_log` kept back, and all further ones at once."""
+    """Writes the lines that were held back, and from now on each line at once."""
     root = logging.getLogger("vq")
     for held in [handler for handler in root.handlers if isinstance(handler, _Held)]:
         root.removeHandler(held)
@@ -183,34 +183,34 @@ def release_log() -> None:
 
 
 class _Lines(logging.Formatter):
-    """Shows names and errors from outside as text: they cannot begin a line or command the terminal."""
+    """Shows names and errors from outside as text: they cannot start a line or send control codes to the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, or lines where a message of this project has several."""
+        """The line of a record, or its lines where a message of this project has several."""
         if isinstance(record.args, tuple):
             record = logging.makeLogRecord({**vars(record), "args": tuple(map(_as_text, record.args))})
         return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def _as_text(argument: object) -> object:
-    """What a message of several lines holds stays on its lines; a name or a path becomes one line."""
+    """A message of this project keeps its lines; a name or a path becomes one line."""
     if isinstance(argument, UserError):
         return str(argument)
     return printable(str(argument)) if isinstance(argument, str | Path | BaseException) else argument
 
 
 class _Held(logging.handlers.MemoryHandler):
-    """Keeps the lines of a log back."""
+    """Holds the lines of a log back."""
 
     def __init__(self, handler: logging.Handler) -> None:
         super().__init__(2**16, logging.CRITICAL + 1, handler, flushOnClose=False)
 
     def shouldFlush(self, record: logging.LogRecord) -> bool:  # noqa: N802 - the name is logging's
-        """Never by itself."""
+        """Never: only `let_go` writes."""
         return False
 
     def let_go(self) -> logging.Handler:
-        """Hands the lines on, and gives the handler that gets all further ones."""
+        """Writes the lines, and returns the handler for all further ones."""
         handler = self.target
         assert handler is not None
         self.flush()
@@ -219,14 +219,14 @@ class _Held(logging.handlers.MemoryHandler):
 
 
 class _Console(logging.Handler):
-    """Writes to whatever stderr is at the moment: a progress bar redirects it, to keep lines above itself."""
+    """Writes to the present `sys.stderr`: a progress bar replaces it, so that lines appear above the bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(self.format(record) + "\n")
 
 
 def close_log() -> None:
-    """Ends what `open_log` began."""
+    """Closes the log."""
     root = logging.getLogger("vq")
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -234,7 +234,7 @@ def close_log() -> None:
 
 
 def write_environment(path: Path, machine: Machine) -> None:
-    """Records what a run was started with: command, versions, hardware, commit."""
+    """Records how a run was started: command, versions, hardware, commit."""
     record = {
         "command": [sys.executable, *sys.argv],
         "machine": asdict(machine),

@@ -1,8 +1,8 @@
-"""What a training that continues does differently from the checkpoint it continues from: said, applied or refused.
+"""What a resumed training may change: differences from its checkpoint are applied and logged, or refused.
 
-The rule: what the config and the command say now is applied, and each difference is reported. The weights, the
-optimizers' moments and the step come from the checkpoint. Refused is what would make them meaningless: another
-architecture, another kind of step or of optimizer, another frozen tokenizer.
+The present config and command line are applied, and each difference from the checkpoint is logged. The weights, the
+moments of the optimizers and the step come from the checkpoint. Changes that would make these meaningless are refused:
+another architecture, another kind of step or optimizer, another frozen tokenizer.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,24 +14,24 @@ from vq.errors import UserError
 from vq.files import read_json, sha256_of
 
 ARGUMENTS = "arguments.json"
-"""The file in a checkpoint that keeps what the command line said and the config does not: the seed and the like."""
+"""The file in a checkpoint with what the command line decides and the config does not contain, such as the seed."""
 MISSING = "not set"
 NETWORK_FREE = ("regularisers", "estimator", "revival", "init")
-"""Parts of a quantizer that change how codes learn, not what the weights mean."""
+"""Parts of a quantizer that change how codes are learned, but not what the weights mean."""
 
 
 class ResumeError(UserError, ValueError):
-    """A run cannot be continued with this config; the message lists what differs and must not."""
+    """A run cannot be continued with this config; the message lists the differences that are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A value that differs.
+    """A value that differs from the checkpoint.
 
     Attributes:
-        key: Where, as in `--override`, without the leading dot.
-        old: In the checkpoint; `MISSING` if it had none.
-        new: Now.
+        key: The place, as in `--override`, without the leading dot.
+        old: The value in the checkpoint; `MISSING` if it had none.
+        new: The present value.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Change:
 def changes_between(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """All values that differ, in the order of `new`.
 
-    A class counts as the same by its short and by its full name, a whole number as the same as an integer or float.
+    The short and the full name of a class are equal, and so are an integer and a float of the same value.
 
     Example:
         >>> [str(c) for c in changes_between({"lr": 1, "betas": [0.9, 0.99]}, {"lr": 1.0, "betas": [0.5, 0.6]})]
@@ -60,15 +60,16 @@ def changes_between(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Chan
 def accepted_changes(
     checkpoint: Path, config: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> list[Change]:
-    """What is applied although the checkpoint had it otherwise; reads, and writes nothing.
+    """The differences from the checkpoint that will be applied; writes nothing.
 
     Args:
         checkpoint: `.../iter_N`, with the `config.json` that it was trained with.
         config: The present config as plain data.
-        arguments: What the command line says now, such as `{"seed": 3407}`; compared if the checkpoint has it.
+        arguments: The present values of the command line, such as `{"seed": 3407}`; only those that the checkpoint has
+            are compared.
 
     Raises:
-        ResumeError: If the config makes the checkpoint's weights or moments meaningless; every such key is listed.
+        ResumeError: If a difference makes the checkpoint's weights or moments meaningless; all such keys are listed.
     """
     old = _read(checkpoint / "config.json")
     changes = changes_between(old, config)
@@ -86,7 +87,7 @@ def accepted_changes(
 
 
 def recorded_arguments(checkpoint: Path) -> dict[str, Any]:
-    """What the command line said when the checkpoint was written; empty for those of version 0.1."""
+    """The values of the command line that wrote the checkpoint; empty for checkpoints of version 0.1."""
     file = checkpoint / ARGUMENTS
     return _read(file) if file.is_file() else {}
 
@@ -115,7 +116,7 @@ def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(key: str, value: Any) -> Any:
-    """What is compared: lists for tuples, the short name of a class; True is not 1."""
+    """The form in which values are compared: lists for tuples, short names of classes; True does not equal 1."""
     if _last(key) == "type" and isinstance(value, str):
         return value.rpartition(".")[2]
     if isinstance(value, list | tuple):
@@ -141,9 +142,9 @@ def _is_refused(change: Change, old: Mapping[str, Any], new: Mapping[str, Any]) 
 
 
 def _is_architecture(change: Change, names: list[str]) -> bool:
-    """Whether a value of a model says what its weights mean; a real number, such as a decay or a weight, does not.
+    """Whether a value of a model decides what its weights mean; a real number, such as a decay or a weight, does not.
 
-    A value that is not set is the default of its class, and so of the same kind as the other.
+    A value that is not set is the default of its class, and therefore of the same kind as the other value.
     """
     if any(name in NETWORK_FREE for name in names):
         return False
@@ -153,7 +154,7 @@ def _is_architecture(change: Change, names: list[str]) -> bool:
 
 
 def _is_same_file(change: Change) -> bool:
-    """Whether both values are paths of files of the same content, or the old one has moved."""
+    """Whether both values are paths of files with equal content, or the old file no longer exists."""
     if _last(change.key) not in ("weights", "config") or MISSING in (change.old, change.new):
         return False
     old, new = ([v] if isinstance(v, str) else v for v in (change.old, change.new))

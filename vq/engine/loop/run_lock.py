@@ -18,20 +18,20 @@ from vq.errors import UserError
 logger = logging.getLogger(__name__)
 LOCK = "run.lock"
 BUSY_SECONDS = 3.0
-"""How long to wait for another process that is just ending, before it is reported."""
+"""How long to wait for another process that may be about to end, before an error is raised."""
 SIGN_SECONDS = 10.0
-"""How often the holder marks the file as used."""
+"""How often the holder updates the time of the file."""
 STALE_SECONDS = 45.0
-"""How long the mark of a holder on another machine must not change before its lock is taken over."""
+"""How long the time of the file must not change before the lock of a holder on another machine is taken over."""
 
 
 class RunLockedError(UserError, RuntimeError):
-    """Another process works in the folder, or the folder cannot be written; the message names it."""
+    """Another process trains in the folder, or the folder cannot be written; the message names it."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that holds a lock: where it runs, its number, and since when."""
+    """The process that holds a lock: its machine, its number, and when it started."""
 
     host: str
     pid: int
@@ -42,11 +42,11 @@ class Holder:
 
 
 class RunLock:
-    """Inside its `with`, no other training can work in the same folder; rank 0 holds the lock for all ranks.
+    """Inside its `with`, no other training can run in the same folder; rank 0 holds the lock for all ranks.
 
-    The operating system releases it when the process ends, however it ends. A lock that was left behind by a process
-    of this machine is taken over with a line in the log; one of another machine, whose processes cannot be asked,
-    after its file has not been marked for 45 seconds.
+    The operating system releases the lock when the process ends, however it ends. A lock file that a process of this
+    machine left behind is taken over, and that is logged. The processes of another machine cannot be examined, so its
+    lock file is taken over after it has not been updated for 45 seconds.
 
     Args:
         folder: `work_dirs/NAME`; made if it is missing.
@@ -110,15 +110,15 @@ class RunLock:
         )
 
     def _try(self) -> int | Holder | None:
-        """A descriptor that holds the lock; if another process has it, that one, as far as it is known."""
+        """A descriptor that holds the lock; if another process has it, that process, as far as it is known."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            # A lock of the process: unlike flock's, forked workers that outlive it do not keep it.
+            # A lock of the process: unlike with flock, forked workers that outlive the process do not keep it.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                 return descriptor
         except FileNotFoundError:
-            pass  # its last holder removed it in between
+            pass  # its last holder has just removed it
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 logger.warning(
@@ -126,7 +126,7 @@ class RunLock:
                 )
                 return descriptor
         holder = holder_of(descriptor)
-        os.close(descriptor)  # none of this process's locks is on the file
+        os.close(descriptor)  # this process holds no lock on the file
         return holder
 
     def _take_over(self, holder: Holder | None, descriptor: int) -> None:
@@ -135,7 +135,10 @@ class RunLock:
         if holder.host != socket.gethostname():
             seen, deadline = os.fstat(descriptor).st_mtime_ns, time.monotonic() + STALE_SECONDS
             logger.warning(
-                "%s: left by %s; waiting %.0f s for a sign of it", self.path, holder, STALE_SECONDS
+                "%s: left by %s; waiting %.0f s to see whether it is still updated",
+                self.path,
+                holder,
+                STALE_SECONDS,
             )
             while time.monotonic() < deadline:
                 time.sleep(1)

@@ -1,4 +1,4 @@
-"""Why a command may end before its work is done: a signal asked it to, or its time is over."""
+"""Stopping before the work is done: a signal asked for it, or the time limit is reached."""
 
 import math
 import os
@@ -25,10 +25,10 @@ SIGNALS = tuple(
 """The signals that ask a command to end; not all systems have each."""
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
-"""What Python has installed for a signal."""
+"""What `signal.signal` takes and returns."""
 
 ENDED = "run.ended"
-"""The file in a run folder that says why its last training ended before its last step."""
+"""The file in a run folder that states why its last training ended early."""
 
 REPEAT_SECONDS = 2.0
 """Under torchrun, a signal within this time of the first is a copy of it: schedulers signal every process of a job,
@@ -36,9 +36,9 @@ and torchrun then passes its own copy on."""
 
 
 class Stopped(SystemExit):
-    """Ends a command that a signal asked to stop, with exit code 128 + signal.
+    """Ends a command after a signal, with exit code 128 + signal.
 
-    It passes through `except Exception` like every `SystemExit`; a command needs no handler for it.
+    Like every `SystemExit` it passes through `except Exception`; a command needs no handler for it.
 
     Args:
         number: The signal.
@@ -54,7 +54,7 @@ class Stopped(SystemExit):
 
 @contextmanager
 def noted(run: Path) -> Iterator[None]:
-    """Inside a training runs; if an error or a signal ends it, `run.ended` says which, until the next one begins."""
+    """If an error or a signal ends the training inside, `run.ended` states which, until the next training begins."""
     file = run / ENDED
     if distributed.rank() == 0:
         file.unlink(missing_ok=True)
@@ -63,35 +63,35 @@ def noted(run: Path) -> Iterator[None]:
     except BaseException as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         if distributed.rank() == 0:
-            with suppress(OSError):  # a full disk, for example: the error itself is what counts
+            with suppress(OSError):  # a full disk, for example: the first error matters more
                 write_atomically(file, f"{printable(reason)}\n")
         raise
 
 
 class StopRequest:
-    """Inside its `with`, SIGTERM, SIGINT, SIGHUP and SIGUSR1 ask for an end instead of killing the process.
+    """Inside its `with`, SIGTERM, SIGINT, SIGHUP and SIGUSR1 request a stop instead of killing the process.
 
-    The first signal sets `requested`; the work goes on until the code that owns the loop looks at it, saves what it
+    The first signal sets `requested`; the work continues until the code that owns the loop checks it, saves what it
     has, and ends with `exit_code`. A second signal ends the process at once with 128 + its number. SIGTERM, SIGHUP and
-    SIGUSR1 stay ignored if they are when the `with` begins, as SIGHUP is under `nohup`. Forked children, such as the
-    workers of a data loader, ignore all of them and leave the decision to their parent.
+    SIGUSR1 stay ignored if they were ignored before the `with`, as SIGHUP is under `nohup`. Forked children, such as
+    the workers of a data loader, ignore all of them and leave the decision to their parent.
 
-    Two ways to use it, which may be mixed::
+    There are two ways to use it, which may be combined::
 
         with StopRequest() as stop:
             for shard in shards:
-                write(shard)                # is finished whatever comes
+                write(shard)                # is always finished
                 if stop.requested:
                     raise stop.error()      # a Stopped, which is a SystemExit with the right code
 
         with StopRequest() as stop, stop.at_once():
             measure()                       # a signal raises Stopped here; `finally` and `with` clean up
 
-    The second form suits work that leaves nothing half-written when an exception passes through it. Outside of the
-    main thread, where Python allows no handlers, nothing is caught and `requested` stays False.
+    The second form suits work that leaves nothing half-written when an exception passes through it. Outside the main
+    thread, where Python allows no handlers, nothing is caught and `requested` stays False.
 
     Attributes:
-        signal: The first signal that came; None before.
+        signal: The first signal that was received; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -103,23 +103,25 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal was received."""
         return self.signal is not None
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal; 0 if none has come."""
+        """128 + the signal; 0 if none was received."""
         return 0 if self.signal is None else 128 + self.signal
 
     def error(self) -> Stopped:
-        """What to raise in order to end; only after a signal has come."""
+        """The exception to raise in order to end; only after a signal was received."""
         if self.signal is None:
-            raise RuntimeError("expected a signal to have come; look at `requested` first")
+            raise RuntimeError(
+                "StopRequest.error: expected a signal, but none was received; check `requested` first"
+            )
         return Stopped(self.signal)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, a signal raises `Stopped` wherever the program is; one that came before raises it on entry."""
+        """Inside, a signal raises `Stopped` at once; one that was received before raises it on entry."""
         was, self._is_at_once = self._is_at_once, True
         try:
             if self.requested:
@@ -180,10 +182,10 @@ class StopDecision:
         self._signal: int | None = None
 
     def after_step(self, *, may_time_out: bool) -> str:
-        """Why to end after this step; empty to go on. With several ranks it answers for the step before.
+        """The reason to end after this step; empty to continue. With several ranks it is that of the step before.
 
         Args:
-            may_time_out: Whether this is a step at which the time may be over.
+            may_time_out: Whether the time limit counts at this step.
         """
         wish = self._wish(may_time_out=may_time_out)
         if self._group is None:
@@ -193,7 +195,7 @@ class StopDecision:
         return self._reason(answer)
 
     def now(self) -> str:
-        """Why to end now, by the wishes that all ranks have now; every rank waits for the others."""
+        """The reason to end now, by the present wishes of all ranks; every rank waits for the others."""
         if self._group is None:
             return self._reason(self._wish(may_time_out=False))
         earlier = self._collect()
@@ -206,7 +208,7 @@ class StopDecision:
             raise Stopped(self._signal)
 
     def _wish(self, *, may_time_out: bool) -> int:
-        """0: go on; 1: the time is over; 2 + number: a signal."""
+        """0: continue; 1: the time is over; 2 + number: a signal."""
         if self.stop.signal is not None:
             return 2 + self.stop.signal
         return int(may_time_out and time.monotonic() > self.deadline)

@@ -166,7 +166,7 @@ class Trainer:
         except SaveError as error:
             if self.step == self.last_step:
                 raise
-            logger.error("%s. Training goes on; the next log step tries again", error)
+            logger.error("%s. Training continues; the next log step tries again", error)
             self.is_save_overdue = True
         else:
             self.saved_step, self.is_save_overdue = self.step, False
