@@ -77,7 +77,7 @@ class Guidance(ABC):
         """Maps a fraction of the interval to the fraction of the way from 1 to `scale`."""
 
 
-@SAMPLING_PARTS.register_module()  # type: ignore[untyped-decorator]
+@SAMPLING_PARTS.register_module()
 class ConstantGuidance(Guidance):
     """A constant scale from `start` to `end`.
 
@@ -93,7 +93,7 @@ class ConstantGuidance(Guidance):
         return 1.0
 
 
-@SAMPLING_PARTS.register_module()  # type: ignore[untyped-decorator]
+@SAMPLING_PARTS.register_module()
 class LinearGuidance(Guidance):
     """A scale that grows linearly from 1 at `start` to `scale` at `end`.
 
@@ -109,7 +109,7 @@ class LinearGuidance(Guidance):
         return progress
 
 
-@SAMPLING_PARTS.register_module()  # type: ignore[untyped-decorator]
+@SAMPLING_PARTS.register_module()
 class CosineGuidance(Guidance):
     """A scale that grows along half a cosine period: 1 + (scale - 1) (1 - cos(pi progress)) / 2.
 

@@ -253,7 +253,7 @@ def config_of(
             node = with_weights({name: node}, {key: str(path) for key, path in weights.items()})[name]
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
-    return node  # type: ignore[no-any-return]
+    return node
 
 
 def _check_numbers(value: Any, path: str) -> None:

@@ -7,6 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from vq.networks.sizes import declared_size
 from vq.ops.numerics.integers import as_int64
 from vq.quantizers import Codebook, QuantizeOutput, Quantizer, accumulate
 from vq.registry import TOKENIZERS
@@ -59,18 +60,18 @@ class TwoLevelTokenizer(Tokenizer):
         self.bottom_encoder, self.top_encoder = bottom_encoder, top_encoder
         self.top_quantizer, self.bottom_quantizer = top_quantizer, bottom_quantizer
         self.top_decoder, self.decoder = top_decoder, decoder
-        self.top_factor = int(top_encoder.downsample_factor)  # type: ignore[arg-type]
-        bottom_factor = int(bottom_encoder.downsample_factor)  # type: ignore[arg-type]
+        self.top_factor = declared_size(top_encoder, "downsample_factor")
+        bottom_factor = declared_size(bottom_encoder, "downsample_factor")
         self.downsample_factor = bottom_factor * self.top_factor
         self._check(bottom_factor)
         top, bottom = top_quantizer.codebook_dim, bottom_quantizer.codebook_dim
-        features = int(bottom_encoder.out_channels) + int(top_decoder.out_channels)  # type: ignore[arg-type]
-        self.top_pre_quant = nn.Conv2d(int(top_encoder.out_channels), top, 1)  # type: ignore[arg-type]
-        self.top_post_quant = nn.Conv2d(top, int(top_decoder.in_channels), 1)  # type: ignore[arg-type]
+        features = declared_size(bottom_encoder, "out_channels") + declared_size(top_decoder, "out_channels")
+        self.top_pre_quant = nn.Conv2d(declared_size(top_encoder, "out_channels"), top, 1)
+        self.top_post_quant = nn.Conv2d(top, declared_size(top_decoder, "in_channels"), 1)
         self.bottom_pre_quant = nn.Conv2d(features, bottom, 1)
         factor = self.top_factor
         self.enlarge = nn.ConvTranspose2d(top, top, 2 * factor, stride=factor, padding=factor // 2)
-        self.post_quant = nn.Conv2d(top + bottom, int(decoder.in_channels), 1)  # type: ignore[arg-type]
+        self.post_quant = nn.Conv2d(top + bottom, declared_size(decoder, "in_channels"), 1)
 
     @property
     def quantizer(self) -> Quantizer:  # type: ignore[override]

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from vq.networks.sizes import declared_size
 from vq.quantizers import Quantizer
 from vq.registry import TOKENIZERS
 from vq.tokenizers.base import Tokenizer, check_colours
@@ -38,14 +39,14 @@ class ImageTokenizer(Tokenizer):
                 f"upsampling factor {decoder.downsample_factor}; give them the same stages"
             )
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
-        self.downsample_factor = int(encoder.downsample_factor)  # type: ignore[arg-type]
+        self.downsample_factor = declared_size(encoder, "downsample_factor")
         self.num_latents: int | None = _num_latents(encoder, quantizer, decoder)
         # A decoder that takes a sequence is built for one image size; one that takes a grid works with any size.
         self.image_size: tuple[int, int] | None = getattr(decoder, "image_size", None)
         convolution = nn.Conv2d if self.num_latents is None else nn.Conv1d
         dim = quantizer.codebook_dim
-        self.pre_quant = convolution(int(encoder.out_channels), dim, 1)  # type: ignore[arg-type]
-        self.post_quant = convolution(dim, int(decoder.in_channels), 1)  # type: ignore[arg-type]
+        self.pre_quant = convolution(declared_size(encoder, "out_channels"), dim, 1)
+        self.post_quant = convolution(dim, declared_size(decoder, "in_channels"), 1)
 
     @property
     def codebook_size(self) -> int:

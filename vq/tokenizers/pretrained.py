@@ -19,7 +19,7 @@ MAX_FILES = 8
 _OPEN: ContextVar[tuple[Path, ...]] = ContextVar("_OPEN", default=())
 
 
-@TOKENIZERS.register_module()  # type: ignore[untyped-decorator]
+@TOKENIZERS.register_module()  # type: ignore[untyped-decorator]  # mmengine has no annotations
 def pretrained_tokenizer(
     *,
     weights: Sequence[str],

@@ -8,13 +8,15 @@ from vq.data import ImageLoader, TokenLoader
 from vq.engine.steps.generator import tokens_of
 from vq.errors import ConfigError
 from vq.generators import Generator
+from vq.networks.sizes import declared_size
+from vq.tokenizers import Tokenizer
 from vq.tokenizers.fingerprint import fingerprint
 
 
 def check_image_size(tokenizer: torch.nn.Module, loader: ImageLoader, name: str) -> None:
     """Refuses images whose sides the tokenizer's stride does not divide, before any training."""
     height, width = loader.image_size
-    factor = int(tokenizer.downsample_factor)  # type: ignore[arg-type]
+    factor = declared_size(tokenizer, "downsample_factor")
     if height % factor or width % factor:
         raise ConfigError(
             f"{name}: its images are {height} x {width}, but the tokenizer scales down by {factor}, which does not "
@@ -31,7 +33,7 @@ def check_image_size(tokenizer: torch.nn.Module, loader: ImageLoader, name: str)
 
 def check_data(
     model: torch.nn.Module,
-    frozen_tokenizer: torch.nn.Module | None,
+    frozen_tokenizer: Tokenizer | None,
     loader: ImageLoader | TokenLoader,
     name: str,
 ) -> None:
@@ -69,7 +71,7 @@ def check_data(
 
 
 def _check_store(
-    model: Generator, frozen_tokenizer: torch.nn.Module | None, loader: TokenLoader, name: str
+    model: Generator, frozen_tokenizer: Tokenizer | None, loader: TokenLoader, name: str
 ) -> None:
     """Refuses indices that the page's tokenizer did not make."""
     manifest, root = loader.dataset.store.manifest, loader.dataset.root

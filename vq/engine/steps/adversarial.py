@@ -147,6 +147,7 @@ class _AdversarialGradient:
         self.step, self.is_deferred = step, is_deferred
         self.gain = step.weights["adversarial"]
         self.parameters = step.optimization.optimizer.parameters
+        self.last_layer: Tensor | None = getattr(step.tokenizer.decoder, "last_layer", None)
         self.deferred: list[Tensor] = []
         self.at_last_layer: list[Tensor] = []
 
@@ -188,8 +189,8 @@ class _AdversarialGradient:
         return weight
 
     def _at_last_layer(self, reconstruction: Tensor, gradient: Tensor) -> Tensor:
-        last: Tensor = self.step.tokenizer.decoder.last_layer  # type: ignore[assignment]
-        (found,) = torch.autograd.grad(reconstruction, last, gradient, retain_graph=True)
+        assert self.last_layer is not None  # the constructor of the step has checked it
+        (found,) = torch.autograd.grad(reconstruction, self.last_layer, gradient, retain_graph=True)
         return found
 
     def _weight(self, at_last_layer: Sequence[Tensor]) -> Tensor:
