@@ -189,6 +189,19 @@ def test_folders_have_at_most_18_files() -> None:
     assert not {str(folder.relative_to(ROOT)): n for folder, n in counts.items() if n > 18}
 
 
+def test_quantizers_call_public_methods_of_what_they_hold() -> None:
+    """A wrapper or a codebook may call a private method of itself only, so that any inner part will do."""
+    private = [
+        f"{path.relative_to(ROOT.parent)}:{node.lineno}: {ast.unparse(node)}"
+        for folder in ("wrappers", "codebooks")
+        for path in sorted((ROOT / "quantizers" / folder).glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__")
+        if ast.unparse(node.value) not in ("self", "cls", "super()")
+    ]
+    assert not private, "\n".join(private)
+
+
 ENGINE_PACKAGES = ["steps", "evaluation", "loop", "assembly", "jobs"]
 """From the lowest to the highest: a package imports only itself and those before it."""
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from vq.quantizers import (
+    Codebook,
     CosineDistance,
     EMACodebook,
     KMeansInit,
@@ -243,3 +244,28 @@ def test_accumulate_restores_and_nests():
     quantizer(z)
     assert not torch.equal(quantizer.codebook.weight, before)
     assert quantizer.codebook.usage.sum() == pytest.approx(16 * 0.99 + 9 * 0.01)
+
+
+class Unsettable(Codebook):
+    """Keeps codes, and implements neither `set_codes` nor `average_usage`."""
+
+    @property
+    def vectors(self):
+        return torch.zeros(self.size, self.dim)
+
+    def loss(self, z, code, mask=None):
+        return z.new_zeros(())
+
+    @classmethod
+    def example(cls):
+        return cls(size=4, dim=2, init=NormalInit(), revival=None)
+
+
+def test_a_codebook_without_the_hooks_names_what_is_missing():
+    everything = torch.ones(9, dtype=torch.bool)
+    initialised = Unsettable(size=4, dim=2, init=KMeansInit(), revival=None)
+    with pytest.raises(NotImplementedError, match=r"Unsettable: expected set_codes\(\) to initialise codes"):
+        initialised.prepare(torch.randn(9, 2), everything)
+    revived = Unsettable(size=4, dim=2, init=NormalInit(), revival=ReplaceDeadCodes())
+    with pytest.raises(NotImplementedError, match=r"Unsettable: expected average_usage\(\) for a revival"):
+        revived.prepare(torch.randn(9, 2), everything)

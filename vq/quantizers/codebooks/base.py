@@ -131,7 +131,10 @@ class Codebook(Part, ABC):
         Raises:
             NotImplementedError: If this codebook does not track usage, so that it cannot revive codes.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not count usage and cannot revive codes")
+        raise NotImplementedError(
+            f"{type(self).__name__}: expected average_usage() for a revival, got a codebook without it; implement "
+            f"it, or leave the revival out"
+        )
 
     def set_codes(
         self,
@@ -149,7 +152,10 @@ class Codebook(Part, ABC):
         Raises:
             NotImplementedError: If the codes of this codebook cannot be set.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot be set from outside")
+        raise NotImplementedError(
+            f"{type(self).__name__}: expected set_codes() to initialise codes from data or to revive them, got a "
+            f"codebook without it; implement it, or use neither"
+        )
 
     @torch.no_grad()
     def prepare(self, z: Float[Tensor, "n dim"], mask: Bool[Tensor, "n"]) -> None:

@@ -40,7 +40,9 @@ class Initialization(ABC):
         Returns:
             Vectors and usage, the same on every rank.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not initialise codes from data")
+        raise NotImplementedError(
+            f"{type(self).__name__}: expected an init that needs data, got one that draws its codes; call draw()"
+        )
 
 
 @QUANTIZER_PARTS.register_module()
