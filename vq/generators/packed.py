@@ -31,7 +31,7 @@ def packed_weights(network: nn.Module, *, rows: int) -> Iterator[None]:
     layers = [layer for layer in network.modules() if type(layer) is nn.Linear and _can_be_packed(layer)]
     try:
         for layer in layers:
-            layer.forward = _packed(layer, rows)  # type: ignore[method-assign, assignment]
+            layer.forward = _packed(layer, rows)  # type: ignore[method-assign, assignment]  # restored below
         yield
     finally:
         for layer in layers:

@@ -74,7 +74,7 @@ class TwoLevelTokenizer(Tokenizer):
         self.post_quant = nn.Conv2d(top + bottom, declared_size(decoder, "in_channels"), 1)
 
     @property
-    def quantizer(self) -> Quantizer:  # type: ignore[override]
+    def quantizer(self) -> Quantizer:  # type: ignore[override]  # a property in place of an attribute
         """The quantizer of the bottom level."""
         return self.bottom_quantizer
 
