@@ -94,7 +94,7 @@ def _missing_module(error: ModuleNotFoundError) -> str | None:
         return None  # a part of something that is installed: a defect
     if name in packages.EXTRAS:
         return str(packages.missing(name, needed_by="this command"))
-    return f"the package {name} is not installed; pip install {name}" if name else str(error)
+    return f"the package {name} is not installed; run `pip install {name}`" if name else str(error)
 
 
 def _first_line(error: BaseException) -> str:
