@@ -19,10 +19,11 @@ from vq.registry import QUANTIZERS
 class FiniteScalarQuantizer(Quantizer):
     r"""Rounds each channel to a few fixed levels (FSQ); the codebook is the product grid of the levels.
 
-    With $h = (L - 1)(1 - \epsilon) / 2$, and $o = 1/2$ for even L, 0 for odd, each channel is bounded to $b = h
-    \tanh(z + \operatorname{artanh}(o / h)) - o$. The code is $\operatorname{round}(b)$ over $\lfloor L / 2
-    \rfloor$, which is in [-1, 1]. The index is the number with the digits $\operatorname{round}(b) + \lfloor L / 2
-    \rfloor$, the first channel least significant. There is no loss and nothing is learned.
+    With $h = (L - 1)(1 - \epsilon) / 2$, and $o = 1/2$ for even L, 0 for odd, each channel is bounded to
+    $b = h \tanh(z + \operatorname{artanh}(o / h)) - o$. The code is $\operatorname{round}(b)$ over
+    $\lfloor L / 2 \rfloor$, which is in [-1, 1]. The index is the number with the digits
+    $\operatorname{round}(b) + \lfloor L / 2 \rfloor$, the first channel least significant. There is no loss and
+    nothing is learned.
 
     Source: Mentzer et al. 2024, https://arxiv.org/abs/2309.15505, eq. 1 and appendix A.1.
     Differs from the source: atanh instead of tan in the shift (confirmed by the authors); 0.1 to 0.2 % of

@@ -30,9 +30,9 @@ class ResidualQuantizer(Quantizer):
     straight through, both are the same.
 
     With scales $s_k$, stage k sees the residual divided by $s_k$, its code is multiplied by $s_k$, and its loss by
-    $s_k^2$, which is the same squared difference in the units of z. Lookup-free stages need scales: `scales=[1,
-    1/2, 1/4]` over one `LookupFreeQuantizer` (residual LFQ) halves the steps from stage to stage. For FSQ use
-    `ResidualFiniteScalarQuantizer`.
+    $s_k^2$, which is the same squared difference in the units of z. Lookup-free stages need scales:
+    `scales=[1, 1/2, 1/4]` over one `LookupFreeQuantizer` (residual LFQ) halves the steps from stage to stage. For
+    FSQ use `ResidualFiniteScalarQuantizer`.
 
     Source: Lee et al. 2022 (RQ-VAE), https://arxiv.org/abs/2203.01941, eq. 3 to 8; prefixes in training:
         Zeghidour et al. 2021 (SoundStream), https://arxiv.org/abs/2107.03312, section III-C.

@@ -23,8 +23,8 @@ class ResidualFiniteScalarQuantizer(Quantizer):
 
     With $b = \frac{L}{L - 1}$ and $y = b \tanh(z / b)$, stage k rounds $(y - \sum_{j<k} s_j c_j) / s_k$ to the
     nearest c of the L evenly spaced levels from -1 to 1, with $s_k = L^{-k}$. The code is $\sum s_k c_k$. Each cell
-    of a stage is divided into exactly L cells of the next: all codes are different, evenly spaced, and $|y -
-    \sum_{j \le k} s_j c_j| \le s_k / (L - 1)$. There is no loss and nothing is learned.
+    of a stage is divided into exactly L cells of the next: all codes are different, evenly spaced, and
+    $|y - \sum_{j \le k} s_j c_j| \le s_k / (L - 1)$. There is no loss and nothing is learned.
 
     Each stage has one index, the number with its channels' digits, the first channel least significant.
 
