@@ -1,4 +1,9 @@
-"""The transformer: blocks of attention between tokens and of a per-token MLP."""
+"""The transformer of encoders and decoders: blocks of attention between tokens and of a per-token MLP.
+
+It sees whole grids at once, and its attention and positions are arguments. The transformer of the generators
+(`vq.generators.DecoderTransformer`) is a separate class: it generates with a key-value cache, and follows the
+published layouts of GPT-2 and Llama.
+"""
 
 import math
 
