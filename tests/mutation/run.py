@@ -3,10 +3,12 @@
     python tests/mutation/run.py --num 240 --seed 0     # or: make mutants
     python tests/mutation/run.py --num 240 --seed 0 --again   # survivors only, after a test was added
 
-Each mutant is one change of one file (`mutants.py`), drawn with a fixed seed. A process that has imported torch and
-pytest, but not vq, forks a child per mutant. The child imports vq from a copy of the repository, into which the mutant
-was written, and runs the tests that execute the changed lines, the most specific first. The mutant is killed if one
-of them fails or takes too long. Which test executes which line is measured once with coverage.
+Each mutant is one change of one file (`mutants.py`), drawn with a fixed seed. It is written into a copy of the
+repository, and the tests that execute the changed lines run in a forked process, the most specific first. The mutant
+is killed if one of them fails or takes too long. Which test executes which line is measured once with coverage.
+
+Most mutants change a function: all tests are collected once, and the child gives the imported function its new code
+(`swap.py`). For the others, such as a changed default, the child is forked before vq is imported.
 
 Everything is kept in `build/mutants`: a run that was stopped continues where it was. A result is used again as long
 as the file that it changed is the same.
@@ -28,7 +30,7 @@ import sys
 import time
 import tomllib
 import traceback
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,10 +41,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
 import mutants as mutation
 from mutants import Mutant
+from swap import CannotSwapError, swap
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "mutants"
 TREE = WORK / "tree"
+TERMINAL = os.dup(2)
 REASONS = Path(__file__).with_name("equivalent.toml")
 AREAS = {  # the beginnings of paths
     "ops": ["vq/ops/"],
@@ -56,20 +60,22 @@ TESTS = [
     "tests/ops", "tests/quantizers", "tests/contract", "tests/generators", "tests/data/test_token*.py",
     "tests/engine/test_checkpointer.py", "tests/engine/test_not_finite.py", "tests/engine/test_trainer.py",
     "tests/engine/test_resume_composition.py", "tests/engine/test_tokenization.py", "tests/engine/test_proposal.py",
-    "tests/metrics/test_statistics.py", "tests/metrics/test_feature_metrics.py", "tests/golden",
+    "tests/losses/test_adversarial_losses.py", "tests/metrics/test_statistics.py", "tests/metrics/test_feature_metrics.py", "tests/golden",
     "tests/test_config*.py", "tests/test_signatures.py", "tests/test_registry.py",
 ]  # fmt: skip
 """The tests whose coverage is measured."""
 RANKS = "tests/distributed/test_rank_scripts.py::test_ranks_equal_one_process"
+CONTRACT = "tests/contract/test_quantizer_contract.py"
+COMPILED = f"{CONTRACT}::test_representative_cases_compile_to_one_graph_in_training_and_eval"
 UNSEEN = {
-    "vq/quantizers": [f"{RANKS}[quantizer_ranks]"],
+    "vq/quantizers": [f"{RANKS}[quantizer_ranks]", COMPILED],
     "vq/ops": [f"{RANKS}[entropy_ranks]", f"{RANKS}[quantizer_ranks]"],
 }
 """Tests that run the code in other processes, where coverage does not see it; they are run last."""
 UNSEEN_SECONDS = 15.0
-FIRST = 20
-"""So many tests are run in a process of their own: most mutants end there, and few files have to be collected."""
 KILLED = ("failed", "timed out", "broken at import")
+Runner = Callable[[Mutant, list[str], float], tuple[str, str] | None]
+"""Runs tests on a mutant within seconds: the outcome and the test that failed, or None if it cannot."""
 
 
 def target_files() -> list[str]:
@@ -91,7 +97,8 @@ def git(*words: str) -> str:
 
 
 def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    """Writes a line to the terminal, from a child too."""
+    os.write(TERMINAL, f"{text}\n".encode())
 
 
 def copy_tree() -> None:
@@ -161,6 +168,8 @@ def in_child(work: Callable[[], Any], limit: float, log: Path) -> Any:
         return None
     finally:
         with suppress(ProcessLookupError):  # it, or what its tests have started
+            os.killpg(child, signal.SIGTERM)
+            time.sleep(0.1)
             os.killpg(child, signal.SIGKILL)
 
 
@@ -220,7 +229,8 @@ def pytest_here(files: Iterable[str], plugin: object, *options: str) -> int:
     """Runs pytest in this process."""
     import pytest
 
-    words = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0", "--rootdir", str(TREE)]
+    words = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0"]
+    words += ["--rootdir", str(TREE), "--basetemp", str(WORK / "temporary")]
     words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # this process has imported plugins already
     return int(pytest.main([*words, *options, *files], plugins=[plugin]))
 
@@ -292,26 +302,24 @@ def tests_for(mutant: Mutant, tests: dict[str, dict[str, Any]], budget: float) -
     return chosen, seconds
 
 
-def judge(mutant: Mutant, tests: list[str], seconds: float) -> dict[str, Any]:
-    """Writes a mutant into the copy, runs tests on it, and puts the original back."""
+def judge(mutant: Mutant, tests: list[str], limit: float, run: Runner) -> dict[str, Any] | None:
+    """Writes a mutant into the copy, runs tests on it, and puts the original back; None if `run` cannot."""
     target, original = TREE / mutant.path, (ROOT / mutant.path).read_text()
     shutil.rmtree(TREE / ".hypothesis", ignore_errors=True)
     begin = time.monotonic()
-    outcome, killer = "survived" if tests else "not reached", ""
     try:
         _write(target, mutant.apply(original))
-        for some in filter(None, (tests[:FIRST], tests[FIRST:])):
-            outcome, killer = _outcome(some, 45 + 4 * seconds)
-            if outcome in KILLED:
-                break
+        found = run(mutant, tests, limit) if tests else ("not reached", "")
     finally:
         _write(target, original)
+    if found is None:
+        return None
     duration = round(time.monotonic() - begin, 1)
-    return {"outcome": outcome, "test": killer, "tests": len(tests), "seconds": duration}
+    return {"outcome": found[0], "test": found[1], "tests": len(tests), "seconds": duration}
 
 
-def _outcome(tests: list[str], limit: float) -> tuple[str, str]:
-    """Runs tests on what stands in the copy: what became of the mutant, and the test that failed."""
+def run_after_import(mutant: Mutant, tests: list[str], limit: float) -> tuple[str, str] | None:
+    """Runs tests in a process that imports the mutant: what became of it, and the test that failed."""
 
     def work() -> tuple[int, str]:
         plugin = Chosen(tests)
@@ -331,6 +339,48 @@ def _outcome(tests: list[str], limit: float) -> tuple[str, str]:
     return ("failed" if code == 1 and not failed.startswith("(") else "broken at import"), failed
 
 
+class Collected:
+    """A plugin of pytest that calls a function instead of running the tests, once all are imported and collected."""
+
+    def __init__(self, work: Callable[[Runner], None]) -> None:
+        self.work = work
+        self.failed = ""
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        items = {item.nodeid: item for item in session.items}
+
+        def run(mutant: Mutant, tests: list[str], limit: float) -> tuple[str, str] | None:
+            """Runs tests in a fork of this process, in which functions have the code of the mutant."""
+
+            def work() -> tuple[str, str] | None:
+                original = (ROOT / mutant.path).read_text()
+                try:
+                    swap(TREE / mutant.path, original, mutant.apply(original))
+                except CannotSwapError:
+                    return None
+                chosen = [items[test] for test in tests]
+                for item, following in zip(chosen, [*chosen[1:], None], strict=True):
+                    item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                    if self.failed:
+                        return "failed", self.failed
+                return "survived", ""
+
+            if mutant.lines == mutant.scope or not all(test in items for test in tests):
+                return None
+            try:
+                found = in_child(lambda: [work()], limit, WORK / "mutant.log")
+            except ChildProcessError:
+                return "failed", "(the process crashed)"
+            return ("timed out", "") if found is None else found[0]
+
+        self.work(run)
+        return True
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+
 def _write(target: Path, text: str) -> None:
     """Replaces a source file, and removes its bytecode, which may be as old and as long as that of the new text."""
     for compiled in (target.parent / "__pycache__").glob(f"{target.stem}.*"):
@@ -345,7 +395,7 @@ def report(drawn: list[Mutant], rows: dict[str, dict[str, Any]], seed: int) -> d
         for entry in tomllib.loads(REASONS.read_text())["mutant"]
     }
     listed = []
-    by_area: dict[str, Counter[str]] = defaultdict(Counter)
+    by_area = {name: Counter[str]() for name in (*AREAS, "all")}
     for mutant in drawn:
         row = rows[mutant.key]
         killed = row["outcome"] in KILLED
@@ -405,7 +455,7 @@ def main() -> None:
     )
     parser.add_argument("--num", type=int, default=240, help="how many mutants are drawn")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for each mutant")
+    parser.add_argument("--budget", type=float, default=90.0, help="seconds of tests for each mutant")
     parser.add_argument("--again", action="store_true", help="judge those anew that have survived")
     parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
     options = parser.parse_args()
@@ -437,21 +487,35 @@ def judge_all(
         row = json.loads(line)
         if row["state"] == states.get(row["key"].split("::")[0]):
             rows[row["key"]] = row
-    with kept.open("a") as file:
-        for number, mutant in enumerate(drawn, 1):
-            old = rows.get(mutant.key)
-            if old is not None and not (again and old["outcome"] not in KILLED):
-                continue
+    wanted = [m for m in drawn if m.key not in rows or (again and rows[m.key]["outcome"] not in KILLED)]
+
+    judged: dict[str, dict[str, Any]] = {}
+
+    def judge_with(run: Runner) -> None:
+        for mutant in list(wanted):
             chosen, seconds = tests_for(mutant, tests, budget)
-            row = judge(mutant, chosen, seconds)
-            row |= {"key": mutant.key, "state": states[mutant.path]}
-            rows[mutant.key] = row
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            say(
-                f"{number}/{len(drawn)} {mutant.path}:{mutant.line} {row['outcome']} {row['seconds']} s {row['test']}"
-            )
-    return rows
+            row = judge(mutant, chosen, 45 + 4 * seconds, run)
+            if row is None:
+                continue
+            wanted.remove(mutant)
+            judged[mutant.key] = row | {"key": mutant.key, "state": states[mutant.path]}
+            with kept.open("a") as file:
+                file.write(json.dumps(judged[mutant.key]) + "\n")
+            outcome = f"{row['outcome']} {row['seconds']} s {row['test']}"
+            say(f"{len(wanted)} left; {mutant.path}:{mutant.line} {outcome}")
+
+    def judge_collected() -> dict[str, dict[str, Any]]:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        files = sorted({name.split("::", maxsplit=1)[0] for name in tests})
+        unseen = {name.split("::", maxsplit=1)[0] for names in UNSEEN.values() for name in names}
+        pytest_here([*files, *unseen], Collected(judge_with))
+        return judged
+
+    if wanted:
+        judged |= in_child(judge_collected, float("inf"), WORK / "collected.log")
+        wanted = [mutant for mutant in wanted if mutant.key not in judged]
+    judge_with(run_after_import)
+    return rows | judged
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """What a mutant changes, and what is never changed."""
 
 import ast
+import importlib
 import textwrap
+from pathlib import Path
 
 import mutants as mutation
 import pytest
 from mutants import Mutant
+from swap import CannotSwapError, swap
 
 
 def mutants_of(source: str) -> list[Mutant]:
@@ -99,3 +102,45 @@ def test_a_draw_is_spread_over_the_files_and_repeatable() -> None:
     assert len({(mutant.path, mutant.start) for mutant in drawn}) == 8
     assert drawn == mutation.draw(found, 8, seed=0)
     assert drawn != mutation.draw(found, 8, seed=1)
+
+
+SOURCE = """\
+from functools import wraps
+
+def checked(function):
+    @wraps(function)
+    def wrapper(*args):
+        return function(*args)
+    return wrapper
+
+class Counter:
+    @checked
+    def above(self, numbers, limit=3):
+        return [n for n in numbers if n > limit]
+
+def maker(step):
+    def add(n):
+        return n + step
+    return add
+
+add_two = maker(2)
+"""
+
+
+def test_functions_behave_as_the_changed_source_wherever_they_are_referred_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "module_to_swap.py"
+    file.write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("module_to_swap")
+    counter = module.Counter()
+    assert counter.above([2, 3, 4]) == [4]
+    swap(file, SOURCE, SOURCE.replace("n > limit", "n >= limit"))
+    assert counter.above([2, 3, 4]) == [3, 4]
+    swap(file, SOURCE, SOURCE.replace("n + step", "n - step"))
+    assert module.add_two(1) == -1
+    assert module.maker(2)(1) == -1
+    for changed in (SOURCE.replace("maker(2)", "maker(3)"), SOURCE.replace("n + step", "n + 1")):
+        with pytest.raises(CannotSwapError):
+            swap(file, SOURCE, changed)

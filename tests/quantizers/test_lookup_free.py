@@ -126,3 +126,9 @@ def test_it_collapses_without_the_entropy_term_and_uses_its_codes_with_it():
 def test_invalid_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         LookupFreeQuantizer(**arguments)
+
+
+def test_the_defaults_are_those_of_open_magvit2():
+    z, published = torch.randn(100, 6), {"entropy_weight": 0.1, "diversity_weight": 1.0, "temperature": 0.01}
+    expected = LookupFreeQuantizer(bits=6, commitment_weight=0.25, **published)(z).loss
+    assert torch.equal(LookupFreeQuantizer(bits=6)(z).loss, expected)
