@@ -60,7 +60,8 @@ TESTS = [
     "tests/ops", "tests/quantizers", "tests/contract", "tests/generators", "tests/data/test_token*.py",
     "tests/engine/test_checkpointer.py", "tests/engine/test_not_finite.py", "tests/engine/test_trainer.py",
     "tests/engine/test_resume_composition.py", "tests/engine/test_tokenization.py", "tests/engine/test_proposal.py",
-    "tests/losses/test_adversarial_losses.py", "tests/metrics/test_statistics.py", "tests/metrics/test_feature_metrics.py", "tests/golden",
+    "tests/losses/test_adversarial_losses.py", "tests/metrics/test_statistics.py",
+    "tests/metrics/test_feature_metrics.py", "tests/golden",
     "tests/test_config*.py", "tests/test_signatures.py", "tests/test_registry.py",
 ]  # fmt: skip
 """The tests whose coverage is measured."""
