@@ -39,7 +39,7 @@ def test_the_readme_loads_encodes_decodes_and_saves_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As typed after `make demo`, whose run is replaced by one without training."""
-    tree = config.load(ROOT / CONFIG).to_dict()
+    tree = config.load(CONFIG).to_dict()
     run = tmp_path / RUN
     save_examples(run / "pictures", 1)
     checkpoint = run / "checkpoints" / "iter_1000"

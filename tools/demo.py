@@ -19,14 +19,14 @@ from rich.table import Table
 from tools.judge_digits import judge
 
 RUN = Path("work_dirs/demo/fsq")
-CONFIG = "configs/fsq/1000_emoji.py"
+CONFIG = "fsq/1000_emoji"
 DIGITS = Path("work_dirs/demo/digits")
-DIGITS_CONFIG = "configs/fsq/240_digits.py"
+DIGITS_CONFIG = "fsq/240_digits"
 WRITER = Path("work_dirs/demo/llama_digits")
-WRITER_CONFIG = "configs/ar/llama_digits.py"
+WRITER_CONFIG = "ar/llama_digits"
 LONGER = {  # more generators, for --full. Name of the run: page, its tokenizer, steps, limit in minutes
-    "llama_emoji": ("configs/ar/llama_emoji.py", RUN, 1500, 30),
-    "maskgit_digits": ("configs/maskgit/digits.py", DIGITS, 3000, 15),
+    "llama_emoji": ("ar/llama_emoji", RUN, 1500, 30),
+    "maskgit_digits": ("maskgit/digits", DIGITS, 3000, 15),
 }
 console = Console()
 
