@@ -55,9 +55,8 @@ class Signature:
         annotation = self.annotations.get(name)
         if annotation is None or _fits(annotation.expression, value, annotation.module):
             return None
-        return " | ".join(
-            text for text in _alternatives(annotation.expression) if not text.startswith("Callable[")
-        )
+        members = [text for text in _alternatives(annotation.expression) if not text.startswith("Callable[")]
+        return " | ".join(members) or ast.unparse(annotation.expression)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from vq.errors import ConfigError
 from vq.generators import Generator
 from vq.ops.keyed import seeded, stable_hash
 from vq.registry import DISCRIMINATORS, build, slot_of
+from vq.tokenizers import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def make_step(
     *,
     seed: int = 0,
     autocast: bool = False,
-    frozen_tokenizer: torch.nn.Module | None = None,
+    frozen_tokenizer: Tokenizer | None = None,
     tuning: Tuning | None = None,
 ) -> TrainStep:
     """The training step of a config.

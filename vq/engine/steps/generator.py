@@ -11,6 +11,7 @@ from vq.engine.steps.base import TrainStep
 from vq.engine.steps.optimization import Optimization, OptimizationArguments
 from vq.generators import Generator
 from vq.registry import STEPS
+from vq.tokenizers import Tokenizer
 
 
 @STEPS.register_module()
@@ -36,7 +37,7 @@ class ProposalStep(TrainStep):
         self,
         *,
         generator: Generator,
-        tokenizer: nn.Module | None,
+        tokenizer: Tokenizer | None,
         **optimization: Unpack[OptimizationArguments],
     ) -> None:
         self.generator, self.tokenizer = generator, tokenizer
@@ -73,7 +74,7 @@ class ProposalStep(TrainStep):
 
 @torch.no_grad()
 def tokens_of(
-    batch: Mapping[str, Any], tokenizer: nn.Module | None, device: torch.device
+    batch: Mapping[str, Any], tokenizer: Tokenizer | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The indices and the labels of a batch, from a store or tokenized here.
 
@@ -86,7 +87,7 @@ def tokens_of(
     if tokenizer is None:
         raise ValueError("ProposalStep: the data are images; give a tokenizer, or data from a token store")
     image = batch["image"].to(device, non_blocking=True)  # uint8: `encode` maps it to [-1, 1]
-    return tokenizer.encode(image), label  # type: ignore[operator]
+    return tokenizer.encode(image), label
 
 
 def decay_groups(module: nn.Module) -> list[dict[str, Any]]:

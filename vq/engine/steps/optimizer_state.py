@@ -14,7 +14,7 @@ def optimizer_state(optimizer: Optimizer) -> dict[str, object]:
     return {**optimizer.state_dict(), "type": _full_name(optimizer)}
 
 
-def restore_optimizer(optimizer: Optimizer, state: Mapping[str, object]) -> None:
+def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Continues from an optimizer's state: moments and counters are the saved ones, hyperparameters its own.
 
     Whatever the optimizer's constructor takes (rate, betas, weight decay, ...) stays as the present config says. The
@@ -31,7 +31,7 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, object]) -> None
             "run from these weights with --load-model-from"
         )
     names = _hyperparameters(optimizer)
-    groups: list[dict[str, object]] = state["param_groups"]  # type: ignore[assignment]
+    groups: list[dict[str, object]] = state["param_groups"]
     if len(groups) == len(optimizer.param_groups):  # else torch raises a ValueError
         _check_state(optimizer, state)
         groups = [
@@ -56,10 +56,10 @@ def _hyperparameters(optimizer: Optimizer) -> set[str]:
     return {name for kind in kinds for name in inspect.signature(kind).parameters} - {"params"}
 
 
-def _check_state(optimizer: Optimizer, state: Mapping[str, object]) -> None:
+def _check_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Refuses a state without what these settings keep for each parameter, such as `max_exp_avg_sq` of amsgrad."""
-    saved: dict[int, dict[str, object]] = state["state"]  # type: ignore[assignment]
-    groups: list[dict[str, list[int]]] = state["param_groups"]  # type: ignore[assignment]
+    saved: dict[int, dict[str, object]] = state["state"]
+    groups: list[dict[str, list[int]]] = state["param_groups"]
     for group, own_group in zip(groups, optimizer.param_groups, strict=True):
         states = [saved[number] for number in group["params"] if number in saved]
         if not states or not own_group["params"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,13 +62,13 @@ class WeightEMA:
         """The number of updates; the average itself is saved as a weight file."""
         return {"num_updates": self.num_updates}
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from `state_dict`; `load_average` restores the average itself.
 
         Raises:
             KeyError: If it is the state of a step without an average.
         """
-        self.num_updates = int(state["num_updates"])  # type: ignore[call-overload]
+        self.num_updates = int(state["num_updates"])
 
     @torch.no_grad()
     def load_average(self, average: Mapping[str, Tensor]) -> None:
