@@ -230,7 +230,8 @@ def test_two_ranks_with_uneven_shards_equal_one_process(whole, tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(RANK)
     environment = os.environ | {
-        "PYTHONPATH": f"{root}:{root / 'tests'}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2",
+        "PYTHONPATH": f"{root}:{root / 'tests'}",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2",
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     ranks = [
