@@ -168,10 +168,11 @@ def in_child(work: Callable[[], Any], limit: float, log: Path) -> Any:
             time.sleep(0.02)
         return None
     finally:
-        with suppress(ProcessLookupError):  # it, or what its tests have started
+        with suppress(ProcessLookupError, ChildProcessError):  # it, or what its tests have started
             os.killpg(child, signal.SIGTERM)
             time.sleep(0.1)
             os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 class Measured:
@@ -291,16 +292,20 @@ def tests_for(mutant: Mutant, tests: dict[str, dict[str, Any]], budget: float) -
         reach = sum(map(len, tests[name]["lines"].values()))
         return mirror, reach, tests[name]["seconds"]
 
-    chosen, seconds = [], 0.0
+    # One case of each test first, then the second of each.
+    cases = Counter[str]()
+    turns = []
     for name in sorted(found, key=order):
+        test = name.split("[", maxsplit=1)[0]
+        turns.append((cases[test], name))
+        cases[test] += 1
+    chosen, seconds = [], 0.0
+    for _, name in sorted(turns, key=lambda turn: turn[0]):
         if seconds + tests[name]["seconds"] <= budget:
             chosen.append(name)
             seconds += tests[name]["seconds"]
-    for name in (name for place, names in UNSEEN.items() if mutant.path.startswith(place) for name in names):
-        if seconds + UNSEEN_SECONDS <= budget:
-            chosen.append(name)
-            seconds += UNSEEN_SECONDS
-    return chosen, seconds
+    unseen = [test for place, names in UNSEEN.items() if mutant.path.startswith(place) for test in names]
+    return chosen + unseen, seconds + UNSEEN_SECONDS * len(unseen)
 
 
 def judge(mutant: Mutant, tests: list[str], limit: float, run: Runner) -> dict[str, Any] | None:
@@ -456,7 +461,7 @@ def main() -> None:
     )
     parser.add_argument("--num", type=int, default=240, help="how many mutants are drawn")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--budget", type=float, default=90.0, help="seconds of tests for each mutant")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for each mutant")
     parser.add_argument("--again", action="store_true", help="judge those anew that have survived")
     parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
     options = parser.parse_args()
