@@ -68,7 +68,7 @@ def page_of(name: str) -> Path:
 
 
 def data_config(args: argparse.Namespace) -> "Config":
-    """The config of DATASET; `.dataloader` in an override is the loader of the images that are meant."""
+    """The config of DATASET; `.dataloader` in an override means the loader of the images."""
     changes = {
         _changed_place(key, train=args.train): value
         for key, value in config.parse_assignments(args.override).items()
@@ -81,7 +81,7 @@ def _changed_place(key: str, *, train: bool) -> str:
     if key != ".dataloader" and not key.startswith(".dataloader."):
         return key
     rest = key.removeprefix(".dataloader")
-    # Training images are read from train_data, but in the way of val_data.
+    # The images come from train_data, but everything else of the loader from val_data.
     return (".train_data" if train and rest.startswith(".dataset") else ".val_data") + rest
 
 

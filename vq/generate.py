@@ -1,4 +1,4 @@
-"""Generates pictures: `vq generate NAME [CONFIG] --load-from iter_N --classes 207 360 --num 16`."""
+"""Generates images: `vq generate NAME [CONFIG] --load-from iter_N --classes 207 360 --num 16`."""
 
 import argparse
 import logging
@@ -16,9 +16,9 @@ def arguments() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = cli.parser(
         "generate",
-        "Samples pictures of the given classes from the generator of a run, and writes a PNG of each, a grid, and "
-        "samples.json to work_dirs/NAME/generated/CHECKPOINT. A picture depends on the seed, its class and its number "
-        "alone. Started again, it makes what is missing; under torchrun the ranks share the work.",
+        "Samples images of the given classes from the generator of a run, and writes a PNG of each, a grid, and "
+        "samples.json to work_dirs/NAME/generated/CHECKPOINT. An image depends only on the seed, its class and its "
+        "number. Started again, it generates what is missing; under torchrun the ranks share the work.",
         "vq generate ar/llama_digits --classes 3 7 --num 16 --cfg 2 --seed 0",
     )
     cli.add_run(parser, exists=True)
@@ -29,16 +29,21 @@ def arguments() -> argparse.ArgumentParser:
         "--num",
         "--num-images",
         type=cli.positive,
-        help="pictures in all, going round the classes (torchrun takes --num for its own: there, --num-images)",
+        help="images in total, cycling through the classes (torchrun takes --num for itself: use --num-images there)",
     )
-    parser.add_argument("--num-per-class", type=cli.positive, help="pictures of each class, as for a gFID")
-    parser.add_argument("--cfg", type=float, help="scale of the guidance; 1 is none (default: the page's)")
+    parser.add_argument("--num-per-class", type=cli.positive, help="images per class, as for a gFID")
+    parser.add_argument("--cfg", type=float, help="guidance scale; 1 is no guidance (default: the page's)")
     parser.add_argument("--temperature", type=float, help="default: the page's")
-    parser.add_argument("--top-k", type=int, help="only the k likeliest indices")
-    parser.add_argument("--top-p", type=float, help="only the likeliest indices that make up p")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
+    parser.add_argument("--top-k", type=int, help="sample from the k most likely indices only")
     parser.add_argument(
-        "--batch-size", type=cli.positive, default=32, help="pictures at a time and rank (default 32)"
+        "--top-p", type=float, help="sample from the most likely indices whose probabilities sum to p"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="base seed (default 0)")
+    parser.add_argument(
+        "--batch-size",
+        type=cli.positive,
+        default=32,
+        help="images generated at a time, per rank (default 32)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR")
     return parser
@@ -51,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     config = config_for(args, run=run, compared=NETWORKS)
     if "generator" not in config:
         raise cli.UsageError(
-            f"{args.config or run}: has no section generator; vq.generate is for the run of a generator"
+            f"{args.config or run}: has no section generator; give a run that trained a generator"
         )
     if args.num is not None and args.num_per_class is not None:
-        raise cli.UsageError("--num and --num-per-class say different things; give one of them")
+        raise cli.UsageError("--num and --num-per-class exclude each other; give one of them")
     cli.check_out(args.out)
 
     from vq.engine.loop.launch import launched, open_log
@@ -97,7 +102,7 @@ def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
             settings={"weights": str(weights), "weights_sha256": sha256_of(weights)},
             on_progress=progress.advance,
         )
-    logger.info("wrote %d pictures and %s", len(wanted), picture)
+    logger.info("wrote %d images and %s", len(wanted), picture)
     return picture
 
 

@@ -156,7 +156,7 @@ def test_pictures_are_the_same_whatever_is_made_with_them_and_none_is_made_twice
     assert apart(other, tmp_path / "all_grid.png") > 1
     samples = json.loads((tmp_path / "some" / "samples.json").read_text())["samples"]
     assert [s["class"] for s in samples] == [0, 2] * 3
-    with pytest.raises(ValueError, match=r"holds pictures made otherwise \(seed: 5 there, 6 now\)"):
+    with pytest.raises(ValueError, match=r"holds images made otherwise \(seed: 5 there, 6 now\)"):
         write_images(replace(source, seed=6), wanted, tmp_path / "all", batch_size=6, **given)
 
 

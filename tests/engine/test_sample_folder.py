@@ -70,11 +70,11 @@ def test_a_picture_of_another_origin_is_refused_and_kept(
     wanted = plan([0], num=2, num_per_class=None)
     (tmp_path / "before").mkdir()
     (tmp_path / "before" / name).write_bytes(b"kept")
-    with pytest.raises(SampleFolderError, match=r"vq\.generate did not write"):
+    with pytest.raises(SampleFolderError, match="`vq generate` did not write"):
         write_images(source, wanted, tmp_path / "before", **GIVEN)
     write_images(source, wanted, tmp_path / "g", **GIVEN)
     (tmp_path / "g" / name).write_bytes(b"kept")
-    with pytest.raises(SampleFolderError, match=r"is not a picture that vq\.generate noted"):
+    with pytest.raises(SampleFolderError, match="is not an image that `vq generate` noted"):
         write_images(source, wanted, tmp_path / "g", **GIVEN)
     assert (tmp_path / "g" / name).read_bytes() == (tmp_path / "before" / name).read_bytes() == b"kept"
 

@@ -1,1 +1,1 @@
-"""Validation: scores and example images of a tokenizer or a generator over a whole set."""
+"""Evaluation: scores and example images of a tokenizer or a generator over a whole set."""

@@ -1,4 +1,4 @@
-"""Pictures of what a tokenizer does: index maps in colour, originals beside reconstructions."""
+"""Pictures of a tokenizer's work: index maps in colour, originals beside reconstructions."""
 
 import colorsys
 
@@ -13,19 +13,19 @@ GOLDEN = 0.618033988749895
 def index_picture(
     indices: Int[Tensor, "*axes"], codebook_size: int, *, height: int, width: int
 ) -> UInt8[Tensor, "3 height width_in_all"]:
-    """Draws an index map: every index has a colour of its own, the same in every picture.
+    """Draws an index map, in which every index has a colour of its own, the same in every picture.
 
     Args:
-        indices: One image's indices, (h, w) or (h, w, stack...): the maps of stacked quantizers stand side by
-            side. A sequence without a place in the image becomes one row.
-        codebook_size: How many indices there are.
-        height: Of the picture, in pixels.
-        width: Of one map, in pixels.
+        indices: The indices of one image, (h, w) or (h, w, stack...). The maps of stacked quantizers are drawn side by
+            side. A sequence of indices without positions in the image is drawn as one row.
+        codebook_size: The number of different indices.
+        height: The height of the picture, in pixels.
+        width: The width of one map, in pixels.
     """
     indices = indices[None] if indices.ndim == 1 else indices
     maps = indices.reshape(*indices.shape[:2], -1).movedim(-1, 0)
     used = torch.unique(maps)
-    # The colour of an index, computed only for those in the picture: codebooks may be huge.
+    # Colours are computed only for the indices that occur: a codebook may be huge.
     colours = torch.tensor([_colour(int(index), codebook_size) for index in used], dtype=torch.uint8)
     coloured = colours[torch.searchsorted(used, maps)].movedim(-1, 1)  # (stack, 3, h, w)
     large = F.interpolate(coloured.float(), size=(height, width), mode="nearest").to(torch.uint8)
@@ -35,7 +35,7 @@ def index_picture(
 def beside(
     left: UInt8[Tensor, "3 height left"], right: UInt8[Tensor, "3 height right"]
 ) -> UInt8[Tensor, "3 height both"]:
-    """Two pictures of one height, side by side with a thin white line between them."""
+    """Places two pictures of equal height side by side, with a thin white line between them."""
     line = torch.full((3, left.shape[1], 4), 255, dtype=torch.uint8)
     return torch.cat([left, line, right], dim=-1)
 

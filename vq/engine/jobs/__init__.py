@@ -1,1 +1,1 @@
-"""What the commands do over whole sets: tokenize, generate, score checkpoints, compare, collect statistics."""
+"""The work of the commands: train, score checkpoints, tokenize, generate, compare, collect statistics."""

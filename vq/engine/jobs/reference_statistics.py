@@ -20,7 +20,9 @@ from rich.text import Text
 from vq import distributed
 from vq.data import ImageDataset, ImageFolder, ImageLoader
 from vq.engine.assembly.build import Tree, section
+from vq.engine.evaluation.base import names_on_all_ranks
 from vq.engine.evaluation.progress import PassProgress
+from vq.engine.jobs.score_report import warn_of_undecodable
 from vq.errors import ConfigError
 from vq.metrics import ReferenceStatistics, Stamp, StatisticsCollector
 from vq.metrics.stamp import StatisticsError
@@ -34,11 +36,11 @@ logger = logging.getLogger(__name__)
 
 
 def reference_section(config: Tree, *, train: bool) -> Tree:
-    """The loader of a config's reference images, as a config node: `val_data`, in order.
+    """The config node of the loader of the reference images: `val_data`, without shuffling.
 
     Args:
         config: With the sections `val_data` and, for `train`, `train_data`.
-        train: Take the images of `train_data`, still cut as `val_data` cuts them: without augmentation.
+        train: Take the images of `train_data`, but with the transforms of `val_data`, which augment nothing.
     """
     node = {**section(config, "val_data"), "shuffle": False}
     if train:
@@ -49,7 +51,7 @@ def reference_section(config: Tree, *, train: bool) -> Tree:
 
 
 def feature_network(config: Tree) -> FeatureNetwork:
-    """The network of the first metric in the config's evaluator that has one, else the Inception of pytorch-fid.
+    """The network of the first metric of the config's evaluator that has one, else the Inception of pytorch-fid.
 
     Raises:
         ConfigError: If it cannot be built, such as without its weights.
@@ -62,11 +64,11 @@ def feature_network(config: Tree) -> FeatureNetwork:
 
 
 def network_of(stamp: Stamp) -> FeatureNetwork:
-    """The network that statistics with this stamp were made with.
+    """The network that statistics with this stamp were computed with.
 
     Raises:
-        StatisticsError: If it is none of this project's.
-        FileNotFoundError: If its weights are not at hand.
+        StatisticsError: If this project does not have the network.
+        FileNotFoundError: If its weights are missing.
     """
     name, protocol = stamp.extractor or "", stamp.protocol or "pytorch-fid"
     if name.split("-")[0] == "inception" and protocol in get_args(InceptionProtocol):
@@ -75,12 +77,12 @@ def network_of(stamp: Stamp) -> FeatureNetwork:
         return EfficientNetLite0(size=int(found[1])) if found[1] else EfficientNetLite0()
     raise StatisticsError(
         f"reference statistics: expected the extractor inception or efficientnet_lite0, got ({stamp}); "
-        "make them anew with `vq fid`"
+        "compute them again with `vq fid`"
     )
 
 
 def reference_name(config: Tree, *, train: bool) -> str:
-    """What the statistics are called: `imagenet_val`, by the config's FID metric, else by its data set.
+    """The name of the statistics, such as `imagenet_val`: from the config's FID metric, else from its data set.
 
     Example:
         >>> reference_name({"val_data": {"dataset": {"type": "vq.data.EmojiDataset"}}}, train=False)
@@ -104,7 +106,7 @@ def _is_a(name: Any, kind: type, path: str) -> bool:
 
 
 def preprocessing(node: Tree) -> str:
-    """What a loader's transforms do, in words.
+    """The transforms of a loader, in words.
 
     Example:
         >>> preprocessing({"transforms": [{"type": "vq.data.Resize", "size": 256}]})
@@ -118,7 +120,7 @@ def preprocessing(node: Tree) -> str:
 
 
 def set_sha256(dataset: ImageDataset, words: str) -> str:
-    """The sha256 of the keys of a set's images, in order, and of what was done to them, in hex."""
+    """The SHA-256, in hexadecimal, of the keys of a set's images, in order, and of their transforms."""
     total = hashlib.sha256(words.encode())
     for i in range(len(dataset)):
         total.update(b"\n" + dataset.key(i).encode("utf-8", errors="surrogateescape"))
@@ -129,49 +131,44 @@ def set_sha256(dataset: ImageDataset, words: str) -> str:
 def collect(
     loader: ImageLoader, network: FeatureNetwork, *, device: str, dataset: str, words: str
 ) -> ReferenceStatistics:
-    """One pass over all ranks' shares of a set: the statistics of its features, in memory that does not grow.
+    """Computes the statistics of a set's features in one pass over all ranks, in constant memory.
 
     Args:
-        loader: Gives this rank's share.
+        loader: Yields this rank's share of the set.
         network: Moved to the device.
         device: Where the network runs.
-        dataset: The set's name, for the stamp.
-        words: What the transforms do, for the stamp.
+        dataset: The name of the set, for the stamp.
+        words: The transforms in words, for the stamp.
 
     Raises:
-        UserError: If there were fewer than two images, or they differ in size.
-        UndecodableSetError: If more images are broken than the loader puts up with.
+        UserError: If there are fewer than two images, or they differ in size.
+        UndecodableSetError: If more images are undecodable than the loader tolerates.
     """
     collector = StatisticsCollector(network=network).to(device)
-    broken: list[str] = []
+    undecodable: list[str] = []
     with PassProgress("features", loader.num_samples) as progress:
         for batch in loader.pass_batches():
-            broken += batch["undecodable"]
+            undecodable += batch["undecodable"]
             if not batch["key"]:
                 continue
             collector.update(batch["image"].to(device))
             progress.advance(len(batch["image"]))
     collector.sync()
-    everywhere = sorted({name for names in distributed.gather_objects(broken) for name in names})
-    if everywhere:
-        logger.warning(
-            "%d images could not be decoded and are not counted: %s",
-            len(everywhere),
-            ", ".join(map(printable, everywhere[:10])),
-        )
+    undecodable = names_on_all_ranks(undecodable)
+    warn_of_undecodable(undecodable)
     found = collector.result(
         dataset=dataset, dataset_sha256=set_sha256(loader.dataset, words), preprocessing=words
     )
-    return replace(found, stamp=replace(found.stamp, num_undecodable=len(everywhere)))
+    return replace(found, stamp=replace(found.stamp, num_undecodable=len(undecodable)))
 
 
 def folder_loader(folder: str | Path, *, batch_size: int, num_workers: int) -> ImageLoader:
-    """The images of a folder as they are, in order; checked: there, decodable, of one size.
+    """A loader of the images in a folder, in order and untransformed, after a check that they are usable.
 
     Args:
-        folder: With images directly in it, or in one folder a class.
-        batch_size: Images a rank.
-        num_workers: Processes a rank that read ahead.
+        folder: With images directly in it, or in one folder per class.
+        batch_size: Images per rank.
+        num_workers: Prefetching workers per rank.
 
     Raises:
         UserError: If there are fewer than two images, or their sizes differ.
@@ -192,13 +189,13 @@ def folder_loader(folder: str | Path, *, batch_size: int, num_workers: int) -> I
 
 
 def record(scores: Mapping[str, float], details: Mapping[str, Any], *, file: Path, title: str) -> None:
-    """Appends scores and what they are of to a file, a line of JSON a call, and prints them as a table.
+    """Appends scores to a file, as one line of JSON, and prints them as a table.
 
     Args:
-        scores: By name.
-        details: Ready for JSON.
+        scores: Name -> value.
+        details: What was scored; ready for JSON.
         file: Its folder is made if it is missing.
-        title: Above the table.
+        title: The title of the table.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     row = {

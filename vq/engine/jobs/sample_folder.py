@@ -1,4 +1,4 @@
-"""A folder of generated pictures: what made them, which are there and whole, and nothing else among them."""
+"""A folder of generated images: it records how they were made and which are complete, and holds no others."""
 
 import json
 import logging
@@ -18,22 +18,22 @@ SAMPLES = "samples.json"
 
 
 class SampleFolderError(UserError, ValueError):
-    """A folder that cannot take generated pictures: it holds others."""
+    """A folder that cannot take generated images, because it holds others."""
 
 
 def claim(folder: Path, picture: Path, record: Mapping[str, Any], files: Sequence[str]) -> None:
-    """Prepares a folder for pictures of these settings, on rank 0; every rank waits.
+    """Prepares a folder for images of these settings, on rank 0; every rank waits.
 
-    Pictures that an earlier run of the same settings wrote and that are not wanted any more are removed.
+    Images that an earlier run with the same settings wrote and that are no longer wanted are removed.
 
     Args:
         folder: Made if it is missing.
-        picture: The grid's file.
+        picture: The file of the grid.
         record: The settings; ready for JSON.
-        files: The names of the pictures that are wanted.
+        files: The names of the wanted images.
 
     Raises:
-        SampleFolderError: On every rank, if the folder holds pictures of other settings or of another origin.
+        SampleFolderError: On every rank, if the folder holds images of other settings or of another origin.
     """
     problem = ""
     if distributed.rank() == 0:
@@ -54,8 +54,8 @@ def _claim(folder: Path, picture: Path, record: Mapping[str, Any], wanted: set[s
         foreign = sorted(there) + ([picture.name] if picture.exists() else [])
         if foreign:
             raise SampleFolderError(
-                f"{place}: expected no pictures there or in {printable(picture.name)} beside it, got "
-                f"{printable(foreign[0])}, which vq.generate did not write; remove it, or choose another --out"
+                f"{place}: expected no images in it and no {printable(picture.name)} beside it, got "
+                f"{printable(foreign[0])}, which `vq generate` did not write; remove it, or choose another --out"
             )
         write_atomically(folder / SETTINGS, json.dumps(record, indent=1))
         return
@@ -64,30 +64,30 @@ def _claim(folder: Path, picture: Path, record: Mapping[str, Any], wanted: set[s
     if different:
         changes = ", ".join(f"{k}: {known.get(k)} there, {record.get(k)} now" for k in different)
         raise SampleFolderError(
-            f"{place}: holds pictures made otherwise ({printable(changes)}); choose another --out"
+            f"{place}: holds images made otherwise ({printable(changes)}); choose another --out"
         )
     own = read_hashes(folder)
     old = there - wanted
     if foreign := sorted(old - set(own)):
         raise SampleFolderError(
-            f"{place}: {printable(foreign[0])} is not a picture that vq.generate noted there, and would be counted "
-            f"among the samples; remove it, or choose another --out"
+            f"{place}: {printable(foreign[0])} is not an image that `vq generate` noted, and would be counted "
+            f"as a sample; remove it, or choose another --out"
         )
     for name in old:
         (folder / name).unlink()
     if old:
-        logger.info("removed %d pictures of an earlier run that are not wanted now, from %s", len(old), place)
+        logger.info("removed %d images of an earlier run that are no longer wanted from %s", len(old), place)
 
 
 def note_hashes(folder: Path, hashes: Mapping[str, str]) -> None:
-    """Notes the SHA-256 of pictures that this rank has just written; a restart reads them."""
+    """Notes the SHA-256 of images that this rank has just written; a restarted run reads the notes."""
     lines = "".join(json.dumps([name, value]) + "\n" for name, value in hashes.items())
     with _notes(folder, distributed.rank()).open("a", encoding="utf-8") as stream:
         stream.write(lines)
 
 
 def read_hashes(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each picture by its name, as `finish` or, since then, `note_hashes` of any rank wrote them."""
+    """The SHA-256 of each image by its name, from `finish` and from the later notes of all ranks."""
     hashes: dict[str, str] = {}
     if (folder / SAMPLES).exists():
         for sample in _read(folder / SAMPLES).get("samples", []):
@@ -98,7 +98,7 @@ def read_hashes(folder: Path) -> dict[str, str]:
             try:
                 name, value = json.loads(line)
             except (ValueError, TypeError, RecursionError):
-                continue  # a line that was cut when the run was killed: its picture is made again
+                continue  # a line that was cut when the run was killed: its image is generated again
             hashes[str(name)] = str(value)
     return hashes
 
@@ -115,7 +115,7 @@ def _notes(folder: Path, rank: int) -> Path:
 
 
 def _pictures(folder: Path) -> set[str]:
-    """The names of what a reader of the folder would take for pictures."""
+    """The names of all files that a reader of the folder takes for images."""
     if not folder.is_dir():
         return set()
     return {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import UInt8
+from rich.progress import TaskID
 from torch import Tensor
 
 from vq import packages
@@ -51,6 +52,7 @@ class ConsoleProgress(Callback):
         self.progress = progress_bar()
         self.started = 0.0
         self.first_step = self.max_steps = 0
+        self.task = TaskID(0)
 
     def on_start(self, step: int, max_steps: int) -> None:
         """Shows the bar."""
