@@ -126,7 +126,18 @@ def test_constructors_have_at_most_8_arguments() -> None:
     assert not too_many, "\n".join(too_many)
 
 
-SHAPED_FOLDERS = ["data", "interop", "layers", "losses", "metrics", "networks", "ops", "quantizers"]
+SHAPED_FOLDERS = [
+    "data",
+    "generators",
+    "interop",
+    "layers",
+    "losses",
+    "metrics",
+    "networks",
+    "ops",
+    "quantizers",
+    "tokenizers",
+]
 """Folders in which the tensors of every public function have a shape. Add a folder when it is finished."""
 JAXTYPING = {"Bool", "Float", "Float32", "Float64", "Int", "Int64", "Shaped", "UInt8"}
 

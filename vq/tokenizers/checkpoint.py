@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class CheckpointError(UserError, ValueError):
     """Weights that cannot be used: missing, damaged, or of a different architecture."""
 
 
-def save_weights(state: Mapping[str, Tensor], path: Path, config: Mapping[str, Any]) -> None:
+def save_weights(state: Mapping[str, Shaped[Tensor, "..."]], path: Path, config: Mapping[str, Any]) -> None:
     """Writes weights, their config, and a checksum of both. Equal content gives equal bytes.
 
     Args:
@@ -158,7 +159,7 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("iter_"))
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def read_weights(path: Path) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, Any] | None]:
     """Reads the tensors of a weight file and its config, if it has one, and verifies the file's checksum of both.
 
     Raises:
