@@ -1,5 +1,6 @@
 """Config pages: what they describe, and every way in which they are refused."""
 
+import ast
 import itertools
 import json
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vq import config
+from vq.config.lines import line_of
 from vq.errors import ConfigError
 from vq.slots import CodeName
 
@@ -475,3 +477,15 @@ def test_modules_of_the_standard_library_are_imported(page: Path) -> None:
     )
     edited(page, "batch_size=8", "batch_size=len(os.path.join('a', 'b'))")
     assert config.load(page).to_dict()["train_data"]["batch_size"] == 3
+
+
+def test_the_line_is_that_of_the_key_that_a_message_is_about(page: Path) -> None:
+    text = page.read_text().replace("batch_size=8", "batch_sise=8")
+    line = text[: text.index("batch_sise")].count("\n") + 1
+    page.write_text(text)
+    with pytest.raises(ConfigError, match=rf"page.py:{line}: train_data: "):
+        config.load(page)
+    tree = ast.parse(text)
+    assert line_of(tree, "train_data: unknown argument 'batch_sise'") == f":{line}"
+    assert line_of(tree, "train_data: no argument of this name") == f":{line - 3}"
+    assert line_of(tree, "A message that begins with no place.") == ""
