@@ -1,4 +1,4 @@
-"""Files from anywhere: only regular ones are read, and a header that claims too much takes no memory."""
+"""Reading untrusted files: only regular files are read, and a header cannot make a reader allocate too much memory."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Names from outside as text that is safe to show, and as file names that do not collide."""
+"""Untrusted names as printable text, and as file names without collisions."""
 
 import os
 

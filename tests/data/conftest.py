@@ -1,4 +1,4 @@
-"""A set whose images say which one they are, and processes that make up a real group."""
+"""A set whose images encode their own number, and functions run by the ranks of a real process group."""
 
 import multiprocessing
 import warnings
@@ -49,7 +49,7 @@ def numbered() -> type[NumberedImages]:
 
 @pytest.fixture
 def on_ranks(tmp_path: Path) -> Callable[[int, Callable[[], Any]], list[Any]]:
-    """Runs a function in so many processes that form a gloo group; gives their results in rank order."""
+    """Runs a function in several processes that form a gloo group, and returns their results in rank order."""
 
     def work(rank: int, ranks: int, function: Callable[[], Any], results: Any) -> None:
         dist.init_process_group("gloo", init_method=f"file://{tmp_path}/{ranks}", rank=rank, world_size=ranks)
@@ -58,7 +58,7 @@ def on_ranks(tmp_path: Path) -> Callable[[int, Callable[[], Any]], list[Any]]:
         dist.destroy_process_group()
 
     def run(ranks: int, function: Callable[[], Any]) -> list[Any]:
-        context = multiprocessing.get_context("fork")  # a fresh interpreter would take seconds a rank
+        context = multiprocessing.get_context("fork")  # a new interpreter would take seconds per rank
         results = context.Queue()
         processes = [
             context.Process(target=work, args=(rank, ranks, function, results)) for rank in range(ranks)

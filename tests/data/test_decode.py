@@ -1,4 +1,4 @@
-"""Every kind of image file there is, made here, against the pixels it was made from."""
+"""All kinds of image files, written by the test and compared with the original pixels."""
 
 import io
 import multiprocessing
@@ -133,7 +133,7 @@ def test_sixteen_bit_colour_is_scaled():
 
 
 def _sixteen_bit_png(deep):
-    """Pillow cannot write one, so here it is by hand, from the PNG specification."""
+    """Writes the file by hand, from the PNG specification, because Pillow cannot."""
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -204,7 +204,7 @@ def test_a_file_that_vanished_is_undecodable(tmp_path):
     ["1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"],
 )
 def test_every_mode_of_pillow_becomes_rgb(mode):
-    """Of one flat colour, half transparent where the mode has transparency."""
+    """Makes an image of a single colour, half transparent if the mode has transparency."""
     colour = Image.new("RGB", (3, 2), (200, 200, 200))
     if mode in ("La", "RGBa"):
         source = colour.convert("RGBA" if mode == "RGBa" else "LA")
@@ -244,7 +244,7 @@ def test_tiffs_of_other_numbers_are_refused_by_name(kind, turned):
 
 
 def _tiff(pixels, *, bits, sample_format=1, photometric=1, side=16, order="<", extra=()):
-    """A grey TIFF of one strip, by hand, from the TIFF 6.0 specification."""
+    """Writes a grey TIFF with one strip by hand, from the TIFF 6.0 specification."""
     tags = [
         (256, 3, side),
         (257, 3, side),
@@ -344,7 +344,7 @@ def _never(*_):
 
 
 def _png(width, height, *, chunks=(), mode=2, bits=8):
-    """A PNG that claims a size; its pixels are one compressed run of zeros, whatever that size."""
+    """Makes a PNG of any size whose pixels are a compressed run of zeros."""
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -388,7 +388,7 @@ def _bomb(size):
     ids=["9000", "20000", "wide", "tall", "gif", "ppm", "bmp", "tile", "zTXt", "iTXt", "iCCP"],
 )
 def test_a_small_file_never_becomes_a_large_image(data, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**40)  # our own limit holds by itself
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**40)  # our own limit does not depend on it
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UndecodableImage, match=r"^bomb: "):
         decode_image(data, "bomb")
@@ -407,7 +407,7 @@ def test_the_limit_is_stated_and_can_be_set():
 
 
 def test_decoding_a_large_image_takes_bounded_memory(tmp_path):
-    """In a process of its own, with 24 bytes more a pixel than it has: RGBA, the kind that needs most."""
+    """Decodes an RGBA image, which needs the most memory, in a process limited to 24 more bytes per pixel."""
     file = tmp_path / "large.png"
     Image.new("RGBA", (4096, 2048), (1, 2, 3, 100)).save(file, compress_level=1)
 
@@ -453,6 +453,6 @@ def test_only_regular_files_are_read(tmp_path, kind):
 def test_a_file_that_is_too_long_is_not_read(tmp_path):
     path = tmp_path / "long.png"
     with path.open("wb") as file:
-        file.truncate(2**40)  # sparse: it takes no room
+        file.truncate(2**40)  # a sparse file, which takes no disk space
     with pytest.raises(UndecodableImage, match=r"the file has 1,099,511,627,776 bytes, more than"):
         read_image(path, "long")

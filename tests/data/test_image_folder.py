@@ -1,4 +1,4 @@
-"""Folders on disk: layouts, order, labels, and what is said when something is missing."""
+"""ImageFolder and ImageNet: layouts, order, labels and errors."""
 
 import os
 from pathlib import Path
@@ -197,7 +197,7 @@ class TestNames:
     def test_endings_in_any_case(self, tmp_path, name):
         Image.new("RGB", (6, 4), (9, 9, 9)).save(
             tmp_path / name, "PNG"
-        )  # the content decides, not the ending
+        )  # the content decides, not the extension
         dataset = ImageFolder(root=tmp_path)
         assert keys(dataset) == [name]
         assert dataset.read(0).shape == (3, 4, 6)
@@ -295,6 +295,6 @@ class TestPlaces:
                 raise PermissionError(13, "Permission denied", str(folder))
             return listed(folder)
 
-        monkeypatch.setattr(os, "scandir", scandir)  # the tests may run as root, whom no permission stops
+        monkeypatch.setattr(os, "scandir", scandir)  # the tests may run as root, who can read any folder
         with pytest.raises(DataError, match=r"the folder .*/b cannot be read \(Permission denied\); make"):
             ImageFolder(root=tmp_path).check()

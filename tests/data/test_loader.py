@@ -1,4 +1,4 @@
-"""The order and the look of samples depend on the seed and the step alone; broken images are accounted for."""
+"""The order and the pixels of samples depend on the seed and the step alone; undecodable images are counted."""
 
 import itertools
 import multiprocessing
@@ -357,7 +357,7 @@ class TestWorkers:
             return read(index)
 
         monkeypatch.setattr(dying.dataset, "read", read_or_die)
-        # In a process of its own: torch reports a dead worker by a signal, which may arrive after the pass has ended.
+        # In a separate process: torch reports a dead worker by a signal, which may arrive after the pass has ended.
         child = os.fork()
         if child == 0:
             try:

@@ -1,4 +1,4 @@
-"""Ranks of a real gloo group see the parts of one global batch, and share a pass without a gap."""
+"""The ranks of a real gloo group get the parts of one global batch, and divide a pass without gaps."""
 
 import itertools
 
@@ -22,7 +22,7 @@ def loader(numbered):
 
 
 def summary(batches):
-    """Plain numbers: tensors would travel through shared memory of a process that has ended."""
+    """Returns plain numbers, because tensors would be in the shared memory of a process that has ended."""
     return [(batch["key"], batch["image"].flatten().tolist(), batch["undecodable"]) for batch in batches]
 
 
@@ -85,7 +85,7 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_at_once(loader, on_ranks
 
 
 def test_broken_images_are_counted_alike_however_many_ranks_share_them(numbered, on_ranks):
-    """Rank 1 of 2 has two images, both broken: on one rank the pass would end well, so it does on two."""
+    """Rank 1 of 2 has two images, both undecodable: the pass succeeds, as it does on one rank."""
 
     def passed():
         loader = ImageLoader(dataset=numbered(4, broken=(2, 3)), batch_size=2, max_undecodable=0.5)

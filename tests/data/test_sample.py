@@ -1,4 +1,4 @@
-"""Samples become batches."""
+"""Collating samples to batches."""
 
 import pickle
 

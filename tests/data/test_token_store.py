@@ -1,4 +1,4 @@
-"""The token store: a few bytes an index, found without a search, and never damaged unnoticed."""
+"""The token store: packed indices, random access, and detection of damage."""
 
 import hashlib
 import json
@@ -196,7 +196,7 @@ class TestLoader:
 
 
 def states(directory: Path) -> Any:
-    """Everything that a store says, if it is opened and verified."""
+    """Opens and verifies a store, and returns all of its content."""
     store = TokenStore(directory)
     store.verify()
     rows = range(len(store))
@@ -211,9 +211,7 @@ def test_any_changed_byte_is_a_damaged_store_or_changes_nothing(
     tmp_path: Path, name: str, has_checksum: bool
 ) -> None:
     make_store(tmp_path, counts=(2, 1), views=1)
-    if (
-        not has_checksum
-    ):  # as it was before manifests had one: never a KeyError, never another number of images
+    if not has_checksum:  # an older manifest: there must be no KeyError, and never another number of images
         manifest = json.loads((tmp_path / MANIFEST).read_text())
         del manifest["manifest_sha256"]
         (tmp_path / MANIFEST).write_text(json.dumps(manifest))
@@ -251,7 +249,7 @@ def test_a_manifest_that_cannot_be_is_a_damaged_store(tmp_path: Path, changes: d
     manifest = json.loads((tmp_path / MANIFEST).read_text())
     for removed in ([], list(changes)):
         wrong = {key: value for key, value in (manifest | changes).items() if key not in removed}
-        wrong["manifest_sha256"] = manifest_sha256(wrong)  # whoever wrote it meant it
+        wrong["manifest_sha256"] = manifest_sha256(wrong)  # so that only the entries are wrong
         (tmp_path / MANIFEST).write_text(json.dumps(wrong))
         with pytest.raises(TokenStoreError, match="was changed or damaged"):
             TokenStore(tmp_path)

@@ -1,4 +1,4 @@
-"""A damaged or hostile token store is refused with a message: nothing silently different, and bounded memory."""
+"""Damaged or malicious token stores are errors: no silent differences, and bounded memory."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ WRONG: list[Any] = [None, -1, 10**30, 1.5, True, "", "x", [], {}, [[]], [None], 
 
 
 def everything(store: TokenStore) -> list[Any]:
-    """All that a store says."""
+    """Returns all of the content of a store."""
     said = {name: value for name, value in store.manifest.items() if name != "manifest_sha256"}
     indices = [store.read(i, v).tolist() for i in range(len(store)) for v in range(store.views)]
     return [said, indices, [(store.key(i), store.label(i)) for i in range(len(store))]]
@@ -69,7 +69,7 @@ def test_no_single_flipped_bit_of_a_shard_goes_unnoticed(tmp_path: Path, name: s
 
 @pytest.mark.parametrize("has_checksum", [True, False])
 def test_every_wrong_entry_is_refused_or_harmless(tmp_path: Path, has_checksum: bool) -> None:
-    """As someone would write it who also corrects the checksum, or leaves it out as old stores do."""
+    """Writes a manifest with a correct checksum, or without one as in old stores."""
     make_store(tmp_path, counts=(2, 1))
     file = tmp_path / MANIFEST
     manifest, expected = json.loads(file.read_text()), read_all(tmp_path)
@@ -83,7 +83,7 @@ def test_every_wrong_entry_is_refused_or_harmless(tmp_path: Path, has_checksum: 
             found = read_all(tmp_path)
         except TokenStoreError:
             continue
-        assert found[1:] == expected[1:]  # an entry that decides nothing
+        assert found[1:] == expected[1:]  # an entry that does not affect the tokens
 
 
 def _changes(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -121,7 +121,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, name: str) 
 
 
 def test_notes_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
-    """2 MB of notes that become half a gigabyte, for two images."""
+    """Makes 2 MB of notes that decompress to half a gigabyte, for two images."""
     make_store(tmp_path, counts=(2,))
     bomb = zlib.compress(b"[" + bytes(2**29), 1)
     files = ShardFiles(directory=tmp_path, number=0)
@@ -139,14 +139,14 @@ def test_notes_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
 
 def test_long_names_of_images_fit_into_the_limit(tmp_path: Path) -> None:
     files = ShardFiles(directory=tmp_path, number=0)
-    keys = [f"{i}/" + "\U0001f600" * 250 for i in range(1000)]  # twelve bytes a character in JSON
+    keys = [f"{i}/" + "\U0001f600" * 250 for i in range(1000)]  # twelve bytes per character in JSON
     indices = torch.zeros(1000, 1, 1, dtype=torch.int64)
     write_shard(files, indices, labels=[0] * 1000, keys=keys, undecodable=[], width=2)
     assert read_notes(files, num_images=1000)["keys"] == keys
 
 
 def test_indices_outside_the_range_of_their_place_are_refused(tmp_path: Path) -> None:
-    """A store of a two-level tokenizer: the top index is below 3, the others are from 3 on."""
+    """Makes the store of a two-level tokenizer: the top index is below 3, the others are at least 3."""
     files = ShardFiles(directory=tmp_path, number=0)
     manifest = {
         "vocabulary_size": 11,

@@ -1,4 +1,4 @@
-"""Transforms: pixels against Pillow, draws against their distribution, nothing random but the generator."""
+"""Transforms: pixels compared with Pillow, random choices with their distribution, all from the generator."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from vq.ops.keyed import generator
 
 
 def coordinates(height, width):
-    """An image whose pixels say where they are."""
+    """Makes an image whose pixels encode their positions."""
     rows = torch.arange(height, dtype=torch.uint8)[:, None].expand(height, width)
     columns = torch.arange(width, dtype=torch.uint8)[None].expand(height, width)
     return torch.stack([rows, columns, rows])
@@ -188,7 +188,7 @@ def test_an_image_that_becomes_too_large_counts_as_undecodable(tmp_path, transfo
     (batch,) = loader.pass_batches()
     assert (len(batch["key"]), batch["undecodable"]) == (5, ["spacer.png"])
     trained = next(loader.train_batches(seed=0))
-    assert trained["key"].count("0.png") == 2  # the next image stands in
+    assert trained["key"].count("0.png") == 2  # the next image replaces it
     assert trained["undecodable"] == ["spacer.png"]
 
 

@@ -1,4 +1,4 @@
-"""The tokenizers of other projects, built small, and weights that depend on nothing but their names."""
+"""Small tokenizers of other projects, and weights that depend only on their names."""
 
 import zlib
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ SIZE = 16
 
 
 def fill(parameters: Iterable[tuple[str, Tensor]]) -> None:
-    """Gives every tensor random values of a sensible size: features stay of order 1."""
+    """Sets every tensor to random values that keep features of order 1."""
     with torch.no_grad():
         for name, parameter in parameters:
             random = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(parameter.shape)
@@ -30,7 +30,7 @@ def image() -> Tensor:
 
 
 class Taming(nn.Module):
-    """What taming's VQModel holds, from taming's own modules: the class itself wants a training framework."""
+    """The modules of taming's VQModel, whose own class needs a training framework."""
 
     def __init__(self, *, num_blocks: int, dim: int) -> None:
         from taming.modules.diffusionmodules.model import Decoder, Encoder

@@ -1,4 +1,4 @@
-"""A page for the converter's test: the narrowest networks with the published groups."""
+"""A config for the test of the converter: the narrowest networks with the published number of groups."""
 
 from torch.optim import Adam
 

@@ -1,4 +1,4 @@
-"""Records what LlamaGen's tokenizer computes, into llamagen.npz beside this file.
+"""Records the outputs of LlamaGen's tokenizer in llamagen.npz, next to this file.
 
     git clone https://github.com/FoundationVision/LlamaGen
     PYTHONPATH=LlamaGen/tokenizer/tokenizer_image python tests/interop/record_llamagen.py

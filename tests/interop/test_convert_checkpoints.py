@@ -1,4 +1,4 @@
-"""The converter: files as the projects write them in, a file that `vq.load` reads out."""
+"""The converter of checkpoints: from the files of other projects to files that `vq.load` reads."""
 
 import argparse
 import pickle
@@ -80,7 +80,7 @@ def test_a_pickle_is_not_trusted(state, tmp_path, capsys, monkeypatch):
     assert "torch refuses it as plain tensors" in said
     assert not out.exists()
     assert not Path("touched").exists()
-    pickle.loads(pickle.dumps(Dangerous()))  # that the test can fail: a trusting reader does it
+    pickle.loads(pickle.dumps(Dangerous()))  # the test can fail: an unrestricted reader runs the code
     assert Path("touched").exists()
 
 

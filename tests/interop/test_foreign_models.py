@@ -1,4 +1,4 @@
-"""The same weights in the project that wrote them and in ours: the same features, indices and image."""
+"""The same weights give the same features, indices and images in the original project and in this one."""
 
 import importlib.util
 from pathlib import Path
@@ -45,7 +45,7 @@ def same_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 @torch.no_grad()
 def compare(theirs: nn.Module, tokenizer: ImageTokenizer, indices: Tensor, painted: Tensor) -> None:
     features = theirs.encoder(image())
-    assert features.std() > 0.1  # order 1: the tolerance means something
+    assert features.std() > 0.1  # of order 1, so that the tolerance is meaningful
     torch.testing.assert_close(tokenizer.encoder(image()), features, **TOLERANCE)
     assert torch.equal(tokenizer.encode(image()), indices)
     assert len(indices.unique()) > 5

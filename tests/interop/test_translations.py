@@ -1,4 +1,4 @@
-"""Names and shapes of the published files, there and back; what does not fit is refused with its names."""
+"""Translation of the names and shapes of published files in both directions, and its errors."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def vector_quantizer(dialect: str, *, size: int = 32, dim: int = 8) -> VectorQua
 
 
 def tokenizer_of(quantizer: Quantizer, *, out_channels: int = 16, **network: object) -> ImageTokenizer:
-    """Shapes only, on the meta device, unless the network is small."""
+    """Makes a tokenizer, on the meta device unless the network is small."""
     return ImageTokenizer(
         encoder=CNNEncoder(out_channels=out_channels, **network),
         quantizer=quantizer,
@@ -71,7 +71,7 @@ def test_there_and_back(dialect: str, num_blocks: int, multipliers: tuple[int, .
     tokenizer = small(dialect, num_blocks=num_blocks, multipliers=multipliers, attention=attention)
     own = tokenizer.state_dict()
     theirs = write(own)
-    assert len(theirs) == len(own) - 1  # `initialised` is ours alone
+    assert len(theirs) == len(own) - 1  # only ours has `initialised`
     back = read(theirs)
     assert {n: t.shape for n, t in back.items()} == {n: t.shape for n, t in own.items()}
     assert back["quantizer.codebook.initialised"] == 1
@@ -177,7 +177,7 @@ def test_another_architecture(dialect: str, state: dict[str, Tensor]) -> None:
 
 
 def _without_latents(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same, but for the tensors that see the features from the other side."""
+    """Returns the state with other shapes for the tensors next to the latents."""
     return state | {
         "quant_conv.weight": torch.zeros(8, 4, 1, 1),
         "post_quant_conv.weight": torch.zeros(4, 8, 1, 1),

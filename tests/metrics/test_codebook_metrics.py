@@ -1,4 +1,4 @@
-"""Usage and perplexity against NumPy."""
+"""Codebook usage and perplexity, compared with NumPy."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_equal_numpy(shape):
 
 
 def test_levels_have_their_own_numbers():
-    """Of two levels one uses two codes evenly, the other one code; pooled there are three."""
+    """One of two levels uses two codes evenly, the other one a single code; together they use three."""
     indices = torch.stack([torch.arange(8) % 2, torch.full((8,), 5)], dim=1).reshape(4, 2, 2)
     assert score(CodebookUsage(codebook_size=8, levels=2), indices) == {
         "codebook_usage": 3 / 8, "codebook_usage_0": 2 / 8, "codebook_usage_1": 1 / 8,

@@ -1,4 +1,4 @@
-"""Metrics over a network's features: sums equal the whole set's, on any cut into batches and ranks."""
+"""Metrics on features of a network: scores are those of the whole set, for any division into batches and ranks."""
 
 import itertools
 import math
@@ -31,7 +31,7 @@ from vq.ops.images import to_signed_unit, to_uint8
 from vq.ops.two_samples import inception_score, kernel_distance, precision_and_recall
 from vq.registry import METRICS
 
-COUNT = 25  # no multiple of 2 or 3
+COUNT = 25  # not a multiple of 2 or 3
 KINDS = (FIDMetric, SpatialFIDMetric, InceptionScore, KID, PrecisionRecall, FeatureCosine)
 
 
@@ -185,7 +185,7 @@ class TestReference:
         collector.result(dataset="mine", dataset_sha256="abc").save(tmp_path / "fid" / f"{name}.npz")
         return name
 
-    def test_a_file_of_the_images_scores_like_the_images(self, tmp_path, monkeypatch, whole):
+    def test_a_file_of_the_images_gives_the_score_of_the_images(self, tmp_path, monkeypatch, whole):
         monkeypatch.setenv("VQ_PRETRAINED", str(tmp_path))
         name = self.save(tmp_path, TinyNetwork())
         metrics = [kind(network=TinyNetwork(), reference=name) for kind in (FIDMetric, SpatialFIDMetric)]
@@ -202,7 +202,7 @@ class TestReference:
             ("imagenet_train", "vq fid imagenet --train`"),
         ],
     )
-    def test_a_missing_file_is_said_at_once_with_the_command(self, tmp_path, monkeypatch, name, command):
+    def test_a_missing_file_is_an_error_that_names_the_command(self, tmp_path, monkeypatch, name, command):
         monkeypatch.setenv("VQ_PRETRAINED", str(tmp_path))
         with pytest.raises(
             FileNotFoundError, match=f"expected a file at .*{name}.npz, got none; .*{command}"
@@ -215,7 +215,7 @@ class TestReference:
         with pytest.raises(ValueError, match=r"expected \(protocol ours, .* got \(protocol theirs, "):
             FIDMetric(network=TinyNetwork(protocol="ours"), reference=name)
 
-    def test_spatial_features_must_be_there(self, tmp_path):
+    def test_a_file_without_spatial_features_is_an_error(self, tmp_path):
         path = tmp_path / "old.npz"
         found = ReferenceStatistics.load(self._saved(tmp_path))
         ReferenceStatistics(mean=found.mean, covariance=found.covariance, stamp=found.stamp).save(path)
@@ -271,7 +271,7 @@ class TestFewImages:
 
 
 class TestReservoir:
-    def test_keeps_the_same_images_however_they_come(self):
+    def test_keeps_the_same_images_for_any_division_into_batches(self):
         keys, rows = torch.randperm(50), torch.arange(50.0)[:, None]
         kept = []
         for cuts in ((0, 50), (0, 1, 20, 49, 50)):
@@ -288,7 +288,7 @@ class TestReservoir:
             reservoir.add(torch.randint(1000, (7,)), torch.zeros(7, 2))
             assert sum(len(keys) for keys, _ in reservoir._parts) <= 20 + 7
 
-    def test_the_sampled_score_does_not_depend_on_the_cut(self):
+    def test_the_sampled_score_does_not_depend_on_the_batches(self):
         def score(cuts: tuple[int, ...]) -> dict[str, float]:
             return run([KID(network=TinyNetwork(), capacity=12, subset_size=5, num_subsets=4)], cuts)
 

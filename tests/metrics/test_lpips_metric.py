@@ -1,4 +1,4 @@
-"""The LPIPS score: what it adds to the network it compares with."""
+"""LPIPSMetric: what it adds to LPIPSNetwork."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What every metric promises: sums that do not depend on how the set is cut, on one process or two."""
+"""The contract of metrics: scores do not depend on the division of the set into batches and ranks."""
 
 import itertools
 import json
@@ -215,7 +215,7 @@ for metric in metrics:
     metric.sync()
     metric.sync()
 found = scores(metrics)
-for metric in metrics:  # and once more, with a rank that has nothing
+for metric in metrics:  # again, with a rank that has no images
     metric.reset()
     if dist.get_rank() == 0:
         metric.update(**batch)
@@ -246,7 +246,7 @@ def test_two_ranks_with_uneven_shards_equal_one_process(whole, tmp_path):
     for out, _ in outputs:
         uneven, all_on_one = json.loads(out.splitlines()[-1])
         for found in (uneven, all_on_one):
-            # LPIPS itself is float32: how its convolutions sum depends on the batch's size.
+            # LPIPS computes in float32, and the order of the sums in its convolutions depends on the batch size.
             assert found.pop("lpips_alex", 0) == pytest.approx(whole.get("lpips_alex", 0), abs=1e-7)
             assert found == pytest.approx({name: whole[name] for name in found}, abs=1e-9)
 

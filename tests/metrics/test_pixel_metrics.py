@@ -1,4 +1,4 @@
-"""The pixel scores against scikit-image and NumPy, on bytes."""
+"""The pixel metrics, compared with scikit-image and NumPy on bytes."""
 
 import numpy as np
 import pytest
@@ -11,13 +11,13 @@ from vq.metrics.pixel import l1, mse, psnr, ssim
 
 
 def as_bytes(images: torch.Tensor) -> np.ndarray:
-    """The bytes a viewer would show, written without the code under test."""
+    """Converts to bytes without the code under test."""
     return np.clip(np.rint((images.numpy().astype(np.float64) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def pair():
-    """Crops of a photograph of 40x56 px, and noisy, too bright and flat versions of them."""
+    """Makes 40x56 crops of a photograph, and noisy, too bright and constant versions of them."""
     photo = torch.from_numpy(astronaut().copy()).permute(2, 0, 1).float() / 127.5 - 1
     image = torch.stack([photo[:, y : y + 40, y : y + 56] for y in (0, 100, 200, 300)])
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
@@ -64,7 +64,7 @@ def test_l1_and_mse_equal_numpy(pair):
 
 
 def test_images_are_rounded_and_clamped():
-    """Differences that no viewer can show do not count: under half a level, or beyond white."""
+    """Differences that bytes cannot represent do not count: below half a level, or beyond white."""
     image = torch.full((1, 3, 16, 16), 1.0)
     for unseen in (1.5, 1 - 0.4 / 127.5):
         assert mse(unseen * image, image).item() == 0

@@ -1,4 +1,4 @@
-"""The statistics file: what is in it, whose files can be read, and what is refused."""
+"""The file of reference statistics: its content, the files of other projects, and errors."""
 
 import io
 import json

@@ -96,7 +96,7 @@ class TestPublishedShapes:
 
 
 def fill(module: nn.Module) -> None:
-    """Weights by a formula, in the order in which the data meets the layers."""
+    """Sets weights by a formula, in the order in which the data pass through the layers."""
     with torch.no_grad():
         for number, (name, parameter) in enumerate(module.named_parameters()):
             x = torch.arange(parameter.numel(), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The discriminator over frozen features: its equations, what is trained, what is saved, what it refuses."""
+"""DINODiscriminator: its equations, which parameters are trained and saved, and its errors."""
 
 import copy
 
@@ -97,7 +97,7 @@ def test_moves_and_copies_take_the_frozen_network_along() -> None:
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_learns_what_differs(norm: str) -> None:
-    """Noise against rare spots of noise: the norms leave no difference of means or variances, but of tails."""
+    """Distinguishes noise from rare spots of noise: the norms make mean and variance equal, but the tails differ."""
     network = discriminator(norm=norm)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(60):

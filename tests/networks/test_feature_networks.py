@@ -1,4 +1,4 @@
-"""The frozen feature networks: the weights are the known ones, and the graphs those that they were trained in."""
+"""The frozen feature networks have the published weights and compute the published graphs."""
 
 import importlib.util
 import inspect

@@ -1,4 +1,4 @@
-"""Weights that no checkpoint holds stay what they were, whatever is done to the module that has them."""
+"""Frozen weights, which no checkpoint holds, keep their values in every operation on their module."""
 
 import copy
 import pickle
@@ -11,7 +11,7 @@ from vq.networks.frozen.base import FrozenWeights
 
 
 class Frozen(FrozenWeights):
-    """Frozen weights, also in a module inside, as a network of another package has them."""
+    """Has frozen weights of its own and in a submodule, like a network of another package."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Frozen(FrozenWeights):
 
 @pytest.fixture
 def step() -> nn.Module:
-    """A module with frozen weights inside, as a training step has."""
+    """A module that contains a network with frozen weights, like a training step."""
     return nn.Sequential(nn.Linear(1, 1), Frozen())
 
 

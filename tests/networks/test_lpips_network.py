@@ -1,4 +1,4 @@
-"""The frozen LPIPS network against the authors' package, and what "frozen" promises."""
+"""The LPIPS network equals the authors' package, and its weights stay frozen."""
 
 import warnings
 
@@ -29,7 +29,7 @@ def network(request, networks):
 
 
 def pairs(count: int = 2, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Smooth pictures and noisy copies of them, in [-1, 1]."""
+    """Makes smooth images and noisy copies of them, in [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, 8, 8, generator=generator) * 2 - 1
     image = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(-1, 1)
@@ -86,7 +86,7 @@ def test_distance_and_gradient_equal_the_authors_package(network, size):
 
 
 def test_trunk_is_a_trained_one(network):
-    """Features of photographs are sparse and differ from channel to channel; random ones do neither."""
+    """The features of photographs are sparse and differ between channels; those of random images do not."""
     from skimage.data import chelsea
 
     photo = torch.from_numpy(chelsea()[:224, :224].copy()).permute(2, 0, 1)[None] / 127.5 - 1

@@ -1,4 +1,4 @@
-"""PatchGAN: the published sizes, and what it refuses."""
+"""PatchDiscriminator: the published sizes, and its errors."""
 
 import pytest
 import torch

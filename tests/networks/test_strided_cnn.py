@@ -1,4 +1,4 @@
-"""The light encoder and decoder: sizes, what they cost, errors, compile and layout."""
+"""The strided CNN encoder and decoder: sizes, cost, errors, compilation and memory layout."""
 
 import jaxtyping
 import pytest

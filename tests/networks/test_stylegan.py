@@ -1,4 +1,4 @@
-"""The discriminator of StyleGAN2: its size, its layers against plain arithmetic, what it refuses."""
+"""StyleGAN2Discriminator: its size, its layers compared with plain arithmetic, and its errors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Features of timm's vision transformers: they are timm's own, frozen, and differentiable."""
+"""TimmViTFeatures equals timm's features, is frozen, and is differentiable."""
 
 import sys
 from pathlib import Path

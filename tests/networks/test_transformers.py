@@ -1,4 +1,4 @@
-"""The transformer encoders and decoders: sizes, parameters, what reaches what."""
+"""The transformer encoders and decoders: sizes, parameters, and which inputs affect which outputs."""
 
 import jaxtyping
 import pytest
@@ -60,7 +60,7 @@ def unmoved(network: torch.nn.Module) -> set[str]:
 
 
 def awake(network: torch.nn.Module) -> None:
-    """Makes the attention of a new network sharp: at first nobody looks at anybody in particular."""
+    """Sharpens the attention of a new network, which is almost uniform at initialization."""
     for name, parameter in network.named_parameters():
         if name.endswith(("query.weight", "key.weight", "value.weight", "out.weight")):
             parameter.data.mul_(20)
@@ -108,7 +108,7 @@ class TestViT:
         assert divmod(int(moved.argmax()), 6) == (1, 4)
 
     def test_shapes_of_vq_kd(self):
-        """The published 86.4 M and 8.25 M, but for key biases and the class token's position."""
+        """The published 86.4 M and 8.25 M parameters, except key biases and the position of the class token."""
         with torch.device("meta"):
             positions = [LearnedPositions(width=768, grid=(14, 14)) for _ in range(2)]
             encoder = ViTEncoder(
@@ -203,7 +203,7 @@ class TestLatentTokens:
         encoder.transformer.positions = SineCosinePositions()
         assert not torch.allclose(encoder(swapped), encoder(image), atol=1e-4, rtol=1e-2)
 
-    def test_a_patch_is_painted_from_its_place(self):
+    def test_patches_depend_on_their_positions(self):
         _, decoder = latent_tokens()
         awake(decoder)
         image = decoder(torch.randn(1, 4, 5))
