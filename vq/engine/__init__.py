@@ -1,4 +1,4 @@
-"""Training and validation: steps, the loop, evaluation, checkpoints, and how they are built from a config."""
+"""The engine: training steps, evaluation, the training loop, the assembly of configs, and the work of the commands."""
 
 from vq.engine.evaluation.base import Evaluation
 from vq.engine.evaluation.evaluator import Evaluator
