@@ -104,10 +104,9 @@ class Trainer:
                     decision.raise_if_stopped()
                     if is_validated := self._is_due(self.validation.every):
                         scores = self._validate(request)
+                    # Saving and validating take long: a signal may have come in the meantime.
                     if (is_save_due or is_validated) and self.step < self.last_step:
-                        self._stop_if_asked(
-                            decision
-                        )  # saving and validating take long: a signal may have come
+                        self._stop_if_asked(decision)
                     self.callback.on_step_end(self.step)
                     if self.step == self.last_step:
                         break
