@@ -1,13 +1,13 @@
-"""The arguments that commands share, each defined once, and how a command ends on an error.
+"""The arguments that commands share, and the end of a command on an error.
 
-Nothing here imports torch: a misspelt key is reported before the slow part of a program begins.
+Nothing here imports torch, so that a misspelt key is reported before the slow part of a program begins.
 """
 
 import argparse
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,10 +28,32 @@ class UsageError(UserError, ValueError):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong argument as any other error that a user can mend: once, whatever the number of processes."""
+    """Reports a wrong argument like every other error that a user can fix: once, from one of several processes."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` lists what it takes")
+        raise UsageError(f"{message}; `{self.prog} --help` lists the arguments")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows in the usage only what must be given; the options follow below it."""
+
+    def add_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[Any],
+        prefix: str | None = None,
+    ) -> None:
+        positionals = [action for action in actions if not action.option_strings]
+        required = [_as_positional(action) for action in actions if action.option_strings and action.required]
+        options = argparse.Action([], "options", nargs="?")
+        super().add_usage(usage, [*positionals, *required, options], [], prefix)
+
+
+def _as_positional(option: argparse.Action) -> argparse.Action:
+    """A stand-in for an option in the usage, where argparse would put the option before NAME."""
+    values = option.metavar if isinstance(option.metavar, str) else "|".join(option.choices or ())
+    return argparse.Action([], option.dest, metavar=f"{option.option_strings[0]} {values}")
 
 
 def parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -60,27 +82,26 @@ def _help(description: str, example: str) -> dict[str, Any]:
     return {
         "description": description if "\n" in description else textwrap.fill(description, 100),
         "epilog": f"example:\n  {example}",
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "formatter_class": _HelpFormatter,
     }
 
 
 def add_run(parser: argparse.ArgumentParser, *, exists: bool = False) -> None:
-    """NAME and CONFIG, and what changes the config.
+    """Adds NAME and CONFIG, and the options that change the config.
 
     Args:
-        parser: Gets the arguments.
-        exists: Whether the command is always about a run that exists, with which CONFIG must agree; see
-            `vq.run_config`.
+        parser: The parser of a command.
+        exists: Whether the run must exist. CONFIG must then agree with it (`vq.run_config`).
     """
-    parser.add_argument("name", metavar="NAME", help="the run; everything is written to work_dirs/NAME")
-    default = "the config that the run was trained with, its overrides included"
+    parser.add_argument("name", metavar="NAME", help="the run, whose folder is work_dirs/NAME")
+    default = "the config that the run was trained with, including its overrides"
     parser.add_argument(
         "config",
         metavar="CONFIG",
         nargs="?",
-        help="a page such as configs/fsq/1000_emoji.py; default: "
+        help="a file, or a page that `vq configs` lists, such as fsq/1000_emoji; default: "
         + (
-            f"{default}. One that differs from it in data, tokenizer or generator is refused"
+            f"{default}. A CONFIG that differs in data, tokenizer or generator is refused"
             if exists
             else f"for a run that exists (--auto-resume, --load-from), {default}"
         ),
@@ -91,33 +112,33 @@ def add_run(parser: argparse.ArgumentParser, *, exists: bool = False) -> None:
 
 
 def add_as_given(parser: argparse.ArgumentParser) -> None:
-    """`--as-given`."""
+    """Adds `--as-given`."""
     parser.add_argument(
         "--as-given",
         action="store_true",
-        help="use CONFIG as it is, also where it differs from what the weights were trained with",
+        help="use CONFIG even if it differs from the one that the weights were trained with",
     )
 
 
 def add_config_changes(parser: argparse.ArgumentParser) -> None:
-    """`--config-options` and `--override`."""
+    """Adds `--config-options`, `--override` and `--weights`."""
     parser.add_argument(
         "--config-options",
         nargs="+",
         action="extend",
         default=[],
-        metavar="K:LITERAL|K::TEXT",
-        help="values for the options that the config declares (options = dict(...)), filled in before it runs; "
-        "image_size:128 is a number, teacher::clip a string",
+        metavar="KEY:VALUE",
+        help="values of the options that the page declares (options = dict(...)), set before it runs; "
+        "image_size:128 sets a literal (a number, None, [1, 2], dict(a=1)), teacher::clip a string",
     )
     parser.add_argument(
         "--override",
         nargs="+",
         action="extend",
         default=[],
-        metavar=".PATH:LITERAL|.PATH::TEXT",
-        help="values assigned after the config ran: .trainer.max_steps:8 .evaluator.metrics[0].network::vgg; "
-        "literals are parsed (None, [1, 2], dict(a=1)), never evaluated",
+        metavar=".PATH:VALUE",
+        help="values assigned after the page ran: .trainer.max_steps:8 .evaluator.metrics[0].network::vgg; "
+        "literals are parsed and never evaluated",
     )
     parser.add_argument(
         "--weights",
@@ -125,91 +146,93 @@ def add_config_changes(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="KEY=PATH",
-        help="where weights that the config refers to are now, such as tokenizer=work_dirs/NAME; they must have the "
-        "SHA-256 that a run has recorded",
+        help="new paths of weights that the config refers to, such as tokenizer=work_dirs/NAME; their SHA-256 must be "
+        "the recorded one",
     )
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    """Device and precision."""
-    parser.add_argument("--device", help="cuda, cpu, ... (default: cuda where there is one)")
+    """Adds `--device` and `--autocast`."""
+    parser.add_argument("--device", help="cuda or cpu (default: cuda if there is a GPU)")
     parser.add_argument(
         "--autocast",
         action="store_true",
-        help="encoder and decoder in bfloat16; quantizer, losses in float32",
+        help="run encoder and decoder in bfloat16; quantizer and losses stay in float32",
     )
 
 
 def add_tuning(parser: argparse.ArgumentParser) -> None:
-    """How fast training runs, beside `add_machine`."""
+    """Adds `--channels-last` and `--compile`."""
     parser.add_argument(
         "--channels-last",
         action="store_true",
-        help="lay images and features out with the channels innermost, which convolutions on a GPU prefer",
+        help="store images and features with the channels innermost, which is faster for convolutions on a GPU",
     )
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="torch.compile for the networks that are trained; the first steps take minutes",
+        help="use torch.compile for the trained networks; the first steps take minutes",
     )
 
 
 def add_weights(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """`--load-model-from` and the names that may differ."""
+    """Adds `--load-model-from`, `--allow-missing` and `--allow-unexpected`."""
     parser.add_argument(
         "--load-model-from",
         nargs="+",
         default=[],
         required=required,
         metavar="F",
-        help="weights: checkpoint folders (iter_N) or files; later ones win. "
-        "What is missing or unexpected is an error unless allowed below",
+        help="weights: checkpoint folders (iter_N) or files; later ones override earlier ones. Missing or unexpected "
+        "entries are errors unless the next two options allow them",
     )
     parser.add_argument(
         "--allow-missing",
         default="",
         type=_pattern,
         metavar="REGEX",
-        help="parameters that the files may lack, e.g. 'quantizer.*'",
+        help="names of parameters that the files may lack, such as 'quantizer.*'",
     )
     parser.add_argument(
         "--allow-unexpected",
         default="",
         type=_pattern,
         metavar="REGEX",
-        help="entries of the files that may be left out",
+        help="names of entries that are ignored",
     )
 
 
 def add_visual(parser: argparse.ArgumentParser) -> None:
-    """`--visual`."""
+    """Adds `--visual`."""
     parser.add_argument(
         "--visual",
         default="",
         type=_pattern,
         metavar="REGEX",
-        help="also save a PNG per image of each kind that matches: image, reconstruction, indices",
+        help="also save one PNG per image for each of image, reconstruction, indices that matches",
     )
 
 
 def add_wandb(parser: argparse.ArgumentParser) -> None:
-    """`--wandb`."""
+    """Adds `--wandb`."""
     parser.add_argument(
-        "--wandb", action="store_true", help="also log to Weights & Biases (WANDB_MODE=offline: no network)"
+        "--wandb",
+        action="store_true",
+        help="also log to Weights & Biases (WANDB_MODE=offline needs no network)",
     )
 
 
 def add_tokenize(parser: argparse.ArgumentParser) -> None:
-    """`--tokenize`."""
+    """Adds `--tokenize`."""
     parser.add_argument(
         "--tokenize",
         action="store_true",
-        help="also write the indices of the validation set, beside metrics.json in tokens/ (as vq.tokenize does)",
+        help="also write the indices of the validation set to tokens/ beside metrics.json, as vq tokenize does",
     )
 
 
 def positive(text: str) -> int:
-    """The value of an argument that counts something."""
+    """Parses an argument that counts something."""
     number = int(text)  # argparse reports a ValueError
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
@@ -229,7 +252,7 @@ def load_config(args: argparse.Namespace, source: str | Path | None = None) -> "
 
     Args:
         args: With `config`, `config_options` and `override`.
-        source: A file instead of `args.config`.
+        source: A config to use instead of `args.config`.
     """
     loaded = config.load(
         source or args.config,
@@ -253,10 +276,10 @@ def _moved(word: str) -> tuple[str, str]:
 
 
 def run_directory(name: str) -> Path:
-    """`work_dirs/NAME`; a NAME that begins with `work_dirs/` is the same run.
+    """The folder `work_dirs/NAME` of a run. NAME may begin with `work_dirs/`.
 
     Raises:
-        UsageError: If the name would leave work_dirs, is not a plain path, or is that of a page or a file.
+        UserError: If the folder would be outside work_dirs, or the name is not a plain path or belongs to a file.
     """
     refuse_zoo(name)
     plain = name.removeprefix("./").removeprefix(f"{WORK_DIRS}/").rstrip("/")
@@ -288,10 +311,10 @@ def known_runs(name: str) -> str:
 
 
 def check_out(directory: Path | None) -> None:
-    """Refuses an `--out` that is a file, or lies inside one, before any work.
+    """Refuses an `--out` that is a file or is below one, before any work is done.
 
     Raises:
-        UsageError: With the file's path.
+        UsageError: With the path of the file.
     """
     for folder in () if directory is None else (directory, *directory.parents):
         if folder.exists() and not folder.is_dir():
@@ -302,7 +325,7 @@ def check_out(directory: Path | None) -> None:
 def ends_on_signal() -> Iterator[None]:
     """Inside, SIGTERM, SIGINT, SIGHUP and SIGUSR1 end the command at once with 128 + the signal's number.
 
-    For commands that write each file whole or not at all, and go on where they were when started again.
+    For commands that write each file completely or not at all, and continue when they are started again.
     """
     from vq.engine.loop.stopping import StopRequest
 
@@ -334,9 +357,9 @@ def nothing_found(message: str) -> NoReturn:
 
 
 def main(command: Callable[[Sequence[str] | None], Any]) -> None:
-    """Runs a command as a program: exit code 2 and one message for what a user can mend.
+    """Runs a command as a program. An error that the user can fix ends it with one message and exit code 2.
 
-    Everything else that ends a command before its work is done is in `vq.failures`.
+    `vq.failures` has the other ways in which a command can end.
     """
     with failures.reported():
         command(None)

@@ -36,7 +36,7 @@ def arguments() -> argparse.ArgumentParser:
         "vq tokens export work_dirs/fsq/240_digits/tokens/train --to parquet --out tokens_parquet\n"
         "  vq tokens import CODES --from llamagen --out store",
     )
-    commands = parser.add_subparsers(dest="action", required=True, metavar="export|import")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="export|import", prog=parser.prog)
     _add_export(commands)
     _add_import(commands)
     return parser

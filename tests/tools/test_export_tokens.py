@@ -286,7 +286,8 @@ def test_nothing_is_overwritten(tmp_path: Path, place: str) -> None:
     (tmp_path / place).mkdir()
     (tmp_path / place / "mine").touch()
     with pytest.raises(
-        UserError, match=rf"{place}: expected a folder that is empty or does not exist.*nothing is"
+        UserError,
+        match=rf"{place}: expected a folder that is empty or does not exist, got one that holds files",
     ):
         export_tokens(tmp_path / "s", "webdataset", tmp_path / "out")
     with pytest.raises(UserError, match=rf"{place}: expected a folder that is empty or does not exist"):
