@@ -99,6 +99,12 @@ def test_links_in_the_documents_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_the_readme_names_the_wheel_of_this_version() -> None:
+    assert re.findall(r"dist/(vq-\S+\.whl)", (ROOT / "README.md").read_text()) == [
+        f"vq-{vq.__version__}-py3-none-any.whl"
+    ]
+
+
 def test_ci_runs_what_the_readme_says() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
     assert "make test" in (ROOT / "README.md").read_text()

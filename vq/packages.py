@@ -63,7 +63,7 @@ def how_to_install(extra: str) -> str:
 
     Example:
         >>> how_to_install("fid")
-        "run `pip install -e '.[fid]'` in the clone, or `pip install '/path/to/vq-0.1.0-py3-none-any.whl[fid]'`"
+        "run `pip install -e '.[fid]'` in the clone, or `pip install '/path/to/vq-...-py3-none-any.whl[fid]'`"
     """
     return (
         f"run `pip install -e '.[{extra}]'` in the clone, "
