@@ -122,7 +122,7 @@ def test_missing_weights_of_a_frozen_network(
 def test_a_discriminator_that_would_start_after_the_end_is_said_before_the_first_step(empty: Path) -> None:
     adversary = ".train_step.adversary:" + ADVERSARY.format("depth=1, base_width=8", "start_step=8")
     said = accepted("train", "x", TINY, "--override", *ADVERSARIAL, adversary)
-    warning = "train_step.adversary.start_step: the run ends at step 8, before step 8: no discriminator"
+    warning = "adversary.start_step: the run ends at step 8, before step 8: the discriminator is never used"
     assert 0 <= said.index(warning) < said.index("step 2/8")
 
 
