@@ -1,10 +1,13 @@
 """Revivals: which codes are replaced, when, and with which usage."""
 
+import copy
+
 import pytest
 import torch
 
 from vq.quantizers import (
     EMACodebook,
+    EntropyRegulariser,
     LearnedCodebook,
     NormalInit,
     ReplaceRareCodes,
@@ -109,3 +112,19 @@ def test_a_patience_of_one_replaces_what_the_last_step_did_not_choose(kind):
     book.prepare(z, ALL)
     moved = (book.vectors != before).any(dim=1).tolist()
     assert moved == [False, True, False, True]
+
+
+def test_codes_may_move_between_a_forward_and_its_backward():
+    torch.manual_seed(0)
+    book = LearnedCodebook(size=16, dim=2, init=NormalInit(), revival=ReplaceUnusedCodes(patience=1))
+    together = VectorQuantizer(codebook=book, regularisers=[EntropyRegulariser()])
+    apart = copy.deepcopy(together)
+    before, z = book.weight.detach().clone(), torch.randn(2, 8, 2)
+    torch.manual_seed(1)
+    (together(z[0]).loss + together(z[1]).loss).backward()
+    torch.manual_seed(1)
+    for batch in z:
+        apart(batch).loss.backward()
+    assert not torch.equal(book.weight, before)  # the second forward has moved codes that the first one saw
+    assert torch.equal(book.weight, apart.codebook.weight)
+    torch.testing.assert_close(book.weight.grad, apart.codebook.weight.grad)
