@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT, environment
 
-from vq import __version__, cli
+from vq import __version__, auto_torchrun, cli
 from vq.__main__ import COMMANDS, help_text, main
 from vq.catalogue import GROUPS, classes
 from vq.completion import candidates
@@ -284,3 +284,42 @@ def expect(terminal: int, words: str) -> None:
         ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
         assert ready, f"{words!r} did not appear in {said!r}"
         said += os.read(terminal, 4096).decode(errors="replace")
+
+
+class TestAutoTorchrun:
+    def test_it_ends_with_the_exit_code_of_the_process_that_failed(self, tmp_path: Path) -> None:
+        (tmp_path / "program.py").write_text(
+            "import os, sys, time\nprint(sys.argv[1:], flush=True)\n"
+            "if os.environ['RANK'] == '1':\n    time.sleep(1)\n    sys.exit(7)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "vq.auto_torchrun", "program.py", "a b", "--c"],
+            cwd=tmp_path, env=environment(PROCESSES="2"), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 7, done.stderr
+        assert done.stdout == "['a b', '--c']\n" * 2
+        assert done.stderr.startswith("auto_torchrun: 2 processes\n")
+
+    def test_number_of_processes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PROCESSES", "3")
+        assert auto_torchrun.num_processes() == 3
+        monkeypatch.delenv("PROCESSES")
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+        assert auto_torchrun.num_processes() == 4
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+        assert auto_torchrun.num_processes() == 1
+
+    @pytest.mark.parametrize(
+        ("processes", "words", "message"),
+        [
+            ("two", ["program.py"], "PROCESSES: expected a number of at least 1, got 'two'"),
+            ("0", ["program.py"], "PROCESSES: expected a number of at least 1, got '0'"),
+            ("2", ["--nnodes", "2", "program.py"], "use torchrun for several machines"),
+        ],
+    )
+    def test_refused(
+        self, processes: str, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PROCESSES", processes)
+        with pytest.raises(UserError, match=message):
+            auto_torchrun.main(words)

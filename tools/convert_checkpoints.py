@@ -1,10 +1,10 @@
-"""Turns another project's tokenizer weights into a file that `vq.load` reads.
+"""Converts the tokenizer weights of another project to a file that `vq.load` reads.
 
     python tools/convert_checkpoints.py taming last.ckpt \
         --config configs/vqgan/1024_imagenet_ddp.py --out pretrained/vqgan_1024.safetensors
 
-Every tensor of the file must be used and every tensor of the page's tokenizer filled, or nothing is written. A
-pickle is read as plain tensors only: none of its content is executed.
+Nothing is written unless every tensor of the file is used and every tensor of the page's tokenizer is set. A pickle is
+read as plain tensors only: none of its content is executed.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from vq.tokenizers.checkpoint import read_weights, save_weights
 
 
 class Ignored:
-    """Stands for a class that training files name beside the weights; what they keep in it is not read."""
+    """Replaces a class that training files store beside the weights, and ignores its content."""
 
     def __init__(self, *_: object, **__: object) -> None: ...
 
     def __setstate__(self, _: object) -> None: ...
 
 
-# Training files of taming have their callbacks as keys, those of LlamaGen their arguments.
+# The training files of taming have callbacks as keys, those of LlamaGen their arguments.
 IGNORED = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
@@ -40,15 +40,16 @@ IGNORED = (
 
 def arguments() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.tool_parser(__doc__)
     parser.add_argument("dialect", choices=sorted(DIALECTS), help="the project that wrote the file")
     parser.add_argument("file", type=Path, metavar="FILE", help="its weights: .safetensors, .ckpt, .pt, .bin")
     parser.add_argument(
-        "--config", required=True, metavar="PAGE", help="a page whose tokenizer the weights belong to"
+        "--config",
+        required=True,
+        metavar="PAGE",
+        help="the page whose tokenizer has these weights",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="F.safetensors", help="what to write")
+    parser.add_argument("--out", required=True, type=Path, metavar="F.safetensors", help="the file to write")
     return parser
 
 
@@ -59,11 +60,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def convert(dialect: str, file: Path, page: str, out: Path) -> str:
-    """Reads, translates, checks and writes; returns what to say about it.
+    """Reads, translates, checks and writes the weights; returns a line that says so.
 
     Raises:
-        UserError: If `out` cannot be read by `vq.load`, there is no such file, the page is wrong, or the weights are
-            not those of its tokenizer.
+        UserError: If `vq.load` could not read `out`, there is no such file, the page cannot be used, or the weights
+            are not those of its tokenizer.
     """
     if out.suffix != ".safetensors":
         raise cli.UsageError(f"--out: expected a name that ends in .safetensors, got {out}")
@@ -83,7 +84,7 @@ def convert(dialect: str, file: Path, page: str, out: Path) -> str:
 
 @contextlib.contextmanager
 def ignoring_training_state() -> Iterator[None]:
-    """Lets torch's reader of plain tensors pass over known classes, each replaced by one that does nothing."""
+    """Lets torch's reader of plain tensors accept some classes, each replaced by one that does nothing."""
     with torch.serialization.safe_globals([(Ignored, name) for name in IGNORED]):
         yield
 

@@ -1,7 +1,8 @@
-"""FID of a folder of images against reference statistics; torchrun spreads it over GPUs.
+"""FID of a folder of images against reference statistics, which `vq fid` computes once.
 
-python -m vq.fid imagenet
-python tools/fid.py imagenet_val IMAGES --work-dir IMAGES/..
+    python tools/fid.py imagenet_val IMAGES --work-dir IMAGES/..
+
+Under auto_torchrun it uses every GPU. Each run appends its scores to fid.jsonl.
 """
 
 import argparse
@@ -19,19 +20,26 @@ from vq.networks.frozen.features import FeatureNetwork
 
 def arguments() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = cli.tool_parser(__doc__)
+    parser.add_argument(
+        "reference",
+        metavar="CACHE",
+        help="a .npz file, or a name: imagenet_val means pretrained/fid/imagenet_val.npz",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the images, all of one size")
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        default=cli.WORK_DIRS / "fid",
+        help="the folder of fid.jsonl",
     )
     parser.add_argument(
-        "reference", metavar="CACHE", help="imagenet_val is pretrained/fid/imagenet_val.npz; or a .npz file"
+        "--batch-size", type=int, default=50, help="images per process (default: %(default)s)"
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="images of one size")
     parser.add_argument(
-        "--work-dir", type=Path, default=cli.WORK_DIRS / "fid", help="results are appended to fid.jsonl here"
+        "--num-workers", type=int, default=2, help="processes that read images (default: %(default)s)"
     )
-    parser.add_argument("--batch-size", type=int, default=50, help="images a process (default: %(default)s)")
-    parser.add_argument("--num-workers", type=int, default=2, help="reading processes (default: %(default)s)")
-    parser.add_argument("--device", help="cuda, cpu, ... (default: cuda where there is one)")
+    parser.add_argument("--device", help="cuda or cpu (default: cuda if there is a GPU)")
     return parser
 
 

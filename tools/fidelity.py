@@ -1,8 +1,8 @@
-"""FID and Inception Score of a folder of images by torch-fidelity, to hold this project's numbers against.
+"""FID and Inception Score of a folder of images by torch-fidelity, to compare with this project's numbers.
 
     python tools/fidelity.py imagenet IMAGES [--train] --work-dir IMAGES/..
 
-One process, and no reference statistics: it reads the data set each time. Broken images are not left out but an error.
+It uses one process and no reference statistics, and so reads the data set each time. A broken image is an error.
 """
 
 import argparse
@@ -30,10 +30,10 @@ from vq.networks.frozen.inception import INCEPTION_WEIGHTS
 
 
 class Images(Dataset[Tensor]):
-    """A loader's images one by one, as torch-fidelity wants them.
+    """The images of a loader one by one, as torch-fidelity needs them.
 
     Args:
-        loader: Whose images, and whose transforms.
+        loader: The images and their transforms.
     """
 
     def __init__(self, loader: ImageLoader) -> None:
@@ -48,11 +48,11 @@ class Images(Dataset[Tensor]):
         """One image.
 
         Raises:
-            ValueError: If it is broken, or not of the size of the others.
+            ValueError: If it is broken, or its size differs from that of the others.
         """
         sample = self._reader[Draw(0, 0, index)]
         if isinstance(sample, UndecodableImage):
-            raise ValueError(f"cannot decode {sample}; mend or remove it")
+            raise ValueError(f"cannot decode {sample}; repair or remove it")
         image = sample["image"]
         if tuple(image.shape[1:]) != self._loader.image_size:
             raise ValueError(
@@ -64,20 +64,18 @@ class Images(Dataset[Tensor]):
 
 def arguments() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("dataset", metavar="DATASET", help="as for python -m vq.fid: imagenet, or a page")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="images of one size")
-    parser.add_argument("--train", action="store_true", help="against the training images")
+    parser = cli.tool_parser(__doc__)
+    parser.add_argument("dataset", metavar="DATASET", help="as for vq fid: imagenet, or a page")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the images, all of one size")
+    parser.add_argument("--train", action="store_true", help="compare with the training images")
     parser.add_argument(
         "--work-dir",
         type=Path,
         default=cli.WORK_DIRS / "fid",
-        help="results are appended to torch_fidelity.jsonl here",
+        help="the folder of torch_fidelity.jsonl",
     )
-    parser.add_argument("--batch-size", type=int, default=50, help="images at once (default: %(default)s)")
-    parser.add_argument("--device", help="cuda or cpu (default: cuda where there is one)")
+    parser.add_argument("--batch-size", type=int, default=50, help="images per batch (default: %(default)s)")
+    parser.add_argument("--device", help="cuda or cpu (default: cuda if there is a GPU)")
     cli.add_config_changes(parser)
     return parser
 
@@ -117,7 +115,7 @@ def _compare(args: argparse.Namespace, tree: config.Tree) -> dict[str, float]:
         cuda=(args.device or ("cuda" if torch.cuda.is_available() else "cpu")).startswith("cuda"),
         cache=False,
     )
-    # With other weights the numbers are no FID.
+    # With other weights the numbers are not the FID.
     suffix = "" if sha256.startswith("6726825d") else f"[inception-{sha256[:8]}]"
     scores = {
         f"fid{suffix}": float(found["frechet_inception_distance"]),

@@ -1,12 +1,11 @@
-"""Says how many generated digits a classifier takes for the digit that was asked for.
+"""Measures the share of generated digits in which a classifier recognises the requested digit.
 
-    python -m tools.judge_digits work_dirs/NAME/generated
+    python tools/judge_digits.py work_dirs/NAME/generated
 
-The classifier is a small CNN, trained here on the real digits inside a package (40 s on a laptop), and first
-tried on 500 that it has not seen. The folder is what `vq.generate` writes: pictures, and which class each is.
+The classifier is a small CNN. It is trained on the real digits of a package (40 s on a laptop), and evaluated first on
+500 held-out ones. The folder is the output of `vq generate`: images, and the class of each in samples.json.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,11 +21,11 @@ from vq.files import read_json
 from vq.ops.keyed import generator
 
 SIDE = 28
-"""The digits' height and width in pixels."""
+"""The height and width of the digits in pixels."""
 
 
 def classifier() -> nn.Module:
-    """(n, 1, 28, 28) in [0, 1] -> ten logits."""
+    """A CNN from images (n, 1, 28, 28) in [0, 1] to ten logits."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
         nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
@@ -36,14 +35,14 @@ def classifier() -> nn.Module:
 
 
 def real_digits(split: str) -> tuple[Tensor, Tensor]:
-    """Pictures (n, 1, 28, 28) in [0, 1] and what they show."""
+    """Images (n, 1, 28, 28) in [0, 1] and their labels."""
     dataset = DigitsDataset(split=split)
     images = torch.stack([dataset.read(i)[:1] for i in range(len(dataset))]).float() / 255
     return images, torch.tensor([dataset.label(i) for i in range(len(dataset))])
 
 
 def train_classifier(epochs: int = 12) -> tuple[nn.Module, float]:
-    """A classifier, and its accuracy on the digits that were held out."""
+    """Trains a classifier; returns it and its accuracy on held-out digits."""
     torch.manual_seed(0)
     images, labels = real_digits("train")
     model = classifier().train()
@@ -65,35 +64,33 @@ def train_classifier(epochs: int = 12) -> tuple[nn.Module, float]:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """The share of the pictures that are taken for their label."""
+    """The share of the images whose label is predicted."""
     return float((model(images).argmax(1) == labels).float().mean())
 
 
 def generated_digits(folder: Path) -> tuple[Tensor, Tensor]:
-    """The pictures that `vq.generate` wrote, and the digits that were asked for.
+    """The images that `vq generate` wrote, and the requested digits.
 
     Raises:
-        UsageError: If there are none, or the folder is not one that it wrote.
+        UsageError: If there are none, or another program wrote the folder.
     """
     file = folder / "samples.json"
     if not file.is_file():
-        raise cli.UsageError(
-            f"{folder}: expected samples.json and pictures from python -m vq.generate, found none"
-        )
+        raise cli.UsageError(f"{folder}: expected samples.json and images from vq generate, found none")
     try:
         samples = [(str(s["file"]), s["class"]) for s in read_json(file)["samples"]]
         if not samples or not all(Path(name).name == name and type(c) is int for name, c in samples):
-            raise ValueError("expected the name of a file in this folder and a number for each picture")
+            raise ValueError("expected a file name in this folder and a class number for each image")
         pictures = [read_image(folder / name, name)[:1] for name, _ in samples]
         if any(picture.shape[1:] != (SIDE, SIDE) for picture in pictures):
-            raise ValueError(f"expected pictures of {SIDE} x {SIDE} pixels")
+            raise ValueError(f"expected images of {SIDE} x {SIDE} pixels")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise cli.UsageError(f"{file}: cannot be read as what vq.generate writes: {error}") from error
+        raise cli.UsageError(f"{file}: cannot be read as a file of vq generate: {error}") from error
     return torch.stack(pictures).float() / 255, torch.tensor([number for _, number in samples])
 
 
 def judge(folder: Path) -> dict[str, float]:
-    """The classifier's accuracy on real digits, and on those in the folder."""
+    """The accuracy of the classifier on real digits and on those in the folder."""
     images, labels = generated_digits(folder)
     model, held_out = train_classifier()
     return {"real": held_out, "generated": accuracy(model, images, labels), "num_generated": len(images)}
@@ -101,10 +98,8 @@ def judge(folder: Path) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="what vq.generate wrote")
+    parser = cli.tool_parser(__doc__)
+    parser.add_argument("folder", type=Path, help="the folder that vq generate wrote")
     scores = judge(parser.parse_args(argv).folder)
     table = Table("digits", "recognised")
     table.add_row("real, held out (500)", f"{scores['real']:.1%}")

@@ -1,10 +1,11 @@
-"""Draws a codebook atlas: for each code the patches of images that stand for it, and how often it is used.
+"""Draws a codebook atlas: for each code, patches that are encoded as it, and how often it is used.
 
-    python tools/visualize_patches.py configs/fsq/240_digits.py work_dirs/fsq/240_digits/tokens/val
+    python tools/visualize_patches.py fsq/240_digits work_dirs/fsq/240_digits/tokens/val
 
-TOKENS is a folder that `vq.tokenize` wrote; the images are those of the page's val_data (or train_data, as the
-store says). Writes index.html and the PNGs that it shows. Of each code a fixed number of patches is kept, chosen
-by a hash of code, image and place: the same ones every time, in memory that does not grow with the pixels.
+TOKENS is a folder that `vq tokenize` wrote. The images are those of the page's val_data, or of its train_data if the
+store was made from them. It writes index.html and the PNGs that this page shows. For each code, a fixed number of
+patches is selected by a hash of code, image and position: the same ones every time, in memory that does not grow with
+the number of pixels.
 """
 
 import argparse
@@ -36,11 +37,11 @@ Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Pixels = npt.NDArray[np.uint8]
 
-LARGEST_VOCABULARY = 2**24  # a count for each code is held in memory
+LARGEST_VOCABULARY = 2**24  # one count per code is held in memory
 ROWS_A_SHEET = 64
 ROWS_A_STEP = 64
-DRAWN_SIDE = 40  # a patch is enlarged by a whole factor to about so many pixels
-LINE = (90, 150, 220)  # between patches: a colour that few of them have, for many are black or white
+DRAWN_SIDE = 40  # a patch is enlarged by an integer factor to about this many pixels
+LINE = (90, 150, 220)  # between patches: a colour that few patches have, since many are black or white
 _NOTHING = np.uint64(2**64 - 1)
 _STYLE = """
 body { font: 14px sans-serif; margin: 2em; color: #222; }
@@ -55,21 +56,21 @@ td.patches { text-align: left; }
 
 def arguments() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.tool_parser(__doc__)
     parser.add_argument("config", metavar="CONFIG", help="the page whose images were tokenized")
-    parser.add_argument("tokens", type=Path, metavar="TOKENS", help="the folder that vq.tokenize wrote")
+    parser.add_argument("tokens", type=Path, metavar="TOKENS", help="the folder that vq tokenize wrote")
     cli.add_config_changes(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where the atlas goes (default: TOKENS/patches)"
+        "--out", type=Path, metavar="DIR", help="the folder to write to (default: TOKENS/patches)"
     )
-    parser.add_argument("--per-code", type=int, default=16, help="patches a code (default: %(default)s)")
+    parser.add_argument(
+        "--per-code", type=cli.positive, default=16, help="patches per code (default: %(default)s)"
+    )
     parser.add_argument(
         "--codes",
-        type=int,
+        type=cli.positive,
         default=4096,
-        help="codes that are drawn, the most used ones; stacked indices share them (default: %(default)s)",
+        help="number of codes to draw, the most used ones; shared by the levels of a stack (default: %(default)s)",
     )
     return parser
 
@@ -77,9 +78,6 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the command; returns the page that it wrote."""
     args = arguments().parse_args(argv)
-    for name, value in (("--per-code", args.per_code), ("--codes", args.codes)):
-        if value < 1:
-            raise cli.UsageError(f"{name}: expected at least 1, got {value}")
     config = cli.load_config(args).to_dict()
     with launched(device="cpu"):
         open_log(None)
@@ -97,14 +95,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A store and the images that it was made from.
+    """A token store and the images that it was made from.
 
     Attributes:
         store: The indices.
         loader: Reads the images as they were tokenized.
-        items: For each image of the store its number in the loader's set.
-        grid: Places of an image, in rows and columns.
-        stack: Indices of a place.
+        items: For each image of the store, its number in the loader's data set.
+        grid: Positions of an image, in rows and columns.
+        stack: Indices per position.
     """
 
     store: TokenStore
@@ -115,17 +113,17 @@ class Source:
 
     @property
     def patch_size(self) -> tuple[int, int]:
-        """Height and width of the patch that a place stands for, in pixels."""
+        """Height and width of the patch of one position, in pixels."""
         height, width = self.loader.image_size
         return height // self.grid[0], width // self.grid[1]
 
     @property
     def axes(self) -> tuple[int, int, int, int]:
-        """Images, views, places, and indices of a place."""
+        """Images, views, positions, and indices per position."""
         return len(self.store), self.store.views, self.grid[0] * self.grid[1], self.stack
 
     def blocks(self, progress: PassProgress) -> Iterator[tuple[int, Ints]]:
-        """(first image, indices of some images and all their views: image, view, place, stack)."""
+        """Yields blocks of images: the number of the first one, and indices (image, view, position, stack)."""
         images, *rest = self.axes
         with progress:
             for start in range(0, images, ROWS_A_STEP):
@@ -136,7 +134,7 @@ class Source:
 
 
 def open_source(config: dict[str, Any], tokens: Path) -> Source:
-    """Opens a store with the images of its page.
+    """Opens a store together with the images of its page.
 
     Raises:
         TokenStoreError: If the store is damaged, or was made from other images or by another kind of tokenizer.
@@ -148,10 +146,10 @@ def open_source(config: dict[str, Any], tokens: Path) -> Source:
     if store.manifest["vocabulary_size"] > LARGEST_VOCABULARY:
         raise TokenStoreError(
             f"{tokens}: expected at most {LARGEST_VOCABULARY} codes, got {store.manifest['vocabulary_size']}; "
-            f"an atlas counts each of them"
+            f"the atlas counts each code in memory"
         )
     split = store.manifest["split"]
-    if split == "train":  # as vq.tokenize --train: the images of one section, the transforms of the other
+    if split == "train":  # as vq tokenize --train: the images of one section, the transforms of the other
         config["val_data"] = {**config["val_data"], "dataset": config["train_data"]["dataset"]}
     _check_section(store.manifest, config["val_data"], f"{tokens}: the images of {split}_data")
     loader = assembly.make_loader(config, "val_data")
@@ -162,15 +160,15 @@ def open_source(config: dict[str, Any], tokens: Path) -> Source:
     expected, axes = tuple(tokenizer.indices_shape(*size)), store.axes
     if expected != axes:
         raise TokenStoreError(
-            f"{tokens}: has indices of the shape {axes}, the page's tokenizer makes {expected} of images of "
-            f"{size[0]} x {size[1]} pixels; name the page that the store was made with"
+            f"{tokens}: expected indices of the shape {expected}, which the page's tokenizer makes of images of "
+            f"{size[0]} x {size[1]} pixels, got {axes}; give the page that the store was made with"
         )
     factor = int(tokenizer.downsample_factor)
-    # A sequence of latents with stacked indices has two axes too, and none of them is a place in the image.
+    # A sequence of latents with stacked indices has two axes too, but none of them is a position in the image.
     if axes[:2] != (size[0] // factor, size[1] // factor) or getattr(tokenizer, "num_latents", None):
         raise TokenStoreError(
-            f"{tokens}: expected a grid of {size[0] // factor} x {size[1] // factor} places, got indices of the shape "
-            f"{axes}; those of a sequence stand for no patch"
+            f"{tokens}: expected a grid of {size[0] // factor} x {size[1] // factor} positions, got indices of the "
+            f"shape {axes}; the indices of a sequence correspond to no patch"
         )
     stack = int(np.prod(axes[2:], dtype=np.int64))
     return Source(
@@ -183,7 +181,7 @@ def open_source(config: dict[str, Any], tokens: Path) -> Source:
 
 
 def _check_section(manifest: Mapping[str, Any], section: Mapping[str, Any], place: str) -> None:
-    """Refuses images that are described otherwise than the store's; where a set lies does not matter."""
+    """Refuses images whose description differs from that in the store; the folder of the set may differ."""
     now = json.loads(json.dumps({"transforms": [], **section}, default=str))
     for name in ("dataset", "transforms"):
         ours, theirs = now[name], manifest[name]
@@ -191,17 +189,17 @@ def _check_section(manifest: Mapping[str, Any], section: Mapping[str, Any], plac
             ours, theirs = ({k: v for k, v in node.items() if k != "root"} for node in (ours, theirs))
         if ours != theirs:
             raise TokenStoreError(
-                f"{place}: the store was made with {name}={theirs}, the page has {ours}; name the page of the store, "
-                f"or change the page with --override"
+                f"{place}: the store was made with {name}={theirs}, the page has {ours}; give the page of the store, "
+                f"or change this one with --override"
             )
 
 
 def _match(store: TokenStore, loader: ImageLoader, place: str) -> Ints:
-    """For each image of the store its number in the set: both have one order, the store may lack broken images."""
+    """For each image of the store, its number in the set. The store has the same order, without broken images."""
     dataset, total = loader.dataset, store.manifest["num_source_images"]
     if len(dataset) != total:
         raise TokenStoreError(
-            f"{place}: expected the {total} that were tokenized, got {len(dataset)}; tokenize again"
+            f"{place}: expected the {total} images that were tokenized, got {len(dataset)}; tokenize again"
         )
     items: list[int] = []
     for item in range(total):
@@ -209,18 +207,18 @@ def _match(store: TokenStore, loader: ImageLoader, place: str) -> Ints:
             items.append(item)
     if len(items) < len(store):
         raise TokenStoreError(
-            f"{place}: expected one with the key {store.key(len(items))!r} (number {len(items)} of the store), got "
-            f"none in its place; the set was changed, or is another one: tokenize again"
+            f"{place}: expected an image with the key {store.key(len(items))!r} (number {len(items)} of the store), "
+            f"got none; the set has changed, or is a different one: tokenize again"
         )
     return np.array(items, dtype=np.int64)
 
 
 class Reservoir:
-    """Keeps for each slot the few addresses with the smallest hashes: a sample that depends on no order.
+    """Keeps for each slot the few addresses with the smallest hashes, a sample that does not depend on the order.
 
     Args:
-        num_slots: How many samples.
-        capacity: Addresses each.
+        num_slots: The number of samples.
+        capacity: The number of addresses per sample.
     """
 
     def __init__(self, *, num_slots: int, capacity: int) -> None:
@@ -228,7 +226,7 @@ class Reservoir:
         self.addresses: Ints = np.full((num_slots, capacity), -1, dtype=np.int64)
 
     def offer(self, slots: Ints, hashes: Hashes, addresses: Ints) -> None:
-        """Takes what belongs into the samples; in each the smallest hash stands first."""
+        """Merges candidates into the samples, each sorted by hash."""
         wanted = hashes < self.hashes[slots, -1]
         slots, hashes, addresses = slots[wanted], hashes[wanted], addresses[wanted]
         touched = np.unique(slots)
@@ -246,13 +244,13 @@ class Reservoir:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One index of the stack: how often each code is used, and what is drawn of it.
+    """One level of the stack: how often each code is used, and the patches that are drawn for it.
 
     Attributes:
-        counts: Uses of every code.
+        counts: The number of uses of every code.
         codes: The codes that are drawn, the most used first.
-        patches: Of each of them, (code, patch, height, width, 3).
-        num_patches: How many patches of each are there.
+        patches: The patches of these codes, (code, patch, height, width, 3).
+        num_patches: The number of patches of each of these codes.
     """
 
     counts: Ints
@@ -262,7 +260,7 @@ class Section:
 
     @property
     def num_used(self) -> int:
-        """Codes that are used at all."""
+        """The number of codes that are used."""
         return int((self.counts > 0).sum())
 
     @property
@@ -282,7 +280,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Atlas:
-    """A section for each index of the stack, and the size of a patch in pixels."""
+    """One section per level of the stack, and the size of a patch in pixels."""
 
     sections: list[Section]
     patch_size: tuple[int, int]
@@ -291,15 +289,15 @@ class Atlas:
 
     @classmethod
     def collect(cls, source: Source, *, per_code: int, num_codes: int) -> "Atlas":
-        """Counts, then chooses patches, then reads the images that have them.
+        """Counts the codes, selects patches, then reads the images that have them.
 
         Args:
             source: The store and its images.
-            per_code: At most so many patches of a code.
-            num_codes: At most so many codes are drawn, over all sections.
+            per_code: The maximum number of patches per code.
+            num_codes: The maximum number of codes that are drawn, over all sections.
 
         Raises:
-            TokenStoreError: If an image cannot be read any more.
+            TokenStoreError: If an image can no longer be read.
         """
         counts = _count(source)
         codes = [_most_used(row, max(1, num_codes // source.stack)) for row in counts]
@@ -320,7 +318,7 @@ class Atlas:
 
 
 def _count(source: Source) -> Ints:
-    """Uses of each code, (stack, code)."""
+    """The number of uses of each code, (stack, code)."""
     size = int(source.store.manifest["vocabulary_size"])
     counts = np.zeros((source.stack, size), dtype=np.int64)
     for _, indices in source.blocks(PassProgress("count", len(source.store))):
@@ -335,7 +333,7 @@ def _most_used(counts: Ints, num: int) -> Ints:
 
 
 def _choose(source: Source, codes: Sequence[Ints], per_code: int) -> Reservoir:
-    """The addresses of the patches that are drawn, flat numbers in `Source.axes`; a slot is a code of a section."""
+    """The addresses of the patches to draw, as flat indices into `Source.axes`; a slot is a code of a section."""
     slot_of = np.full((source.stack, int(source.store.manifest["vocabulary_size"])), -1, dtype=np.int32)
     start = 0
     for q, chosen in enumerate(codes):
@@ -367,7 +365,7 @@ def _mixed(numbers: Hashes) -> Hashes:
 
 
 def _cut(source: Source, addresses: Ints) -> Pixels:
-    """The patches at the addresses, (code, patch, height, width, 3), white where there is none."""
+    """The patches at the addresses, (code, patch, height, width, 3); empty slots are white."""
     height, width = source.patch_size
     patches = np.full((*addresses.shape, height, width, 3), 255, dtype=np.uint8)
     flat, pixels = addresses.reshape(-1), patches.reshape(-1, height, width, 3)
@@ -404,17 +402,17 @@ def _check_keys(expected: Sequence[str], got: Sequence[str]) -> None:
     if list(expected) != list(got):
         lost = next((key for key in expected if key not in got), expected[0])
         raise TokenStoreError(
-            f"{lost}: was tokenized and cannot be decoded any more; mend it or tokenize again"
+            f"{lost}: was tokenized, but can no longer be decoded; repair it or tokenize again"
         )
 
 
 def write(atlas: Atlas, folder: Path, *, title: str) -> Path:
-    """Writes index.html and its PNGs; those of an earlier atlas in the folder go.
+    """Writes index.html and its PNGs, and removes those of an earlier atlas from the folder.
 
     Args:
-        atlas: What to draw.
-        folder: Made if it is missing.
-        title: The page's.
+        atlas: The codes and patches.
+        folder: The folder to write to; it is created if it does not exist.
+        title: The title of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob("index_*_sheet_*.png"):
@@ -424,11 +422,11 @@ def write(atlas: Atlas, folder: Path, *, title: str) -> Path:
     parts = [
         f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{shown}</title>",
         f"<style>{_STYLE}</style></head><body><h1>{shown}</h1>",
-        f"<p>{atlas.num_images} images, {atlas.views} view(s) each. A code stands for {height} x {width} pixels, "
-        "which are shown; the encoder sees more of the image than these.</p>",
+        f"<p>{atlas.num_images} images, {atlas.views} view(s) each. Each code encodes a patch of {height} x {width} "
+        "pixels, which is shown; the receptive field of the encoder is larger.</p>",
     ]
     for number, section in enumerate(atlas.sections):
-        name = "The index" if len(atlas.sections) == 1 else f"Index {number} of the stack"
+        name = "The index" if len(atlas.sections) == 1 else f"Level {number} of the stack"
         parts.append(f"<h2>{name}</h2><p class='summary'>{section}.</p>{_unused(section)}")
         parts += _table(section, folder, f"index_{number}_sheet")
     page = folder / "index.html"
@@ -447,7 +445,7 @@ def _unused(section: Section, most: int = 100) -> str:
 
 
 def _table(section: Section, folder: Path, name: str) -> Iterator[str]:
-    """The rows of a section's table; writes the sheets that they show, some codes' strips under each other each."""
+    """The rows of a section's table. Writes the sheets that they show, each with the strips of some codes."""
     total, largest = int(section.counts.sum()), int(section.counts.max())
     per_code, height, width = section.patches.shape[1:4]
     factor = max(1, DRAWN_SIDE // max(height, width))
@@ -474,7 +472,7 @@ def _table(section: Section, folder: Path, name: str) -> Iterator[str]:
 
 
 def _spaced(patches: Pixels) -> Pixels:
-    """(code, patch, height, width, 3) -> a sheet, with a line below and to the right of each patch."""
+    """Arranges (code, patch, height, width, 3) as a sheet with a line below and to the right of each patch."""
     codes, per_code, height, width, _ = patches.shape
     sheet = np.empty((codes, height + 1, per_code, width + 1, 3), dtype=np.uint8)
     sheet[:] = LINE

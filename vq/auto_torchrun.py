@@ -66,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(
             "auto_torchrun: starts processes on this machine alone; use torchrun for several machines"
         )
-    sys.stderr.write(f"auto_torchrun: {args.nproc_per_node} process(es)\n")
+    sys.stderr.write(
+        f"auto_torchrun: {args.nproc_per_node} process{'' if args.nproc_per_node == '1' else 'es'}\n"
+    )
+    sys.stderr.flush()
     try:
         run.run(args)
     except ChildFailedError as error:

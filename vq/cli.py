@@ -67,6 +67,11 @@ def parser(command: str, description: str, example: str) -> argparse.ArgumentPar
     return _Parser(prog=f"vq {command}", **_help(description, example))
 
 
+def tool_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of a program in tools/, whose docstring is its description."""
+    return _Parser(description=description, formatter_class=_HelpFormatter)
+
+
 def subparser(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,

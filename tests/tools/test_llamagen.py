@@ -38,4 +38,4 @@ def test_torchrun_passes_on_what_it_is_given() -> None:
         ["bash", ROOT / "tools/torchrun.sh", "-m", "vq.test", "a name"],
         env=os.environ | {"PYTHON": "echo", "PROCESSES": "2"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout == "-m torch.distributed.run --standalone --nproc-per-node=2 -m vq.test a name\n"
+    assert done.stdout == "-m vq.auto_torchrun -m vq.test a name\n"

@@ -220,9 +220,9 @@ class TestFolders:
     @pytest.mark.parametrize(
         ("harm", "said"),
         [
-            (_moved, r"expected one with the key '2\.png' \(number 2 of the store\), got none in its place"),
-            (_gone, r"the images of val_data: expected the 9 that were tokenized, got 8"),
-            (_broken, r"2\.png: was tokenized and cannot be decoded any more"),
+            (_moved, r"expected an image with the key '2\.png' \(number 2 of the store\), got none"),
+            (_gone, r"the images of val_data: expected the 9 images that were tokenized, got 8"),
+            (_broken, r"2\.png: was tokenized, but can no longer be decoded"),
         ],
     )
     def test_images_that_are_not_the_stores_are_refused(
@@ -257,9 +257,7 @@ class TestRefusals:
             draw(store, [FSQ, flip])
 
     def test_another_tokenizer(self, store: TokenStore) -> None:
-        said = (
-            r"has indices of the shape \(8, 8\), the page's tokenizer makes \(8, 8, 2\) of images of 16 x 16"
-        )
+        said = r"expected indices of the shape \(8, 8, 2\), .* images of 16 x 16 pixels, got \(8, 8\)"
         with pytest.raises(UsageError, match=said):
             draw(store, [RESIDUAL])
 
@@ -276,7 +274,7 @@ class TestRefusals:
         kind = "vq.quantizers.MultiScaleResidualQuantizer"
         scales = f".tokenizer.quantizer:dict(type='{kind}', quantizer={inner}, scales=[1, 4, 8], num_convs=1)"
         store = make_store(tmp_path / "tokens", [scales])
-        with pytest.raises(UsageError, match="expected a grid of 8 x 8 places, got indices of the shape"):
+        with pytest.raises(UsageError, match="expected a grid of 8 x 8 positions, got indices of the shape"):
             draw(store, [scales])
 
     def test_an_empty_store(self, store: TokenStore) -> None:
