@@ -6,89 +6,48 @@ Nothing here imports torch, so that a misspelt key is reported before the slow p
 import argparse
 import re
 import sys
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vq import config, failures
-from vq.errors import UserError
 from vq.known_weights import refuse_zoo
+from vq.parsing import UsageError, parser, pattern, positive, subparser, tool_parser
 from vq.text import printable, suggest
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+__all__ = [
+    "WORK_DIRS",
+    "UsageError",
+    "add_as_given",
+    "add_config_changes",
+    "add_machine",
+    "add_run",
+    "add_tokenize",
+    "add_tuning",
+    "add_visual",
+    "add_wandb",
+    "add_weights",
+    "check_out",
+    "ends_on_signal",
+    "known_runs",
+    "load_config",
+    "main",
+    "nothing_found",
+    "parser",
+    "positive",
+    "run_directory",
+    "run_names",
+    "say",
+    "say_table",
+    "subparser",
+    "tool_parser",
+]
+
 WORK_DIRS = Path("work_dirs")
-
-
-class UsageError(UserError, ValueError):
-    """A command that cannot start; the message says what to do instead."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong argument like every other error that a user can fix: once, from one of several processes."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` lists the arguments")
-
-
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows in the usage only what must be given; the options follow below it."""
-
-    def add_usage(
-        self,
-        usage: str | None,
-        actions: Iterable[argparse.Action],
-        groups: Iterable[Any],
-        prefix: str | None = None,
-    ) -> None:
-        positionals = [action for action in actions if not action.option_strings]
-        required = [_as_positional(action) for action in actions if action.option_strings and action.required]
-        options = argparse.Action([], "options", nargs="?")
-        super().add_usage(usage, [*positionals, *required, options], [], prefix)
-
-
-def _as_positional(option: argparse.Action) -> argparse.Action:
-    """A stand-in for an option in the usage, where argparse would put the option before NAME."""
-    values = option.metavar if isinstance(option.metavar, str) else "|".join(option.choices or ())
-    return argparse.Action([], option.dest, metavar=f"{option.option_strings[0]} {values}")
-
-
-def parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser whose help describes the command and ends with lines to copy.
-
-    Args:
-        command: The name of the sub-command of `vq`.
-        description: What it does. A text of one line is wrapped, one of several lines stays as it is.
-        example: One or more command lines.
-    """
-    return _Parser(prog=f"vq {command}", **_help(description, example))
-
-
-def tool_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser of a program in tools/, whose docstring is its description."""
-    return _Parser(description=description, formatter_class=_HelpFormatter)
-
-
-def subparser(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    summary: str,
-    description: str,
-    example: str,
-) -> argparse.ArgumentParser:
-    """A parser below another one, as `export` in `vq tokens export`; `summary` is its line in the help of the other."""
-    return commands.add_parser(name, help=summary, **_help(description, example))
-
-
-def _help(description: str, example: str) -> dict[str, Any]:
-    return {
-        "description": description if "\n" in description else textwrap.fill(description, 100),
-        "epilog": f"example:\n  {example}",
-        "formatter_class": _HelpFormatter,
-    }
 
 
 def add_run(parser: argparse.ArgumentParser, *, exists: bool = False) -> None:
@@ -194,14 +153,14 @@ def add_weights(parser: argparse.ArgumentParser, *, required: bool = False) -> N
     parser.add_argument(
         "--allow-missing",
         default="",
-        type=_pattern,
+        type=pattern,
         metavar="REGEX",
         help="names of parameters that the files may lack, such as 'quantizer.*'",
     )
     parser.add_argument(
         "--allow-unexpected",
         default="",
-        type=_pattern,
+        type=pattern,
         metavar="REGEX",
         help="names of entries that are ignored",
     )
@@ -212,7 +171,7 @@ def add_visual(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--visual",
         default="",
-        type=_pattern,
+        type=pattern,
         metavar="REGEX",
         help="also save one PNG per image for each of image, reconstruction, indices that matches",
     )
@@ -234,22 +193,6 @@ def add_tokenize(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also write the indices of the validation set to tokens/ beside metrics.json, as vq tokenize does",
     )
-
-
-def positive(text: str) -> int:
-    """Parses an argument that counts something."""
-    number = int(text)  # argparse reports a ValueError
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
-    return number
-
-
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from None
-    return text
 
 
 def load_config(args: argparse.Namespace, source: str | Path | None = None) -> "Config":
