@@ -108,3 +108,22 @@ def test_the_readme_names_the_wheel_of_this_version() -> None:
 def test_ci_runs_what_the_readme_says() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
     assert "make test" in (ROOT / "README.md").read_text()
+
+
+def test_lines_of_documents_are_short() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+    long = [
+        f"{page.relative_to(ROOT)}:{number}: {len(line)} characters"
+        for page in pages
+        for number, line in enumerate(page.read_text().splitlines(), start=1)
+        if len(line) > 140
+    ]
+    assert not long, "\n".join(long)
+
+
+def test_the_briefs_are_named_in_the_page_of_original_command_lines_only() -> None:
+    kinds = ("*.py", "*.md", "*.toml", "*.sh")
+    folders = ("vq", "configs", "tools", "benchmarks", "docs")
+    files = [*ROOT.glob("*.md"), *(f for d in folders for kind in kinds for f in (ROOT / d).rglob(kind))]
+    naming = [f.relative_to(ROOT) for f in files if re.search(r"\bbriefs?\b", f.read_text(), re.I)]
+    assert set(map(str, naming)) <= {"docs/reference_commands.md"}
