@@ -1,12 +1,14 @@
 """The classes that a config may name, read from the source text. Nothing is imported, so that `vq list` is fast."""
 
 import ast
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NoReturn
 
-from vq.text import suggest
+from vq.text import printable, suggest
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,12 @@ def nothing_matches(pattern: str, names: Iterable[str]) -> str:
         return f"; did you mean {wider!r}?"
     near = suggest(pattern, names)
     return near if near.startswith("; did you mean") else ""
+
+
+def end_without_match(what: str, pattern: str, names: Iterable[str]) -> NoReturn:
+    """Ends a command whose pattern matches nothing, with exit code 1."""
+    sys.stderr.write(f"{printable(f'{what} {pattern!r}{nothing_matches(pattern, names)}')}\n")
+    sys.exit(1)
 
 
 def table(entries: Mapping[str, str]) -> list[str]:

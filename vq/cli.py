@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from vq import config, failures
 from vq.known_weights import refuse_zoo
@@ -36,13 +36,11 @@ __all__ = [
     "known_runs",
     "load_config",
     "main",
-    "nothing_found",
     "parser",
     "positive",
     "run_directory",
     "run_names",
     "say",
-    "say_table",
     "subparser",
     "tool_parser",
 ]
@@ -281,27 +279,11 @@ def ends_on_signal() -> Iterator[None]:
         yield
 
 
-def say(line: str) -> None:
-    """Prints a line of a command's result to stdout at once."""
-    sys.stdout.write(f"{printable(line)}\n")
+def say(*lines: str) -> list[str]:
+    """Prints the result of a command to stdout at once; returns its lines."""
+    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
     sys.stdout.flush()
-
-
-def say_table(lines: list[str]) -> list[str]:
-    """Prints the lines of a listing; returns them."""
-    for line in lines:
-        say(line)
-    return lines
-
-
-def nothing_found(message: str) -> NoReturn:
-    """Ends a search without a result, with exit code 1.
-
-    Raises:
-        SystemExit: Always.
-    """
-    sys.stderr.write(f"{printable(message)}\n")
-    sys.exit(1)
+    return list(lines)
 
 
 def main(command: Callable[[Sequence[str] | None], Any]) -> None:

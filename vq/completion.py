@@ -55,8 +55,8 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> list[str]:
     """Runs the command; returns the lines that it printed."""
     if argv and argv[0] == FOR:
-        return cli.say_table(candidates(argv[1:]))
-    return cli.say_table(SCRIPTS[arguments().parse_args(argv).shell].splitlines())
+        return cli.say(*candidates(argv[1:]))
+    return cli.say(*SCRIPTS[arguments().parse_args(argv).shell].splitlines())
 
 
 def candidates(words: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from vq import cli
-from vq.catalogue import matching, nothing_matches, table
+from vq.catalogue import end_without_match, matching, table
 from vq.config import packaged
 
 
@@ -31,10 +31,10 @@ def main(argv: Sequence[str] | None = None) -> list[str]:
     titles = packaged.titles()
     found = matching(titles, args.pattern)
     if not found:
-        cli.nothing_found(f"no page matches {args.pattern!r}{nothing_matches(args.pattern, titles)}")
+        end_without_match("no page matches", args.pattern, titles)
     if args.path:
-        return cli.say_table([str(packaged.find_config(name)) for name in found])
-    return cli.say_table(table(found))
+        return cli.say(*(str(packaged.find_config(name)) for name in found))
+    return cli.say(*table(found))
 
 
 if __name__ == "__main__":

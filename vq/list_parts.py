@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from vq import cli
-from vq.catalogue import GROUPS, classes, matching, nothing_matches, table
+from vq.catalogue import GROUPS, classes, end_without_match, matching, table
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -26,12 +26,12 @@ def main(argv: Sequence[str] | None = None) -> list[str]:
     """Runs the command; returns the names that it listed."""
     args = arguments().parse_args(argv)
     if args.kind is None:
-        return cli.say_table(table({name: group.summary for name, group in GROUPS.items()}))
+        return cli.say(*table({name: group.summary for name, group in GROUPS.items()}))
     entries = classes(args.kind)
     found = matching(entries, args.pattern)
     if not found:
-        cli.nothing_found(f"no {args.kind} match {args.pattern!r}{nothing_matches(args.pattern, entries)}")
-    return cli.say_table(table(found))
+        end_without_match(f"no {args.kind} match", args.pattern, entries)
+    return cli.say(*table(found))
 
 
 if __name__ == "__main__":
