@@ -196,7 +196,7 @@ def test_a_level_that_draws_and_a_step_without_a_tokenizer_are_refused() -> None
 
 
 def test_what_cannot_alternate_is_refused(make: Any) -> None:
-    with pytest.raises(ConfigError, match="learns by gradient.* got VectorQuantizer with EMACodebook"):
+    with pytest.raises(ConfigError, match=r"learns by gradient.* got VectorQuantizer with EMACodebook"):
         make(codebook={"type": "vq.quantizers.EMACodebook", "size": 16, "dim": 4})
     with pytest.raises(ConfigError, match="num_codebook_steps: expected at least 1, got 0"):
         make(num_codebook_steps=0)
