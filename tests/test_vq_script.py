@@ -82,7 +82,7 @@ print("\\n", sorted({"torch", "mmengine", "numpy"} & set(sys.modules)))
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["trian"], "vq: there is no command 'trian'; did you mean 'train'?"),
+            (["trains"], "vq: there is no command 'trains'; did you mean 'train'?"),
             (["export", "run"], "reserved for exporting a tokenizer to ONNX"),
             (["tokens"], "required: export|import; `vq tokens --help`"),
             (
