@@ -4,7 +4,7 @@
 # make league  trains a dozen quantizers against each other at a toy budget and checks the bars (3 minutes)
 # make demo   trains, validates and uses a tokenizer on real images, then generates digits; no GPU, no download but packages
 # make demo-full  the same, then trains generators of emoji (Llama) and of digits (MaskGIT); 35 minutes
-# make mutants  counts how many small changes of the code the tests notice (an hour; it continues where it was stopped)
+# make mutants  counts how many small changes of the code the tests notice (up to an hour; it continues where it was stopped)
 # make bench  the benchmarks that hold on any machine
 # make docs   the documentation site, in build/site; warnings are errors
 # make hooks  installs the checks before each commit (.pre-commit-config.yaml)
