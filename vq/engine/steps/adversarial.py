@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq.data import Batch
@@ -73,7 +74,7 @@ class AdversarialStep(TokenizerStep):
         self.losses, self.weights = nn.ModuleDict(dict(losses)).to(self.device), dict(weights)
         self.adversary, self.is_adaptive = adversary, is_adaptive
 
-    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
+    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Float[Tensor, ""]]:
         """See `TrainStep`."""
         self.prepare(step)
         if has_begun := step >= self.adversary.start_step:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -61,7 +62,7 @@ class AlternatingStep(TrainStep):
             ) from error
         self.optimization = step.optimization
 
-    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
+    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Float[Tensor, ""]]:
         """See `TrainStep`."""
         # Codes that are initialised from the first vectors have no values before these; asked until the answer is yes.
         self._is_initialised = self._is_initialised or _are_initialised(self.model)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, Unpack, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq.data import Batch
@@ -62,7 +63,7 @@ class TrainStep(ABC):
         return self.optimization.device
 
     @abstractmethod
-    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
+    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Float[Tensor, ""]]:
         """Takes one optimizer step over `accumulate` micro-batches.
 
         Returns:
@@ -128,13 +129,13 @@ class TokenizerStep(TrainStep):
         shares = shares_of([len(batch["image"]) for batch in batches], next(self.tokenizer.parameters()))
         return zip(batches, shares, self.optimization.contexts(len(batches)), strict=True)
 
-    def image_of(self, batch: Batch) -> Tensor:
+    def image_of(self, batch: Batch) -> Float[Tensor, "batch 3 height width"]:
         """The batch's images in [-1, 1], on the model's device; in float64 for a model in float64, else in float32."""
         image = to_signed_unit(batch["image"].to(self.device, non_blocking=True))
         return image.to(computed_in(next(self.tokenizer.parameters()).dtype))
 
     @torch.no_grad()
-    def latent(self, batch: Batch) -> Tensor:
+    def latent(self, batch: Batch) -> Float[Tensor, "batch *position codebook_dim"]:
         """The vectors of the batch that the quantizer sees in this step, without a gradient; in its dtype."""
         with self.optimization.networks_autocast():
             latent = self.tokenizer.latent(self.image_of(batch))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq import distributed
@@ -31,9 +32,9 @@ class DiscriminatorOutput:
         scalars: To be logged.
     """
 
-    loss: Tensor
-    gradient: Tensor
-    scalars: dict[str, Tensor]
+    loss: Float[Tensor, ""]
+    gradient: Float[Tensor, "batch 3 height width"]
+    scalars: dict[str, Float[Tensor, ""]]
 
 
 @ENGINES.register_module()
@@ -91,7 +92,12 @@ class Adversary:
         self.step = step
 
     def judge(
-        self, reconstruction: Tensor, image: Tensor, *, share: float | Tensor, autocast: bool
+        self,
+        reconstruction: Float[Tensor, "batch 3 height width"],
+        image: Float[Tensor, "batch 3 height width"],
+        *,
+        share: float | Float[Tensor, ""],
+        autocast: bool,
     ) -> DiscriminatorOutput:
         """Returns the gradient that fools the discriminator, and adds the gradients of the discriminator's own loss.
 
@@ -127,7 +133,7 @@ class Adversary:
         named = {f"discriminator/{name}": value.detach() for name, value in scalars.items()}
         return DiscriminatorOutput(loss=loss.detach(), gradient=gradient, scalars=named)
 
-    def update(self, scalars: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def update(self, scalars: Mapping[str, Float[Tensor, ""]]) -> dict[str, Float[Tensor, ""]]:
         """Ends a step: updates the discriminator.
 
         Args:

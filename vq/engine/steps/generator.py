@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from vq import distributed
@@ -44,7 +45,7 @@ class ProposalStep(TrainStep):
         optimization.setdefault("max_gradient_norm", 1.0)
         self.optimization = Optimization(generator, decay_groups(generator), **optimization)
 
-    def __call__(self, batches: Sequence[Mapping[str, Any]], step: int) -> dict[str, Tensor]:
+    def __call__(self, batches: Sequence[Mapping[str, Any]], step: int) -> dict[str, Float[Tensor, ""]]:
         """See `TrainStep`."""
         self.optimization.prepare(step)
         # Until the number of all scored indices is known, gradients are those of sums, in units of a whole picture.
@@ -75,7 +76,7 @@ class ProposalStep(TrainStep):
 @torch.no_grad()
 def tokens_of(
     batch: Mapping[str, Any], tokenizer: Tokenizer | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Shaped[Tensor, "batch *index"], Shaped[Tensor, "batch"]]:
     """The indices and the labels of a batch, from a store or tokenized here.
 
     Raises:

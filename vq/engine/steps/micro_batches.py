@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -30,7 +31,7 @@ class Share:
     common: float | Tensor
 
 
-def shares_of(counts: Sequence[int], like: Tensor) -> list[Share]:
+def shares_of(counts: Sequence[int], like: Shaped[Tensor, "..."]) -> list[Share]:
     """The share of each micro-batch of a step; every rank must have the same number of micro-batches.
 
     Args:
@@ -74,14 +75,14 @@ def parallel(module: nn.Module) -> nn.Module:
     )
 
 
-def add(sums: dict[str, Tensor], scalars: Mapping[str, Tensor]) -> None:
+def add(sums: dict[str, Float[Tensor, ""]], scalars: Mapping[str, Float[Tensor, ""]]) -> None:
     """Adds a micro-batch's scalars, already multiplied by its share, to those of the step."""
     for name, value in scalars.items():
         sums[name] = sums[name] + value if name in sums else value
 
 
 @torch.no_grad()
-def mean_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
+def mean_over_ranks(tensors: Sequence[Float[Tensor, "..."]]) -> list[Float[Tensor, "..."]]:
     """The tensors' means over the ranks, in one message."""
     if distributed.world_size() == 1:
         return list(tensors)

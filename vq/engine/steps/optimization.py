@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Required, TypedDict, Unpack
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -110,7 +111,7 @@ class ScheduledOptimizer:
             group["lr"] = rate * factor
         self.inner.zero_grad(set_to_none=True)
 
-    def step(self) -> dict[str, Tensor]:
+    def step(self) -> dict[str, Float[Tensor, ""]]:
         """Updates the parameters.
 
         Returns:
@@ -202,7 +203,7 @@ class Optimization:
         """The context in which networks run in bfloat16 if `autocast` says so."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
-    def step(self) -> dict[str, Tensor]:
+    def step(self) -> dict[str, Float[Tensor, ""]]:
         """Ends a step: updates the parameters, then their average; returns the scalars of `ScheduledOptimizer.step`."""
         scalars = self.optimizer.step()
         if self.weight_ema is not None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq.data import Batch
@@ -60,7 +61,7 @@ class ReconstructionStep(TokenizerStep):
         super().__init__(tokenizer, annealing=annealing, **optimization)
         self.losses, self.weights = nn.ModuleDict(dict(losses)).to(self.device), dict(weights)
 
-    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
+    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Float[Tensor, ""]]:
         """See `TrainStep`."""
         self.prepare(step)
         sums: dict[str, Tensor] = {}

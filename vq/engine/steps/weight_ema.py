@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 
@@ -71,7 +72,7 @@ class WeightEMA:
         self.num_updates = int(state["num_updates"])
 
     @torch.no_grad()
-    def load_average(self, average: Mapping[str, Tensor]) -> None:
+    def load_average(self, average: Mapping[str, Shaped[Tensor, "..."]]) -> None:
         """Continues from a saved average.
 
         A tensor with several names is read under the first: files of version 0.1 have it unaveraged under the others.
