@@ -304,6 +304,9 @@ class TestAutoTorchrun:
         monkeypatch.setenv("PROCESSES", "3")
         assert auto_torchrun.num_processes() == 3
         monkeypatch.delenv("PROCESSES")
+        monkeypatch.setenv("nproc_per_node", "2")
+        assert auto_torchrun.num_processes() == 2
+        monkeypatch.delenv("nproc_per_node")
         monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
         assert auto_torchrun.num_processes() == 4
         monkeypatch.setattr("torch.cuda.device_count", lambda: 0)

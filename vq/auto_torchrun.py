@@ -26,18 +26,20 @@ SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
 
 def num_processes() -> int:
-    """The number of processes to start: `$PROCESSES`, or else that of the visible GPUs, at least one.
+    """The number of processes to start: that of an environment variable, else that of the visible GPUs, at least one.
+
+    The variables are `PROCESSES` and `nproc_per_node`, the name that other projects' `auto_torchrun` uses.
 
     Raises:
-        UserError: If `$PROCESSES` is not a positive number.
+        UserError: If the variable is not a positive number.
     """
-    given = os.environ.get("PROCESSES")
-    if given:
-        if not given.isdecimal() or int(given) < 1:
-            raise UserError(
-                f"the environment variable PROCESSES: expected a number of at least 1, got {given!r}"
-            )
-        return int(given)
+    for name in ("PROCESSES", "nproc_per_node"):
+        if given := os.environ.get(name):
+            if not given.isdecimal() or int(given) < 1:
+                raise UserError(
+                    f"the environment variable {name}: expected a number of at least 1, got {given!r}"
+                )
+            return int(given)
     import torch
 
     return max(1, torch.cuda.device_count())

@@ -94,7 +94,8 @@ def test_what_the_command_line_asks_for_is_accepted(folder: Path) -> None:
     said = accepted("val", "own", "page.py", "--as-given")
     assert num_validated(folder) == 13  # the page's
     assert (
-        "page.py is used as given, although it differs from work_dirs/own/config.json: .train_data.dataset" in said
+        "page.py is used as given, although it differs from work_dirs/own/config.json: .train_data.dataset"
+        in said
     )
     accepted("val", "own", "work_dirs/own/config.json")
     assert num_validated(folder) == 5

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from vq import distributed
@@ -11,6 +12,8 @@ from vq.metrics import Metric
 
 Scores = dict[str, float]
 Stamps = dict[str, dict[str, str | int | None]]
+OnBatch = Callable[[Any, UInt8[Tensor, "batch 3 height width"], Shaped[Tensor, "batch *index"]], None]
+"""Receives a batch, its uint8 reconstructions and its indices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ class AnyEvaluator(Protocol):
         model: Any,
         loader: Any,
         *,
-        on_batch: Callable[[Any, Tensor, Tensor], None] = ...,
+        on_batch: OnBatch = ...,
         on_progress: Callable[[int], None] = ...,
     ) -> Evaluation:
         """Computes the model's scores on a set.
@@ -58,8 +61,8 @@ class AnyEvaluator(Protocol):
             on_progress: Receives the number of samples that this rank has just finished.
         """
 
-    def picture(self, model: Any, loader: Any) -> Tensor:
-        """Draws what the model does with a few fixed samples, as uint8 (3, h, w)."""
+    def picture(self, model: Any, loader: Any) -> UInt8[Tensor, "3 height width"]:
+        """Draws the model's results for a few fixed samples."""
 
     def check(self, model: Any, loader: Any) -> None:
         """Finds out from the first batch, before training, whether the set and the metrics fit the model.

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vq import distributed
 from vq.data import Batch, ImageLoader
-from vq.engine.evaluation.base import Evaluation, ignore, names_on_all_ranks, scores_of
+from vq.engine.evaluation.base import Evaluation, OnBatch, ignore, names_on_all_ranks, scores_of
 from vq.errors import ConfigError
 from vq.layers.modes import evaluating
 from vq.metrics import Metric, share_features, update_reconstructions
@@ -45,7 +45,7 @@ class Evaluator:
         model: Tokenizer,
         loader: ImageLoader,
         *,
-        on_batch: Callable[[Batch, Tensor, Tensor], None] = ignore,
+        on_batch: OnBatch = ignore,
         on_progress: Callable[[int], None] = ignore,
     ) -> Evaluation:
         """Reconstructs every image once, in eval mode.
@@ -120,7 +120,11 @@ class Evaluator:
         return draw_reconstructions(model, loader.fixed_batch(self.num_grid_images)["image"])
 
 
-def reconstructed(tokenizer: Tokenizer, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def reconstructed(
+    tokenizer: Tokenizer, batch: Batch
+) -> tuple[
+    Float[Tensor, "batch 3 height width"], Float[Tensor, "batch 3 height width"], Int[Tensor, "batch *index"]
+]:
     """The images of a batch and their reconstructions in [-1, 1], and the indices, on the tokenizer's device."""
     image = to_signed_unit(batch["image"].to(next(tokenizer.parameters()).device))
     output = tokenizer(image)

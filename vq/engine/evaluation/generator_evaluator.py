@@ -10,7 +10,15 @@ from torch import Tensor
 
 from vq import distributed
 from vq.data import ImageLoader, TokenLoader
-from vq.engine.evaluation.base import Evaluation, Scores, Stamps, ignore, names_on_all_ranks, scores_of
+from vq.engine.evaluation.base import (
+    Evaluation,
+    OnBatch,
+    Scores,
+    Stamps,
+    ignore,
+    names_on_all_ranks,
+    scores_of,
+)
 from vq.engine.evaluation.sampling import generate_images
 from vq.engine.steps.generator import tokens_of
 from vq.errors import ConfigError
@@ -89,7 +97,7 @@ class ProposalEvaluator:
         model: Generator,
         loader: Any,
         *,
-        on_batch: Callable[[Any, Tensor, Tensor], None] = ignore,
+        on_batch: OnBatch = ignore,
         on_progress: Callable[[int], None] = ignore,
     ) -> Evaluation:
         """Predicts every index of the set once, in eval mode; then generates the images that the metrics score.

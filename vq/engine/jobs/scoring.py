@@ -81,8 +81,8 @@ class CheckpointScorer:
         Args:
             weights: Weight files; of a tensor that several hold, the last one counts.
             directory: Made if it is missing.
-            allow_missing: See `load_weights`.
-            allow_unexpected: See `load_weights`.
+            allow_missing: A regular expression for names that the files may lack.
+            allow_unexpected: A regular expression for names that the model may lack.
             step: The step that the weights were saved at, for the callback.
 
         Returns:
@@ -235,8 +235,8 @@ def scorer_of(
         machine: Device and precision.
         name: The run's name in W&B.
         wandb: Log to W&B too.
-        visual: See `CheckpointScorer`.
-        is_tokenized: See `CheckpointScorer`.
+        visual: The pictures to write, as in `CheckpointScorer`.
+        is_tokenized: Whether to write a token store, as in `CheckpointScorer`.
 
     Raises:
         ConfigError: If a part cannot be built, the data do not fit the model, or the options do not suit it.

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from vq.data import ImageLoader, TokenLoader
@@ -35,8 +36,8 @@ class Validation:
         """
         self.evaluator.check(model, self.data)
 
-    def run(self, model: Any) -> tuple[dict[str, float], Tensor]:
-        """The scores, and a uint8 picture (3, h, w) of what the model does with a few fixed samples."""
+    def run(self, model: Any) -> tuple[dict[str, float], UInt8[Tensor, "3 height width"]]:
+        """Returns the scores, and a picture of the model's results for a few fixed samples."""
         scores = self.evaluator.evaluate(model, self.data).scores
         return scores, self.evaluator.picture(model, self.data)
 

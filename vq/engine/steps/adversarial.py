@@ -75,7 +75,7 @@ class AdversarialStep(TokenizerStep):
         self.adversary, self.is_adaptive = adversary, is_adaptive
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Float[Tensor, ""]]:
-        """See `TrainStep`."""
+        """Takes one optimizer step of the tokenizer, and from `start_step` on one of the discriminator."""
         self.prepare(step)
         if has_begun := step >= self.adversary.start_step:
             self.adversary.prepare(step)
@@ -127,7 +127,7 @@ class AdversarialStep(TokenizerStep):
         return {name: value.detach() for name, value in scalars.items()}
 
     def parts(self) -> Mapping[str, Stateful]:
-        """See `TrainStep`."""
+        """The parts of a tokenizer step, and the discriminator's side."""
         return {**super().parts(), "adversary": self.adversary}
 
 

@@ -63,7 +63,7 @@ class AlternatingStep(TrainStep):
         self.optimization = step.optimization
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Float[Tensor, ""]]:
-        """See `TrainStep`."""
+        """Takes `num_codebook_steps` steps on the codes alone, then one step of the wrapped step."""
         # Codes that are initialised from the first vectors have no values before these; asked until the answer is yes.
         self._is_initialised = self._is_initialised or _are_initialised(self.model)
         if not self._is_initialised:
@@ -96,7 +96,7 @@ class AlternatingStep(TrainStep):
         return quantizer.codebook.loss(quantizer.distance.place(z), codes[indices])
 
     def parts(self) -> Mapping[str, Stateful]:
-        """See `TrainStep`; the wrapped step is one of them, with all that it has."""
+        """The wrapped step with all of its parts, and the optimizer of the codes."""
         return {"step": self.step, "optimizer": self.optimizer}
 
 

@@ -96,9 +96,9 @@ class TokenizerStep(TrainStep):
     """A step that trains a tokenizer on batches of images.
 
     Args:
-        tokenizer: Trained.
+        tokenizer: The tokenizer that is trained.
         annealing: Attribute of the quantizer -> its value as a function of the step.
-        **optimization: See `OptimizationArguments`.
+        **optimization: The keyword arguments in `OptimizationArguments`.
 
     Raises:
         ValueError: If the quantizer has no such attribute.

@@ -46,7 +46,7 @@ class ProposalStep(TrainStep):
         self.optimization = Optimization(generator, decay_groups(generator), **optimization)
 
     def __call__(self, batches: Sequence[Mapping[str, Any]], step: int) -> dict[str, Float[Tensor, ""]]:
-        """See `TrainStep`."""
+        """Takes one optimizer step of the generator."""
         self.optimization.prepare(step)
         # Until the number of all scored indices is known, gradients are those of sums, in units of a whole picture.
         unit = self.generator.num_positions * self.generator.num_indices

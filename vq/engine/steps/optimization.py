@@ -56,11 +56,11 @@ class ScheduledOptimizer:
     """An optimizer with a learning-rate schedule and gradient clipping.
 
     Args:
-        parameters: What is updated, if `optimizer` is a function.
-        optimizer: See `OptimizerArguments`, also for the other arguments. Its learning rates are those of factor 1.
-        schedule: Factor of the learning rates.
-        max_gradient_norm: Bound of the gradient's 2-norm, or None.
-        max_steps: Length of the run.
+        parameters: The parameters to update, or groups of them, if `optimizer` is a function.
+        optimizer: An optimizer, or a function that makes one. The schedule's factor multiplies its learning rates.
+        schedule: The schedule, or a function that makes one of `total_steps`.
+        max_gradient_norm: Clips the gradient to this 2-norm; None for no clipping.
+        max_steps: The length of the run, for a schedule that is given as a function.
 
     Raises:
         ValueError: If `max_gradient_norm` is not above 0, or a schedule needs `max_steps` and there is none.
@@ -148,11 +148,11 @@ class ScheduledOptimizer:
         )
 
     def state_dict(self) -> dict[str, object]:
-        """See `optimizer_state`."""
+        """The state of the optimizer, with its type (`optimizer_state`)."""
         return optimizer_state(self.inner)
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """See `restore_optimizer`."""
+        """Restores the state of the same type of optimizer; the hyperparameters stay (`restore_optimizer`)."""
         restore_optimizer(self.inner, state)
 
 
@@ -160,12 +160,12 @@ class Optimization:
     """A model together with everything that updates it, once per step.
 
     Args:
-        model: What is trained.
-        parameters: Those of its parameters that are updated, or groups of them.
+        model: The model that is trained.
+        parameters: The parameters of it to update, or groups of them.
         weight_ema: Decay of the averaged weights; None for no average.
         accumulate: Micro-batches per step.
         autocast: Run the networks in bfloat16.
-        **optimizer: See `OptimizerArguments`.
+        **optimizer: The keyword arguments in `OptimizerArguments`.
 
     Attributes:
         forward: Called in place of the model; with several ranks it averages the gradients over them.

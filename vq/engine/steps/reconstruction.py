@@ -62,7 +62,7 @@ class ReconstructionStep(TokenizerStep):
         self.losses, self.weights = nn.ModuleDict(dict(losses)).to(self.device), dict(weights)
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Float[Tensor, ""]]:
-        """See `TrainStep`."""
+        """Takes one optimizer step of the tokenizer."""
         self.prepare(step)
         sums: dict[str, Tensor] = {}
         for batch, share, context in self.micro_batches(batches):

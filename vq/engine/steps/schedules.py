@@ -33,7 +33,7 @@ class Constant(Schedule):
         self.warmup_steps = warmup_steps
 
     def factor(self, step: int) -> float:
-        """See `Schedule`."""
+        """Rises linearly to 1 over the warm-up, then stays there."""
         return min(1.0, (step + 1) / max(1, self.warmup_steps))
 
 
@@ -71,7 +71,7 @@ class WarmupCosine(Schedule):
         self.total_steps, self.warmup_steps, self.final_factor = total_steps, warmup_steps, final_factor
 
     def factor(self, step: int) -> float:
-        """See `Schedule`."""
+        """Rises linearly to 1 over the warm-up, then follows half a cosine down to `final_factor`."""
         if step < self.warmup_steps or self.total_steps <= self.warmup_steps:
             return min(1.0, (step + 1) / self.warmup_steps)
         progress = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
