@@ -49,7 +49,7 @@ class OwnCosine(WarmupCosine):
     pass
 
 
-class OwnLoader(ImageLoader):
+class CustomLoader(ImageLoader):
     pass
 
 
@@ -149,7 +149,7 @@ def test_a_wrapper_of_ones_own_is_built_around_a_whole_step(tree: Callable[..., 
 
 def test_loaders_and_folders_of_ones_own_have_reference_statistics(tree: Callable[..., Tree]) -> None:
     loaded = tree()
-    loaded["val_data"] |= {"type": OwnLoader, "dataset": {"type": OwnFolder, "root": "data/flowers"}}
+    loaded["val_data"] |= {"type": CustomLoader, "dataset": {"type": OwnFolder, "root": "data/flowers"}}
     loaded["evaluator"]["metrics"] = []
     assert reference_section(loaded, train=False)["shuffle"] is False
     assert reference_name(loaded, train=False) == "flowers_val"
