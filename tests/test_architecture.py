@@ -15,6 +15,7 @@ FLOORS = [
         "config",
         "distributed",
         "known_weights",
+        "moved",
         "pretrained",
         "signatures",
         "slots",

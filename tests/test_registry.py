@@ -101,8 +101,8 @@ def test_a_class_is_not_found_in_another_package(name: str) -> None:
 
 
 def test_code_is_told_where_a_module_is_not() -> None:
-    with pytest.raises(ConfigError, match=r"there is no module 'vq.engine.schedules'"):
-        resolve(CodeName("vq.engine.schedules.WarmupCosine"), "x")
+    with pytest.raises(ConfigError, match=r"there is no module 'vq.engine.nowhere'"):
+        resolve(CodeName("vq.engine.nowhere.WarmupCosine"), "x")
 
 
 def test_every_registered_class_is_offered_by_its_package() -> None:

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vq import moved
+
 if TYPE_CHECKING:
     from vq.generators import Generator
     from vq.tokenizers import Tokenizer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["__version__", "load", "load_generator"]
+
+moved.install()
 
 
 def load(

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from vq.moved import MOVED
+
 _MAX_HOPS = 12  # re-exports followed before giving up
 _PLAIN_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -339,7 +341,7 @@ def _parse(module: str) -> ast.Module | None:
 
 @lru_cache(maxsize=512)
 def _file(module: str) -> Path | None:
-    top, *rest = module.split(".")
+    top, *rest = MOVED.get(module, module).split(".")
     if not all(part.isidentifier() for part in (top, *rest)):
         return None
     try:

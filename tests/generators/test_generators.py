@@ -168,7 +168,7 @@ def test_bad_input_is_refused(generator: Generator) -> None:
         match=r"indices: expected 0 to 11, got 12; do the indices come from a different tokenizer\?",
     ):
         generator(indices.clamp(max=0) + 12, label)
-    with pytest.raises(ValueError, match="the grid of the generator must be that of the tokens"):
+    with pytest.raises(ValueError, match="set the generator's grid to that of the tokens"):
         generator(indices[:, :-1], label)
     with pytest.raises(ValueError, match="top_p: expected a number in"):
         generator.generate(label, seeds=seeds, top_p=0.0)

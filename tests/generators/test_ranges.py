@@ -57,7 +57,7 @@ def test_the_whole_vocabulary_as_a_range_changes_no_draw() -> None:
 
 def test_ranges_that_do_not_fit_are_refused() -> None:
     stacked = KINDS["stacked"]()
-    with pytest.raises(ValueError, match=r"ranges: expected one pair .* each of the 3 indices of a place"):
+    with pytest.raises(ValueError, match=r"ranges: expected one pair .* each of the 3 indices of a position"):
         stacked.generate([0], seeds=[0], ranges=[(0, 3), (3, 5)])
     for bad in [(0, 13), (5, 5), (-1, 3)]:
         with pytest.raises(ValueError, match="ranges: expected 0 <= start < stop <= 12"):

@@ -13,11 +13,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vq.data.token_manifest import read_manifest
-from vq.data.token_shards import ShardFiles, TokenStoreError, read_notes, unpack
+from vq.data.token_shards import ShardFiles, TokenStoreError, bytes_per_index, read_notes, unpack
 from vq.files import sha256_of
 from vq.text import printable
 
-__all__ = ["TokenStore", "TokenStoreError"]
+__all__ = ["TokenStore", "TokenStoreError", "bytes_per_index"]
 
 
 class TokenStore:

@@ -1,1 +1,21 @@
 """Codebooks: tables of code vectors, and how they learn."""
+
+from vq.quantizers.codebooks.accumulation import accumulate
+from vq.quantizers.codebooks.affine import AffineCodebook
+from vq.quantizers.codebooks.base import Codebook
+from vq.quantizers.codebooks.clustered import ClusteredCodebook
+from vq.quantizers.codebooks.ema import EMACodebook
+from vq.quantizers.codebooks.frozen import FrozenCodebook
+from vq.quantizers.codebooks.learned import LearnedCodebook
+from vq.quantizers.codebooks.projected import ProjectedCodebook
+
+__all__ = [
+    "AffineCodebook",
+    "ClusteredCodebook",
+    "Codebook",
+    "EMACodebook",
+    "FrozenCodebook",
+    "LearnedCodebook",
+    "ProjectedCodebook",
+    "accumulate",
+]
