@@ -87,4 +87,5 @@ def _leave_last_layer(network: nn.Module) -> None:
     if isinstance(last, Tensor):
         for layer in network.modules():
             if any(parameter is last for parameter in layer.parameters(recurse=False)):
+                # A method is replaced on purpose, and torch does not annotate `disable`.
                 layer.forward = torch.compiler.disable(layer.forward)  # type: ignore[method-assign, no-untyped-call]
