@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -64,7 +65,7 @@ def path(name: str) -> Path:
     return find(name) or unpack(name, folder=cache())
 
 
-def tensors(name: str) -> dict[str, Tensor]:
+def tensors(name: str) -> dict[str, Shaped[Tensor, "..."]]:
     """The tensors of some pretrained weights, compared with the known digest if there is one.
 
     Args:
@@ -168,7 +169,7 @@ def package_folder(package: str) -> Path | None:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
+def read_tensors(file: Path) -> dict[str, Shaped[Tensor, "..."]]:
     """The tensors of a file: safetensors, or one that `torch.save` wrote, of which no code runs.
 
     Args:
@@ -207,7 +208,7 @@ def _reason(error: Exception) -> str:
     ]
 
 
-def digest(named: Mapping[str, Tensor]) -> str:
+def digest(named: Mapping[str, Shaped[Tensor, "..."]]) -> str:
     """The SHA-256 of the names, types, shapes and bytes of some CPU tensors, in hexadecimal, in any order.
 
     Example:
