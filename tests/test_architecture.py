@@ -1,4 +1,4 @@
-"""Imports point down only: a room may import itself and the floors below it."""
+"""Rules of the package structure: imports point down only, and functions, constructors and folders stay small."""
 
 import ast
 from collections import Counter
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FLOORS = [
+LAYERS = [
     {
         "ops",
         "optimizers",
@@ -32,13 +32,13 @@ FLOORS = [
     {"interop"},
     {"engine"},
 ]
-COMMANDS = len(FLOORS)  # vq/train.py and its siblings
-LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
+COMMANDS = len(LAYERS)  # vq/train.py and its siblings
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = Path(__file__).parents[1] / "vq"
 FILES = sorted(ROOT.rglob("*.py"))
 
 
-def room(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
@@ -52,13 +52,13 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_down(path: Path) -> None:
-    home = room(path)
+    home = package_of(path)
     if home == "__init__":
         return
     for line, target in imported(path):
-        same_floor_commands = LEVEL.get(home, COMMANDS) == COMMANDS
-        allowed = target == home or same_floor_commands or LEVEL.get(target, COMMANDS) < LEVEL[home]
-        # The ground floor's modules are one room: registry, config and signatures work together.
+        both_are_commands = LEVEL.get(home, COMMANDS) == COMMANDS
+        allowed = target == home or both_are_commands or LEVEL.get(target, COMMANDS) < LEVEL[home]
+        # The modules of the lowest level work together: registry, config and signatures.
         allowed = allowed or LEVEL.get(home) == LEVEL.get(target) == 0
         assert allowed, f"{path.relative_to(ROOT.parent)}:{line}: vq.{home} may not import vq.{target}"
 
@@ -72,7 +72,7 @@ def _runs(node: ast.AST) -> Iterator[ast.AST]:
 
 
 @pytest.mark.parametrize("module", ["mmengine.config", "mmengine.registry"])
-def test_mmengine_stays_behind_one_door(module: str) -> None:
+def test_mmengine_is_imported_by_two_modules_only(module: str) -> None:
     users = [
         str(path.relative_to(ROOT))
         for path in FILES
