@@ -27,6 +27,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 import tomllib
 import traceback
@@ -440,18 +441,18 @@ def markdown(results: dict[str, Any]) -> str:
         numbers = [counts[key] for key in ("mutants", "killed", "broken at import", "equivalent")]
         cells = " | ".join(map(str, numbers))
         lines.append(f"| {name} | {cells} | {counts['killed'] / counts['mutants']:.1%} |")
-    lines += ["", "## Survivors", "| place | before | after | reason |", "|---|---|---|---|"]
+    lines += ["", "## Survivors"]
     for row in results["mutants"]:
         if row["outcome"] not in KILLED:
-            place = f"{row['path']}:{row['line']}"
-            before, after = (_cell(row[key]) for key in ("before", "after"))
-            lines.append(f"| {place} | {before} | {after} | {row['reason'] or row['outcome']} |")
+            lines += ["", f"{row['path']}:{row['line']}"]
+            lines += [f"* before: {_code(row['before'])}", f"* after: {_code(row['after'])}"]
+            lines += textwrap.wrap(f"* {row['reason'] or row['outcome']}", 120, subsequent_indent="  ")
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str) -> str:
+def _code(text: str) -> str:
     short = " ".join(text.split())
-    return "`" + (short if len(short) <= 90 else short[:87] + "...").replace("|", "\\|") + "`"
+    return "`" + (short if len(short) <= 90 else short[:87] + "...") + "`"
 
 
 def main() -> None:
