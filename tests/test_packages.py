@@ -116,3 +116,20 @@ def test_a_training_on_a_folder_of_images_needs_the_core_only(core: tuple[Path, 
     assert sum(f"the package tensorboard is not installed; {how}" in line for line in lines) == 1
     assert list((folder / "work_dirs" / "run" / "checkpoints").glob("iter_2"))
     assert not (folder / "work_dirs" / "run" / "tensorboard").exists()
+
+
+@pytest.mark.parametrize(
+    "imports", ["import vq.registry", "import vq; from vq.quantizers import FiniteScalarQuantizer"]
+)
+def test_a_damaged_cache_of_yapf_does_not_matter(imports: str, tmp_path: Path) -> None:
+    """As left by another process that is writing it: this ended one of two ranks that started on a new machine."""
+    run = [sys.executable, "-c"]
+    changed = environment() | {"XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([*run, "import yapf"], env=changed, check=True)
+    pickles = list(tmp_path.rglob("*.pickle"))
+    assert pickles
+    for file in pickles:
+        file.write_bytes(b"")
+    assert subprocess.run([*run, "import yapf"], env=changed, capture_output=True, check=False).returncode
+    check = "; import os; assert os.environ['XDG_CACHE_HOME'] == " + repr(str(tmp_path))
+    subprocess.run([*run, imports + check], env=changed, check=True)

@@ -2,6 +2,9 @@
 
 import importlib
 import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from vq import __version__
@@ -48,6 +51,25 @@ def require(module: str, *, needed_by: str) -> ModuleType:
 def is_installed(module: str) -> bool:
     """Whether a top-level module can be imported; its code is not run."""
     return importlib.util.find_spec(module) is not None
+
+
+@contextmanager
+def no_cache_folder() -> Iterator[None]:
+    """Keeps what is imported inside the block from reading or writing the user's cache folder.
+
+    mmengine imports yapf, which keeps its grammar in a pickle there, and renames the file to its final name before
+    all of it is written. Of two processes that start on a new machine, such as the ranks of torchrun, the second
+    then fails with `EOFError: Ran out of input`. Without the file, importing yapf takes about 10 ms longer.
+    """
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = os.devnull
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["XDG_CACHE_HOME"]
+        else:
+            os.environ["XDG_CACHE_HOME"] = before
 
 
 def missing(module: str, *, needed_by: str) -> MissingPackageError:

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Unpack, get_args, get_origin
 
-from mmengine.registry import Registry
-
 from vq import signatures, slots
 from vq.errors import ConfigError, UserError
+from vq.packages import no_cache_folder
 from vq.slots import CodeName, argument_problems, check_depth, filled_in, runtime_hint
 from vq.text import shown, suggest
+
+with no_cache_folder():
+    from mmengine.registry import Registry
 
 REGISTRIES: dict[str, Registry] = {
     kind.name: Registry(kind.name, scope="vq", locations=[kind.package])

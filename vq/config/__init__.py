@@ -28,6 +28,7 @@ from vq.config.pretrained import (
     with_weights,
 )
 from vq.errors import ConfigError
+from vq.packages import no_cache_folder
 from vq.slots import CodeName
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def to_json(config: "Config") -> str:
 
 
 def _config(tree: Tree, text: str, filename: str) -> "Config":
-    from mmengine.config import Config  # takes longer than all checks together
+    with no_cache_folder():
+        from mmengine.config import Config  # takes longer than all checks together
 
     return Config(tree, cfg_text=text, filename=filename, format_python_code=False)
 
