@@ -31,6 +31,7 @@ ENCODER = Kind("encoder", "vq.networks")
 DECODER = Kind("decoder", "vq.networks")
 LAYER = Kind("layer", "vq.layers")
 FEATURE_NETWORK = Kind("feature network", "vq.networks")
+TEACHER = Kind("teacher", "vq.networks")
 DISCRIMINATOR = Kind("discriminator", "vq.networks")
 TOKENIZER = Kind("tokenizer", "vq.tokenizers")
 GENERATOR = Kind("generator", "vq.generators")
@@ -69,6 +70,7 @@ SLOTS: dict[str, Kind] = {
     "attention": LAYER,
     "augmentation": LAYER,
     "network": FEATURE_NETWORK,
+    "teacher": TEACHER,
     "tokenizer": TOKENIZER,
     "generator": GENERATOR,
     "guidance": SAMPLING_PART,

@@ -1,4 +1,4 @@
-"""Encoders and decoders (one file per architecture), discriminators, and frozen feature networks."""
+"""Encoders and decoders (one file per architecture), discriminators, frozen feature networks, and teachers."""
 
 from vq.networks.convolutional.cnn import CNNDecoder, CNNEncoder
 from vq.networks.convolutional.strided_cnn import StridedCNNDecoder, StridedCNNEncoder
@@ -11,6 +11,9 @@ from vq.networks.frozen.features import FeatureNetwork, FeaturePyramid
 from vq.networks.frozen.inception import InceptionNetwork
 from vq.networks.frozen.lpips import LPIPSNetwork
 from vq.networks.frozen.timm_vit import TimmViTFeatures
+from vq.networks.teachers.base import Teacher
+from vq.networks.teachers.efficientnet import EfficientNetTeacher
+from vq.networks.teachers.encoder import TeacherEncoder
 from vq.networks.transformers.frequency import FrequencyDecoder, FrequencyEncoder
 from vq.networks.transformers.latent_tokens import LatentTokensDecoder, LatentTokensEncoder
 from vq.networks.transformers.vit import ViTDecoder, ViTEncoder
@@ -20,6 +23,7 @@ __all__ = [
     "CNNEncoder",
     "DINODiscriminator",
     "EfficientNetLite0",
+    "EfficientNetTeacher",
     "FeatureNetwork",
     "FeaturePyramid",
     "FrequencyDecoder",
@@ -32,6 +36,8 @@ __all__ = [
     "StridedCNNDecoder",
     "StridedCNNEncoder",
     "StyleGAN2Discriminator",
+    "Teacher",
+    "TeacherEncoder",
     "TimmViTFeatures",
     "VQVAEDecoder",
     "VQVAEEncoder",

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0, a small ImageNet classifier whose weights are part of a pip package."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
 import torch.nn.functional as F
@@ -90,20 +90,25 @@ class EfficientNetLite0(FeatureNetwork):
 
     def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Computes the last feature map at each resolution (1/2 to 1/32 of `size`) of images in [-1, 1]."""
-        x, maps = image.to(self.get_buffer("fc_bias").dtype), []
+        x = image.to(self.get_buffer("fc_bias").dtype)
         if tuple(image.shape[2:]) != (self.size, self.size):
             x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return list(self.maps(x))
+
+    def maps(self, image: Float[Tensor, "b 3 h w"]) -> Iterator[Float[Tensor, "b _ _ _"]]:
+        """Yields the maps of `pyramid` one after the other, of images in [-1, 1] that are not resized."""
+        x = image.to(self.get_buffer("fc_bias").dtype)
         x = F.relu6(self._conv(x, "stem", stride=2))
         for index, block in enumerate(_BLOCKS):
             if block.stride > 1:
-                maps.append(x)
+                yield x
             inside = x
             if block.expansion > 1:
                 inside = F.relu6(self._conv(inside, f"{index}.expand"))
             inside = F.relu6(self._conv(inside, f"{index}.depthwise", stride=block.stride))
             inside = self._conv(inside, f"{index}.project")
             x = x + inside if inside.shape == x.shape else inside
-        return [*maps, F.relu6(self._conv(x, "head"))]
+        yield F.relu6(self._conv(x, "head"))
 
     def _conv(
         self, x: Float[Tensor, "b c_in h w"], name: str, *, stride: int = 1
