@@ -27,6 +27,7 @@ from vq.config.pretrained import (
     with_pages_written_out,
     with_weights,
 )
+from vq.config.writing import page_text, written_pages
 from vq.errors import ConfigError
 from vq.packages import no_cache_folder
 from vq.slots import CodeName
@@ -45,6 +46,7 @@ __all__ = [
     "find_config",
     "load",
     "nodes",
+    "page_text",
     "parse_assignments",
     "parse_json",
     "parse_literal",
@@ -94,15 +96,24 @@ def replaced(config: "Config", tree: Tree) -> "Config":
 
 
 def save(config: "Config", directory: Path) -> None:
-    """Writes the page verbatim (`config.py`) and the resolved config (`config.json`, `config_resolved.py`).
+    """Writes the page verbatim (`config.py`), and the resolved config as data and as pages.
 
-    The resolved config stands alone; the page may start from another one. A resumed run may come with another config:
-    the earlier one is kept as `config.json.1` and so on.
+    The resolved config stands alone; the page may start from another one. It is written as `config.json`, as
+    `config_resolved.py`, and under the page's own name: `vqgan.py` for `configs/decoder/vqgan.py`. A resumed run may
+    come with another config: the earlier files are kept as `config.json.1` and so on.
     """
-    if str(config.filename).endswith(".py"):
+    file, tree = Path(config.filename), config.to_dict()
+    is_page = file.suffix == ".py"
+    if is_page:
         write_and_keep(directory / "config.py", config.text)
     write_and_keep(directory / "config.json", to_json(config))
-    write_and_keep(directory / "config_resolved.py", config.pretty_text)
+    if not is_page and any(name in tree for name in NAMED_PARTS):
+        return  # A page may name any class, and nothing has checked the classes that this data names there.
+    pages = {directory / "config_resolved.py", *written_pages(directory)}
+    pages |= {directory / file.name} if is_page else set()
+    for page in pages - {directory / "config.py"}:
+        if not (page.exists() and file.exists() and page.samefile(file)):
+            write_and_keep(page, page_text(tree))
 
 
 def to_json(config: "Config") -> str:
