@@ -42,7 +42,7 @@ from vq.networks import (
     VQVAEEncoder,
 )
 from vq.quantizers import EMACodebook, FiniteScalarQuantizer, NormalInit, Quantizer, VectorQuantizer
-from vq.tokenizers import ImageTokenizer, Tokenizer, TwoLevelTokenizer
+from vq.tokenizers import FeatureTokenizer, ImageTokenizer, Tokenizer, TokenizerWithDecoder, TwoLevelTokenizer
 
 SIDE = 16
 """Height and width of the images that every tokenizer here takes."""
@@ -95,6 +95,19 @@ def _two_levels() -> Tokenizer:
     )
 
 
+def features(*, has_decoder: bool = True, quantizer: Quantizer | None = None) -> FeatureTokenizer:
+    """Returns a small tokenizer without an image decoder, such as VQ-KD and, without any decoder, Cluster."""
+    return FeatureTokenizer(
+        encoder=ViTEncoder(patches=PixelPatches(size=4), transformer=_transformer(), out_channels=6),
+        quantizer=quantizer or VectorQuantizer(codebook=EMACodebook(size=9, dim=6, init=NormalInit())),
+        decoder=ViTDecoder(
+            patches=PixelPatches(size=1, channels=5), transformer=_transformer(), in_channels=6
+        )
+        if has_decoder
+        else None,
+    )
+
+
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "strided": lambda: strided(FiniteScalarQuantizer(levels=[8, 6, 5])),
     "cnn": lambda: _tokenizer(
@@ -119,7 +132,11 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "vit-spectrum": lambda: _vit(SpectrumPatches),
     "latent-tokens": _latent_tokens,
     "two-levels": _two_levels,
+    "with-decoder": lambda: TokenizerWithDecoder(
+        tokenizer=features(), decoder=StridedCNNDecoder(widths=(8, 8), num_blocks=1)
+    ),
 }
+"""The tokenizers that decode indices to images."""
 
 
 def _decoder(**changes: Any) -> DecoderTransformer:

@@ -3,17 +3,15 @@
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from vq.ops.numerics.integers import as_int64
-from vq.ops.numerics.precision import at_least_float32, computed_in
+from vq.ops.numerics.precision import at_least_float32, computed_in, without_autocast
 from vq.quantizers.learning import Part, one_event
 
 
@@ -101,7 +99,7 @@ class Quantizer(Part, ABC):
                 dtype.
         """
         self._check_input(z, mask)
-        with _without_autocast(z):
+        with without_autocast(z):
             exact = at_least_float32(z)
             # Done once here for all quantizers: NaN in the padding would reach gradients as 0 * NaN.
             if mask is not None:
@@ -137,7 +135,7 @@ class Quantizer(Part, ABC):
                 f"{type(self).__name__}.encode: expected finite z, got {int((~z.isfinite()).sum())} values "
                 f"that are NaN or infinite; check the encoder and its input"
             )
-        with _without_autocast(z):
+        with without_autocast(z):
             return self._encode(at_least_float32(z))
 
     def decode(
@@ -156,7 +154,7 @@ class Quantizer(Part, ABC):
         """
         whole = self._checked_indices(indices)
         dtype = dtype or self._own_precision()
-        with _without_autocast(indices):
+        with without_autocast(indices):
             return self._decode(whole, computed_in(dtype)).to(dtype)
 
     @abstractmethod
@@ -265,13 +263,3 @@ def learnable(z: Float[Tensor, "n dim"], mask: Bool[Tensor, "*lead"] | None) -> 
     # One sum instead of a comparison of every element: the sum is not finite if an element is not.
     is_finite = z.detach().sum(dim=-1).isfinite()
     return is_finite if mask is None else is_finite & mask.reshape(-1)
-
-
-@contextmanager
-def _without_autocast(x: Shaped[Tensor, "..."]) -> Iterator[Any]:
-    # The meta device has no autocast. Asking torch which devices have it breaks the graph before torch 2.12.
-    if x.device.type == "meta":
-        yield
-        return
-    with torch.autocast(x.device.type, enabled=False):
-        yield

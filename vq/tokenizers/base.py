@@ -1,12 +1,16 @@
 """The interface of an image tokenizer."""
 
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from vq.quantizers import Quantizer
+from vq.text import suggest
 from vq.tokenizers.inputs import COLOURS, as_images
 from vq.tokenizers.output import TokenizerOutput
 
@@ -18,11 +22,61 @@ class Tokenizer(nn.Module, ABC):
         downsample_factor: The factor by which height and width shrink from the image to the index map.
         quantizer: The quantizer whose hyperparameters a training step may anneal; the finest one if there are several.
         decoder: Maps quantized vectors to the image; its `last_layer` is the parameter of the output layer.
+        has_image_decoder: Whether `decode` returns images and `forward` reconstructs them.
+        frozen: The names of the parts that do not learn, which `freeze` sets.
     """
 
     downsample_factor: int
     quantizer: Quantizer
-    decoder: nn.Module
+    decoder: nn.Module | None
+    has_image_decoder: ClassVar[bool] = True
+    frozen: tuple[str, ...] = ()
+
+    def freeze(self, names: Iterable[str]) -> "Tokenizer":
+        """Freezes parts: their parameters get no gradient, and they stay in eval mode, also under `.train()`.
+
+        So no optimizer changes them, and neither does what learns in a forward, such as an EMA codebook or the
+        statistics of a batch norm. The parts that were frozen before stay frozen.
+
+        Args:
+            names: Names of submodules, such as `encoder` or `quantizer.codebook`.
+
+        Raises:
+            ValueError: If there is no such part.
+        """
+        for name in names:
+            known = {part for part, _ in self.named_modules() if part}
+            if name not in known:
+                children = [part for part, _ in self.named_children()]
+                raise ValueError(
+                    f"frozen: {type(self).__name__} has no part {name!r}{suggest(name, known)}; its parts are "
+                    f"{', '.join(children)}"
+                )
+            self.get_submodule(name).requires_grad_(requires_grad=False).eval()
+            self.frozen = tuple(dict.fromkeys((*self.frozen, name)))
+        return self
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether the parameter or buffer of this name belongs to a frozen part."""
+        return any(name.startswith(f"{part}.") for part in self.frozen)
+
+    def train(self, mode: bool = True) -> "Tokenizer":
+        """Sets training or eval mode; frozen parts stay in eval mode."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the weights, which may be buffers; float32 if there are none."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
 
     @property
     @abstractmethod
@@ -74,8 +128,15 @@ class Tokenizer(nn.Module, ABC):
 
     def as_images(self, image: Shaped[Tensor, "*shape"]) -> Float[Tensor, "batch 3 height width"]:
         """Checks images as `encode` does, and converts them to [-1, 1] in the networks' precision."""
-        dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
-        return as_images(image, dtype)
+        return as_images(image, self.dtype)
+
+    def codes(self, indices: Shaped[Tensor, "batch *index"]) -> Float[Tensor, "batch *position codebook_dim"]:
+        """Maps indices of any integer type to the code vectors that the decoder gets, in the networks' precision.
+
+        Raises:
+            ValueError: If an index is not an integer in its range.
+        """
+        return self.quantizer.decode(indices, self.dtype)
 
     @abstractmethod
     def decode(self, indices: Int[Tensor, "batch *index"]) -> Float[Tensor, "batch 3 height width"]:
@@ -86,7 +147,7 @@ class Tokenizer(nn.Module, ABC):
         """Applies the encoder and the decoder to images in [-1, 1], without quantization in between."""
 
 
-def check_colours(place: str, encoder: nn.Module, decoder: nn.Module) -> None:
+def check_colours(place: str, encoder: nn.Module | None, decoder: nn.Module | None) -> None:
     """Raises if the encoder or the decoder was built for a number of channels other than that of images."""
     for name, what, channels in (
         ("encoder", "takes", getattr(encoder, "in_channels", COLOURS)),

@@ -45,6 +45,8 @@ class TwoLevelTokenizer(Tokenizer):
         ValueError: If factors or channels do not match, or a quantizer has more than one index per vector.
     """
 
+    decoder: nn.Module
+
     def __init__(
         self,
         *,
@@ -105,7 +107,8 @@ class TwoLevelTokenizer(Tokenizer):
             for book in self._shared_codebooks():  # these learn once, with the bottom level
                 stack.enter_context(accumulate(book))
             top: QuantizeOutput = self.top_quantizer(top_z)
-        bottom: QuantizeOutput = self.bottom_quantizer(self._bottom(features, top.quantized))
+        latent = self._bottom(features, top.quantized)
+        bottom: QuantizeOutput = self.bottom_quantizer(latent)
         codes = self._both(top.quantized, bottom.quantized)
         metrics = {f"top/{name}": value for name, value in top.metrics.items()}
         metrics |= {f"bottom/{name}": value for name, value in bottom.metrics.items()}
@@ -115,7 +118,8 @@ class TwoLevelTokenizer(Tokenizer):
             loss=top.loss + bottom.loss,
             metrics=metrics,
         )
-        return TokenizerOutput(reconstruction=self.decoder(self.post_quant(codes)), quantize=quantize)
+        reconstruction = self.decoder(self.post_quant(codes))
+        return TokenizerOutput(reconstruction=reconstruction, latent=latent, quantize=quantize)
 
     def latent(self, image: Images) -> Float[Tensor, "batch _rows _columns codebook_dim"]:
         """Computes the input of the bottom quantizer of images in [-1, 1], given the codes of the top level."""
@@ -146,11 +150,21 @@ class TwoLevelTokenizer(Tokenizer):
         Raises:
             ValueError: If an index is out of range, or the bottom map is not f times as large as the top map.
         """
+        image: Tensor = self.decoder(self.post_quant(self._codes_of_levels(top, bottom))).clamp(-1, 1)
+        return image
+
+    def codes(self, indices: Shaped[Tensor, "*axes"]) -> Float[Tensor, "batch _rows _columns codebook_dims"]:
+        """Maps packed indices to the code vectors of both levels, the upsampled top codes first.
+
+        Raises:
+            ValueError: If the last axis has the wrong length, or an index is out of its level's range.
+        """
+        return self._codes_of_levels(*self.unpack(indices)).movedim(1, -1)
+
+    def _codes_of_levels(self, top: Tensor, bottom: Tensor) -> Tensor:
         self._check_maps(top, bottom)
         dtype = self.post_quant.weight.dtype
-        codes = self._both(self.top_quantizer.decode(top, dtype), self.bottom_quantizer.decode(bottom, dtype))
-        image: Tensor = self.decoder(self.post_quant(codes)).clamp(-1, 1)
-        return image
+        return self._both(self.top_quantizer.decode(top, dtype), self.bottom_quantizer.decode(bottom, dtype))
 
     @torch.no_grad()
     def encode_images(self, image: Images) -> Int[Tensor, "batch rows columns number"]:

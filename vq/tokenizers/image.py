@@ -30,6 +30,8 @@ class ImageTokenizer(Tokenizer):
             built for three image channels.
     """
 
+    decoder: nn.Module
+
     def __init__(self, *, encoder: nn.Module, quantizer: Quantizer, decoder: nn.Module) -> None:
         super().__init__()
         check_colours("tokenizer", encoder, decoder)
@@ -40,7 +42,7 @@ class ImageTokenizer(Tokenizer):
             )
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
         self.downsample_factor = declared_size(encoder, "downsample_factor")
-        self.num_latents: int | None = _num_latents(encoder, quantizer, decoder)
+        self.num_latents: int | None = common_num_latents(encoder, quantizer, decoder)
         # A decoder that takes a sequence is built for one image size; one that takes a grid works with any size.
         self.image_size: tuple[int, int] | None = getattr(decoder, "image_size", None)
         convolution = nn.Conv2d if self.num_latents is None else nn.Conv1d
@@ -65,8 +67,10 @@ class ImageTokenizer(Tokenizer):
         Raises:
             ValueError: If the decoder is built for a different image size, or the size is not divisible by the stride.
         """
-        quantize = self.quantizer(self.latent(image))
-        return TokenizerOutput(reconstruction=self._decode(quantize.quantized), quantize=quantize)
+        latent = self.latent(image)
+        quantize = self.quantizer(latent)
+        reconstruction = self._decode(quantize.quantized)
+        return TokenizerOutput(reconstruction=reconstruction, latent=latent, quantize=quantize)
 
     @torch.no_grad()
     def encode_images(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
@@ -84,8 +88,7 @@ class ImageTokenizer(Tokenizer):
         Raises:
             ValueError: If an index is not an integer in [0, codebook_size).
         """
-        codes = self.quantizer.decode(indices, self.post_quant.weight.dtype)
-        return self._decode(codes).clamp(-1, 1)
+        return self._decode(self.codes(indices)).clamp(-1, 1)
 
     def bypass(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         """Applies the encoder and the decoder to images in [-1, 1], without quantization in between."""
@@ -113,7 +116,12 @@ class ImageTokenizer(Tokenizer):
         return reconstruction
 
 
-def _num_latents(encoder: nn.Module, quantizer: Quantizer, decoder: nn.Module) -> int | None:
+def common_num_latents(encoder: nn.Module, quantizer: Quantizer, decoder: nn.Module) -> int | None:
+    """The length of the sequence that an encoder produces and a decoder takes; None if both work on a grid.
+
+    Raises:
+        ValueError: If they differ, or the quantizer needs a grid and there is a sequence.
+    """
     ours, theirs = getattr(encoder, "num_latents", None), getattr(decoder, "num_latents", None)
     if ours != theirs:
         words = ["a grid" if n is None else f"a sequence of {n}" for n in (ours, theirs)]

@@ -11,6 +11,7 @@ from torch import nn
 from vq.config import PRETRAINED_TOKENIZER, WEIGHTS_OF
 from vq.files import sha256_of
 from vq.registry import TOKENIZERS, build
+from vq.tokenizers.base import Tokenizer
 from vq.tokenizers.checkpoint import CheckpointError, config_of, find_weights, load_weights, read_config
 
 MAX_FILES = 8
@@ -26,8 +27,9 @@ def pretrained_tokenizer(
     sha256: Sequence[str] | None = None,
     tokenizer: nn.Module | None = None,
     config: str | None = None,
+    frozen: Sequence[str] | None = None,
 ) -> nn.Module:
-    """Builds a tokenizer, loads its weight files, and freezes it (eval mode, no gradients).
+    """Builds a tokenizer, loads its weight files, and freezes it, or parts of it (eval mode, no gradients).
 
     Only tensors are read from the files; no config page is executed here. When a command loads a page that contains
     `config=PAGE`, it replaces this by that page's tokenizer as `tokenizer` and the SHA-256 of each file as `sha256`.
@@ -39,8 +41,11 @@ def pretrained_tokenizer(
         tokenizer: The module to load the weights into; None for the tokenizer that the last file with a config
             describes, which may only name registered classes.
         config: In pages only: the page (`.py`) or `config.json` whose tokenizer it is.
+        frozen: The names of the parts to freeze, such as `["encoder", "pre_quant", "quantizer"]` to fine-tune the
+            decoder alone; None freezes all of it.
 
     Raises:
+        ValueError: If the tokenizer has no part of a name in `frozen`.
         CheckpointError: If no weights are given; a file is missing, damaged, of a different tokenizer or with a
             different SHA-256; no file has a config and `tokenizer` is None; or `config` names a page.
     """
@@ -53,7 +58,11 @@ def pretrained_tokenizer(
     with _opened(files):
         built = tokenizer if tokenizer is not None else build(_described(files), path="tokenizer")
         load_weights(built, files)
-    return built.eval().requires_grad_(requires_grad=False)
+    if frozen is None:
+        return built.eval().requires_grad_(requires_grad=False)
+    if not isinstance(built, Tokenizer):
+        raise CheckpointError(f"pretrained_tokenizer: expected a tokenizer, got a {type(built).__name__}")
+    return built.freeze(frozen)
 
 
 def _files(weights: Sequence[str], sha256: Sequence[str] | None) -> list[Path]:

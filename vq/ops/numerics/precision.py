@@ -1,5 +1,8 @@
 """The precision in which formulas are computed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
@@ -18,3 +21,14 @@ def at_least_float32(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
 def computed_in(dtype: torch.dtype) -> torch.dtype:
     """Returns float64 for float64, and float32 for every other dtype."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@contextmanager
+def without_autocast(x: Shaped[Tensor, "..."]) -> Iterator[None]:
+    """Disables autocast for the device of a tensor."""
+    # The meta device has no autocast. Asking torch which devices have it breaks the graph before torch 2.12.
+    if x.device.type == "meta":
+        yield
+        return
+    with torch.autocast(x.device.type, enabled=False):
+        yield
