@@ -60,7 +60,7 @@ GROUPS: dict[str, Group] = {
     "schedules": Group(("engine",), ("SCHEDULES",), "learning-rate schedules"),
     "callbacks": Group(("engine",), ("CALLBACKS",), "what a training logs and stores"),
     "engine": Group(("engine",), ("ENGINES",), "trainer, evaluators, checkpointer, adversary"),
-    "optimizers": Group((), ("OPTIMIZERS",), "optimizers of PyTorch"),
+    "optimizers": Group((), ("OPTIMIZERS",), "LARS, and the optimizers of PyTorch"),
 }
 """Each group by the word that `vq list` takes."""
 
@@ -72,8 +72,10 @@ def classes(group: str) -> dict[str, str]:
         group: A key of `GROUPS`.
     """
     if group == "optimizers":
-        names = _exported(Path(__file__).with_name("optimizers.py"))
-        return {name: f"The class torch.optim.{name} of PyTorch." for name in sorted(names)}
+        file = Path(__file__).with_name("optimizers.py")
+        own = _summaries(file)
+        names = sorted(_exported(file))
+        return {name: own.get(name, f"The class torch.optim.{name} of PyTorch.") for name in names}
     found = GROUPS[group]
     files = [file for package in found.packages for file in Path(__file__).with_name(package).rglob("*.py")]
     return dict(sorted(pair for file in files for pair in _registered(file, found.registries)))
@@ -87,6 +89,12 @@ def _registered(file: Path, registries: Iterable[str]) -> Iterator[tuple[str, st
             calls = (d.func if isinstance(d, ast.Call) else d for d in node.decorator_list)
             if any(ast.unparse(call) in decorators for call in calls):
                 yield node.name, (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def _summaries(file: Path) -> dict[str, str]:
+    """The classes that a file defines, and the first line of each docstring."""
+    found = [node for node in ast.parse(file.read_bytes()).body if isinstance(node, ast.ClassDef)]
+    return {node.name: (ast.get_docstring(node) or "").partition("\n")[0] for node in found}
 
 
 def _exported(file: Path) -> list[str]:
