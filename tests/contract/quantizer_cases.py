@@ -22,6 +22,7 @@ from vq.quantizers import (
     KMeansInit,
     LearnedCodebook,
     LookupFreeQuantizer,
+    MiniBatchKMeansCodebook,
     NormalInit,
     ProductQuantizer,
     ProjectedCodebook,
@@ -32,6 +33,7 @@ from vq.quantizers import (
     ResidualQuantizer,
     Revival,
     RotationTrick,
+    SphericalEMACodebook,
     VectorQuantizer,
 )
 
@@ -154,6 +156,16 @@ def cases() -> Iterator[tuple[str, Callable[[], Quantizer]]]:
     yield (
         "ema-cosine",
         lambda: VectorQuantizer(codebook=EMACodebook(**SMALL, init=NormalInit()), distance=CosineDistance()),
+    )
+    yield (
+        "mini-batch-k-means-cosine-revival",
+        lambda: VectorQuantizer(
+            codebook=MiniBatchKMeansCodebook(**SMALL, revival=ReplaceDeadCodes()), distance=CosineDistance()
+        ),
+    )
+    yield (
+        "spherical-ema-cosine",
+        lambda: VectorQuantizer(codebook=SphericalEMACodebook(**SMALL), distance=CosineDistance()),
     )
     yield (
         "cosine-rotation",

@@ -37,6 +37,7 @@ from vq.quantizers import (
     KMeansInit,
     LearnedCodebook,
     LookupFreeQuantizer,
+    MiniBatchKMeansCodebook,
     MultiScaleResidualQuantizer,
     NormalInit,
     OrthogonalRegulariser,
@@ -46,6 +47,7 @@ from vq.quantizers import (
     ReplaceUnusedCodes,
     ResidualCoefficientQuantizer,
     ResidualQuantizer,
+    SphericalEMACodebook,
     VectorQuantizer,
     accumulate,
     codebook_warmup,
@@ -69,6 +71,11 @@ BOOKS: dict[str, Callable[[], Codebook]] = {
             size=64, dim=DIM, decay=0.5, init=NormalInit(std=0.01), revival=ReplaceUnusedCodes(patience=2)
         )
     ),
+    "mini-batch-k-means": lambda: MiniBatchKMeansCodebook(size=16, dim=DIM),
+    "mini-batch-k-means-revival": lambda: MiniBatchKMeansCodebook(
+        size=64, dim=DIM, usage_decay=0.5, init=NormalInit(std=0.01), revival=ReplaceDeadCodes()
+    ),
+    "spherical-ema": lambda: SphericalEMACodebook(size=16, dim=DIM, decay=0.8),
     "frozen-moments": lambda: FrozenCodebook(size=16, dim=DIM, init=DataMomentsInit()),
     "learned-k-means": lambda: LearnedCodebook(size=16, dim=DIM, init=KMeansInit()),
     "learned-revival": lambda: LearnedCodebook(
@@ -99,6 +106,8 @@ STATEFUL: dict[str, Callable[[], Codebook]] = {
     "clustered": lambda: ClusteredCodebook(size=16, dim=DIM, init=NormalInit(std=0.1)),
     "ema": lambda: EMACodebook(size=16, dim=DIM, decay=0.5, revival=ReplaceDeadCodes()),
     "learned": lambda: LearnedCodebook(size=16, dim=DIM, init=KMeansInit(), revival=ReplaceDeadCodes()),
+    "mini-batch-k-means": lambda: MiniBatchKMeansCodebook(size=16, dim=DIM, revival=ReplaceDeadCodes()),
+    "spherical-ema": lambda: SphericalEMACodebook(size=16, dim=DIM, revival=ReplaceUnusedCodes(patience=1)),
 }
 WRAPPERS: dict[str, Callable[[Quantizer], Quantizer]] = {
     "bottleneck": lambda inner: BottleneckQuantizer(quantizer=inner, dim=DIM),
@@ -150,7 +159,7 @@ def make(name: str) -> Quantizer:
     torch.manual_seed(0)
     if name in COMPOSITES:
         return COMPOSITES[name]()
-    distance = CosineDistance() if name == "ema-revival" else None
+    distance = CosineDistance() if name in ("ema-revival", "spherical-ema") else None
     return VectorQuantizer(codebook=BOOKS[name](), distance=distance)
 
 
@@ -184,6 +193,23 @@ def train_wrapped(shard: slice) -> dict[str, Tensor]:
         out = wrapped(batch(step)[shard])
         (out.loss + out.quantized.sum()).backward()
     return model[1].state_dict()
+
+
+def train_behind_a_frozen_encoder(shard: slice) -> dict[str, Tensor]:
+    """Gradient k-means: no gradient reaches z, the codebook loss alone moves the codes, and unused codes jump."""
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(
+        codebook=ClusteredCodebook(size=16, dim=DIM, decay=0.9),
+        distance=CosineDistance(),
+        commitment_weight=0.0,
+    )
+    wrapped = nn.parallel.DistributedDataParallel(quantizer) if dist.is_initialized() else quantizer
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.01)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        wrapped(batch(step)[shard]).loss.backward()
+        optimizer.step()
+    return quantizer.state_dict()
 
 
 def train_masked(name: str, shard: slice, *, seed: int, use_reentrant: bool | None) -> dict[str, Tensor]:
@@ -247,6 +273,7 @@ def run_rank(rank: int, world_size: int, expected: dict[str, dict[str, Tensor]])
         compare(name, train_masked(name, shard, seed=rank, use_reentrant=form), expected[name])
     compare("accumulate", train_accumulating(shard), expected["ema"])
     compare("DDP", train_wrapped(shard), expected["DDP"])
+    compare("frozen encoder", train_behind_a_frozen_encoder(shard), expected["frozen encoder"])
     compare("warm-up", warm_up([shard], seed=rank), expected["warm-up"])
     # Batches come in another order than in one process, so k-means draws other seeds from the same vectors.
     compare("warm-up of two batches", warm_up([shard] * 2, seed=rank), None)
@@ -263,6 +290,7 @@ def main() -> int:
     check_that_all_are_here()
     expected |= {name: train_masked(name, whole, seed=0, use_reentrant=None) for name in LOSSES}
     expected |= {"DDP": train_wrapped(whole), "warm-up": warm_up([whole], seed=0)}
+    expected["frozen encoder"] = train_behind_a_frozen_encoder(whole)
     return run_on_ranks(partial(run_rank, expected=expected), *SHARDS)
 
 

@@ -12,7 +12,9 @@ from vq.quantizers.codebooks.clustered import ClusteredCodebook
 from vq.quantizers.codebooks.ema import EMACodebook
 from vq.quantizers.codebooks.frozen import FrozenCodebook
 from vq.quantizers.codebooks.learned import LearnedCodebook
+from vq.quantizers.codebooks.mini_batch_k_means import MiniBatchKMeansCodebook
 from vq.quantizers.codebooks.projected import ProjectedCodebook
+from vq.quantizers.codebooks.spherical_ema import SphericalEMACodebook
 from vq.quantizers.finite_scalar import FiniteScalarQuantizer, SimpleFiniteScalarQuantizer
 from vq.quantizers.gumbel import GumbelQuantizer, SoftmaxQuantizer
 from vq.quantizers.identity import IdentityQuantizer
@@ -81,6 +83,7 @@ __all__ = [
     "LearnedCodebook",
     "LinearAnnealing",
     "LookupFreeQuantizer",
+    "MiniBatchKMeansCodebook",
     "MultiScaleResidualQuantizer",
     "NormalInit",
     "OrthogonalRegulariser",
@@ -101,6 +104,7 @@ __all__ = [
     "RotationTrick",
     "SimpleFiniteScalarQuantizer",
     "SoftmaxQuantizer",
+    "SphericalEMACodebook",
     "StraightThrough",
     "Synchronised",
     "UniformInit",

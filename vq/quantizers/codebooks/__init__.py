@@ -7,7 +7,9 @@ from vq.quantizers.codebooks.clustered import ClusteredCodebook
 from vq.quantizers.codebooks.ema import EMACodebook
 from vq.quantizers.codebooks.frozen import FrozenCodebook
 from vq.quantizers.codebooks.learned import LearnedCodebook
+from vq.quantizers.codebooks.mini_batch_k_means import MiniBatchKMeansCodebook
 from vq.quantizers.codebooks.projected import ProjectedCodebook
+from vq.quantizers.codebooks.spherical_ema import SphericalEMACodebook
 
 __all__ = [
     "AffineCodebook",
@@ -16,6 +18,8 @@ __all__ = [
     "EMACodebook",
     "FrozenCodebook",
     "LearnedCodebook",
+    "MiniBatchKMeansCodebook",
     "ProjectedCodebook",
+    "SphericalEMACodebook",
     "accumulate",
 ]
