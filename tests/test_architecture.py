@@ -28,7 +28,7 @@ LAYERS = [
     {"networks"},
     {"quantizers", "losses", "metrics", "data"},
     {"tokenizers"},
-    {"generators"},
+    {"generators", "probes"},
     {"interop"},
     {"engine"},
 ]

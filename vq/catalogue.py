@@ -48,6 +48,7 @@ GROUPS: dict[str, Group] = {
     "layers": Group(("layers", "generators"), ("LAYERS",), "patches, positions, attention, transformers"),
     "generators": Group(("generators",), ("GENERATORS",), "classes to indices"),
     "sampling": Group(("generators",), ("SAMPLING_PARTS",), "guidance of a generator"),
+    "probes": Group(("probes",), ("PROBES", "PROBE_FEATURES"), "images to classes, over frozen features"),
     "losses": Group(("losses",), ("LOSSES",), "terms of the reconstruction loss"),
     "adversarial": Group(
         ("losses",), ("ADVERSARIAL_PARTS",), "objectives and penalties of adversarial training"

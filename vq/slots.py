@@ -36,6 +36,8 @@ DISCRIMINATOR = Kind("discriminator", "vq.networks")
 TOKENIZER = Kind("tokenizer", "vq.tokenizers")
 GENERATOR = Kind("generator", "vq.generators")
 SAMPLING_PART = Kind("sampling part", "vq.generators")
+PROBE = Kind("probe", "vq.probes")
+PROBE_FEATURES = Kind("probe features", "vq.probes")
 LOSS = Kind("loss", "vq.losses")
 ADVERSARIAL_PART = Kind("adversarial part", "vq.losses")
 METRIC = Kind("metric", "vq.metrics")
@@ -74,6 +76,8 @@ SLOTS: dict[str, Kind] = {
     "tokenizer": TOKENIZER,
     "generator": GENERATOR,
     "guidance": SAMPLING_PART,
+    "probe": PROBE,
+    "features": PROBE_FEATURES,
     "contestants": QUANTIZER,
     "tokenizers": TOKENIZER,
     "losses": LOSS,
@@ -106,9 +110,11 @@ RUNTIME: dict[str, dict[str, str]] = {
     "train_step": {
         "tokenizer": "the section tokenizer",
         "generator": "the section generator",
+        "probe": "the section probe",
         "autocast": "--autocast",
         "max_steps": "trainer.max_steps",
     },
+    "features": {"tokenizer": "the section tokenizer"},
     "adversary": {"max_steps": "trainer.max_steps"},
     "optimizer": {"params": "the parameters of what the step trains"},
     "schedule": {"total_steps": "trainer.max_steps"},

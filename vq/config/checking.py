@@ -16,6 +16,7 @@ SECTIONS = (
     "val_data",
     "tokenizer",
     "generator",
+    "probe",
     "train_step",
     "trainer",
     "evaluator",
@@ -28,7 +29,15 @@ SECTIONS = (
 NAMED_PARTS = ("contestants", "tokenizers")
 """The sections that are named parts, not one part: `contestants = dict(fsq=dict(type=...), ...)`."""
 
+OVER_TOKENIZER = ("generator", "probe")
+"""The sections of a model that is trained over a frozen tokenizer; a page has at most one of them."""
+
 Tree = dict[str, Any]
+
+
+def trained_section(config: Mapping[str, Any]) -> str:
+    """The name of the section that a page trains: `generator` or `probe` if there is one, else `tokenizer`."""
+    return next((name for name in OVER_TOKENIZER if name in config), "tokenizer")
 
 
 def check(tree: Mapping[str, Any]) -> None:
@@ -38,6 +47,8 @@ def check(tree: Mapping[str, Any]) -> None:
         ConfigError: For an unknown section, class or argument, with the nearest valid one; for a value that an
             annotation contradicts; and for an argument that the command fills in.
     """
+    if len(both := [name for name in OVER_TOKENIZER if name in tree]) > 1:
+        raise ConfigError(f"a page trains one model, but this one has the sections {' and '.join(both)}; remove one")
     for key, value in tree.items():
         if key not in SECTIONS:
             raise ConfigError(f"unknown section {shown(key)}{suggest(key, SECTIONS)}")

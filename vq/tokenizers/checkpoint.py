@@ -389,14 +389,22 @@ def load_tokenizer(
     return tokenizer.to(device).eval()
 
 
-def build_from(file: Path, node: Mapping[str, Any], name: str) -> nn.Module:
+def build_from(
+    file: Path, node: Mapping[str, Any], name: str, shared: Mapping[str, Any] | None = None
+) -> nn.Module:
     """Builds the module that section `name` of a weight file's config describes.
+
+    Args:
+        file: The weight file, for error messages.
+        node: The section.
+        name: Its name.
+        shared: Values that exist only at run time, as in `build`.
 
     Raises:
         ConfigError: If it cannot be built; the message begins with the name of the file.
     """
     try:
-        module = build(node, path=name)
+        module = build(node, path=name, shared=shared)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     if not isinstance(module, nn.Module):
