@@ -1,8 +1,9 @@
-"""The manifest of a token store: what its shards hold, what made them, and their checksums."""
+"""The manifest of a store: what its shards hold, what made them, and their checksums."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,63 @@ CONVENTION = (
 _MAX_MANIFEST = 2**30  # bytes
 _SHARD: Mapping[str, Any] = {"file": str, "count": int, "sha256": str, "undecodable": [str]}
 _MANIFEST: Mapping[str, Any] = {
-    "vocabulary_size": int,
-    "bytes_per_index": int,
     "axes": [int],
     "views": int,
     "class_names": [str],
-    "tokenizer_sha256": str,
     "num_images": int,
     "shards": [dict],
 }
 
 
-def write_manifest(directory: Path, manifest: Mapping[str, Any], num_shards: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFormat:
+    """What a kind of store has in its manifest.
+
+    Attributes:
+        name: The name of the format, with its version.
+        convention: The order of the values of an image, in words.
+        noun: What error messages call the store.
+        command: The command that writes such a store.
+        fields: The type of each entry that only this kind has.
+        check: Raises a ValueError if the entries contradict each other.
+    """
+
+    name: str
+    convention: str
+    noun: str
+    command: str
+    fields: Mapping[str, Any]
+    check: Callable[[Mapping[str, Any]], None]
+
+
+def _check_tokens(manifest: Mapping[str, Any]) -> None:
+    if manifest["bytes_per_index"] != bytes_per_index(manifest["vocabulary_size"]):
+        raise ValueError(
+            f"{manifest['bytes_per_index']} bytes for an index below {manifest['vocabulary_size']}"
+        )
+    _check_ranges(manifest)
+
+
+TOKENS = StoreFormat(
+    name=FORMAT,
+    convention=CONVENTION,
+    noun="token store",
+    command="vq tokenize NAME",
+    fields={"vocabulary_size": int, "bytes_per_index": int, "tokenizer_sha256": str},
+    check=_check_tokens,
+)
+
+
+def write_manifest(
+    directory: Path, manifest: Mapping[str, Any], num_shards: int, *, kind: StoreFormat = TOKENS
+) -> dict[str, Any]:
     """Completes a store by writing its manifest.
 
     Args:
         directory: The folder of the store.
-        manifest: The entries that describe the tokens and what made them.
+        manifest: The entries that describe what is stored and what made it.
         num_shards: The number of shards, whose entries are added.
+        kind: The format of the store.
 
     Returns:
         The whole manifest.
@@ -58,8 +98,8 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any], num_shards: int
             }
         )
     whole = {
-        "format": FORMAT,
-        "convention": CONVENTION,
+        "format": kind.name,
+        "convention": kind.convention,
         **manifest,
         "num_images": sum(shard["count"] for shard in shards),
         "num_undecodable": sum(len(shard["undecodable"]) for shard in shards),
@@ -76,13 +116,14 @@ def manifest_sha256(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: Path, *, kind: StoreFormat = TOKENS) -> dict[str, Any]:
     """Reads the manifest of a complete store, and checks its entries and its checksum.
 
     Manifests of older versions have no checksum; only their entries are checked.
 
     Args:
         directory: The folder of the store.
+        kind: The format that the store should have.
 
     Raises:
         TokenStoreError: If there is no manifest, or it is damaged or of another format.
@@ -93,14 +134,14 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise TokenStoreError(
-            f"{place}: expected a finished token store with {MANIFEST}, got: {printable(reason)}; make one with "
-            f"vq tokenize NAME"
+            f"{place}: expected a finished {kind.noun} with {MANIFEST}, got: {printable(reason)}; make one with "
+            f"{kind.command}"
         ) from error
     found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
-        raise TokenStoreError(f"{place}: expected the format {FORMAT}, got {found!r}; tokenize again")
+    if found != kind.name:
+        raise TokenStoreError(f"{place}: expected the format {kind.name}, got {found!r}; tokenize again")
     try:
-        _check_manifest(manifest)
+        _check_manifest(manifest, kind)
     except ValueError as error:
         raise TokenStoreError(
             f"{place}: its {MANIFEST} was changed or damaged: {printable(str(error))}; tokenize again"
@@ -108,25 +149,22 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_manifest(manifest: Mapping[str, Any]) -> None:
+def _check_manifest(manifest: Mapping[str, Any], kind: StoreFormat) -> None:
     """Raises a ValueError if `write_manifest` cannot have written the manifest."""
-    for name, kind in _MANIFEST.items():
-        check_field(manifest, name, kind)
+    for name, value_type in {**_MANIFEST, **kind.fields}.items():
+        check_field(manifest, name, value_type)
     for shard in manifest["shards"]:
-        for name, kind in _SHARD.items():
-            check_field(shard, name, kind)
+        for name, value_type in _SHARD.items():
+            check_field(shard, name, value_type)
         if "notes_sha256" in shard:  # older manifests have none
             check_field(shard, "notes_sha256", str)
-    if manifest["views"] < 1 or manifest["bytes_per_index"] != bytes_per_index(manifest["vocabulary_size"]):
-        raise ValueError(
-            f"{manifest['views']} views, {manifest['bytes_per_index']} bytes for an index below "
-            f"{manifest['vocabulary_size']}"
-        )
+    if manifest["views"] < 1:
+        raise ValueError(f"{manifest['views']} views")
     if not all(0 < axis <= 2**31 for axis in manifest["axes"]):
         raise ValueError(f"axes are {manifest['axes']}")
     if manifest.get("manifest_sha256", manifest_sha256(manifest)) != manifest_sha256(manifest):
         raise ValueError("it does not match its own checksum")
-    _check_ranges(manifest)
+    kind.check(manifest)
     count = sum(shard["count"] for shard in manifest["shards"])
     if manifest["num_images"] != count:
         raise ValueError(f"num_images is {manifest['num_images']}, its shards have {count}")

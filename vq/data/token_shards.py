@@ -1,4 +1,4 @@
-"""The shards of a token store: packed indices in one file, labels, keys and a checksum in another.
+"""The shards of a store: packed indices or features in one file, labels, keys and a checksum in another.
 
 docs/tokens.md specifies the format byte by byte.
 """
@@ -98,7 +98,7 @@ class ShardFiles:
 
     @property
     def tokens(self) -> Path:
-        """The file of the packed indices."""
+        """The file of the packed indices or features."""
         return self.directory / f"shard_{self.number:05d}.bin"
 
     @property
@@ -117,7 +117,7 @@ def write_shard(
     width: int,
     source_sha256: str = "",
 ) -> None:
-    """Writes a shard atomically: it is complete once its notes exist.
+    """Writes a shard of a token store atomically: it is complete once its notes exist.
 
     Args:
         files: The files to write.
@@ -128,7 +128,35 @@ def write_shard(
         width: The number of bytes per index.
         source_sha256: The SHA-256 of the images that the shard was made from.
     """
-    content = pack(indices, width)
+    write_packed(
+        files,
+        pack(indices, width),
+        labels=labels,
+        keys=keys,
+        undecodable=undecodable,
+        source_sha256=source_sha256,
+    )
+
+
+def write_packed(
+    files: ShardFiles,
+    content: bytes,
+    *,
+    labels: Sequence[int],
+    keys: Sequence[str],
+    undecodable: Sequence[str],
+    source_sha256: str,
+) -> None:
+    """Writes a shard of any store atomically: it is complete once its notes exist.
+
+    Args:
+        files: The files to write.
+        content: What the shard holds of its images, with the same number of bytes for each.
+        labels: The label of each image.
+        keys: The key of each image.
+        undecodable: The names of images that were skipped because they cannot be decoded.
+        source_sha256: The SHA-256 of the images that the shard was made from.
+    """
     notes = {
         "count": len(keys),
         "sha256": hashlib.sha256(content).hexdigest(),
