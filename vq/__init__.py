@@ -8,10 +8,11 @@ from vq import moved
 
 if TYPE_CHECKING:
     from vq.generators import Generator
+    from vq.probes import LinearProbe
     from vq.tokenizers import Tokenizer
 
 __version__ = "0.2.0.dev0"
-__all__ = ["__version__", "load", "load_generator"]
+__all__ = ["__version__", "load", "load_generator", "load_probe"]
 
 moved.install()
 
@@ -33,19 +34,20 @@ def load(
 
     Raises:
         vq.errors.UserError: If there are no such weights, they are damaged, they cannot be built, or they are those
-            of a generator.
+            of a generator or a probe.
 
     Example:
         >>> tokenizer = vq.load("work_dirs/emoji")                  # doctest: +SKIP
         >>> indices = tokenizer.encode(images)                      # doctest: +SKIP
         >>> images = tokenizer.decode(indices)                      # doctest: +SKIP
     """
+    from vq.config import trained_section
     from vq.tokenizers.checkpoint import CheckpointError, find_weights, load_tokenizer, read_config
 
     file = find_weights(run_or_checkpoint)
-    if "generator" in (read_config(file) or {}):
+    if (trained := trained_section(read_config(file) or {})) != "tokenizer":
         raise CheckpointError(
-            f"{file}: expected the weights of a tokenizer, got those of a generator; use vq.load_generator"
+            f"{file}: expected the weights of a tokenizer, got those of a {trained}; use vq.load_{trained}"
         )
     return load_tokenizer(file, device=device, weights=weights)
 
@@ -74,3 +76,29 @@ def load_generator(
     from vq.generators import load_generator
 
     return load_generator(run_or_checkpoint, device=device, weights=weights)
+
+
+def load_probe(
+    run_or_checkpoint: str | Path, device: str = "cpu", *, weights: Mapping[str, str | Path] | None = None
+) -> "LinearProbe":
+    """Loads a trained linear probe with its tokenizer: `classify(images)` returns logits.
+
+    Args:
+        run_or_checkpoint: As for `load`.
+        device: The device to put both on.
+        weights: As for `load`.
+
+    Returns:
+        The probe in eval mode, built from the config inside the weight file; no file is executed.
+
+    Raises:
+        vq.errors.UserError: If there are no such weights, they are damaged, they cannot be built, or they are not
+            those of a probe.
+
+    Example:
+        >>> probe = vq.load_probe("work_dirs/probe/digits")          # doctest: +SKIP
+        >>> classes = probe.classify(images).argmax(dim=1)           # doctest: +SKIP
+    """
+    from vq.probes import load_probe
+
+    return load_probe(run_or_checkpoint, device=device, weights=weights)

@@ -18,7 +18,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {
-    "train": Command("vq.train", "train a tokenizer or a generator"),
+    "train": Command("vq.train", "train a tokenizer, a generator or a probe"),
     "val": Command("vq.val", "score the checkpoints of a run"),
     "test": Command("vq.test", "score one checkpoint, given by its path"),
     "fid": Command("vq.fid", "compute the reference statistics that FID needs"),

@@ -63,7 +63,7 @@ def add_run(parser: argparse.ArgumentParser, *, exists: bool = False) -> None:
         nargs="?",
         help="a file, or a page that `vq configs` lists, such as fsq/1000_emoji; default: "
         + (
-            f"{default}. A CONFIG that differs in data, tokenizer or generator is refused"
+            f"{default}. A CONFIG that differs in data, tokenizer, generator or probe is refused"
             if exists
             else f"for a run that exists (--auto-resume, --load-from), {default}"
         ),

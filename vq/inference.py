@@ -125,6 +125,7 @@ def _holds_indices(source: Path) -> bool:
 
 
 def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
+    from vq.config import trained_section
     from vq.engine.assembly.build import make_tokenizer
     from vq.engine.jobs.given_weights import GivenWeights
     from vq.tokenizers.checkpoint import find_weights, load_tokenizer, read_config
@@ -135,8 +136,9 @@ def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
                 f"{args.model}: a run has its own config and weights; give a CONFIG to change them"
             )
         file = find_weights(_run_or_file(args.model))
-        if "generator" in (read_config(file) or {}):
-            raise cli.UsageError(f"{args.model}: holds a generator, not a tokenizer; use `vq generate`")
+        if (trained := trained_section(read_config(file) or {})) != "tokenizer":
+            cure = "use `vq generate`" if trained == "generator" else "use vq.load_probe in Python"
+            raise cli.UsageError(f"{args.model}: holds a {trained}, not a tokenizer; {cure}")
         return load_tokenizer(file)
     if not args.load_model_from:
         raise cli.UsageError(

@@ -13,7 +13,7 @@ from vq import cli, config
 from vq.errors import ConfigError
 
 DATA = ("train_data", "val_data")
-NETWORKS = ("tokenizer", "generator")
+NETWORKS = ("tokenizer", *config.OVER_TOKENIZER)
 SPEED = ("num_workers",)
 """Keys that change only how fast a command runs."""
 

@@ -1,4 +1,4 @@
-"""Trains a tokenizer or a generator: `vq train NAME CONFIG`, or `torchrun ... -m vq.train NAME CONFIG`."""
+"""Trains a tokenizer, a generator or a probe: `vq train NAME CONFIG`, or `torchrun ... -m vq.train NAME CONFIG`."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def arguments() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = cli.parser(
         "train",
-        "Trains the tokenizer (or the generator) of CONFIG and writes everything to work_dirs/NAME. "
+        "Trains the tokenizer (or the generator, or the probe) of CONFIG and writes everything to work_dirs/NAME. "
         "Several processes: auto_torchrun -m vq.train NAME CONFIG",
         "vq train emoji fsq/1000_emoji --override .trainer.max_steps:200\n  vq train emoji --auto-resume",
     )

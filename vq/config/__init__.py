@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vq.config.bases import load_page
-from vq.config.checking import NAMED_PARTS, SECTIONS, Tree, check, nodes, plain
+from vq.config.checking import (
+    NAMED_PARTS,
+    OVER_TOKENIZER,
+    SECTIONS,
+    Tree,
+    check,
+    nodes,
+    plain,
+    trained_section,
+)
 from vq.config.files import MAX_CHARACTERS, parse_json, read_text, write_and_keep
 from vq.config.literals import parse_assignments, parse_literal
 from vq.config.overrides import assign
@@ -38,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_CHARACTERS",
     "NAMED_PARTS",
+    "OVER_TOKENIZER",
     "PRETRAINED_TOKENIZER",
     "SECTIONS",
     "WEIGHTS_OF",
@@ -55,6 +65,7 @@ __all__ = [
     "replaced",
     "save",
     "to_json",
+    "trained_section",
     "with_weights",
     "write_and_keep",
 ]

@@ -48,7 +48,9 @@ def check(tree: Mapping[str, Any]) -> None:
             annotation contradicts; and for an argument that the command fills in.
     """
     if len(both := [name for name in OVER_TOKENIZER if name in tree]) > 1:
-        raise ConfigError(f"a page trains one model, but this one has the sections {' and '.join(both)}; remove one")
+        raise ConfigError(
+            f"a page trains one model, but this one has the sections {' and '.join(both)}; remove one"
+        )
     for key, value in tree.items():
         if key not in SECTIONS:
             raise ConfigError(f"unknown section {shown(key)}{suggest(key, SECTIONS)}")

@@ -3,6 +3,7 @@
 from vq.engine.evaluation.base import Evaluation
 from vq.engine.evaluation.evaluator import Evaluator
 from vq.engine.evaluation.generator_evaluator import ProposalEvaluator
+from vq.engine.evaluation.probe_evaluator import ProbeEvaluator
 from vq.engine.loop.checkpointer import Checkpointer, NonFiniteLossError
 from vq.engine.loop.trainer import Trainer
 from vq.engine.steps.adversarial import AdversarialStep
@@ -10,6 +11,7 @@ from vq.engine.steps.alternating import AlternatingStep
 from vq.engine.steps.base import TrainStep
 from vq.engine.steps.discriminator import Adversary
 from vq.engine.steps.generator import ProposalStep
+from vq.engine.steps.probe import ProbeStep
 from vq.engine.steps.reconstruction import ReconstructionStep
 from vq.engine.steps.schedules import Constant, Schedule, WarmupCosine
 from vq.engine.steps.weight_ema import WeightEMA
@@ -23,6 +25,8 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "NonFiniteLossError",
+    "ProbeEvaluator",
+    "ProbeStep",
     "ProposalEvaluator",
     "ProposalStep",
     "ReconstructionStep",

@@ -73,7 +73,9 @@ class PooledCodes(ProbeFeatures):
     def _some_indices(self) -> Int[Tensor, "batch *index"]:
         """The indices of one image of the smallest size, each the first one of its range."""
         side = self.downsample_factor
-        first = torch.tensor([start for start, _ in self.tokenizer.index_ranges], device=self.tokenizer.device)
+        first = torch.tensor(
+            [start for start, _ in self.tokenizer.index_ranges], device=self.tokenizer.device
+        )
         shape = self.tokenizer.indices_shape(side, side)
         return (first if len(first) > 1 else first[0]).expand(1, *shape)
 

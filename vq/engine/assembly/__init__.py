@@ -11,6 +11,7 @@ from vq.engine.assembly.build import (
     make_sampling,
     make_score_callback,
     make_tokenizer,
+    make_tokenizer_below,
     make_trainer,
     section,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "make_score_callback",
     "make_step",
     "make_tokenizer",
+    "make_tokenizer_below",
     "make_trainer",
     "section",
 ]

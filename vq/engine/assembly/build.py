@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vq import distributed
+from vq.config import trained_section
 from vq.data import ImageLoader, TokenLoader, UndecodableSetError
 from vq.engine.assembly.checks import check_data
 from vq.engine.assembly.class_names import check_class_names
@@ -28,7 +29,6 @@ from vq.engine.loop.trainer import Trainer
 from vq.engine.loop.validation import Validation
 from vq.engine.steps.base import TrainStep
 from vq.errors import ConfigError
-from vq.generators import Generator
 from vq.generators.sampling import sampler_of
 from vq.ops.keyed import seeded
 from vq.registry import build, build_value
@@ -59,7 +59,7 @@ def make_tokenizer(config: Tree, *, seed: int = 0) -> Tokenizer:
 
 
 def make_frozen_tokenizer(config: Tree) -> Tokenizer:
-    """The trained tokenizer of a page that trains a generator, in eval mode and without gradients."""
+    """The trained tokenizer of a page that trains a model over it, in eval mode and without gradients."""
     try:
         tokenizer: Tokenizer = build(section(config, "tokenizer"), path="tokenizer")
     except CheckpointError as error:
@@ -67,13 +67,28 @@ def make_frozen_tokenizer(config: Tree) -> Tokenizer:
     return tokenizer.eval().requires_grad_(requires_grad=False)
 
 
-def make_model(config: Tree, *, seed: int = 0) -> torch.nn.Module:
-    """The model that the page trains: its generator if it has one, else its tokenizer."""
-    if "generator" not in config:
+def make_tokenizer_below(config: Tree) -> Tokenizer | None:
+    """The frozen tokenizer of a page that trains a model over it; None if it trains a tokenizer, or needs none."""
+    trained = trained_section(config)
+    is_without = trained == "tokenizer" or (trained == "probe" and "tokenizer" not in config)
+    return None if is_without else make_frozen_tokenizer(config)
+
+
+def make_model(config: Tree, *, seed: int = 0, frozen_tokenizer: Tokenizer | None = None) -> torch.nn.Module:
+    """The model that the page trains: its generator or its probe if it has one, else its tokenizer.
+
+    Args:
+        config: The resolved config.
+        seed: The first weights are a function of it.
+        frozen_tokenizer: From `make_tokenizer_below`; it becomes a part of a probe.
+    """
+    trained = trained_section(config)
+    if trained == "tokenizer":
         return make_tokenizer(config, seed=seed)
+    shared = {} if frozen_tokenizer is None else {"tokenizer": frozen_tokenizer}
     with seeded(seed, "weights"):
-        generator: Generator = build(section(config, "generator"), path="generator")
-    return generator
+        model: torch.nn.Module = build(section(config, trained), path=trained, shared=shared)
+    return model
 
 
 def make_loader(config: Tree, name: str) -> Any:
@@ -104,8 +119,8 @@ def make_sampling(config: Tree, changes: Mapping[str, Any]) -> Mapping[str, Any]
 
 def make_evaluator(config: Tree, *, frozen_tokenizer: Tokenizer | None = None) -> Evaluator:
     """The config's evaluator; that of a generator gets the tokenizer that decodes its indices."""
-    runtime: dict[str, Any] = {} if frozen_tokenizer is None else {"tokenizer": frozen_tokenizer}
-    evaluator: Evaluator = build(section(config, "evaluator"), path="evaluator", **runtime)
+    shared = {} if frozen_tokenizer is None else {"tokenizer": frozen_tokenizer}
+    evaluator: Evaluator = build(section(config, "evaluator"), path="evaluator", shared=shared)
     return evaluator
 
 

@@ -9,6 +9,7 @@ from vq.engine.steps.generator import tokens_of
 from vq.errors import ConfigError
 from vq.generators import Generator
 from vq.networks.sizes import declared_size
+from vq.probes import LinearProbe
 from vq.tokenizers import Tokenizer
 from vq.tokenizers.fingerprint import fingerprint
 
@@ -42,16 +43,15 @@ def check_data(
     Raises:
         ConfigError: With the section's name, what was expected and what was found.
     """
+    if isinstance(model, LinearProbe):
+        _check_probed(model, loader, name)
+        return
     if not isinstance(model, Generator):
         if isinstance(loader, TokenLoader):
             raise ConfigError(f"{name}: holds tokens; a tokenizer needs images")
         check_image_size(model, loader, name)
         return
-    num_classes = len(loader.dataset.class_names)
-    if num_classes > model.num_classes:
-        raise ConfigError(
-            f"{name}: has {num_classes} classes, the generator {model.num_classes}; set generator.num_classes"
-        )
+    _check_num_classes(model.num_classes, "generator", loader, name)
     if isinstance(loader, TokenLoader):
         _check_store(model, frozen_tokenizer, loader, name)
     elif frozen_tokenizer is not None:
@@ -70,6 +70,35 @@ def check_data(
         )
 
 
+def _check_num_classes(num_classes: int, what: str, loader: ImageLoader | TokenLoader, name: str) -> None:
+    found = len(loader.dataset.class_names)
+    if found > num_classes:
+        raise ConfigError(f"{name}: has {found} classes, the {what} {num_classes}; set {what}.num_classes")
+
+
+def _check_probed(probe: LinearProbe, loader: ImageLoader | TokenLoader, name: str) -> None:
+    """Refuses data without classes, or that the probe's features cannot be computed of."""
+    if len(loader.dataset.class_names) < 2:
+        raise ConfigError(
+            f"{name}: its images have no labels (one class), but a probe needs them; give a set with a folder for each "
+            f"class"
+        )
+    _check_num_classes(probe.num_classes, "probe", loader, name)
+    if loader.batch_size < 2:
+        raise ConfigError(
+            f"{name}: a probe normalizes over the batch; expected a batch_size of at least 2, got {loader.batch_size}"
+        )
+    tokenizer = probe.features.tokenizer
+    if isinstance(loader, ImageLoader):
+        check_image_size(probe.features if tokenizer is None else tokenizer, loader, name)
+    elif tokenizer is None:
+        raise ConfigError(
+            f"{name}: holds tokens; {type(probe.features).__name__} needs images, an ImageLoader"
+        )
+    else:
+        _check_maker(tokenizer, loader, name)
+
+
 def _check_store(
     model: Generator, frozen_tokenizer: Tokenizer | None, loader: TokenLoader, name: str
 ) -> None:
@@ -81,9 +110,14 @@ def _check_store(
             f"{model.vocabulary_size}; set generator.vocabulary_size"
         )
     if frozen_tokenizer is not None:
-        mine, theirs = fingerprint(frozen_tokenizer), manifest["tokenizer_sha256"]
-        if mine != theirs:
-            raise ConfigError(
-                f"{name}: {root} was made by a tokenizer with the checksum {theirs[:16]}..., the page's has "
-                f"{mine[:16]}...; tokenize again with its weights, or name the weights of the store"
-            )
+        _check_maker(frozen_tokenizer, loader, name)
+
+
+def _check_maker(tokenizer: Tokenizer, loader: TokenLoader, name: str) -> None:
+    """Refuses a store that a tokenizer with other weights made."""
+    mine, theirs = fingerprint(tokenizer), loader.dataset.store.manifest["tokenizer_sha256"]
+    if mine != theirs:
+        raise ConfigError(
+            f"{name}: {loader.dataset.root} was made by a tokenizer with the checksum {theirs[:16]}..., the page's has "
+            f"{mine[:16]}...; tokenize again with its weights, or name the weights of the store"
+        )

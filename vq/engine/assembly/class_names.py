@@ -6,6 +6,7 @@ from typing import Any
 
 from vq.errors import ConfigError, UserError
 from vq.generators import Generator
+from vq.probes import LinearProbe
 from vq.registry import build
 from vq.text import printable
 
@@ -26,7 +27,8 @@ def check_class_names(model: Any, train: Sequence[str], val: Sequence[str]) -> N
     Raises:
         ConfigError: With the first class that differs.
     """
-    if not isinstance(model, Generator) or model.num_classes == 1 or tuple(val) == tuple(train)[: len(val)]:
+    depends_on_classes = isinstance(model, Generator | LinearProbe) and model.num_classes > 1
+    if not depends_on_classes or tuple(val) == tuple(train)[: len(val)]:
         return
     number = next(i for i, name in enumerate(val) if i >= len(train) or name != train[i])
     there = (
@@ -39,7 +41,7 @@ def check_class_names(model: Any, train: Sequence[str], val: Sequence[str]) -> N
 
 
 def training_class_names(config: Mapping[str, Any]) -> Sequence[str] | None:
-    """The names of the classes that a page's generator is trained on; None if its training data cannot be read."""
+    """The names of the classes that a page's model is trained on; None if its training data cannot be read."""
     try:
         names: Sequence[str] = build(config["train_data"], path="train_data").dataset.class_names
     except (UserError, KeyError, OSError, ValueError) as error:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from vq.config import trained_section
 from vq.engine.assembly.build import Tree, section
 from vq.engine.steps.base import TrainStep
 from vq.engine.steps.tuning import Tuning, networks_of
 from vq.errors import ConfigError
-from vq.generators import Generator
 from vq.ops.keyed import seeded, stable_hash
 from vq.registry import DISCRIMINATORS, build, slot_of
 from vq.tokenizers import Tokenizer
@@ -46,20 +46,19 @@ def make_step(
     if str(tuning):
         logger.info("%s", tuning)
     shared: dict[str, Any] = {
-        "tokenizer": model,
+        "tokenizer": frozen_tokenizer,
         "autocast": autocast,
         "max_steps": section(config, "trainer").get("max_steps"),
     }
-    if isinstance(model, Generator):
-        shared |= {"generator": model, "tokenizer": frozen_tokenizer}
+    trained = trained_section(config)
+    shared[trained] = model
     make = partial(_make_discriminator, seed=seed, device=next(model.parameters()).device, tuning=tuning)
     with seeded(seed, "weights"):
         node = _with_discriminators(section(config, "train_step"), "train_step", make)
         step = build(node, path="train_step", shared=shared)
     if not isinstance(step, TrainStep) or step.model is not model:
-        what = "generator" if isinstance(model, Generator) else "tokenizer"
         raise ConfigError(
-            f"train_step: expected a step that trains the section {what}, got {type(step).__name__}"
+            f"train_step: expected a step that trains the section {trained}, got {type(step).__name__}"
         )
     if autocast and not step.optimization.autocast:
         raise ConfigError(f"--autocast: {type(step).__name__} does not pass it on; leave it out")

@@ -36,7 +36,7 @@ class Evaluation:
 
 @runtime_checkable
 class AnyEvaluator(Protocol):
-    """What the training loop needs of an evaluator: `Evaluator` for tokenizers, `ProposalEvaluator` for generators.
+    """What the training loop needs of an evaluator, such as `Evaluator` for tokenizers or `ProbeEvaluator` for probes.
 
     Attributes:
         every: Steps between validations.

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from vq import distributed
+from vq.config import OVER_TOKENIZER, trained_section
 from vq.data import ImageLoader, TokenLoader
 from vq.engine.assembly.build import (
     make_evaluator,
-    make_frozen_tokenizer,
     make_loader,
     make_model,
     make_score_callback,
+    make_tokenizer_below,
 )
 from vq.engine.assembly.checks import check_data
 from vq.engine.assembly.class_names import check_class_names, training_class_names
@@ -38,7 +39,7 @@ from vq.tokenizers.checkpoint import EMA_WEIGHTS, CheckpointError, find_weights,
 from vq.tokenizers.manifest import verify
 
 logger = logging.getLogger(__name__)
-SCORED = ("val_data", "tokenizer", "generator", "evaluator")
+SCORED = ("val_data", "tokenizer", *OVER_TOKENIZER, "evaluator")
 """The sections of a config that scores depend on."""
 
 
@@ -48,7 +49,7 @@ class CheckpointScorer:
 
     Attributes:
         config: The resolved config.
-        model: Receives the weights of each checkpoint: a tokenizer, or a generator.
+        model: Receives the weights of each checkpoint: a tokenizer, or a model over one.
         loader: Yields this rank's share of the validation set.
         evaluator: Computes the scores.
         callback: Is shown the scores and the picture of each checkpoint.
@@ -242,11 +243,13 @@ def scorer_of(
         ConfigError: If a part cannot be built, the data do not fit the model, or the options do not suit it.
     """
     _check_options(config, visual, is_tokenized)
-    model, loader = make_model(config).to(machine.device), make_loader(config, "val_data")
-    frozen = make_frozen_tokenizer(config).to(machine.device) if "generator" in config else None
+    frozen = make_tokenizer_below(config)
+    frozen = None if frozen is None else frozen.to(machine.device)
+    model = make_model(config, frozen_tokenizer=frozen).to(machine.device)
+    loader = make_loader(config, "val_data")
     evaluator = make_evaluator(config, frozen_tokenizer=frozen)
     check_data(model, frozen, loader, "val_data")
-    if frozen is not None and (names := training_class_names(config)) is not None:
+    if trained_section(config) != "tokenizer" and (names := training_class_names(config)) is not None:
         check_class_names(model, names, loader.dataset.class_names)
     callback = make_score_callback(config, folder, name=name, wandb=wandb)
     max_steps = config.get("trainer", {}).get("max_steps", 0)
@@ -267,11 +270,12 @@ def scorer_of(
 
 
 def _check_options(config: Mapping[str, Any], visual: str, is_tokenized: bool) -> None:
-    if is_tokenized and "generator" in config:
-        raise ConfigError("--tokenize: the page trains a generator; tokenize with the tokenizer's page")
-    if visual and "generator" in config:
+    trained = trained_section(config)
+    if is_tokenized and trained != "tokenizer":
+        raise ConfigError(f"--tokenize: the page trains a {trained}; tokenize with the tokenizer's page")
+    if visual and trained != "tokenizer":
         raise ConfigError(
-            "--visual: the page trains a generator, which reconstructs no images; leave --visual out"
+            f"--visual: the page trains a {trained}, which reconstructs no images; leave --visual out"
         )
     if visual and not visual_kinds(visual):
         raise ConfigError(f"--visual {visual!r}: expected a pattern of {', '.join(VISUALS)}, it matches none")

@@ -76,8 +76,8 @@ def plan(config: "Config", run: Path, machine: Machine, options: TrainingOptions
     trainer = _build(tree, run, machine, TrainingOptions(), seed=seed, device="cpu")
     data, step = trainer.runner.data, trainer.train_step
     local = data.batch_size // distributed.world_size() // step.accumulate
-    if "generator" in tree:
-        lines = [f"parameters: {sum(p.numel() for p in step.model.parameters()):,} (generator)"]
+    if (trained := configs.trained_section(tree)) != "tokenizer":
+        lines = [f"parameters: {sum(p.numel() for p in step.model.parameters()):,} ({trained})"]
     else:
         assert isinstance(data, ImageLoader)  # `make_trainer` has checked it
         lines = assembly.describe(step, image_size=data.image_size, batch=local)
@@ -104,8 +104,9 @@ def _build(
     tree: dict[str, Any], run: Path, machine: Machine, options: TrainingOptions, *, seed: int, device: str
 ) -> Trainer:
     """The trainer of a config, its model on the device and with the weights that the options give."""
-    model = assembly.make_model(tree, seed=seed).to(device)
-    frozen = assembly.make_frozen_tokenizer(tree).to(device) if "generator" in tree else None
+    frozen = assembly.make_tokenizer_below(tree)
+    frozen = None if frozen is None else frozen.to(device)
+    model = assembly.make_model(tree, seed=seed, frozen_tokenizer=frozen).to(device)
     options.weights.load_into(model)
     train_step = assembly.make_step(
         tree,

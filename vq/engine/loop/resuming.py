@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vq.config import OVER_TOKENIZER
 from vq.errors import UserError
 from vq.files import read_json, sha256_of
 
@@ -127,9 +128,9 @@ def _plain(key: str, value: Any) -> Any:
 def _is_refused(change: Change, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     section, _, rest = change.key.partition(".")
     names = [name.partition("[")[0] for name in rest.split(".")]
-    if section == "generator":
+    if section in OVER_TOKENIZER:
         return _is_architecture(change, names)
-    if section == "tokenizer" and ("generator" in old or "generator" in new):
+    if section == "tokenizer" and any(name in config for name in OVER_TOKENIZER for config in (old, new)):
         return not _is_same_file(change)
     if section == "tokenizer":
         return _is_architecture(change, names)

@@ -9,8 +9,8 @@ import torch._functorch.config
 from torch import Tensor, nn
 
 from vq.errors import ConfigError
-from vq.generators import Generator
 from vq.quantizers import Quantizer
+from vq.tokenizers import Tokenizer
 
 SAFE_ON_CPU = (2, 12)
 """Older versions of torch crash in the backward pass of a channels_last group norm on the CPU."""
@@ -60,8 +60,8 @@ class Tuning:
 
 
 def networks_of(model: nn.Module) -> list[nn.Module]:
-    """The parts of a model that are compiled: a generator's forward; the parts of a tokenizer but its quantizers."""
-    if isinstance(model, Generator):
+    """The parts of a model that are compiled: the parts of a tokenizer but its quantizers; else the whole model."""
+    if not isinstance(model, Tokenizer):
         return [model]
     parts = [part for part in model.children() if not isinstance(part, Quantizer)]
     return [
