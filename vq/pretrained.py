@@ -32,6 +32,7 @@ from vq.text import printable
 
 logger = logging.getLogger(__name__)
 _may_write = ContextVar("vq.pretrained.may_write", default=True)
+_MAX_HEADER = 10**8  # safetensors refuses a longer one
 
 
 class MissingWeightsError(UserError, FileNotFoundError):
@@ -169,6 +170,21 @@ def package_folder(package: str) -> Path | None:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def is_safetensors(file: Path) -> bool:
+    """Whether a file is one of safetensors: by its name, or by its content, a JSON text after the text's length.
+
+    `convert_checkpoints.py` adds `.converted` to the name of the original file, so the name does not always tell.
+    """
+    if file.suffix == ".safetensors":
+        return True
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(9)
+    except OSError:
+        return False  # whoever reads it reports the reason
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _MAX_HEADER
+
+
 def read_tensors(file: Path) -> dict[str, Shaped[Tensor, "..."]]:
     """The tensors of a file: safetensors, or one that `torch.save` wrote, of which no code runs.
 
@@ -179,12 +195,12 @@ def read_tensors(file: Path) -> dict[str, Shaped[Tensor, "..."]]:
         WeightsFileError: If it is damaged, or holds anything but names and tensors.
     """
     try:
-        if file.suffix == ".safetensors":
+        if is_safetensors(file):
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and torch raise many kinds; all mean the same to a user
         kind = "damaged, or not a safetensors file"
-        if file.suffix != ".safetensors":
+        if not is_safetensors(file):
             kind = "not a safetensors file, and torch refuses it as plain tensors"
         raise WeightsFileError(f"{file}: {kind}: {_reason(error)}") from error
     for key in ("state_dict", "model"):

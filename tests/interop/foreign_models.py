@@ -64,3 +64,27 @@ def diffusers_model(*, num_blocks: int, dim: int) -> nn.Module:
         num_vq_embeddings=CODES,
         vq_embed_dim=dim,
     )
+
+
+VQKD_WIDTH, VQKD_DIM, VQKD_CODES = 128, 8, 64
+VQKD_SIZES = (32, 48)
+"""The side of the images: that of the position embeddings, and one to which they are interpolated."""
+
+
+def fill_vqkd(state: dict[str, Tensor]) -> None:
+    """Sets the tensors of BEiT v2's tokenizer to random values; the codes have length 1, as after training."""
+    fill(state.items())
+    for name, tensor in state.items():
+        if name.endswith(("pos_embed", "cls_token")):
+            tensor.mul_(tensor[0].numel() ** 0.5)
+        elif name.endswith("cluster_size"):
+            tensor.abs_()
+        elif name.endswith("initted"):
+            tensor.fill_(1)
+    codes = state["quantize.embedding.weight"]
+    codes /= codes.norm(dim=1, keepdim=True)
+
+
+def vqkd_image(size: int) -> Tensor:
+    """Two images in [0, 1]."""
+    return torch.from_numpy(np.random.default_rng(size).uniform(0, 1, (2, 3, size, size))).float()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from vq.interop.dialects.beitv2 import check_beitv2, from_beitv2
 from vq.interop.dialects.diffusers import from_diffusers
 from vq.interop.dialects.llamagen import from_llamagen
 from vq.interop.dialects.taming import from_taming
@@ -14,7 +15,16 @@ from vq.quantizers import CosineDistance, Distance, EuclideanDistance, VectorQua
 __all__ = ["DIALECTS", "Dialect", "InteropError", "from_dialect"]
 
 _GROUPS = 32
-"""The number of groups in every norm of all three projects, for any width. It cannot be read from the weights."""
+"""The number of groups in every norm of a VQGAN, for any width. It cannot be read from the weights."""
+
+
+def _check_groups(tokenizer: nn.Module) -> None:
+    for name, module in tokenizer.named_modules():
+        if isinstance(module, nn.GroupNorm) and module.num_groups != _GROUPS:
+            raise InteropError(
+                f"weights of a VQGAN: expected {_GROUPS} groups in every norm, got {module.num_groups} in {name} of "
+                f"{module.num_channels} channels; networks with fewer than 128 channels cannot be converted"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +34,19 @@ class Dialect:
     Attributes:
         translate: The function that renames the project's tensors.
         distance: The distance of the project's quantizer, which cannot be read from the weights.
+        check: The function that refuses networks in which the weights would compute something else.
     """
 
     translate: Callable[[NamedTensors], NamedTensors]
     distance: type[Distance]
+    check: Callable[[nn.Module], None] = _check_groups
 
 
 DIALECTS = {
     "taming": Dialect(from_taming, EuclideanDistance),
     "llamagen": Dialect(from_llamagen, CosineDistance),
     "diffusers": Dialect(from_diffusers, EuclideanDistance),
+    "beitv2": Dialect(from_beitv2, CosineDistance, check_beitv2),
 }
 """The projects whose weights can be loaded, by name."""
 
@@ -42,8 +55,9 @@ def from_dialect(tokenizer: nn.Module, state: NamedTensors, dialect: str) -> Non
     """Loads the weights of another project into a tokenizer. All tensors of both must match, else nothing is changed.
 
     Args:
-        tokenizer: An `ImageTokenizer` with `CNNEncoder`, `CNNDecoder` and `VectorQuantizer(LearnedCodebook)`. It is
-            changed in place.
+        tokenizer: An `ImageTokenizer` with `CNNEncoder`, `CNNDecoder` and `VectorQuantizer(LearnedCodebook)`; for
+            `beitv2` the tokenizer that `describe_beitv2` describes. It is changed in place. If it has no decoder, the
+            weights of the decoder are not used.
         state: The tensors of the project's file, by name.
         dialect: The name of the project, a key of `DIALECTS`.
 
@@ -58,6 +72,8 @@ def from_dialect(tokenizer: nn.Module, state: NamedTensors, dialect: str) -> Non
     known = DIALECTS[dialect]
     _check_meaning(tokenizer, dialect)
     translated = known.translate(state)
+    if getattr(tokenizer, "decoder", None) is None:
+        translated = {name: t for name, t in translated.items() if not name.startswith("decoder.")}
     own = tokenizer.state_dict()
     problems = [
         f"{len(names)} {kind}: {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
@@ -78,7 +94,7 @@ def from_dialect(tokenizer: nn.Module, state: NamedTensors, dialect: str) -> Non
     if problems:
         raise InteropError(
             f"{dialect} weights: expected the tensors of the config's tokenizer, got {'; '.join(problems)}; use the "
-            "config whose multipliers, num_blocks, widths and codebook are those of the weights"
+            "config whose depth, widths and codebook are those of the weights"
         )
     tokenizer.load_state_dict(translated)
 
@@ -89,16 +105,11 @@ def _check_meaning(tokenizer: nn.Module, dialect: str) -> None:
     if not isinstance(quantizer, VectorQuantizer):
         raise InteropError(
             f"{dialect} weights: expected a tokenizer with a VectorQuantizer, got {type(quantizer).__name__}; use a "
-            "config with a LearnedCodebook"
+            "config with one"
         )
     if type(quantizer.distance) is not wanted:
         raise InteropError(
             f"{dialect} weights: expected a quantizer with {wanted.__name__}, got {type(quantizer.distance).__name__}; "
             "the codes were learned with the former, and the latter would select other codes"
         )
-    for name, module in tokenizer.named_modules():
-        if isinstance(module, nn.GroupNorm) and module.num_groups != _GROUPS:
-            raise InteropError(
-                f"{dialect} weights: expected {_GROUPS} groups in every norm, got {module.num_groups} in {name} of "
-                f"{module.num_channels} channels; networks with fewer than 128 channels cannot be converted"
-            )
+    DIALECTS[dialect].check(tokenizer)

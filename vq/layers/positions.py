@@ -2,6 +2,7 @@
 
 from abc import ABC
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -117,18 +118,23 @@ class LearnedPositions(Positions):
     Args:
         width: Number of channels of the tokens.
         grid: Number of rows and columns that have a vector each.
+        offset: Added to the rows and columns of a grid of another size when the scale of the interpolation is
+            computed. The published code of DINO and BEiT v2 adds 0.1, so that rounding cannot lose a row.
 
     Raises:
-        ValueError: If `width` or a side of the grid is below 1.
+        ValueError: If `width` or a side of the grid is below 1, or `offset` is not in [0, 1).
     """
 
-    def __init__(self, *, width: int, grid: Sequence[int]) -> None:
+    def __init__(self, *, width: int, grid: Sequence[int], offset: float = 0.0) -> None:
         super().__init__()
         if width < 1 or len(grid) != 2 or min(grid) < 1:
             raise ValueError(
                 f"LearnedPositions: expected a width of at least 1 and a grid of (rows, columns), got {width} "
                 f"and {grid}"
             )
+        if not 0 <= offset < 1:
+            raise ValueError(f"LearnedPositions: expected an offset in [0, 1), got {offset}")
+        self.offset = offset
         self.vectors = nn.Parameter(nn.init.trunc_normal_(torch.empty(width, *grid), std=0.02))
 
     def add(
@@ -137,7 +143,11 @@ class LearnedPositions(Positions):
         """Adds the vector of each token's position, interpolated if the grid has another size."""
         vectors: Float[Tensor, "c rows columns"] = self.vectors
         if vectors.shape[1:] != grid:
-            vectors = F.interpolate(vectors[None], size=grid, mode="bicubic", align_corners=False)[0]
+            wanted: dict[str, Any] = {"size": grid}
+            if self.offset:
+                scales = [(new + self.offset) / old for new, old in zip(grid, vectors.shape[1:], strict=True)]
+                wanted = {"scale_factor": scales}
+            vectors = F.interpolate(vectors[None], **wanted, mode="bicubic", align_corners=False)[0]
         return tokens + vectors[:, places[:, 0], places[:, 1]].T.to(tokens.dtype)
 
 

@@ -1,0 +1,221 @@
+"""The tokenizer of BEiT v2 (VQ-KD): a vision transformer, codes of length 1, and a shallow decoder of features."""
+
+import math
+import re
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from vq.interop.spelling import CODEBOOK, INITIALISED, InteropError, NamedTensors
+from vq.layers import PixelPatches, SoftmaxAttention
+from vq.networks import ViTDecoder, ViTEncoder
+
+HEAD_DIM = 64
+"""The channels of an attention head in all published models. They cannot be read from the weights."""
+POSITION_OFFSET = 0.1
+"""What BEiT v2 adds to the rows and columns of a grid to which it interpolates the position embeddings."""
+DECAY = 0.99
+"""The decay of the codes in the published training."""
+
+# The teacher and its normalization, and averages that the quantizer stores but does not use.
+_NOT_THE_TOKENIZER = ("loss.", "teacher_model.", "scaling_layer.")
+_UNUSED = {
+    "quantize.embedding.cluster_size",
+    "quantize.embedding.embed_avg",
+    "quantize.embedding.initted",
+}
+_BLOCK = r"(encoder|decoder)\.blocks\.(\d+)\."
+_RENAMED = {
+    r"(encoder|decoder)\.patch_embed\.proj\.bias": r"\1.embed.bias",
+    _BLOCK + r"(norm[12])\.(weight|bias)": r"\1.transformer.blocks.\2.\3.\4",
+    _BLOCK + r"attn\.q_bias": r"\1.transformer.blocks.\2.query.bias",
+    _BLOCK + r"attn\.v_bias": r"\1.transformer.blocks.\2.value.bias",
+    _BLOCK + r"attn\.proj\.(weight|bias)": r"\1.transformer.blocks.\2.out.\3",
+    _BLOCK + r"mlp\.fc1\.(weight|bias)": r"\1.transformer.blocks.\2.up.\3",
+    _BLOCK + r"mlp\.fc2\.(weight|bias)": r"\1.transformer.blocks.\2.down.\3",
+    r"(encoder|decoder)\.fc_norm\.(weight|bias)": r"\1.transformer.norm.\2",
+    r"(encode|decode)_task_layer\.([02])\.(weight|bias)": r"\1r.head.\2.\3",
+    r"quantize\.embedding\.weight": CODEBOOK,
+    r"quantize\.cluster_size": "quantizer.codebook.usage",
+}
+_QKV = re.compile(_BLOCK + r"attn\.qkv\.weight")
+_PATCHES = re.compile(r"(encoder|decoder)\.patch_embed\.proj\.weight")
+
+
+def from_beitv2(state: NamedTensors) -> NamedTensors:
+    """Converts the names and shapes of the tensors of BEiT v2's `VQKD` to those of a `FeatureTokenizer`.
+
+    The joint matrix of queries, keys and values becomes three, the convolution over patches a linear layer, and the
+    class token takes its position embedding with it. The teacher, its normalization and the averages that the
+    quantizer does not use are dropped.
+
+    Args:
+        state: The content of `model` in the checkpoint.
+
+    Returns:
+        A state dict for the tokenizer that `describe_beitv2` describes with `with_decoder=True`.
+
+    Raises:
+        InteropError: If a name has no counterpart, the position embeddings are not those of a square grid, or the
+            codes do not have length 1, as before their initialization.
+    """
+    kept = {n: t for n, t in state.items() if not n.startswith(_NOT_THE_TOKENIZER) and n not in _UNUSED}
+    ours: dict[str, Tensor] = {}
+    for side in ("encoder", "decoder"):
+        if f"{side}.cls_token" in kept and f"{side}.pos_embed" in kept:
+            ours |= _tokens(side, kept.pop(f"{side}.cls_token"), kept.pop(f"{side}.pos_embed"))
+    leftover = []
+    for name, tensor in kept.items():
+        if match := _QKV.fullmatch(name):
+            block = f"{match[1]}.transformer.blocks.{match[2]}"
+            for part, matrix in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                ours[f"{block}.{part}.weight"] = matrix
+        elif match := _PATCHES.fullmatch(name):
+            ours[f"{match[1]}.embed.weight"] = rearrange(tensor, "d c p q -> d (p q c)")
+        elif renamed := _renamed(name):
+            ours[renamed] = tensor
+        else:
+            leftover.append(name)
+    if leftover:
+        raise InteropError(
+            f"beitv2 weights: expected the tensors of BEiT v2's VQ-KD, got {len(leftover)} with no counterpart "
+            f"({', '.join(leftover[:6])}{', ...' if len(leftover) > 6 else ''}); check which project wrote the weights"
+        )
+    if CODEBOOK in ours:
+        _check_lengths(ours[CODEBOOK])
+    return ours | {INITIALISED: torch.tensor(1, dtype=torch.uint8)}
+
+
+def describe_beitv2(state: NamedTensors, *, with_decoder: bool) -> dict[str, Any]:
+    """Describes the tokenizer that has the weights of BEiT v2's `VQKD`, as the `tokenizer` section of a config.
+
+    Args:
+        state: The content of `model` in the checkpoint.
+        with_decoder: Whether the tokenizer has the decoder, which predicts the teacher's features.
+
+    Raises:
+        InteropError: If the tensors are not those of a `VQKD`.
+    """
+    sides = ("encoder", "decoder") if with_decoder else ("encoder",)
+    needed = ["quantize.embedding.weight"]
+    for side in sides:
+        needed += [f"{side}.{name}" for name in ("patch_embed.proj.weight", "pos_embed", "cls_token")]
+        needed += [f"{side}.blocks.0.mlp.fc1.weight", f"{side[:-1]}_task_layer.2.weight"]
+    if missing := [name for name in needed if name not in state]:
+        raise InteropError(
+            f"beitv2 weights: expected the tensors of BEiT v2's VQ-KD, got none named {', '.join(missing[:6])}, but "
+            f"{', '.join(list(state)[:6]) or 'no tensor'}; check which project wrote the weights, and whether they "
+            "have the decoder that with_decoder:True asks for"
+        )
+    size, dim = state["quantize.embedding.weight"].shape
+    codebook = {"type": "vq.quantizers.SphericalEMACodebook", "size": size, "dim": dim, "decay": DECAY}
+    return {
+        "type": "vq.tokenizers.FeatureTokenizer",
+        "encoder": _describe_network(state, "encoder") | {"out_channels": dim},
+        "quantizer": {
+            "type": "vq.quantizers.VectorQuantizer",
+            "codebook": codebook,
+            "distance": {"type": "vq.quantizers.CosineDistance"},
+            "commitment_weight": 1.0,
+        },
+        "decoder": _describe_network(state, "decoder") | {"in_channels": dim} if with_decoder else None,
+    }
+
+
+def check_beitv2(tokenizer: nn.Module) -> None:
+    """Refuses transformers whose parameters have the same names and shapes, but which compute something else.
+
+    Args:
+        tokenizer: The tokenizer that is to get the weights of a `VQKD`.
+
+    Raises:
+        InteropError: If the patches, the attention or the number of heads differ.
+    """
+    for name, module in tokenizer.named_modules():
+        if not isinstance(module, ViTEncoder | ViTDecoder):
+            continue
+        transformer = module.transformer
+        attention = transformer.attention
+        heads = transformer.blocks[0].num_heads
+        is_same = (
+            type(module.patches) is PixelPatches
+            and isinstance(attention, SoftmaxAttention)
+            and not attention.causal
+            and heads * HEAD_DIM == transformer.width
+        )
+        if not is_same:
+            raise InteropError(
+                f"beitv2 weights: expected PixelPatches, SoftmaxAttention() and {transformer.width // HEAD_DIM} heads "
+                f"in the {name}, got {type(module.patches).__name__}, {type(attention).__name__}"
+                f"{'(causal=True)' if getattr(attention, 'causal', False) else ''} and {heads}; the weights would "
+                "load, but compute something else"
+            )
+
+
+def _describe_network(state: NamedTensors, side: str) -> dict[str, Any]:
+    width, _, patch, _ = state[f"{side}.patch_embed.proj.weight"].shape
+    grid = _side_of_grid(f"{side}.pos_embed", state[f"{side}.pos_embed"])
+    depth = 0
+    while f"{side}.blocks.{depth}.norm1.weight" in state:
+        depth += 1
+    patches: dict[str, Any] = {"type": "vq.layers.PixelPatches", "size": patch}
+    if side == "decoder":
+        patches["channels"] = len(state["decode_task_layer.2.weight"])
+    return {
+        "type": "vq.networks.ViTEncoder" if side == "encoder" else "vq.networks.ViTDecoder",
+        "patches": patches,
+        "transformer": {
+            "type": "vq.layers.Transformer",
+            "width": width,
+            "depth": depth,
+            "num_heads": width // HEAD_DIM,
+            "mlp_ratio": len(state[f"{side}.blocks.0.mlp.fc1.weight"]) / width,
+            "positions": {
+                "type": "vq.layers.LearnedPositions",
+                "width": width,
+                "grid": [grid, grid],
+                "offset": POSITION_OFFSET,
+            },
+        },
+        "num_extra_tokens": 1,
+    }
+
+
+def _tokens(
+    side: str, token: Shaped[Tensor, "1 1 width"], positions: Shaped[Tensor, "1 n width"]
+) -> dict[str, Tensor]:
+    """Our tensors of the class token, whose position embedding is added to it, and of the other positions."""
+    rows = _side_of_grid(f"{side}.pos_embed", positions)
+    return {
+        f"{side}.extra": token[0] + positions[:, 0],
+        f"{side}.transformer.positions.vectors": rearrange(positions[0, 1:], "(h w) c -> c h w", h=rows),
+    }
+
+
+def _side_of_grid(name: str, positions: Shaped[Tensor, "1 n width"]) -> int:
+    count = positions.shape[1] - 1
+    if math.isqrt(count) ** 2 != count:
+        raise InteropError(
+            f"beitv2 weights: expected {name} to have a position for a class token and for each patch of a square "
+            f"grid, got {count + 1} positions; check which project wrote the weights"
+        )
+    return math.isqrt(count)
+
+
+def _renamed(name: str) -> str | None:
+    for pattern, ours in _RENAMED.items():
+        if match := re.fullmatch(pattern, name):
+            return match.expand(ours)
+    return None
+
+
+def _check_lengths(codes: Shaped[Tensor, "size dim"]) -> None:
+    lengths = torch.linalg.vector_norm(codes.float(), dim=1)
+    if not bool(((lengths - 1).abs() < 0.01).all()):  # half precision rounds them by less
+        raise InteropError(
+            f"beitv2 weights: expected codes of length 1, got lengths from {lengths.min():.3g} to "
+            f"{lengths.max():.3g}; the file was written before the codes were initialised, or is of another project"
+        )
