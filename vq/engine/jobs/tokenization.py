@@ -1,9 +1,8 @@
-"""A set of images becomes a token store: shard by shard, on all ranks, restartable at any moment."""
+"""A set of images becomes a token store."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from vq import distributed
 from vq.data import Batch, ImageLoader
-from vq.data.token_manifest import write_manifest
-from vq.data.token_shards import ShardFiles, bytes_per_index, write_shard
-from vq.engine.jobs.token_folder import claim, keys_sha256, source_sha256, unwritten
-from vq.engine.jobs.views import VIEWS, cut_views, views_of
+from vq.data.token_manifest import TOKENS, StoreFormat
+from vq.data.token_shards import bytes_per_index, pack
+from vq.engine.jobs.store_writing import StoredSet, write_store
+from vq.engine.jobs.views import cut_views
 from vq.tokenizers import Tokenizer
 from vq.tokenizers.fingerprint import fingerprint
 
@@ -39,21 +37,6 @@ def settings_of(
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tokenization:
-    """The result of `tokenize`.
-
-    Attributes:
-        num_images: Images in the store.
-        undecodable: The names of those that were left out.
-        num_bytes: Size of the packed indices.
-    """
-
-    num_images: int
-    undecodable: list[str]
-    num_bytes: int
-
-
 @torch.no_grad()
 def tokenize(
     tokenizer: Tokenizer,
@@ -64,8 +47,8 @@ def tokenize(
     images_per_shard: int = 1024,
     settings: Mapping[str, Any],
     on_progress: Callable[[int], None] = lambda n: None,
-) -> Tokenization:
-    """Writes the store; shards that are whole already, and of the images that the set has now, are kept.
+) -> StoredSet:
+    """Writes the token store of a set; shards that are complete already, and of the set's present images, are kept.
 
     A shard holds a fixed part of the set and is encoded in fixed batches, so neither the number of ranks nor a run that
     was killed changes a byte. The ranks share the shards; nothing is exchanged until the end.
@@ -84,21 +67,14 @@ def tokenize(
             names or contents.
     """
     encoder = ViewEncoder(tokenizer=tokenizer, crops=crops, size=loader.image_size)
-    source = views_of(loader, crops, loader.image_size)
-    manifest = _manifest(encoder, source, images_per_shard, settings)
-    claim(directory, manifest)
-    shards = [
-        (
-            ShardFiles(directory=directory, number=number),
-            _items(number, images_per_shard, source.num_samples),
-        )
-        for number in range(max(1, -(-source.num_samples // images_per_shard)))
-    ]
-    mine = shards[distributed.rank() :: distributed.world_size()]
-    todo = unwritten(source.dataset, mine, on_progress)
-    _write_shards(encoder, source, todo, on_progress)
-    distributed.barrier()
-    return _finish(encoder, directory, manifest, len(shards))
+    return write_store(
+        encoder,
+        loader,
+        directory,
+        images_per_shard=images_per_shard,
+        settings=settings,
+        on_progress=on_progress,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +97,22 @@ class ViewEncoder:
         return next(self.tokenizer.parameters()).device
 
     @property
+    def kind(self) -> StoreFormat:
+        """The format of the store."""
+        return TOKENS
+
+    @property
     def width(self) -> int:
         """Bytes of a stored index."""
         return bytes_per_index(self.tokenizer.codebook_size)
+
+    def entries(self) -> dict[str, Any]:
+        """The entries of the manifest that say how indices are stored."""
+        return {"vocabulary_size": self.tokenizer.codebook_size, "bytes_per_index": self.width}
+
+    def later_entries(self) -> dict[str, Any]:
+        """Entries of the manifest that the settings of stores of version 0.1 do not have."""
+        return {"index_ranges": [list(pair) for pair in self.tokenizer.index_ranges]}
 
     def axes(self) -> list[int]:
         """The axes of the indices of one view."""
@@ -136,92 +125,6 @@ class ViewEncoder:
         views = [self.tokenizer.encode(view) for view in cut_views(image, self.crops, self.size)]
         return torch.stack(views, dim=1)
 
-
-def _manifest(
-    encoder: ViewEncoder, source: ImageLoader, images_per_shard: int, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What the folder is for: everything that decides its bytes."""
-    return {
-        **settings,
-        "vocabulary_size": encoder.tokenizer.codebook_size,
-        "bytes_per_index": encoder.width,
-        "axes": encoder.axes(),
-        "views": encoder.crops,
-        "view_order": VIEWS[encoder.crops],
-        "images_per_shard": images_per_shard,
-        "batch_size": source.batch_size,
-        "num_source_images": source.num_samples,
-        "class_names": list(source.dataset.class_names),
-        "keys_sha256": keys_sha256(source.dataset),
-    }
-
-
-def _items(number: int, images_per_shard: int, total: int) -> range:
-    """The images of a shard."""
-    return range(number * images_per_shard, min((number + 1) * images_per_shard, total))
-
-
-def _write_shards(
-    encoder: ViewEncoder,
-    loader: ImageLoader,
-    shards: Sequence[tuple[ShardFiles, range]],
-    on_progress: Callable[[int], None],
-) -> None:
-    """Encodes the images of the shards in one stream, so that reading never waits for the end of a shard."""
-    size = loader.batch_size
-    groups = [items[i : i + size] for _, items in shards for i in range(0, len(items), size)]
-    batches = read_ahead(loader.chosen_batches(groups))
-    for files, items in shards:
-        parts: list[Tensor] = []
-        labels: list[int] = []
-        keys: list[str] = []
-        undecodable: list[str] = []
-        for start in range(0, len(items), size):
-            batch = next(batches)
-            undecodable += batch["undecodable"]
-            if batch["key"]:
-                parts.append(encoder(batch))
-                labels += batch["label"].tolist()
-                keys += batch["key"]
-            on_progress(min(size, len(items) - start))
-        # The host waits for the device here, once per shard.
-        indices = torch.cat(parts).cpu() if parts else torch.zeros(0, encoder.crops, dtype=torch.int64)
-        write_shard(
-            files,
-            indices,
-            labels=labels,
-            keys=keys,
-            undecodable=undecodable,
-            width=encoder.width,
-            source_sha256=source_sha256(loader.dataset, items),
-        )
-
-
-def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yields the same batches; a thread fetches the next one while the caller works on this one.
-
-    Receiving a batch from a worker takes a millisecond or two, for which the encoder need not wait.
-    """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read_ahead") as pool:
-        batch = next(batches, None)  # here, not in the thread: it starts the workers
-        while batch is not None:
-            following = pool.submit(next, batches, None)
-            yield batch
-            batch = following.result()
-
-
-def _finish(
-    encoder: ViewEncoder, directory: Path, manifest: Mapping[str, Any], num_shards: int
-) -> Tokenization:
-    """Writes `manifest.json` on rank 0, which makes the store whole; the result is the same on every rank."""
-    found: dict[str, Any] = {}
-    if distributed.rank() == 0:
-        ranges = [list(pair) for pair in encoder.tokenizer.index_ranges]
-        found = write_manifest(directory, {**manifest, "index_ranges": ranges}, num_shards)
-    whole = json.loads(distributed.broadcast_object(json.dumps(found)))
-    indices_per_view = int(torch.tensor(manifest["axes"]).prod())
-    return Tokenization(
-        num_images=whole["num_images"],
-        undecodable=[name for shard in whole["shards"] for name in shard["undecodable"]],
-        num_bytes=whole["num_images"] * encoder.crops * indices_per_view * encoder.width,
-    )
+    def pack(self, values: Int64[Tensor, "b views *axes"]) -> bytes:
+        """The bytes of indices in a shard."""
+        return pack(values, self.width)
