@@ -39,7 +39,7 @@ from vq.metrics import (
     FIDMetric,
     LPIPSMetric,
     share_features,
-    update_reconstructions,
+    update_metrics,
 )
 from vq.metrics.moments import MomentSums
 from vq.networks import InceptionNetwork
@@ -127,7 +127,7 @@ def whole_evaluation(repeats: int, batch: int = 8, side: int = 128) -> dict[str,
         return {"image": image, "reconstruction": image * 0.9, "indices": indices}
 
     def evaluate() -> None:
-        update_reconstructions(metrics, **fresh())
+        update_metrics(metrics, **fresh())
 
     def forwards() -> None:
         given = fresh()

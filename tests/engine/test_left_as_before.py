@@ -10,7 +10,7 @@ from torch import nn
 
 from vq import config
 from vq.engine import Evaluator, ReconstructionStep, assembly
-from vq.engine.evaluation.evaluator import draw_reconstructions
+from vq.engine.evaluation.evaluator import draw_pictures
 from vq.generators import DecoderTransformer, LlamaStyle, TransformerGenerator
 from vq.layers.modes import evaluating
 from vq.quantizers import Codebook, accumulate
@@ -54,7 +54,7 @@ def test_evaluation_and_pictures(make_step: Make) -> None:
     assert modes(tokenizer) == before
     handle = tokenizer.decoder.register_forward_hook(fail)
     with pytest.raises(BrokenError):
-        draw_reconstructions(tokenizer, batch()["image"])
+        draw_pictures(tokenizer, batch()["image"])
     handle.remove()
     assert modes(tokenizer) == before
 

@@ -22,7 +22,7 @@ from vq.metrics import (
     SpatialFIDMetric,
     StatisticsCollector,
     share_features,
-    update_reconstructions,
+    update_metrics,
 )
 from vq.metrics.reservoir import FeatureReservoir, image_keys
 from vq.metrics.samples import cosine_distance
@@ -50,7 +50,7 @@ def run(metrics: list[Metric], cuts: tuple[int, ...] = (0, COUNT)) -> dict[str, 
     batch = make_batch()
     for start, stop in itertools.pairwise(cuts):
         part = {name: value[start:stop] for name, value in batch.items()}
-        update_reconstructions(metrics, **part)
+        update_metrics(metrics, **part)
     for metric in metrics:
         metric.sync()
     return {name: value for metric in metrics for name, value in metric.compute().items()}
@@ -172,7 +172,7 @@ def test_a_broken_reconstruction_shows():
     batch = make_batch()
     batch["reconstruction"][3, 0, 2, 2] = torch.nan
     for metric in make_metrics():
-        update_reconstructions([metric], **batch)
+        update_metrics([metric], **batch)
         assert all(math.isnan(value) for value in metric.compute().values()), type(metric)
 
 
@@ -235,7 +235,7 @@ class TestReference:
 
 class TestFewImages:
     def update(self, metric: Metric, count: int) -> Metric:
-        update_reconstructions([metric], **{name: value[:count] for name, value in make_batch().items()})
+        update_metrics([metric], **{name: value[:count] for name, value in make_batch().items()})
         return metric
 
     @pytest.mark.parametrize("kind", [FIDMetric, KID])

@@ -17,15 +17,18 @@ from vq.metrics import (
     PSNR,
     SSIM,
     CodebookUsage,
+    CodeMetric,
     InceptionScore,
     L1Metric,
     LPIPSMetric,
     Metric,
     MSEMetric,
     Perplexity,
+    QuantizationError,
     ReconstructionMetric,
     SetMetric,
-    update_reconstructions,
+    VectorMetric,
+    update_metrics,
 )
 from vq.registry import METRICS
 
@@ -128,12 +131,13 @@ def test_autocast_changes_nothing(whole):
 
 
 class TestKinds:
-    """A metric either compares images with their reconstructions, or scores a set."""
+    """A metric sees images and reconstructions, a set of images, codes, or vectors."""
 
     def test_every_registered_metric_is_of_exactly_one_kind(self):
         METRICS.import_from_location()
         for metric in METRICS.module_dict.values():
-            assert issubclass(metric, ReconstructionMetric) != issubclass(metric, SetMetric), metric
+            kinds = (ReconstructionMetric, SetMetric, CodeMetric, VectorMetric)
+            assert sum(issubclass(metric, kind) for kind in kinds) == 1, metric
 
     def test_a_set_of_images_has_no_reconstructions(self):
         metric = InceptionScore(network=TinyNetwork(), splits=1)
@@ -145,12 +149,22 @@ class TestKinds:
         assert not metric.needs_real
         assert metric.stamp()["num_images"] == len(image)
 
-    def test_a_metric_of_neither_kind(self):
+    def test_a_metric_of_no_kind(self):
         class Neither(Metric):
             higher_is_better = None
 
-        with pytest.raises(TypeError, match="a ReconstructionMetric or a SetMetric, got Neither"):
-            update_reconstructions([Neither()], **make_batch())
+        with pytest.raises(TypeError, match="SetMetric, CodeMetric or VectorMetric, got Neither"):
+            update_metrics([Neither()], **make_batch())
+
+    @pytest.mark.parametrize(
+        ("metric", "name"), [(PSNR(), "reconstruction"), (QuantizationError(codebook_dim=2), "latent")]
+    )
+    def test_a_metric_that_does_not_get_what_it_scores(self, metric, name):
+        batch = {**make_batch(), "reconstruction": None}
+        with pytest.raises(
+            TypeError, match=f"{type(metric).__name__}: expected {name} in each batch, got none"
+        ):
+            update_metrics([metric], **batch)
 
 
 class TestErrors:

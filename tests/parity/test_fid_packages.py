@@ -11,7 +11,7 @@ import pytest
 import torch
 from feature_networks import write_inception
 
-from vq.metrics import FIDMetric, InceptionScore, Metric, share_features, update_reconstructions
+from vq.metrics import FIDMetric, InceptionScore, Metric, share_features, update_metrics
 from vq.networks import InceptionNetwork
 from vq.ops.images import to_signed_unit
 from vq.ops.two_samples import kernel_distances
@@ -58,7 +58,7 @@ def scores(found: list[Metric], pictures) -> dict[str, float]:
     real, spoilt = (to_signed_unit(x) for x in pictures)
     share_features(found)
     indices = torch.zeros(COUNT, 1, dtype=torch.int64)
-    update_reconstructions(found, image=real, reconstruction=spoilt, indices=indices)
+    update_metrics(found, image=real, reconstruction=spoilt, indices=indices)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # six images span no 2048 dimensions
         result = {name: value for metric in found for name, value in metric.compute().items()}

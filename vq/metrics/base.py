@@ -1,8 +1,10 @@
 """The interfaces of metrics: sums over a whole set of images, on all ranks, and the scores computed from them.
 
-There are two kinds. A `ReconstructionMetric` compares each image with its own reconstruction, or counts the codes of
-the images. A `SetMetric` (in `vq.metrics.sets`) scores a set of images as a whole, so that it can also score generated
-images, which have no original.
+There are four kinds, which differ in what they see. A `ReconstructionMetric` compares each image with its own
+reconstruction. A `SetMetric` (in `vq.metrics.sets`) scores a set of images as a whole, so that it can also score
+generated images, which have no original. A `CodeMetric` counts the codes of images. A `VectorMetric` compares the
+vectors of a tokenizer before and after quantization, or the features that it predicts. The last two need no
+reconstructed image.
 """
 
 from abc import ABC, abstractmethod
@@ -156,8 +158,77 @@ class Metric(nn.Module, ABC):
         return [part for part in self.children() if isinstance(part, MetricPart)]
 
 
+class CodeMetric(Metric):
+    """Scores the code indices of images. No reconstruction is needed.
+
+    A subclass implements `accumulate`, and `result` unless its scores are means over images.
+    """
+
+    @torch.no_grad()
+    def update(self, *, image: Images, indices: Indices, reconstruction: Images | None = None) -> None:
+        """Adds a batch, without waiting for the GPU.
+
+        Args:
+            image: The images, in [-1, 1].
+            indices: The code indices of the images, int64. Those of stacked quantizers have one more axis, which comes
+                last.
+            reconstruction: Not used; accepted so that it can be called like a `ReconstructionMetric`.
+
+        Raises:
+            RuntimeError: If `sync` was called since the last `reset`.
+        """
+        self._count(len(image))
+        self.accumulate(image=image, indices=indices)
+
+    @abstractmethod
+    def accumulate(self, *, image: Images, indices: Indices) -> None:
+        """Adds a batch to the sums."""
+
+
+class VectorMetric(Metric):
+    """Scores the vectors of a tokenizer: before quantization, after it, and the features that it predicts from them.
+
+    A subclass implements `accumulate`, and `result` unless its scores are means over images.
+    """
+
+    @torch.no_grad()
+    def update(
+        self,
+        *,
+        image: Images,
+        latent: Float[Tensor, "b *position dim"],
+        quantized: Float[Tensor, "b *_position _dim"],
+        features: Float[Tensor, "b c rows columns"] | None = None,
+    ) -> None:
+        """Adds a batch, without waiting for the GPU.
+
+        Args:
+            image: The images, in [-1, 1].
+            latent: The vectors before quantization, the code axis last.
+            quantized: The codes that replaced them.
+            features: The features of a teacher that the tokenizer predicts; None if it reconstructs images.
+
+        Raises:
+            ValueError: If the vectors or the features are not what the metric needs.
+            RuntimeError: If `sync` was called since the last `reset`.
+        """
+        self._count(len(image))
+        self.accumulate(image=image, latent=latent, quantized=quantized, features=features)
+
+    @abstractmethod
+    def accumulate(
+        self,
+        *,
+        image: Images,
+        latent: Float[Tensor, "b *position dim"],
+        quantized: Float[Tensor, "b *_position _dim"],
+        features: Float[Tensor, "b c rows columns"] | None,
+    ) -> None:
+        """Adds a batch to the sums."""
+
+
 class ReconstructionMetric(Metric):
-    """Compares images with their reconstructions, or counts the codes of the images.
+    """Compares images with their reconstructions.
 
     A subclass implements `accumulate`, and `result` unless its scores are means over images.
     """

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vq.metrics.base import Images, Indices, ReconstructionMetric
+from vq.metrics.base import CodeMetric, Images, Indices
 from vq.registry import METRICS
 
 
@@ -42,7 +42,7 @@ def entropy(counts: Int[Tensor, "codebook_size"]) -> Float[Tensor, ""]:
 
 
 @METRICS.register_module()
-class CodebookUsage(ReconstructionMetric):
+class CodebookUsage(CodeMetric):
     """Computes the fraction of the codebook that occurs in the set (key `codebook_usage`, 0..1).
 
     Codes are counted over the whole set and all ranks. The usage over a batch or a window is smaller and grows with its
@@ -65,7 +65,7 @@ class CodebookUsage(ReconstructionMetric):
         self.codebook_size, self.levels = _checked("CodebookUsage", codebook_size, levels)
         self.add_sum("counts", shape=(levels, codebook_size + 1), dtype=torch.int64)
 
-    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+    def accumulate(self, *, image: Images, indices: Indices) -> None:
         """Adds the counts of the codes of a batch."""
         self.counts += _counts_by_level(indices, self.codebook_size, self.levels, "CodebookUsage")
 
@@ -84,7 +84,7 @@ class CodebookUsage(ReconstructionMetric):
 
 
 @METRICS.register_module()
-class Perplexity(ReconstructionMetric):
+class Perplexity(CodeMetric):
     """Computes how evenly the set uses the codes (keys `perplexity`, `entropy_bits` and `bits_per_pixel`).
 
     `perplexity` is the exponential of the entropy of the code histogram over the whole set and all ranks. It is the
@@ -114,7 +114,7 @@ class Perplexity(ReconstructionMetric):
         self.add_sum("counts", shape=(levels, codebook_size + 1), dtype=torch.int64)
         self.add_sum("pixels", dtype=torch.int64)
 
-    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+    def accumulate(self, *, image: Images, indices: Indices) -> None:
         """Adds the counts of the codes and the number of pixels of a batch."""
         self.counts += _counts_by_level(indices, self.codebook_size, self.levels, "Perplexity")
         self.pixels += len(image) * image.shape[2] * image.shape[3]

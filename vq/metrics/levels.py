@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vq.metrics.base import Images, Indices, ReconstructionMetric
+from vq.metrics.base import CodeMetric, Images, Indices
 from vq.metrics.codebook import count_codes, entropy
 from vq.registry import METRICS
 
 
 @METRICS.register_module()
-class LevelUsage(ReconstructionMetric):
+class LevelUsage(CodeMetric):
     """Computes the codebook usage and perplexity of each level (`codebook_usage[LEVEL]`, `perplexity[LEVEL]`).
 
     The levels divide one range of indices, one level after the other, as a `TwoLevelTokenizer` packs them.
@@ -36,7 +36,7 @@ class LevelUsage(ReconstructionMetric):
         self.codebook_sizes = dict(codebook_sizes)
         self.add_sum("counts", shape=(sum(codebook_sizes.values()) + 1,), dtype=torch.int64)
 
-    def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
+    def accumulate(self, *, image: Images, indices: Indices) -> None:
         """Adds the counts of the codes of a batch."""
         self.counts += count_codes(indices, len(self.counts) - 1)
 

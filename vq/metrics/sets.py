@@ -1,13 +1,12 @@
 """The interface of metrics that score a set of images as a whole."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from vq.metrics.base import Images, Indices, Metric, MetricPart, ReconstructionMetric
+from vq.metrics.base import Images, Metric, MetricPart
 from vq.metrics.features import BatchFeatures
 from vq.networks.frozen.features import FeatureNetwork
 
@@ -109,30 +108,3 @@ class SetMetric(Metric):
         """
         num_images = int(self.images)
         return self.features.network.stamp() | {"num_images": num_images} | self.summary.stamp(num_images)
-
-
-def update_reconstructions(
-    metrics: Iterable[Metric], *, image: Images, reconstruction: Images, indices: Indices
-) -> None:
-    """Adds a batch of images and their reconstructions to metrics of either kind.
-
-    Args:
-        metrics: The metrics; changed in place.
-        image: The images, in [-1, 1].
-        reconstruction: The reconstructions, in about [-1, 1].
-        indices: The code indices of the images, int64.
-
-    Raises:
-        TypeError: If a metric is of neither kind.
-    """
-    for metric in metrics:
-        if isinstance(metric, ReconstructionMetric):
-            metric.update(image=image, reconstruction=reconstruction, indices=indices)
-        elif isinstance(metric, SetMetric):
-            metric.update(reconstruction, sample_by=image)
-            metric.update_real(image)
-        else:
-            raise TypeError(
-                f"metrics: expected each to be a ReconstructionMetric or a SetMetric, got {type(metric).__name__}; "
-                "derive it from one of them"
-            )

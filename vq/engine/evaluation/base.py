@@ -12,8 +12,8 @@ from vq.metrics import Metric
 
 Scores = dict[str, float]
 Stamps = dict[str, dict[str, str | int | None]]
-OnBatch = Callable[[Any, UInt8[Tensor, "batch 3 height width"], Shaped[Tensor, "batch *index"]], None]
-"""Receives a batch, its uint8 reconstructions and its indices."""
+OnBatch = Callable[[Any, UInt8[Tensor, "batch 3 height width"] | None, Shaped[Tensor, "batch *index"]], None]
+"""Receives a batch, its uint8 reconstructions (None if there is no image decoder) and its indices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class AnyEvaluator(Protocol):
         Args:
             model: The model; its mode is restored afterwards.
             loader: Yields this rank's share of the set.
-            on_batch: Receives each batch, its uint8 reconstructions and its indices.
+            on_batch: Receives each batch, its uint8 reconstructions (None without an image decoder) and its indices.
             on_progress: Receives the number of samples that this rank has just finished.
         """
 

@@ -1,17 +1,20 @@
-"""Evaluation of a tokenizer: one pass over a set of images gives scores, and a grid of reconstructions."""
+"""Evaluation of a tokenizer: one pass over a set of images gives scores, and a grid of pictures."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from vq import distributed
 from vq.data import Batch, ImageLoader
 from vq.engine.evaluation.base import Evaluation, OnBatch, ignore, names_on_all_ranks, scores_of
+from vq.engine.evaluation.pictures import index_picture
 from vq.errors import ConfigError
 from vq.layers.modes import evaluating
-from vq.metrics import Metric, share_features, update_reconstructions
+from vq.metrics import Metric, needs_reconstruction, share_features, update_metrics
 from vq.ops.images import grid, to_signed_unit, to_uint8
 from vq.registry import ENGINES
 from vq.tokenizers import Tokenizer
@@ -19,13 +22,16 @@ from vq.tokenizers import Tokenizer
 
 @ENGINES.register_module()
 class Evaluator:
-    """Scores a tokenizer's reconstructions of a set; the scores do not depend on the number of ranks.
+    """Scores a tokenizer on a set of images; the scores do not depend on the number of ranks.
+
+    A tokenizer without an image decoder is scored by metrics of its codes and vectors, and its pictures show index maps
+    in the place of reconstructions.
 
     Args:
         metrics: Updated with every batch, summed over ranks at the end. Those with equal feature networks
             share one, so that each batch passes through it once.
         every: Steps between validations during training; the last step is always validated.
-        num_grid_images: How many fixed images the reconstruction grid shows.
+        num_grid_images: How many fixed images the grid of pictures shows.
 
     Raises:
         ValueError: If `every` or `num_grid_images` is below 1.
@@ -48,17 +54,16 @@ class Evaluator:
         on_batch: OnBatch = ignore,
         on_progress: Callable[[int], None] = ignore,
     ) -> Evaluation:
-        """Reconstructs every image once, in eval mode.
+        """Tokenizes every image once, in eval mode.
 
         Args:
             model: Its mode is restored afterwards; its state is not changed.
             loader: Yields this rank's share of the set.
-            on_batch: Receives each batch, its uint8 reconstructions and its indices.
+            on_batch: Receives each batch, its uint8 reconstructions (None without an image decoder) and its indices.
             on_progress: Receives the number of images that this rank has just finished.
         """
-        device = next(model.parameters()).device
         for metric in self.metrics:
-            metric.to(device).reset()
+            metric.to(model.device).reset()
         undecodable: list[str] = []
         num_images = 0
         with evaluating(model):
@@ -66,13 +71,14 @@ class Evaluator:
                 undecodable += batch["undecodable"]
                 if not batch["key"]:
                     continue
-                image, reconstruction, indices = reconstructed(model, batch)
-                update_reconstructions(
-                    self.metrics, image=image, reconstruction=reconstruction, indices=indices
+                values = computed(model, batch)
+                update_metrics(self.metrics, **values)
+                reconstruction = values["reconstruction"]
+                on_batch(
+                    batch, None if reconstruction is None else to_uint8(reconstruction), values["indices"]
                 )
-                on_batch(batch, to_uint8(reconstruction), indices)
-                on_progress(len(image))
-                num_images += len(image)
+                on_progress(len(batch["key"]))
+                num_images += len(batch["key"])
         scores, stamps = scores_of(self.metrics)
         return Evaluation(
             scores=scores,
@@ -89,62 +95,90 @@ class Evaluator:
             loader: Its first batch is read, by its workers.
 
         Raises:
-            ConfigError: If a metric counts another number of codes, or cannot take the batch.
+            ConfigError: If a metric is for other codes, scores reconstructions that the tokenizer does not have, or
+                cannot take the batch.
             UndecodableSetError: If too many images of the batch are broken.
         """
         for i, metric in enumerate(self.metrics):
-            size = getattr(metric, "codebook_size", model.codebook_size)
-            if size != model.codebook_size:
-                raise ConfigError(
-                    f"evaluator.metrics[{i}]: {type(metric).__name__} has codebook_size {size}, the tokenizer "
-                    f"{model.codebook_size}; set evaluator.metrics[{i}].codebook_size to {model.codebook_size}"
-                )
+            _check_fit(f"evaluator.metrics[{i}]", metric, model)
         batch = next(iter(loader.pass_batches()), None)
         if batch is None or not batch["key"]:
             return
         with torch.no_grad(), evaluating(model):
-            image, reconstruction, indices = reconstructed(model, batch)
+            values = computed(model, batch)
             for i, metric in enumerate(self.metrics):
-                metric.to(image.device).reset()
+                metric.to(model.device).reset()
                 try:
-                    update_reconstructions(
-                        [metric], image=image, reconstruction=reconstruction, indices=indices
-                    )
+                    update_metrics([metric], **values)
                 except (ValueError, RuntimeError, TypeError) as error:
                     raise ConfigError(f"evaluator.metrics[{i}]: does not fit val_data: {error}") from error
                 finally:
                     metric.reset()
 
     def picture(self, model: Tokenizer, loader: ImageLoader) -> UInt8[Tensor, "3 height width"]:
-        """Draws a few images of the set above their reconstructions, the same images each time."""
-        return draw_reconstructions(model, loader.fixed_batch(self.num_grid_images)["image"])
+        """Draws a few images of the set above their reconstructions or index maps, the same images each time."""
+        return draw_pictures(model, loader.fixed_batch(self.num_grid_images)["image"])
 
 
-def reconstructed(
-    tokenizer: Tokenizer, batch: Batch
-) -> tuple[
-    Float[Tensor, "batch 3 height width"], Float[Tensor, "batch 3 height width"], Int[Tensor, "batch *index"]
-]:
-    """The images of a batch and their reconstructions in [-1, 1], and the indices, on the tokenizer's device."""
-    image = to_signed_unit(batch["image"].to(next(tokenizer.parameters()).device))
+def computed(tokenizer: Tokenizer, batch: Batch) -> dict[str, Any]:
+    """What `update_metrics` needs of a batch, on the tokenizer's device; reconstructions are clamped to [-1, 1]."""
+    image = to_signed_unit(batch["image"].to(tokenizer.device))
     output = tokenizer(image)
-    return image, output.reconstruction.float().clamp(-1, 1), output.quantize.indices
+    decoded, has_images = output.reconstruction, tokenizer.has_image_decoder
+    return {
+        "image": image,
+        "reconstruction": decoded.float().clamp(-1, 1) if has_images else None,
+        "features": None if has_images else decoded,
+        "latent": output.latent,
+        "quantized": output.quantize.quantized,
+        "indices": output.quantize.indices,
+    }
+
+
+def _check_fit(place: str, metric: Metric, model: Tokenizer) -> None:
+    """Raises if a metric is for other codes than the tokenizer's, or for images that it does not reconstruct."""
+    kind = type(metric).__name__
+    if needs_reconstruction(metric) and not model.has_image_decoder:
+        raise ConfigError(
+            f"{place}: {kind} scores reconstructed images, but {type(model).__name__} has no image decoder; leave it "
+            f"out and use CodebookUsage, Perplexity, QuantizationError or TeacherCosine, or train a decoder with "
+            f"configs/decoder/vqgan.py"
+        )
+    quantizer = model.quantizer
+    for name, wanted in (("codebook_size", model.codebook_size), ("codebook_dim", quantizer.codebook_dim)):
+        if (found := getattr(metric, name, wanted)) != wanted:
+            raise ConfigError(
+                f"{place}: {kind} has {name} {found}, the tokenizer {wanted}; set {place}.{name} to {wanted}"
+            )
 
 
 @torch.no_grad()
-def draw_reconstructions(
+def draw_pictures(
     tokenizer: Tokenizer, image: UInt8[Tensor, "batch 3 h w"], columns: int = 8
 ) -> UInt8[Tensor, "3 height width"]:
-    """Draws rows of images, each above the row of their reconstructions."""
-    device = next(tokenizer.parameters()).device
+    """Draws rows of images, each above the row of their reconstructions, or of their index maps without a decoder."""
     with evaluating(tokenizer):
-        reconstruction = to_uint8(tokenizer(to_signed_unit(image.to(device))).reconstruction.float()).cpu()
+        seen = to_signed_unit(image.to(tokenizer.device))
+        if tokenizer.has_image_decoder:
+            below = to_uint8(tokenizer(seen).reconstruction.float()).cpu()
+        else:
+            below = _index_maps(tokenizer, seen)
     rows = [
         row
         for start in range(0, len(image), columns)
-        for row in (image[start : start + columns], reconstruction[start : start + columns])
+        for row in (image[start : start + columns], below[start : start + columns])
     ]
     columns = min(columns, len(image))
     blank = torch.full_like(image[:1], 255)
     padded = [torch.cat([row, blank.expand(columns - len(row), -1, -1, -1)]) for row in rows]
     return grid(torch.cat(padded), columns=columns)
+
+
+def _index_maps(tokenizer: Tokenizer, image: Tensor) -> UInt8[Tensor, "batch 3 h w"]:
+    """The index maps of images in their size; the maps of stacked quantizers share the width."""
+    height, width = image.shape[2:]
+    pictures = [
+        index_picture(indices.cpu(), tokenizer.codebook_size, height=height, width=width)
+        for indices in tokenizer.encode_images(image)
+    ]
+    return F.interpolate(torch.stack(pictures).float(), size=(height, width), mode="nearest").to(torch.uint8)

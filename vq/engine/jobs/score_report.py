@@ -22,9 +22,15 @@ VISUALS = ("image", "reconstruction", "indices")
 """The kinds of pictures that `--visual` can select."""
 
 
-def visual_kinds(pattern: str) -> list[str]:
-    """The kinds of pictures that a regular expression matches; an empty one matches none."""
-    return [kind for kind in VISUALS if pattern and re.fullmatch(pattern, kind)]
+def visual_kinds(pattern: str, *, has_reconstructions: bool = True) -> list[str]:
+    """The kinds of pictures that a regular expression matches; an empty one matches none.
+
+    Args:
+        pattern: The regular expression.
+        has_reconstructions: Whether the model reconstructs images.
+    """
+    kinds = [kind for kind in VISUALS if has_reconstructions or kind != "reconstruction"]
+    return [kind for kind in kinds if pattern and re.fullmatch(pattern, kind)]
 
 
 class VisualWriter:
@@ -40,19 +46,20 @@ class VisualWriter:
         self.directory, self.kinds, self.codebook_size = directory, kinds, codebook_size
 
     def __call__(
-        self, batch: Batch, reconstruction: UInt8[Tensor, "b 3 h w"], indices: Int[Tensor, "b *axes"]
+        self, batch: Batch, reconstruction: UInt8[Tensor, "b 3 h w"] | None, indices: Int[Tensor, "b *axes"]
     ) -> None:
-        """Writes the pictures of a batch."""
+        """Writes the pictures of a batch; `reconstruction` is None if it is not one of the kinds."""
         if not self.kinds:
             return
         for i, key in enumerate(batch["key"]):
             image, name = batch["image"][i], file_name(key)
             for kind in self.kinds:
+                picture = image
                 if kind == "indices":
                     _, height, width = image.shape
                     picture = index_picture(indices[i].cpu(), self.codebook_size, height=height, width=width)
-                else:
-                    picture = image if kind == "image" else reconstruction[i].cpu()
+                elif kind == "reconstruction" and reconstruction is not None:
+                    picture = reconstruction[i].cpu()
                 save_png(picture, self.directory / f"{kind}_{name}.png")
 
 
