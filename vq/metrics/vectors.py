@@ -92,8 +92,8 @@ class TeacherCosine(VectorMetric):
     """Averages 1 minus the cosine of a teacher's features and their prediction (key `teacher_cosine`, in 0..2).
 
     It is the training loss of VQ-KD as a score: the mean over the positions of an image, and over images. If the grid
-    of the teacher differs from that of the prediction, the teacher's features are resized to it (bilinear, antialiased),
-    as `FeatureAlignment` does.
+    of the teacher differs from that of the prediction, the teacher's features are resized (bilinear, antialiased), as
+    in `FeatureAlignment`.
 
     Source: Peng et al. 2022, https://arxiv.org/abs/2208.06366, eq. 2.
 
