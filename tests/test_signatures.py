@@ -45,7 +45,7 @@ STEP = "vq.engine.steps.reconstruction.ReconstructionStep"
     [
         ("schedule", None, "Schedule"),
         ("schedule", {"type": "vq.engine.Constant"}, None),
-        ("optimizer", 3, "Optimizer"),
+        ("optimizer", 3, "Optimizer | None"),
         ("max_gradient_norm", None, None),
         ("max_gradient_norm", 1, None),
         ("max_gradient_norm", "1", "float | None"),

@@ -146,10 +146,8 @@ class CodeName(str):
 def kind_of(path: str) -> Kind | None:
     """The kind of part at the place `path`, which its last key that is named in `SLOTS` decides."""
     keys = [key.partition("[")[0] for key in path.split(".")]
-    if keys[-1] in SLOTS:
-        return SLOTS[keys[-1]]
-    # `train_step.losses.lpips`: the entries of a named collection belong to the collection.
-    return SLOTS.get(keys[-2]) if len(keys) > 1 and keys[-2] in COLLECTIONS else None
+    # `train_step.losses.lpips`: the entries of a named collection belong to the collection, whatever their name is.
+    return SLOTS.get(keys[-2] if len(keys) > 1 and keys[-2] in COLLECTIONS else keys[-1])
 
 
 def check_depth(path: str) -> None:

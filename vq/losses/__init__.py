@@ -1,4 +1,4 @@
-"""Losses between two batches of images, and objectives of adversarial training on logits."""
+"""Losses between two batches of images or features, and objectives of adversarial training on logits."""
 
 from vq.losses.adversarial import (
     AdversarialObjective,
@@ -6,6 +6,7 @@ from vq.losses.adversarial import (
     NonSaturatingObjective,
     VanillaObjective,
 )
+from vq.losses.alignment import FeatureAlignment
 from vq.losses.base import Loss
 from vq.losses.discriminator_penalty import DiscriminatorPenalty, GradientPenalty, LeCAMPenalty, R1Penalty
 from vq.losses.features import CosineFeatureLoss, FeatureLoss
@@ -16,6 +17,7 @@ __all__ = [
     "AdversarialObjective",
     "CosineFeatureLoss",
     "DiscriminatorPenalty",
+    "FeatureAlignment",
     "FeatureLoss",
     "GradientPenalty",
     "HingeObjective",

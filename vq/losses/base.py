@@ -9,9 +9,15 @@ from torch import Tensor, nn
 class Loss(nn.Module, ABC):
     """Measures how far reconstructions are from their images, as one scalar.
 
-    A loss is unweighted; its weight is set in the config of the train step. Its state dict is empty, because it has
-    no state that a checkpoint would need.
+    A loss is unweighted; its weight is set in the config of the train step. If it has parameters, they are trained
+    together with the tokenizer; most losses have none.
+
+    Attributes:
+        source: What is compared with the image: `"reconstruction"`, `"latent"` or `"quantized"`, or the name of a part
+            of the tokenizer whose output is compared.
     """
+
+    source: str = "reconstruction"
 
     @abstractmethod
     def forward(

@@ -10,6 +10,7 @@ import torch
 from vq.config import trained_section
 from vq.engine.assembly.build import Tree, section
 from vq.engine.steps.base import TrainStep
+from vq.engine.steps.checks import check_all_updated
 from vq.engine.steps.tuning import Tuning, networks_of
 from vq.errors import ConfigError
 from vq.ops.keyed import seeded, stable_hash
@@ -60,6 +61,10 @@ def make_step(
         raise ConfigError(
             f"train_step: expected a step that trains the section {trained}, got {type(step).__name__}"
         )
+    try:
+        check_all_updated(model, step.updated_parameters())
+    except ValueError as error:
+        raise ConfigError(f"train_step: {error}") from error
     if autocast and not step.optimization.autocast:
         raise ConfigError(f"--autocast: {type(step).__name__} does not pass it on; leave it out")
     return step

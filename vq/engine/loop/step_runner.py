@@ -13,6 +13,7 @@ from torch import Tensor
 from vq import distributed
 from vq.data import ImageLoader, TokenLoader
 from vq.engine.steps.base import TrainStep
+from vq.engine.steps.checks import check_all_updated
 from vq.ops.keyed import stable_hash
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,12 @@ class StepRunner:
     seed: int
 
     def run(self, start: int = 0, *, stop: int) -> Iterator[StepResult]:
-        """Takes the steps from `start` up to, but not including, `stop`, and yields after each."""
+        """Takes the steps from `start` up to, but not including, `stop`, and yields after each.
+
+        Raises:
+            ValueError: If the model has a parameter that is neither updated nor declared frozen.
+        """
+        check_all_updated(self.train_step.model, self.train_step.updated_parameters())
         batches = grouped_batches(self.data, self.seed, self.train_step.accumulate, start)
         for step in range(start, stop):
             started = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from vq.engine.steps.adversarial import AdversarialStep
 from vq.engine.steps.alternating import AlternatingStep
-from vq.engine.steps.base import TokenizerStep, TrainStep
+from vq.engine.steps.base import TokenizerArguments, TokenizerStep, TrainStep
 from vq.engine.steps.discriminator import Adversary
 from vq.engine.steps.generator import ProposalStep
 from vq.engine.steps.optimization import OptimizationArguments, OptimizerArguments, ScheduledOptimizer
@@ -21,6 +21,7 @@ __all__ = [
     "ReconstructionStep",
     "Schedule",
     "ScheduledOptimizer",
+    "TokenizerArguments",
     "TokenizerStep",
     "TrainStep",
     "WarmupCosine",

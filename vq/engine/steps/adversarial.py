@@ -5,14 +5,14 @@ from typing import Unpack
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vq.data import Batch
-from vq.engine.steps.base import Stateful, TokenizerStep
+from vq.engine.steps.base import Stateful, TokenizerArguments, TokenizerStep
 from vq.engine.steps.checks import check_weights
 from vq.engine.steps.discriminator import Adversary, DiscriminatorOutput
 from vq.engine.steps.micro_batches import Share, add, mean_over_ranks
-from vq.engine.steps.optimization import OptimizationArguments
+from vq.engine.steps.sources import RECONSTRUCTION
 from vq.losses import Loss
 from vq.ops.balance import adaptive_weight
 from vq.ops.numerics.precision import at_least_float32
@@ -35,16 +35,17 @@ class AdversarialStep(TokenizerStep):
 
     Args:
         tokenizer: Trained.
-        losses: Name -> loss of (reconstruction, image); unweighted, at least one.
+        losses: Name -> loss of its source and the image; unweighted, at least one of the reconstruction.
         weights: Name -> weight, one for each loss, one for `quantizer`, one for `adversarial`. With the
             adaptive weight the last one is its gain.
         adversary: The discriminator and what updates it.
         is_adaptive: Weight the adversarial loss so that its gradient at the decoder's last layer is as large as that
             of the losses, times the gain (`adaptive_weight`).
         annealing: Attribute of the quantizer -> its value as a function of the step.
-        **optimization: `optimizer`, `schedule`, `max_gradient_norm`, `weight_ema`, all for the tokenizer alone;
-            `accumulate`, `autocast`; see `OptimizationArguments`. Micro-batches equal one large batch but for the
-            statistics of a discriminator with batch norm, which are those of a micro-batch.
+        **optimization: `optimizer`, `schedule`, `max_gradient_norm`, `weight_ema`, `rates`, `decay`, all for the
+            tokenizer alone; `accumulate`, `autocast`; see `OptimizationArguments` and `TokenizerArguments`.
+            Micro-batches equal one large batch but for the statistics of a discriminator with batch norm, which are
+            those of a micro-batch.
 
     Raises:
         ValueError: If a loss has no weight or a weight no loss, there is no loss, the decoder does not say which
@@ -60,18 +61,20 @@ class AdversarialStep(TokenizerStep):
         adversary: Adversary,
         is_adaptive: bool = True,
         annealing: Mapping[str, Annealing] | None = None,
-        **optimization: Unpack[OptimizationArguments],
+        **optimization: Unpack[TokenizerArguments],
     ) -> None:
         check_weights(weights, [*losses, "quantizer", "adversarial"])
-        if not losses:
-            raise ValueError("losses: expected at least one; the discriminator alone knows no image")
+        if not any(loss.source == RECONSTRUCTION for loss in losses.values()):
+            raise ValueError(
+                "losses: expected at least one of the reconstruction; the discriminator alone knows no image"
+            )
         if is_adaptive and not isinstance(getattr(tokenizer.decoder, "last_layer", None), Tensor):
             raise ValueError(
                 f"is_adaptive: {type(tokenizer.decoder).__name__} has no last_layer at which gradients could be "
                 "compared; set is_adaptive=False"
             )
-        super().__init__(tokenizer, annealing=annealing, **optimization)
-        self.losses, self.weights = nn.ModuleDict(dict(losses)).to(self.device), dict(weights)
+        super().__init__(tokenizer, losses=losses, annealing=annealing, **optimization)
+        self.weights = dict(weights)
         self.adversary, self.is_adaptive = adversary, is_adaptive
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Float[Tensor, ""]]:
@@ -103,9 +106,12 @@ class AdversarialStep(TokenizerStep):
             output: TokenizerOutput = self.optimization.forward(image)
         reconstruction = at_least_float32(output.reconstruction)
         seen = reconstruction.detach().requires_grad_()  # the losses' gradients end here
-        terms = {name: loss(seen, image) for name, loss in self.losses.items()}
+        inside = {name: loss for name, loss in self.losses.items() if loss.source != RECONSTRUCTION}
+        terms = {name: loss(seen, image) for name, loss in self.losses.items() if name not in inside}
         weighted = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         (gradient,) = torch.autograd.grad(weighted, seen)
+        for name, loss in inside.items():
+            terms[name] = loss(at_least_float32(self.sources.of(loss, output)), image)
         own = {f"loss/{name}": term for name, term in terms.items()}
         common = {"loss/quantizer": output.quantize.loss}
         common |= {f"quantizer/{name}": value for name, value in output.quantize.metrics.items()}
@@ -121,6 +127,9 @@ class AdversarialStep(TokenizerStep):
             gradients.append(
                 torch.ones_like(output.quantize.loss) * (self.weights["quantizer"] * share.common)
             )
+        for name in inside:
+            ends.append(terms[name])
+            gradients.append(torch.ones_like(terms[name]) * (self.weights[name] * share.local))
         torch.autograd.backward(ends, gradients)
         scalars = {name: share.local * value for name, value in own.items()}
         scalars |= {name: share.common * value for name, value in common.items()}

@@ -95,6 +95,10 @@ class AlternatingStep(TrainStep):
         codes = quantizer.distance.place(quantizer.codebook.vectors.to(z.dtype))
         return quantizer.codebook.loss(quantizer.distance.place(z), codes[indices])
 
+    def updated_parameters(self) -> list[nn.Parameter]:
+        """Those of the wrapped step, and the codes."""
+        return [*self.step.updated_parameters(), *self.optimizer.parameters]
+
     def parts(self) -> Mapping[str, Stateful]:
         """The wrapped step with all of its parts, and the optimizer of the codes."""
         return {"step": self.step, "optimizer": self.optimizer}

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, Unpack, runtime_checkable
+from typing import Any, Protocol, Unpack, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,10 @@ from vq.data import Batch
 from vq.engine.steps.checks import check_annealing
 from vq.engine.steps.micro_batches import Share, shares_of
 from vq.engine.steps.optimization import Optimization, OptimizationArguments
+from vq.engine.steps.parameter_groups import Decay, parameter_groups
+from vq.engine.steps.sources import Sources
 from vq.engine.steps.weight_ema import WeightEMA
+from vq.losses import Loss
 from vq.ops.images import to_signed_unit
 from vq.ops.numerics.precision import at_least_float32, computed_in
 from vq.quantizers import Annealing
@@ -70,6 +73,10 @@ class TrainStep(ABC):
             Detached scalars, named like `loss/l1`.
         """
 
+    def updated_parameters(self) -> list[nn.Parameter]:
+        """All parameters that the step updates."""
+        return self.optimization.optimizer.parameters
+
     def parts(self) -> Mapping[str, Stateful]:
         """Everything but the model's weights that the next step depends on.
 
@@ -92,29 +99,61 @@ class TrainStep(ABC):
             part.load_state_dict(state[name])
 
 
+class TokenizerArguments(OptimizationArguments, total=False):
+    """Keyword arguments of every step that trains a tokenizer.
+
+    Attributes:
+        rates: The name of a part of the tokenizer -> the factor of its learning rate, such as `{"encoder": 0.1}`; parts
+            that are not named have the factor 1.
+        decay: What the optimizer's weight decay applies to: `"all"`, the default, or `"matrices"`, which leaves out
+            norms, biases, learned tokens, positions and codes.
+    """
+
+    rates: Mapping[str, float] | None
+    decay: Decay
+
+
 class TokenizerStep(TrainStep):
-    """A step that trains a tokenizer on batches of images.
+    """A step that trains a tokenizer on batches of images, and the parameters of its losses with it.
+
+    Frozen parts of the tokenizer (`Tokenizer.freeze`) are not among the parameters of the optimizer.
 
     Args:
         tokenizer: The tokenizer that is trained.
+        losses: Name -> loss; unweighted.
         annealing: Attribute of the quantizer -> its value as a function of the step.
-        **optimization: The keyword arguments in `OptimizationArguments`.
+        **optimization: The keyword arguments in `TokenizerArguments`.
 
     Raises:
-        ValueError: If the quantizer has no such attribute.
+        ValueError: If the quantizer has no such attribute, a loss compares what the tokenizer does not have, a part in
+            `rates` is not trained, or there is an optimizer and nothing for it to update.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         *,
+        losses: Mapping[str, Loss],
         annealing: Mapping[str, Annealing] | None,
-        **optimization: Unpack[OptimizationArguments],
+        **optimization: Unpack[TokenizerArguments],
     ) -> None:
         self.annealing = dict(annealing or {})
         check_annealing(tokenizer.quantizer, self.annealing)
-        self.tokenizer = tokenizer
-        self.optimization = Optimization(tokenizer, list(tokenizer.parameters()), **optimization)
+        self.tokenizer, self.losses = tokenizer, dict(losses)
+        self._loss_modules = nn.ModuleDict(self.losses).to(tokenizer.device)
+        self.sources = Sources(tokenizer, self.losses.values())
+        beside = [
+            (f"losses.{name}", p) for name, p in self._loss_modules.named_parameters() if p.requires_grad
+        ]
+        trained = [(name, p) for name, p in tokenizer.named_parameters() if p.requires_grad]
+        groups = parameter_groups(
+            [*trained, *beside],
+            rates=optimization.pop("rates", None) or {},
+            decay=optimization.pop("decay", "all"),
+        )
+        # What is left are the arguments of OptimizationArguments, which a type checker cannot know.
+        others = cast("OptimizationArguments", optimization)
+        self.optimization = Optimization(tokenizer, groups, beside=[p for _, p in beside], **others)
 
     def prepare(self, step: int) -> None:
         """Begins a step: sets the learning rates and the annealed attributes, and drops old gradients."""
@@ -126,13 +165,19 @@ class TokenizerStep(TrainStep):
         self, batches: Sequence[Batch]
     ) -> Iterator[tuple[Batch, Share, AbstractContextManager[None]]]:
         """Each micro-batch with the factors of its means, and the context of its forward and backward pass."""
-        shares = shares_of([len(batch["image"]) for batch in batches], next(self.tokenizer.parameters()))
+        like = torch.empty((), dtype=self.tokenizer.dtype, device=self.device)
+        shares = shares_of([len(batch["image"]) for batch in batches], like)
         return zip(batches, shares, self.optimization.contexts(len(batches)), strict=True)
 
     def image_of(self, batch: Batch) -> Float[Tensor, "batch 3 height width"]:
         """The batch's images in [-1, 1], on the model's device; in float64 for a model in float64, else in float32."""
         image = to_signed_unit(batch["image"].to(self.device, non_blocking=True))
-        return image.to(computed_in(next(self.tokenizer.parameters()).dtype))
+        return image.to(computed_in(self.tokenizer.dtype))
+
+    def parts(self) -> Mapping[str, Stateful]:
+        """The optimization, and the losses if they have parameters."""
+        losses = {"losses": self._loss_modules} if self.optimization.beside else {}
+        return {**super().parts(), **losses}
 
     @torch.no_grad()
     def latent(self, batch: Batch) -> Float[Tensor, "batch *position codebook_dim"]:

@@ -1,8 +1,10 @@
 """Checks of the arguments that several training steps take."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
+
+from torch import nn
 
 from vq.quantizers import Annealing, Quantizer
 
@@ -16,6 +18,23 @@ def check_weights(weights: Mapping[str, float], terms: Iterable[str]) -> None:
     terms = list(terms)
     if set(weights) != set(terms):
         raise ValueError(f"weights: expected one for each of {terms}, got {list(weights)}")
+
+
+def check_all_updated(model: nn.Module, updated: Iterable[nn.Parameter]) -> None:
+    """Refuses a parameter that no optimizer updates, unless its part is declared frozen (`Tokenizer.freeze`).
+
+    Raises:
+        ValueError: With the names of such parameters.
+    """
+    known = {id(parameter) for parameter in updated}
+    is_frozen: Callable[[str], bool] = getattr(model, "is_frozen", lambda name: False)
+    left = [name for name, p in model.named_parameters() if id(p) not in known and not is_frozen(name)]
+    if left:
+        raise ValueError(
+            f"optimizer: {len(left)} parameters are neither updated nor declared frozen: {', '.join(left[:4])}"
+            f"{', ...' if len(left) > 4 else ''}; give them to the optimizer, or freeze their part: on a page with "
+            f"pretrained_tokenizer(frozen=[...]), in Python with tokenizer.freeze([...])"
+        )
 
 
 def check_annealing(quantizer: Quantizer, annealing: Mapping[str, Annealing]) -> None:

@@ -67,7 +67,7 @@ def parallel(module: nn.Module) -> nn.Module:
 
     Buffers are not broadcast: codebooks update themselves equally on every rank.
     """
-    if distributed.world_size() == 1:
+    if distributed.world_size() == 1 or not any(p.requires_grad for p in module.parameters()):
         return module
     device = next(module.parameters()).device
     return DistributedDataParallel(

@@ -1,5 +1,6 @@
 """How a training step updates a model: the optimizer and its schedule, micro-batches, ranks, averaged weights."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Required, TypedDict, Unpack
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vq.engine.steps.micro_batches import collecting, parallel
+from vq.engine.steps.micro_batches import average_gradients, collecting, parallel
 from vq.engine.steps.optimizer_state import optimizer_state, restore_optimizer
 from vq.engine.steps.schedules import Constant, Schedule
 from vq.engine.steps.weight_ema import WeightEMA
@@ -24,14 +25,15 @@ class OptimizerArguments(TypedDict, total=False):
 
     Attributes:
         optimizer: A function that makes an optimizer of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`,
-            for which a config has `dict(type=Adam, lr=1e-3)`; or an optimizer that already has them.
+            for which a config has `dict(type=Adam, lr=1e-3)`; or an optimizer that already has them; or None if nothing
+            learns by gradient, as in streaming k-means on frozen features.
         schedule: Factor of the learning rates; or a function of `total_steps` that makes the schedule, such as
             `partial(WarmupCosine, warmup_steps=50)`. By default `Constant()`.
         max_gradient_norm: The gradient is clipped to this 2-norm; None, the default, clips nothing.
         max_steps: Length of the run, for a schedule that is given as a function. A command fills it in.
     """
 
-    optimizer: Required[Optimizer | Callable[..., Optimizer]]
+    optimizer: Required[Optimizer | Callable[..., Optimizer] | None]
     schedule: Schedule | Callable[..., Schedule]
     max_gradient_norm: float | None
     max_steps: int | None
@@ -84,11 +86,15 @@ class ScheduledOptimizer:
         self,
         parameters: Parameters,
         *,
-        optimizer: Optimizer | Callable[..., Optimizer],
+        optimizer: Optimizer | Callable[..., Optimizer] | None,
         schedule: Schedule | Callable[..., Schedule] = CONSTANT,
         max_gradient_norm: float | None = None,
         max_steps: int | None = None,
     ) -> None:
+        if optimizer is not None and not parameters:
+            raise ValueError(
+                "optimizer: expected None, because nothing here learns by gradient; all parts are frozen"
+            )
         if max_gradient_norm is not None and not max_gradient_norm > 0:
             raise ValueError(f"max_gradient_norm: expected a number above 0 or None, got {max_gradient_norm}")
         self._given, self._optimizer = parameters, optimizer
@@ -99,7 +105,8 @@ class ScheduledOptimizer:
             )
         self.schedule: Schedule = _called(schedule, Schedule, "schedule", total_steps=max_steps)
         self.max_gradient_norm = max_gradient_norm
-        self.base_rates = [float(group["lr"]) for group in self.inner.param_groups]
+        # A group may have a factor of its own, its `rate` (`parameter_groups`).
+        self.base_rates = [float(group["lr"]) * group.get("rate", 1.0) for group in self.inner.param_groups]
         self.parameters: list[nn.Parameter] = [
             p for group in self.inner.param_groups for p in group["params"]
         ]
@@ -156,12 +163,41 @@ class ScheduledOptimizer:
         restore_optimizer(self.inner, state)
 
 
+class NoOptimizer(ScheduledOptimizer):
+    """Stands for the optimizer of a model in which nothing learns by gradient."""
+
+    def __init__(self) -> None:
+        self.parameters = []
+
+    def prepare(self, step: int) -> None:
+        """Does nothing."""
+
+    def step(self) -> dict[str, Float[Tensor, ""]]:
+        """Does nothing, and returns no scalars."""
+        return {}
+
+    def state_dict(self) -> dict[str, object]:
+        """An empty state."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Accepts an empty state only.
+
+        Raises:
+            ValueError: If the state is that of an optimizer.
+        """
+        if state:
+            raise ValueError("expected no state of an optimizer, because train_step.optimizer is None")
+
+
 class Optimization:
     """A model together with everything that updates it, once per step.
 
     Args:
         model: The model that is trained.
-        parameters: The parameters of it to update, or groups of them.
+        parameters: The parameters of it to update, or groups of them; those in `beside` too.
+        beside: Parameters outside the model that are trained with it, such as those of a loss. Their gradients are
+            averaged over the ranks in `step`.
         weight_ema: Decay of the averaged weights; None for no average.
         accumulate: Micro-batches per step.
         autocast: Run the networks in bfloat16.
@@ -179,15 +215,18 @@ class Optimization:
         model: nn.Module,
         parameters: Parameters,
         *,
+        beside: Sequence[nn.Parameter] = (),
         weight_ema: float | None = None,
         accumulate: int = 1,
         autocast: bool = False,
         **optimizer: Unpack[OptimizerArguments],
     ) -> None:
         self.model, self.accumulate, self.autocast = model, accumulate, autocast
-        self.optimizer = ScheduledOptimizer(parameters, **optimizer)
+        self.beside = list(beside)
+        is_optimized = optimizer["optimizer"] is not None
+        self.optimizer = ScheduledOptimizer(parameters, **optimizer) if is_optimized else NoOptimizer()
         self.weight_ema = None if weight_ema is None else WeightEMA(model, weight_ema)
-        self.device = next(model.parameters()).device
+        self.device = next(itertools.chain(model.parameters(), model.buffers())).device
         self.forward = parallel(model)
 
     def prepare(self, step: int) -> None:
@@ -205,6 +244,7 @@ class Optimization:
 
     def step(self) -> dict[str, Float[Tensor, ""]]:
         """Ends a step: updates the parameters, then their average; returns the scalars of `ScheduledOptimizer.step`."""
+        average_gradients(self.beside)
         scalars = self.optimizer.step()
         if self.weight_ema is not None:
             self.weight_ema.update()

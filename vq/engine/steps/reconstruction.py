@@ -5,13 +5,12 @@ from typing import Unpack
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vq.data import Batch
-from vq.engine.steps.base import TokenizerStep
+from vq.engine.steps.base import TokenizerArguments, TokenizerStep
 from vq.engine.steps.checks import check_weights
 from vq.engine.steps.micro_batches import Share, add
-from vq.engine.steps.optimization import OptimizationArguments
 from vq.losses import Loss
 from vq.ops.numerics.precision import at_least_float32
 from vq.quantizers import Annealing
@@ -25,12 +24,12 @@ class ReconstructionStep(TokenizerStep):
 
     Args:
         tokenizer: Trained.
-        losses: Name -> loss of (reconstruction, image); unweighted.
+        losses: Name -> loss of its source, most often the reconstruction, and the image; unweighted.
         weights: Name -> weight, one for each loss and one for `quantizer`, the quantizer's own loss.
         annealing: Attribute of the quantizer -> its value as a function of the step, such as
             `temperature` of a `GumbelQuantizer`.
-        **optimization: `optimizer`, `schedule`, `max_gradient_norm`, `weight_ema`, `accumulate`, `autocast`; see
-            `OptimizationArguments`.
+        **optimization: `optimizer`, `schedule`, `max_gradient_norm`, `weight_ema`, `accumulate`, `autocast`, `rates`,
+            `decay`; see `OptimizationArguments` and `TokenizerArguments`.
 
     Raises:
         ValueError: If a loss has no weight or a weight no loss, or the quantizer has no such attribute.
@@ -55,11 +54,11 @@ class ReconstructionStep(TokenizerStep):
         losses: Mapping[str, Loss],
         weights: Mapping[str, float],
         annealing: Mapping[str, Annealing] | None = None,
-        **optimization: Unpack[OptimizationArguments],
+        **optimization: Unpack[TokenizerArguments],
     ) -> None:
         check_weights(weights, [*losses, "quantizer"])
-        super().__init__(tokenizer, annealing=annealing, **optimization)
-        self.losses, self.weights = nn.ModuleDict(dict(losses)).to(self.device), dict(weights)
+        super().__init__(tokenizer, losses=losses, annealing=annealing, **optimization)
+        self.weights = dict(weights)
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Float[Tensor, ""]]:
         """Takes one optimizer step of the tokenizer."""
@@ -76,11 +75,14 @@ class ReconstructionStep(TokenizerStep):
         image = self.image_of(batch)
         with self.optimization.networks_autocast():
             output: TokenizerOutput = self.optimization.forward(image)
-        reconstruction = at_least_float32(output.reconstruction)
-        terms = {name: share.local * loss(reconstruction, image) for name, loss in self.losses.items()}
+        terms = {
+            name: share.local * loss(at_least_float32(self.sources.of(loss, output)), image)
+            for name, loss in self.losses.items()
+        }
         terms["quantizer"] = share.common * output.quantize.loss
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-        torch.autograd.backward(total)
+        if self.optimization.optimizer.parameters:
+            torch.autograd.backward(total)
         scalars = {f"loss/{name}": term for name, term in terms.items()}
         for name, value in output.quantize.metrics.items():
             scalars[f"quantizer/{name}"] = share.common * value
