@@ -252,9 +252,9 @@ class TestCommand:
         }
 
     def test_unknown_group(self):
-        done = self.run("clip")
+        done = self.run("clip_of_nobody")
         assert done.returncode == 2
-        assert "invalid choice: 'clip'" in done.stderr
+        assert "invalid choice: 'clip_of_nobody'" in done.stderr
 
     @pytest.mark.usefixtures("without_package")
     def test_missing_package(self, tmp_path):

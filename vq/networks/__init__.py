@@ -13,7 +13,8 @@ from vq.networks.frozen.lpips import LPIPSNetwork
 from vq.networks.frozen.timm_vit import TimmViTFeatures
 from vq.networks.teachers.base import Teacher
 from vq.networks.teachers.efficientnet import EfficientNetTeacher
-from vq.networks.teachers.encoder import TeacherEncoder
+from vq.networks.teachers.encoder import TeacherEncoder, TimmEncoder
+from vq.networks.teachers.timm import TimmTeacher
 from vq.networks.transformers.frequency import FrequencyDecoder, FrequencyEncoder
 from vq.networks.transformers.latent_tokens import LatentTokensDecoder, LatentTokensEncoder
 from vq.networks.transformers.vit import ViTDecoder, ViTEncoder
@@ -38,6 +39,8 @@ __all__ = [
     "StyleGAN2Discriminator",
     "Teacher",
     "TeacherEncoder",
+    "TimmEncoder",
+    "TimmTeacher",
     "TimmViTFeatures",
     "VQVAEDecoder",
     "VQVAEEncoder",

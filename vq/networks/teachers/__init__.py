@@ -2,6 +2,7 @@
 
 from vq.networks.teachers.base import Teacher
 from vq.networks.teachers.efficientnet import EfficientNetTeacher
-from vq.networks.teachers.encoder import TeacherEncoder
+from vq.networks.teachers.encoder import TeacherEncoder, TimmEncoder
+from vq.networks.teachers.timm import TimmTeacher
 
-__all__ = ["EfficientNetTeacher", "Teacher", "TeacherEncoder"]
+__all__ = ["EfficientNetTeacher", "Teacher", "TeacherEncoder", "TimmEncoder", "TimmTeacher"]

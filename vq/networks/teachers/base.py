@@ -20,13 +20,15 @@ class Teacher(FrozenWeights, ABC):
     Attributes:
         channels: The number of channels of a feature vector.
         downsample_factor: The height and width of a patch, in pixels of the image that the network sees.
-        image_size: The height and width, in pixels, to which images are resized first (bicubic, antialiased). With
-            None they keep their size, which has to be a multiple of `downsample_factor`.
+        image_size: The height and width, in pixels, to which images are resized first. With None they keep their
+            size, which has to be a multiple of `downsample_factor`.
+        interpolation: How images are resized, always with antialiasing: `bicubic` or `bilinear`.
     """
 
     channels: int
     downsample_factor: int
     image_size: int | None = None
+    interpolation: str = "bicubic"
 
     @torch.no_grad()
     def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float32[Tensor, "b rows columns channels"]:
@@ -39,13 +41,22 @@ class Teacher(FrozenWeights, ABC):
             ValueError: If `image_size` is None and the height or width is not a multiple of `downsample_factor`.
         """
         if self.image_size is not None:
-            image = resized(image, (self.image_size, self.image_size))
+            image = self.resized(image, (self.image_size, self.image_size))
         check_divisible(type(self).__name__, image, self.downsample_factor)
         return self.features(image).float()
 
     @abstractmethod
     def features(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b rows columns channels"]:
         """Computes the features of images in [-1, 1] whose sides are multiples of `downsample_factor`."""
+
+    def resized(
+        self, image: Float[Tensor, "b 3 H W"], size: tuple[int, int]
+    ) -> Float[Tensor, "b 3 {size[0]} {size[1]}"]:
+        """Resizes images in [-1, 1] as the network expects it; images of this size are returned unchanged."""
+        if tuple(image.shape[2:]) == size:
+            return image
+        found = F.interpolate(image.float(), size=size, mode=self.interpolation, antialias=True)
+        return found.clamp(-1, 1)  # the bicubic kernel overshoots at edges; no image file holds such pixels
 
     def train(self, mode: bool = True) -> "Teacher":
         """Leaves the network in eval mode, and returns it."""
@@ -68,13 +79,3 @@ def check_image_size(place: str, image_size: int | None, factor: int) -> None:
             f"{place}: expected image_size to be a multiple of the patch size {factor}, got {image_size}; take "
             f"{max(1, image_size // factor) * factor}"
         )
-
-
-def resized(
-    image: Float[Tensor, "b 3 H W"], size: tuple[int, int]
-) -> Float[Tensor, "b 3 {size[0]} {size[1]}"]:
-    """Resizes images in [-1, 1] (bicubic, antialiased); images of this size are returned unchanged."""
-    if tuple(image.shape[2:]) == size:
-        return image
-    found = F.interpolate(image.float(), size=size, mode="bicubic", antialias=True)
-    return found.clamp(-1, 1)  # the bicubic kernel overshoots at edges; no image file holds such pixels

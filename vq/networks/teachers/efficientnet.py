@@ -26,7 +26,8 @@ class EfficientNetTeacher(Teacher):
     Args:
         downsample_factor: The height and width of a patch, in pixels. The features are those of the last layer with
             this resolution; the layers after it are not computed.
-        image_size: The height and width, in pixels, to which images are resized (bicubic, antialiased); None leaves
+        image_size: The height and width, in pixels, to which images are resized (bilinear, antialiased, as
+            `EfficientNetLite0` does it); None leaves
             them in their size.
 
     Raises:
@@ -38,6 +39,8 @@ class EfficientNetTeacher(Teacher):
         >>> teacher(torch.zeros(1, 3, 64, 96)).shape
         torch.Size([1, 4, 6, 112])
     """
+
+    interpolation = "bilinear"
 
     def __init__(self, *, downsample_factor: int = 16, image_size: int | None = None) -> None:
         super().__init__()

@@ -1,11 +1,12 @@
-"""Teachers as the encoders of tokenizers."""
+"""Encoders of tokenizers from teachers: frozen, or trained further from a teacher's weights."""
 
 from einops import rearrange
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
+from vq.networks.frozen.timm_trunk import PUBLISHED, TimmTrunk
 from vq.networks.sizes import check_counts, check_divisible
-from vq.networks.teachers.base import Teacher, resized
+from vq.networks.teachers.base import Teacher
 from vq.registry import ENCODERS
 
 
@@ -19,11 +20,11 @@ class TeacherEncoder(nn.Module):
     Args:
         teacher: The network. It has no `image_size`, so that the number of features depends on the size of the image.
         downsample_factor: The factor between the size of the image and that of the grid of features; None takes the
-            teacher's. With another one, images are first resized (bicubic, antialiased): a teacher with patches of
-            14 px and a factor of 16 gives 16 x 16 features of an image of 256 px, which it sees at 224 px.
+            teacher's. With another one, images are first resized: a teacher with patches of 14 px and a factor of 16
+            gives 16 x 16 features of an image of 256 px, which it sees at 224 px.
 
     Raises:
-        ValueError: If the teacher has an `image_size`.
+        ValueError: If the teacher has an `image_size`, or `downsample_factor` is below 1.
     """
 
     def __init__(self, *, teacher: Teacher, downsample_factor: int | None = None) -> None:
@@ -33,8 +34,7 @@ class TeacherEncoder(nn.Module):
                 f"TeacherEncoder: expected a teacher that takes images in their own size, got image_size="
                 f"{teacher.image_size}; leave it out, and set the encoder's downsample_factor to resize images"
             )
-        self.teacher = teacher
-        self.out_channels = teacher.channels
+        self.teacher, self.out_channels = teacher, teacher.channels
         self.downsample_factor = teacher.downsample_factor if downsample_factor is None else downsample_factor
         check_counts("TeacherEncoder", downsample_factor=self.downsample_factor)
 
@@ -46,7 +46,41 @@ class TeacherEncoder(nn.Module):
         """
         check_divisible("TeacherEncoder", image, self.downsample_factor)
         rows, columns = (side // self.downsample_factor for side in image.shape[2:])
-        seen = resized(
-            image, (rows * self.teacher.downsample_factor, columns * self.teacher.downsample_factor)
-        )
+        patch = self.teacher.downsample_factor
+        seen = self.teacher.resized(image, (rows * patch, columns * patch))
         return rearrange(self.teacher(seen), "b h w c -> b c h w")
+
+
+@ENCODERS.register_module()
+class TimmEncoder(nn.Module):
+    """Encodes an image with a vision transformer or ConvNeXt of timm, which is trained further from given weights.
+
+    The parameters are ordinary ones and are in the state dict. A tokenizer that is loaded from a checkpoint takes them
+    from there, and needs no other weight file. `TimmTeacher` lists networks and says which features they give.
+
+    Args:
+        name: The name that timm has for a network and its weights.
+        weights: The weight file that training starts from: a path, a path below the pretrained folder, `published` for
+            the file that `vq weights` fetches, or None for random weights.
+        sha256: The SHA-256 of the file, in hexadecimal; None accepts any file.
+
+    Raises:
+        MissingPackageError: If timm is not installed; the extra `teachers` installs it.
+        FileNotFoundError: If the weight file does not exist. The message says which command fetches it.
+        ValueError: If the network does not exist or is of another kind, or the file does not hold its weights.
+    """
+
+    def __init__(self, *, name: str, weights: str | None = PUBLISHED, sha256: str | None = None) -> None:
+        super().__init__()
+        self.trunk = TimmTrunk(
+            place="TimmEncoder", name=name, weights=weights, sha256=sha256, with_projection=False
+        )
+        self.out_channels, self.downsample_factor = self.trunk.channels, self.trunk.downsample_factor
+
+    def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
+        """Encodes images in [-1, 1].
+
+        Raises:
+            ValueError: If the height or width is not a multiple of `downsample_factor`.
+        """
+        return rearrange(self.trunk(image), "b h w c -> b c h w")

@@ -8,6 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vq.errors import UserError
+from vq.known_weights.published import PUBLISHED, Published
+
+__all__ = [
+    "ASSETS",
+    "PUBLISHED",
+    "Asset",
+    "Published",
+    "cache",
+    "find",
+    "groups",
+    "of_networks",
+    "refuse_zoo",
+    "root",
+]
 
 ZOO = "zoo:"
 """The prefix of the name of a pretrained model: `zoo:family/name`."""
@@ -34,23 +48,6 @@ class Asset:
     member_sha256: str
     layout: str
     digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """A weight file that its publisher serves. It is kept byte for byte.
-
-    Attributes:
-        groups: The words by which `vq weights` knows it.
-        addresses: Where it is served, in the order in which they are tried.
-        sha256: In hexadecimal: all 64 digits, or the leading ones if the publisher states no more.
-        megabytes: Its approximate size.
-    """
-
-    groups: tuple[str, ...]
-    addresses: tuple[str, ...]
-    sha256: str
-    megabytes: int
 
 
 def root() -> Path:
@@ -81,6 +78,11 @@ def groups() -> dict[str, list[str]]:
         for group in published.groups:
             found.setdefault(group, []).append(name)
     return dict(sorted(found.items()))
+
+
+def of_networks() -> dict[str, str]:
+    """The file names of teachers' weights, by the name that timm has for the network and its weights."""
+    return {known.network: name for name, known in PUBLISHED.items() if known.network is not None}
 
 
 def refuse_zoo(word: str) -> None:
@@ -127,40 +129,3 @@ ASSETS: dict[str, Asset] = {
     ),
 }
 """Every weight file that a package carries, by its name below the folder of pretrained weights."""
-
-PUBLISHED: dict[str, Published] = {
-    "inception/pt_inception-2015-12-05-6726825d.pth": Published(
-        groups=("inception", "pytorch_fid"),
-        addresses=(
-            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-        ),
-        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-        megabytes=96,
-    ),
-    "torchvision/alexnet-owt-7be5be79.pth": Published(
-        groups=("torchvision",),
-        addresses=("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
-        sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
-        megabytes=244,
-    ),
-    "torchvision/convnext_base-6075fbad.pth": Published(
-        groups=("torchvision",),
-        addresses=("https://download.pytorch.org/models/convnext_base-6075fbad.pth",),
-        sha256="6075fbad",  # the publisher's file name states no more
-        megabytes=354,
-    ),
-    "torchvision/vgg16-397923af.pth": Published(
-        groups=("torchvision",),
-        addresses=("https://download.pytorch.org/models/vgg16-397923af.pth",),
-        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-        megabytes=553,
-    ),
-    "torchvision/vit_b_16-c867db91.pth": Published(
-        groups=("torchvision",),
-        addresses=("https://download.pytorch.org/models/vit_b_16-c867db91.pth",),
-        sha256="c867db91",  # the publisher's file name states no more
-        megabytes=346,
-    ),
-}
-"""Every weight file that a publisher serves, by its name below the folder of pretrained weights."""

@@ -1,0 +1,226 @@
+"""Networks of timm as maps from images to one feature vector per patch, with weights from a file."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from vq import known_weights, packages, pretrained
+from vq.files import check_sha256
+from vq.networks.frozen.timm_layouts import is_of_torchvision, to_timm
+from vq.networks.sizes import check_divisible
+from vq.ops.numerics.constants import constant
+
+PUBLISHED = "published"
+"""The value of `weights` that stands for the file which `vq weights` fetches for a network."""
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class TimmTrunk(nn.Module):
+    """Computes one feature vector per patch with a vision transformer or ConvNeXt of timm.
+
+    A vision transformer gives its patch tokens after the last norm; class and register tokens are dropped. Its
+    position embeddings are interpolated to the size of the image. A ConvNeXt gives its last feature map. Images are
+    normalized with the mean and standard deviation that timm lists for `name`, or, for a file of torchvision, with
+    those of ImageNet.
+
+    Args:
+        place: The class that uses the trunk. Error messages start with it.
+        name: The name that timm has for a network and its weights, such as `vit_base_patch16_224.dino`.
+        weights: The weight file (safetensors, or tensors saved by torch): a path, a path below the pretrained folder,
+            `published` for the file that `vq weights` fetches for this name, or None for random weights.
+        sha256: The SHA-256 of the file, in hexadecimal; None accepts any file.
+        with_projection: Whether the projection of a CLIP model to the space of its texts follows.
+
+    Raises:
+        MissingPackageError: If timm is not installed; the extra `teachers` installs it.
+        FileNotFoundError: If the weight file does not exist. The message says which command fetches it.
+        ValueError: If the network does not exist, is of another kind or has no projection, or the file does not hold
+            its weights.
+    """
+
+    def __init__(
+        self, *, place: str, name: str, weights: str | None, sha256: str | None, with_projection: bool
+    ) -> None:
+        super().__init__()
+        self.network = _of_known_kind(place, name, with_projection=with_projection)
+        self.channels = int(self.network.head.out_features if with_projection else self.network.num_features)
+        self.downsample_factor = _patch_size(self.network)
+        config: dict[str, Any] = self.network.pretrained_cfg
+        self.colours = (tuple(config["mean"]), tuple(config["std"]))
+        self.interpolation: str = config["interpolation"]
+        self._place, self._has_projection = place, with_projection
+        if weights is not None:
+            found = load(place, self.network, name, weights, sha256)
+            if is_of_torchvision(found):
+                self.colours, self.interpolation = _IMAGENET, "bilinear"
+            else:
+                _check_tag(place, name)
+
+    def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b rows columns channels"]:
+        """Computes the features of images in [-1, 1].
+
+        Raises:
+            ValueError: If the height or width is not a multiple of `downsample_factor`.
+        """
+        check_divisible(self._place, image, self.downsample_factor)
+        mean, deviation = (constant(_colour, *values, device=image.device) for values in self.colours)
+        normalized = ((image + 1) / 2 - mean) / deviation
+        x = self.network.forward_features(normalized.to(image.dtype))
+        if x.ndim == 4:  # ConvNeXt
+            return rearrange(x, "b c h w -> b h w c")
+        patches = x[:, self.network.num_prefix_tokens :]
+        if isinstance(self.network.norm, nn.Identity):  # timm applies the last norm after pooling
+            patches = self.network.fc_norm(patches)
+        if self._has_projection:
+            patches = self.network.head(patches)
+        return rearrange(patches, "b (h w) c -> b h w c", h=image.shape[2] // self.downsample_factor)
+
+
+def create(place: str, name: str, **arguments: Any) -> Any:
+    """Makes a network of timm with random weights.
+
+    Args:
+        place: The class that uses the network. Error messages start with it.
+        name: The name of the network, which may be followed by a dot and the name of its weights.
+        **arguments: Arguments of the network's class.
+
+    Raises:
+        MissingPackageError: If timm is not installed; the extra `teachers` installs it.
+        ValueError: If timm does not know the network or the name of its weights, or the network is neither a vision
+            transformer that takes images of any size nor a ConvNeXt.
+    """
+    timm: Any = packages.require("timm", needed_by=place)
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise ValueError(
+            f"{place}: expected a network that timm knows, got {name!r}; timm.list_models('vit_*') lists some"
+        )
+    if timm.models.model_entrypoint(architecture).__module__ != "timm.models.convnext":
+        arguments["dynamic_img_size"] = True
+    try:
+        return timm.create_model(name, pretrained=False, **arguments)
+    except (TypeError, RuntimeError) as error:  # an unknown argument, or an unknown set of weights
+        raise ValueError(
+            f"{place}: expected a vision transformer of timm, got {name!r} ({error}); take another name"
+        ) from error
+
+
+def load(
+    place: str, network: nn.Module, name: str, weights: str, sha256: str | None
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """Loads the weights of a network of timm in place; returns the tensors of the file under their original names.
+
+    Args:
+        place: The class that uses the network. Error messages start with it.
+        network: The network. Weights of its classifier are loaded if it has one.
+        name: Its name in timm.
+        weights: A path, a path below the pretrained folder, or `published`.
+        sha256: The SHA-256 of the file, in hexadecimal; None accepts any file.
+
+    Raises:
+        FileNotFoundError: If the file does not exist. The message says which command fetches it.
+        ValueError: If the file does not hold the weights of this network, or has another SHA-256.
+    """
+    file = _file(place, name, weights)
+    check_sha256(file, sha256)
+    found, wanted = pretrained.read_tensors(file), network.state_dict()
+    try:
+        named = to_timm(found, network)
+    except ValueError as error:
+        raise ValueError(
+            f"{place}: expected the weights of {name} in {file}, but {error}; {_CURE}"
+        ) from error
+    named = {key: tensor for key, tensor in named.items() if key in wanted or not key.startswith("head.")}
+    differing = sorted(
+        key
+        for key in wanted.keys() | named.keys()
+        if key not in wanted or key not in named or wanted[key].shape != named[key].shape
+    )
+    if differing:
+        raise ValueError(
+            f"{place}: expected the weights of {name} in {file}, got {len(differing)} tensors that differ, first "
+            f"{_difference(differing[0], wanted, named)}; {_CURE}"
+        )
+    network.load_state_dict(named)
+    return found
+
+
+_CURE = "set weights to a file of this network, or name to the network of the file"
+
+
+def keep_as_buffers(network: nn.Module) -> None:
+    """Replaces all parameters of a network by buffers outside the state dict, in place."""
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, parameter.detach(), persistent=False)
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module.register_buffer(name, buffer, persistent=False)
+
+
+def _of_known_kind(place: str, name: str, *, with_projection: bool) -> Any:
+    """Makes a network whose features have known positions."""
+    timm: Any = packages.require("timm", needed_by=place)
+    architecture, _, tag = name.partition(".")
+    quick = f"{architecture.replace('_clip_', '_clip_quickgelu_')}.{tag}"
+    if quick != name and quick in timm.list_pretrained("*_clip_quickgelu_*"):
+        raise ValueError(
+            f"{place}: expected the network that the weights were trained with, got {name!r}, which has another "
+            f"activation function; take {quick!r}"
+        )
+    if with_projection and ("_clip_" not in architecture or "_ft_" in tag):
+        raise ValueError(
+            f"{place}: with_projection expects a CLIP model, got {name!r}; leave with_projection out"
+        )
+    network = create(place, name, **({} if with_projection else {"num_classes": 0}))
+    models = timm.models
+    if isinstance(network, models.ConvNeXt) and not with_projection:
+        network.head = nn.Identity()
+    elif not isinstance(network, models.VisionTransformer | models.Eva):
+        raise ValueError(
+            f"{place}: expected a vision transformer or ConvNeXt of timm, got {name!r}, a {type(network).__name__}; "
+            "take another name"
+        )
+    return network
+
+
+def _patch_size(network: Any) -> int:
+    if hasattr(network, "patch_embed"):
+        return int(network.patch_embed.patch_size[0])
+    return int(network.feature_info[-1]["reduction"])
+
+
+def _check_tag(place: str, name: str) -> None:
+    """Checks that `name` names weights too, because timm has different colours for different weights."""
+    if "." not in name:
+        known = packages.require("timm", needed_by=place).list_pretrained(f"{name}.*")
+        raise ValueError(
+            f"{place}: expected the name of a network and its weights, which says how images are normalized, got "
+            f"{name!r}; take one of {', '.join(known)}"
+        )
+
+
+def _file(place: str, name: str, weights: str) -> Path:
+    if weights != PUBLISHED:
+        file = Path(weights).expanduser()
+        return file if file.is_file() else pretrained.path(weights)
+    known = known_weights.of_networks()
+    if name not in known:
+        raise ValueError(
+            f"{place}: expected weights to be the path of a file, for no command fetches the weights of {name!r}; "
+            f"vq weights has those of {', '.join(known)}"
+        )
+    return pretrained.path(known[name])
+
+
+def _difference(key: str, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    shapes = [str(tuple(side[key].shape)) if key in side else "none" for side in (found, wanted)]
+    return f"{key!r} (the file has {shapes[0]}, the network {shapes[1]})"
+
+
+def _colour(*values: float) -> Float[Tensor, "3 1 1"]:
+    return torch.tensor(values).reshape(3, 1, 1)
