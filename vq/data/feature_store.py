@@ -37,7 +37,7 @@ def _check_features(manifest: Mapping[str, Any]) -> None:
 FEATURES = StoreFormat(
     name="vq-features-1",
     convention="row by row; the channels of a position side by side; little-endian IEEE 754 or bfloat16",
-    noun="feature store",
+    content="features",
     command="vq tokenize NAME --features",
     fields={"dtype": str, "network": dict, "network_sha256": str},
     check=_check_features,

@@ -35,7 +35,7 @@ class StoreFormat:
     Attributes:
         name: The name of the format, with its version.
         convention: The order of the values of an image, in words.
-        noun: What error messages call the store.
+        content: What the store holds, in one word.
         command: The command that writes such a store.
         fields: The type of each entry that only this kind has.
         check: Raises a ValueError if the entries contradict each other.
@@ -43,7 +43,7 @@ class StoreFormat:
 
     name: str
     convention: str
-    noun: str
+    content: str
     command: str
     fields: Mapping[str, Any]
     check: Callable[[Mapping[str, Any]], None]
@@ -60,7 +60,7 @@ def _check_tokens(manifest: Mapping[str, Any]) -> None:
 TOKENS = StoreFormat(
     name=FORMAT,
     convention=CONVENTION,
-    noun="token store",
+    content="tokens",
     command="vq tokenize NAME",
     fields={"vocabulary_size": int, "bytes_per_index": int, "tokenizer_sha256": str},
     check=_check_tokens,
@@ -134,7 +134,7 @@ def read_manifest(directory: Path, *, kind: StoreFormat = TOKENS) -> dict[str, A
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise TokenStoreError(
-            f"{place}: expected a finished {kind.noun} with {MANIFEST}, got: {printable(reason)}; make one with "
+            f"{place}: expected a finished {kind.content.removesuffix('s')} store with {MANIFEST}, got: {printable(reason)}; make one with "
             f"{kind.command}"
         ) from error
     found = manifest.get("format") if isinstance(manifest, dict) else None

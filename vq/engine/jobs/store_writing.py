@@ -96,7 +96,7 @@ def write_store(
     """
     source = views_of(loader, recorder.crops, loader.image_size)
     manifest = _manifest(recorder, source, images_per_shard, settings)
-    claim(directory, manifest)
+    claim(directory, manifest, recorder.kind.content)
     shards = [
         (
             ShardFiles(directory=directory, number=number),
@@ -105,7 +105,7 @@ def write_store(
         for number in range(max(1, -(-source.num_samples // images_per_shard)))
     ]
     mine = shards[distributed.rank() :: distributed.world_size()]
-    todo = unwritten(source.dataset, mine, on_progress)
+    todo = unwritten(source.dataset, mine, on_progress, recorder.kind.content)
     _write_shards(recorder, source, todo, on_progress)
     distributed.barrier()
     return _finish(recorder, directory, manifest, len(shards))

@@ -1,4 +1,4 @@
-"""The folder of a token store while it is written: what it is for, and which of its shards are whole."""
+"""The folder of a store while it is written: what it is for, and which of its shards are complete."""
 
 import hashlib
 import json
@@ -18,16 +18,21 @@ from vq.text import printable
 SETTINGS = "settings.json"
 
 
-def claim(directory: Path, manifest: Mapping[str, Any]) -> None:
+def claim(directory: Path, manifest: Mapping[str, Any], content: str) -> None:
     """On rank 0 writes what the folder is for, or refuses one that is for something else; all ranks wait.
 
+    Args:
+        directory: The folder.
+        manifest: What the folder is for.
+        content: What the store holds, in one word, such as `tokens`.
+
     Raises:
-        TokenStoreError: On every rank, if the folder holds tokens that were made otherwise, or cannot be used.
+        TokenStoreError: On every rank, if the folder holds something that was made otherwise, or cannot be used.
     """
     problem = ""
     if distributed.rank() == 0:
         try:
-            problem = _difference(directory, manifest)
+            problem = _difference(directory, manifest, content)
             if not problem and not (directory / SETTINGS).exists():
                 write_atomically(directory / SETTINGS, json.dumps(manifest, indent=1))
         except (ValueError, RecursionError) as error:
@@ -38,7 +43,7 @@ def claim(directory: Path, manifest: Mapping[str, Any]) -> None:
         raise TokenStoreError(f"{printable(str(directory))}: {printable(problem)}; choose another --out")
 
 
-def _difference(directory: Path, manifest: Mapping[str, Any]) -> str:
+def _difference(directory: Path, manifest: Mapping[str, Any], content: str) -> str:
     """Why the store cannot be written there; empty if it can."""
     file = directory / SETTINGS
     if file.exists():
@@ -48,7 +53,7 @@ def _difference(directory: Path, manifest: Mapping[str, Any]) -> str:
         now = json.loads(json.dumps(manifest))
         different = [key for key in sorted({*stored, *now}) if stored.get(key) != now.get(key)]
         changes = "; ".join(f"{key}: {stored.get(key)} there, {now.get(key)} now" for key in different)
-        return f"holds tokens made otherwise ({changes})" if different else ""
+        return f"holds {content} made otherwise ({changes})" if different else ""
     if directory.exists() and not directory.is_dir():
         return "expected a folder, got a file"
     if directory.is_dir() and (found := [*directory.glob("shard_*"), *directory.glob(MANIFEST)]):
@@ -71,12 +76,21 @@ def source_sha256(dataset: ImageDataset, items: range) -> str:
 
 
 def unwritten(
-    dataset: ImageDataset, shards: Sequence[tuple[ShardFiles, range]], on_progress: Callable[[int], None]
+    dataset: ImageDataset,
+    shards: Sequence[tuple[ShardFiles, range]],
+    on_progress: Callable[[int], None],
+    content: str,
 ) -> list[tuple[ShardFiles, range]]:
-    """The shards of this rank that are not whole yet; `on_progress` is told how many images the others hold.
+    """The shards of this rank that are not complete; `on_progress` receives the number of images in the others.
+
+    Args:
+        dataset: The images.
+        shards: The shards of this rank, each with its images.
+        on_progress: Receives the number of images in a complete shard.
+        content: What the store holds, in one word, such as `tokens`.
 
     Raises:
-        TokenStoreError: On every rank, if a whole shard was made from other images than the set has now.
+        TokenStoreError: On every rank, if a complete shard was made from other images than the set has now.
     """
     todo, problem = [], ""
     for files, items in shards:
@@ -84,7 +98,7 @@ def unwritten(
             todo.append((files, items))
         elif read_notes(files).get("source_sha256") != source_sha256(dataset, items):
             problem = problem or (
-                f"{printable(str(files.directory))}: holds tokens of other images under the names of "
+                f"{printable(str(files.directory))}: holds {content} of other images under the names of "
                 f"{printable(dataset.key(items[0]))} to {printable(dataset.key(items[-1]))}; choose another --out"
             )
         else:
