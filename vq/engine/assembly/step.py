@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -53,7 +54,8 @@ def make_step(
     }
     trained = trained_section(config)
     shared[trained] = model
-    make = partial(_make_discriminator, seed=seed, device=next(model.parameters()).device, tuning=tuning)
+    device = next(chain(model.parameters(), model.buffers())).device
+    make = partial(_make_discriminator, seed=seed, device=device, tuning=tuning)
     with seeded(seed, "weights"):
         node = _with_discriminators(section(config, "train_step"), "train_step", make)
         step = build(node, path="train_step", shared=shared)

@@ -94,7 +94,7 @@ class ViewEncoder:
     @property
     def device(self) -> torch.device:
         """Where the tokenizer is."""
-        return next(self.tokenizer.parameters()).device
+        return self.tokenizer.device
 
     @property
     def kind(self) -> StoreFormat:
