@@ -298,7 +298,36 @@ class TestAutoTorchrun:
         )  # fmt: skip
         assert done.returncode == 7, done.stderr
         assert done.stdout == "['a b', '--c']\n" * 2
-        assert done.stderr.startswith("auto_torchrun: 2 processes\n")
+        assert done.stderr == (
+            "auto_torchrun: 2 processes\n"
+            "auto_torchrun: process 1 ended with exit code 7; the others were stopped\n"
+        )
+
+    def test_an_error_of_the_user_is_one_message(self, tmp_path: Path) -> None:
+        done = subprocess.run(
+            ["bash", str(ROOT / "tools" / "torchrun.sh"), "-m", "vq.val", "nothing"],
+            cwd=tmp_path, env=environment(PROCESSES="2", PYTHON=sys.executable),
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        launched, message = done.stderr.splitlines()
+        assert launched == "auto_torchrun: 2 processes"
+        assert message.startswith("error: work_dirs/nothing: there is no run of this name")
+
+    def test_a_process_that_is_killed_ends_the_others(self, tmp_path: Path) -> None:
+        (tmp_path / "program.py").write_text(
+            "import os, signal, time\nif os.environ['RANK'] == '1':\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+            "time.sleep(100)\n"
+        )
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "vq.auto_torchrun", "program.py"],
+            cwd=tmp_path, env=environment(PROCESSES="2"), capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+        assert done.returncode == 128 + 9
+        assert time.monotonic() - started < 60
+        assert "process 1 was ended by SIGKILL; the others were stopped" in done.stderr
+        assert "torch/distributed" not in done.stderr
 
     def test_number_of_processes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PROCESSES", "3")
@@ -318,6 +347,11 @@ class TestAutoTorchrun:
             ("two", ["program.py"], "PROCESSES: expected a number of at least 1, got 'two'"),
             ("0", ["program.py"], "PROCESSES: expected a number of at least 1, got '0'"),
             ("2", ["--nnodes", "2", "program.py"], "use torchrun for several machines"),
+            ("2", ["--bogus", "program.py"], "unrecognized arguments: --bogus; `auto_torchrun --help`"),
+            ("2", ["-m"], "the following arguments are required: training_script"),
+            ("2", ["nothing.py"], "there is no file 'nothing.py'; a module follows -m"),
+            ("2", ["-m", "vq.trian", "x"], "there is no module 'vq.trian'"),
+            ("2", ["-m", "nothing.at.all"], "there is no module 'nothing.at.all'"),
         ],
     )
     def test_refused(

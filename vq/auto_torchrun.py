@@ -1,10 +1,15 @@
 """Runs a program on every GPU of this machine: `auto_torchrun -m vq.train NAME CONFIG`."""
 
+import argparse
+import importlib.util
+import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from vq import failures
+from vq import failures, signatures
 from vq.errors import UserError
 
 HELP = """\
@@ -15,8 +20,9 @@ Runs a program on every GPU of this machine, with one process per GPU, or with o
 torchrun --standalone --nproc-per-node=N, and takes the options of torchrun before -m or SCRIPT.py. PROCESSES=2 in the
 environment, or --nproc-per-node=2, sets another number of processes, such as for a CPU.
 
-It ends with the exit code of the process that failed first, or with 128 + the number of the signal that stopped it;
-signals reach every process.
+When a process fails, the others are stopped. It ends with the exit code of the process that failed first, or with
+128 + the number of the signal that stopped it; signals reach every process. LOGLEVEL=INFO in the environment shows
+the messages of torchrun itself.
 
 example:
   auto_torchrun -m vq.train emoji fsq/1000_emoji
@@ -57,28 +63,77 @@ def main(argv: Sequence[str] | None = None) -> None:
         (sys.stdout if words else sys.stderr).write(HELP)
         sys.exit(0 if words else failures.USER_ERROR)
     number = num_processes()
+    if "LOGLEVEL" not in os.environ:
+        logging.disable(
+            logging.ERROR
+        )  # a process that fails has said why; torch would add a report of its own
 
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     options = ["--standalone", f"--nproc-per-node={number}", f"--signals-to-handle={SIGNALS}"]
-    args = run.parse_args([*options, *words])
-    if args.nnodes not in ("1", "1:1") or args.node_rank:
-        raise UserError(
-            "auto_torchrun: starts processes on this machine alone; use torchrun for several machines"
-        )
+    args = _parsed(run.get_args_parser(), [*options, *words])
     sys.stderr.write(
         f"auto_torchrun: {args.nproc_per_node} process{'' if args.nproc_per_node == '1' else 'es'}\n"
     )
     sys.stderr.flush()
+    if "LOGLEVEL" not in os.environ:
+        logging.disable(
+            logging.ERROR
+        )  # a process that fails has said why; torch would add a report of its own
     try:
         run.run(args)
     except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        sys.exit(code if code >= 0 else 128 - code)
+        rank, failure = error.get_first_failure()
+        sys.exit(_exit_code(rank, failure.exitcode, args.nproc_per_node))
     except SignalException as error:
         sys.exit(128 + error.sigval)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """The options of torchrun and the program, if it exists."""
+
+    def refuse(message: str) -> None:
+        raise UserError(f"auto_torchrun: {message}; `auto_torchrun --help` describes it")
+
+    parser.error = refuse  # type: ignore[assignment, method-assign]  # torch's parser prints 40 lines of usage
+    args = parser.parse_args(words)
+    if args.nnodes not in ("1", "1:1") or args.node_rank:
+        raise UserError(
+            "auto_torchrun: starts processes on this machine alone; use torchrun for several machines"
+        )
+    if args.module and not _has_module(args.training_script):
+        raise UserError(f"auto_torchrun: there is no module {args.training_script!r}")
+    if not args.module and not args.no_python and not Path(args.training_script).is_file():
+        raise UserError(f"auto_torchrun: there is no file {args.training_script!r}; a module follows -m")
+    return args
+
+
+def _has_module(name: str) -> bool:
+    """Whether `python -m name`, which looks in the working folder first, finds a module; nothing is imported."""
+    before = sys.path[:]
+    sys.path.insert(0, os.getcwd())
+    try:
+        spec = importlib.util.find_spec(name.partition(".")[0])
+        return spec is not None and (spec.origin is None or signatures.has_module(name))
+    except (ImportError, ValueError):
+        return False
+    finally:
+        sys.path[:] = before
+
+
+def _exit_code(rank: int, code: int, number: str) -> int:
+    """The exit code for that of the process that failed first; says how it ended if it could not do so itself."""
+    others = "" if number == "1" else "; the others were stopped"
+    if code < 0:
+        sys.stderr.write(f"auto_torchrun: process {rank} was ended by {signal.Signals(-code).name}{others}\n")
+        return 128 - code
+    if code != failures.USER_ERROR:
+        sys.stderr.write(f"auto_torchrun: process {rank} ended with exit code {code}{others}\n")
+    return code
 
 
 def script() -> None:

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vq import config, failures
+from vq.errors import ConfigError
 from vq.known_weights import refuse_zoo
 from vq.parsing import UsageError, parser, pattern, positive, subparser, tool_parser
 from vq.text import printable, suggest
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+    from vq.engine.jobs.given_weights import GivenWeights
 
 __all__ = [
     "WORK_DIRS",
@@ -33,6 +36,7 @@ __all__ = [
     "add_weights",
     "check_out",
     "ends_on_signal",
+    "given_weights",
     "known_runs",
     "load_config",
     "main",
@@ -46,6 +50,9 @@ __all__ = [
 ]
 
 WORK_DIRS = Path("work_dirs")
+CALLBACKS = ".trainer.callbacks"
+NON_STRICT = f"{CALLBACKS}[-1].load_state_dict:dict(strict=False)"
+"""The override that the reference framework has for weights that lack entries or have others."""
 
 
 def add_run(parser: argparse.ArgumentParser, *, exists: bool = False) -> None:
@@ -96,7 +103,7 @@ def add_config_changes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--override",
         nargs="+",
-        action="extend",
+        action=_Override,
         default=[],
         metavar=".PATH:VALUE",
         help="values assigned after the page ran: .trainer.max_steps:8 .evaluator.metrics[0].network::vgg; "
@@ -111,6 +118,41 @@ def add_config_changes(parser: argparse.ArgumentParser) -> None:
         help="new paths of weights that the config refers to, such as tokenizer=work_dirs/NAME; their SHA-256 must be "
         "the recorded one",
     )
+
+
+class _Override(argparse.Action):
+    """Collects overrides; `NON_STRICT` is none, and stands for `--allow-missing '.*' --allow-unexpected '.*'`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        for word in values:
+            if not word.startswith(CALLBACKS):
+                setattr(namespace, self.dest, [*getattr(namespace, self.dest), word])
+                continue
+            _check_non_strict(word)
+            if not hasattr(namespace, "allow_missing"):
+                raise UsageError(f"--override {word}: this command loads no weights of its own; leave it out")
+            namespace.non_strict = True
+
+
+def _check_non_strict(word: str) -> None:
+    """Refuses every place below `CALLBACKS` but that of `NON_STRICT`, and every other value of it."""
+    place, _, value = NON_STRICT.partition(":")
+    key, _, given = word.partition(":")
+    try:
+        is_same = key == place and config.parse_literal(given.replace("\\", "")) == {"strict": False}
+    except ConfigError:
+        is_same = False
+    if not is_same:
+        raise UsageError(
+            f"--override {word}: a trainer has no callbacks; the only override below {CALLBACKS} is {place}:{value}, "
+            f"for weights that may lack entries or have others (--allow-missing and --allow-unexpected name them)"
+        )
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +181,7 @@ def add_tuning(parser: argparse.ArgumentParser) -> None:
 
 def add_weights(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Adds `--load-model-from`, `--allow-missing` and `--allow-unexpected`."""
+    parser.set_defaults(non_strict=False)
     parser.add_argument(
         "--load-model-from",
         nargs="+",
@@ -161,6 +204,17 @@ def add_weights(parser: argparse.ArgumentParser, *, required: bool = False) -> N
         type=pattern,
         metavar="REGEX",
         help="names of entries that are ignored",
+    )
+
+
+def given_weights(args: argparse.Namespace, paths: Sequence[str | Path]) -> "GivenWeights":
+    """Weight files to load, with what the command line allows of them."""
+    from vq.engine.jobs.given_weights import GivenWeights
+
+    return GivenWeights(
+        paths=paths,
+        allow_missing=".*" if args.non_strict else args.allow_missing,
+        allow_unexpected=".*" if args.non_strict else args.allow_unexpected,
     )
 
 
@@ -193,12 +247,15 @@ def add_tokenize(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(args: argparse.Namespace, source: str | Path | None = None) -> "Config":
+def load_config(
+    args: argparse.Namespace, source: str | Path | None = None, *, frozen_from: Sequence[str] = ()
+) -> "Config":
     """The config of a command, with its options and overrides.
 
     Args:
         args: With `config`, `config_options` and `override`.
         source: A config to use instead of `args.config`.
+        frozen_from: Weight files for the pretrained tokenizer inside a tokenizer, if the config gives it none.
     """
     loaded = config.load(
         source or args.config,
@@ -207,6 +264,7 @@ def load_config(args: argparse.Namespace, source: str | Path | None = None) -> "
     )
     moved = dict(_moved(word) for word in getattr(args, "weights", []))
     tree = config.with_weights(loaded.to_dict(), moved)
+    tree = config.with_frozen_weights(tree, frozen_from, is_strict=not getattr(args, "non_strict", False))
     if config.refers_to_weights(tree):
         from vq.tokenizers.pretrained import record_weights
 

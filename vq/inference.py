@@ -127,7 +127,6 @@ def _holds_indices(source: Path) -> bool:
 def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
     from vq.config import trained_section
     from vq.engine.assembly.build import make_tokenizer
-    from vq.engine.jobs.given_weights import GivenWeights
     from vq.tokenizers.checkpoint import find_weights, load_tokenizer, read_config
 
     if not args.load_model_from and not args.model.endswith((".py", ".json")):
@@ -147,12 +146,7 @@ def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
     args.config = args.model
     config = config_for(args, run=None, weights=args.load_model_from, compared=["tokenizer"])
     tokenizer = make_tokenizer(config)
-    weights = GivenWeights(
-        paths=args.load_model_from,
-        allow_missing=args.allow_missing,
-        allow_unexpected=args.allow_unexpected,
-    )
-    weights.load_into(tokenizer)
+    cli.given_weights(args, args.load_model_from).load_into(tokenizer)
     return tokenizer
 
 

@@ -26,6 +26,7 @@ def config_for(
     *,
     run: Path | None,
     weights: Sequence[str] = (),
+    frozen_from: Sequence[str] = (),
     compared: Sequence[str] = (*DATA, *NETWORKS),
 ) -> Tree:
     """The config of a command, as plain data.
@@ -37,7 +38,8 @@ def config_for(
     Args:
         args: With `config`, `config_options`, `override` and `as_given`.
         run: The folder of a run; None if the command is about weights alone.
-        weights: What `--load-model-from` names.
+        weights: What `--load-model-from` names, if the command is about these weights.
+        frozen_from: What it names if they may be those of a frozen tokenizer in the config, which has none.
         compared: The sections that matter to the command.
 
     Raises:
@@ -47,7 +49,7 @@ def config_for(
     source = args.config or own_config_file(run, weights)
     if source is None:
         raise cli.UsageError(_nothing_to_use(args, run, weights))
-    tree: Tree = cli.load_config(args, source).to_dict()
+    tree: Tree = cli.load_config(args, source, frozen_from=frozen_from).to_dict()
     asked = _asked_for(args, source, tree)
     for place, reference in _references(run, weights):
         different = [
@@ -58,6 +60,34 @@ def config_for(
         if different:
             _refuse_or_say(args, source, place, different)
     return tree
+
+
+def left_for_the_model(tree: Mapping[str, Any], files: Sequence[str]) -> Sequence[str]:
+    """The weight files that are to be loaded into the model that a config describes; logs where they belong.
+
+    Those of its frozen tokenizer are not: that part loads them itself when it is built.
+
+    Args:
+        tree: A config that `cli.load_config` has loaded.
+        files: What `--load-model-from` names: the weights of the frozen tokenizer inside the section `tokenizer`, if
+            it is these that the config names there, or else of the model.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged.
+    """
+    from vq.files import sha256_of
+    from vq.tokenizers.checkpoint import find_weights
+
+    if not files:
+        return files
+    place = ", ".join(files)
+    found = [sha256_of(find_weights(file)) for file in files]
+    for node in config.nodes(tree.get("tokenizer")) if "generator" not in tree else ():
+        if node["type"] in config.PRETRAINED_TOKENIZER and node.get("sha256") == found:
+            logger.info("--load-model-from %s: the weights of the frozen tokenizer in the config", place)
+            return ()
+    logger.info("--load-model-from %s: loaded into the model", place)
+    return files
 
 
 def config_to_continue(name: str, run: Path, checkpoint: str | None) -> Path:

@@ -36,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     from vq.engine.jobs.scoring import scorer_of
     from vq.engine.loop.launch import launched, open_log
-    from vq.tokenizers.checkpoint import find_weights
 
     with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
-        weights, folder = [find_weights(path) for path in args.load_model_from], run / "test"
+        given, folder = cli.given_weights(args, args.load_model_from), run / "test"
+        step = _step(given.files()[-1])
         open_log(folder / "log.txt")
         logger.info("%s", machine)
         with scorer_of(
@@ -51,13 +51,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             visual=args.visual,
             is_tokenized=args.tokenize,
         ) as scorer:
-            return scorer.score(
-                weights,
-                folder,
-                allow_missing=args.allow_missing,
-                allow_unexpected=args.allow_unexpected,
-                step=_step(weights[-1]),
-            )
+            return scorer.score(given, folder, step=step)
 
 
 def _step(weights: Path) -> int:

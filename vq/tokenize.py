@@ -1,4 +1,4 @@
-"""Turns a set of images into a token store: `vq tokenize NAME [CONFIG] [--train]`."""
+"""Turns a set of images into a store of tokens or features: `vq tokenize NAME [CONFIG] [--train] [--features]`."""
 
 import argparse
 import logging
@@ -10,7 +10,7 @@ from vq import cli
 from vq.run_config import DATA, config_for
 
 if TYPE_CHECKING:
-    from vq.engine.jobs.tokenization import Tokenization
+    from vq.engine.jobs.store_writing import StoredSet
 
 logger = logging.getLogger("vq.tokenize")  # __name__ is __main__ under python -m
 
@@ -21,7 +21,8 @@ def arguments() -> argparse.ArgumentParser:
         "tokenize",
         "Writes the indices of every image of the page's validation set (or training set, without its random "
         "transforms) to work_dirs/NAME/tokens/{val,train}: 2 to 4 bytes per index, read by vq.data.TokenDataset. "
-        "Stopped and started again, it continues, to the same bytes; under torchrun the ranks share the work.",
+        "Stopped and started again, it continues, to the same bytes; under torchrun the ranks share the work. With "
+        "--features it writes the features of the page's frozen teacher instead, to work_dirs/NAME/features.",
         "vq tokenize fsq/240_digits --train",
     )
     cli.add_run(parser, exists=True)
@@ -44,12 +45,34 @@ def arguments() -> argparse.ArgumentParser:
         help="the ranks share whole shards (default 1024)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR")
+    features = parser.add_argument_group("features of a teacher")
+    features.add_argument(
+        "--features",
+        action="store_true",
+        help="write the features of the page's frozen teacher instead of indices, for vq.data.FeatureStore; the run "
+        "need not be trained. The size is logged before the work begins",
+    )
+    features.add_argument(
+        "--teacher",
+        metavar="PLACE",
+        help="which teacher of the page, if there are several: tokenizer.encoder or train_step.losses.NAME.teacher",
+    )
+    features.add_argument(
+        "--feature-dtype",
+        choices=("float16", "bfloat16", "float32"),
+        help="the type of stored features, to which they are rounded (default float16)",
+    )
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> "Tokenization":
+def main(argv: Sequence[str] | None = None) -> "StoredSet":
     """Runs the command."""
-    args = arguments().parse_args(argv)
+    return run_with(arguments().parse_args(argv))
+
+
+def run_with(args: argparse.Namespace) -> "StoredSet":
+    """Runs the command with its parsed arguments."""
+    _check(args)
     run = cli.run_directory(args.name)
     config = config_for(args, run=run, weights=args.load_model_from, compared=(*DATA, "tokenizer"))
     cli.check_out(args.out)
@@ -61,46 +84,16 @@ def main(argv: Sequence[str] | None = None) -> "Tokenization":
     with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
         open_log(None)
         logger.info("%s", machine)
-        return _tokenize(args, run, config, machine.device)
-
-
-def _tokenize(args: argparse.Namespace, run: Path, config: dict[str, Any], device: str) -> "Tokenization":
-    import torch
-
-    from vq.engine import assembly
-    from vq.engine.evaluation.progress import PassProgress
-    from vq.engine.jobs.given_weights import GivenWeights
-    from vq.engine.jobs.tokenization import settings_of, tokenize
-
-    tokenizer = assembly.make_tokenizer(config).to(device).eval()
-    weights = GivenWeights(
-        paths=args.load_model_from or [run],
-        allow_missing=args.allow_missing,
-        allow_unexpected=args.allow_unexpected,
-    )
-    weights.load_into(tokenizer)
-    split = "train" if args.train else "val"
-    if args.train:  # the images of one section, the transforms of the other: nothing random
-        config["val_data"] = {
-            **assembly.section(config, "val_data"),
-            "dataset": config["train_data"]["dataset"],
-        }
-    loader = assembly.make_loader(config, "val_data")
-    assembly.check_image_size(tokenizer, loader, "val_data")
-    directory = args.out or run / "tokens" / split
-    progress = PassProgress("tokenize", loader.num_samples)
-    with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
-        found = tokenize(
-            tokenizer,
-            loader,
-            directory,
-            crops=args.crops,
-            images_per_shard=args.images_per_shard,
-            settings=settings_of(config, tokenizer, split=split, autocast=args.autocast),
-            on_progress=progress.advance,
-        )
+        config = _with_images(config, train=args.train)
+        if args.features:
+            directory = args.out or run / "features" / _split(args)
+            found = _store_features(args, config, directory, machine.device)
+        else:
+            directory = args.out or run / "tokens" / _split(args)
+            found = _tokenize(args, run, config, directory, machine.device)
+    what = "features" if args.features else "indices"
     logger.info(
-        "wrote %d images, %.2f MB of indices, to %s", found.num_images, found.num_bytes / 1e6, directory
+        "wrote %d images, %.2f MB of %s, to %s", found.num_images, found.num_bytes / 1e6, what, directory
     )
     if found.undecodable:
         logger.warning(
@@ -109,6 +102,91 @@ def _tokenize(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
             ", ".join(found.undecodable[:10]),
         )
     return found
+
+
+def _split(args: argparse.Namespace) -> str:
+    return "train" if args.train else "val"
+
+
+def _with_images(config: dict[str, Any], *, train: bool) -> dict[str, Any]:
+    """The config with the images that are encoded in `val_data`: those of one section, the transforms of the other."""
+    if not train:
+        return config
+    from vq.engine import assembly
+
+    val_data = {**assembly.section(config, "val_data"), "dataset": config["train_data"]["dataset"]}
+    return {**config, "val_data": val_data}
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses options that have no effect."""
+    given = [
+        option
+        for option in ("--teacher", "--feature-dtype")
+        if getattr(args, option[2:].replace("-", "_")) is not None
+    ]
+    if given and not args.features:
+        raise cli.UsageError(f"{given[0]}: has no effect without --features; add it, or leave {given[0]} out")
+    if args.features and args.load_model_from:
+        raise cli.UsageError(
+            "--load-model-from: the features of a frozen teacher do not depend on a run's weights; leave it out"
+        )
+
+
+def _tokenize(
+    args: argparse.Namespace, run: Path, config: dict[str, Any], directory: Path, device: str
+) -> "StoredSet":
+    import torch
+
+    from vq.engine import assembly
+    from vq.engine.evaluation.progress import PassProgress
+    from vq.engine.jobs.tokenization import settings_of, tokenize
+
+    tokenizer = assembly.make_tokenizer(config).to(device).eval()
+    cli.given_weights(args, args.load_model_from or [run]).load_into(tokenizer)
+    loader = assembly.make_loader(config, "val_data")
+    assembly.check_image_size(tokenizer, loader, "val_data")
+    progress = PassProgress("tokenize", loader.num_samples)
+    with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
+        return tokenize(
+            tokenizer,
+            loader,
+            directory,
+            crops=args.crops,
+            images_per_shard=args.images_per_shard,
+            settings=settings_of(config, tokenizer, split=_split(args), autocast=args.autocast),
+            on_progress=progress.advance,
+        )
+
+
+def _store_features(
+    args: argparse.Namespace, config: dict[str, Any], directory: Path, device: str
+) -> "StoredSet":
+    import torch
+
+    from vq.engine import assembly
+    from vq.engine.evaluation.progress import PassProgress
+    from vq.engine.jobs.features import FeatureRecorder, make_network, settings_of, store_features
+
+    node, network = make_network(config, args.teacher or "")
+    loader = assembly.make_loader(config, "val_data")
+    recorder = FeatureRecorder(
+        network=network.to(device),
+        dtype=args.feature_dtype or "float16",
+        crops=args.crops,
+        size=loader.image_size,
+    )
+    progress = PassProgress("features", loader.num_samples)
+    with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
+        return store_features(
+            recorder,
+            loader,
+            directory,
+            images_per_shard=args.images_per_shard,
+            settings=settings_of(config, node, network, split=_split(args), autocast=args.autocast),
+            on_size=lambda text: logger.info("%s, to %s", text, directory),
+            on_progress=progress.advance,
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Trains a tokenizer, a generator or a probe: `vq train NAME CONFIG`, or `torchrun ... -m vq.train NAME CONFIG`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vq import cli
-from vq.run_config import config_to_continue
+from vq.run_config import config_to_continue, left_for_the_model
 
 if TYPE_CHECKING:
     from vq.engine.jobs.training import TrainingOptions
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Runs the command; returns the scores of the last validation."""
     args = arguments().parse_args(argv)
     run = cli.run_directory(args.name)
-    config = cli.load_config(args, args.config or config_to_continue(args.name, run, args.load_from))
+    source = args.config or config_to_continue(args.name, run, args.load_from)
+    config = cli.load_config(args, source, frozen_from=args.load_model_from)
 
     from vq import pretrained
     from vq.engine.jobs import training
@@ -68,24 +69,22 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     launch = launched(device=args.device, autocast=args.autocast, timeout=args.timeout)
     with cli.ends_on_signal(), launch as machine:
-        options = _options(args)
         if args.dry_run:
             open_log(None)
             with pretrained.without_writing():
-                training.plan(config, run, machine, options)
+                training.plan(config, run, machine, _options(args, config.to_dict()))
             return {}
         with RunLock(run):
             _refuse_overwriting(args, run)
             # A command that is refused leaves the log of the run that it would continue as it is.
             open_log(run / "log.txt", is_held=args.auto_resume or bool(args.load_from))
             try:
-                return training.train(config, run, machine, options)
+                return training.train(config, run, machine, _options(args, config.to_dict()))
             except ModuleNotFoundError as error:
                 raise cli.UsageError(str(error)) from error
 
 
-def _options(args: argparse.Namespace) -> "TrainingOptions":
-    from vq.engine.jobs.given_weights import GivenWeights
+def _options(args: argparse.Namespace, tree: Mapping[str, Any]) -> "TrainingOptions":
     from vq.engine.jobs.training import TrainingOptions
     from vq.engine.steps.tuning import Tuning
 
@@ -93,11 +92,7 @@ def _options(args: argparse.Namespace) -> "TrainingOptions":
         seed=args.seed,
         auto_resume=args.auto_resume,
         load_from=args.load_from,
-        weights=GivenWeights(
-            paths=args.load_model_from,
-            allow_missing=args.allow_missing,
-            allow_unexpected=args.allow_unexpected,
-        ),
+        weights=cli.given_weights(args, left_for_the_model(tree, args.load_model_from)),
         tuning=Tuning(is_channels_last=args.channels_last, is_compiled=args.compile),
         wandb=args.wandb,
     )

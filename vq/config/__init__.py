@@ -33,6 +33,7 @@ from vq.config.pretrained import (
     PRETRAINED_TOKENIZER,
     WEIGHTS_OF,
     refers_to_weights,
+    with_frozen_weights,
     with_pages_written_out,
     with_weights,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "save",
     "to_json",
     "trained_section",
+    "with_frozen_weights",
     "with_weights",
     "write_and_keep",
 ]

@@ -1,6 +1,6 @@
 """Parts of a config that take weights from outside the run: which those are, and the pages they name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vq.config.checking import Tree, nodes, plain
@@ -45,6 +45,28 @@ def with_weights(config: Mapping[str, Any], moved: Mapping[str, str]) -> Tree:
     tree: Tree = plain(config, "")
     for key, path in moved.items():
         _set_weights(tree, key, str(path))
+    return tree
+
+
+def with_frozen_weights(config: Mapping[str, Any], files: Sequence[str], *, is_strict: bool = True) -> Tree:
+    """A copy of a config in which a pretrained tokenizer without weights gets some.
+
+    It is the section `tokenizer` of a page that trains a tokenizer, or a part of it: the frozen tokenizer for which a
+    decoder is trained. A page that trains a generator is left as it is, because the files may be the generator's.
+
+    Args:
+        config: Plain data.
+        files: Weight files; none changes nothing.
+        is_strict: Whether the files must hold exactly the entries of the tokenizer.
+    """
+    tree: Tree = plain(config, "")
+    for node in nodes(tree.get("tokenizer")) if files and "generator" not in tree else ():
+        if node["type"] in PRETRAINED_TOKENIZER and not node.get("weights"):
+            assert isinstance(node, dict)  # a copy, made by `plain`
+            node["weights"] = list(files)
+            if not is_strict:
+                node["strict"] = False
+            break
     return tree
 
 

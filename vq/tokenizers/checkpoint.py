@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from vq.config import PRETRAINED_TOKENIZER, check, parse_json, with_weights
 from vq.errors import ConfigError, UserError
 from vq.known_weights import refuse_zoo
-from vq.pretrained import WeightsFileError, digest, read_tensors
+from vq.pretrained import WeightsFileError, digest, is_safetensors, read_tensors
 from vq.registry import build
 from vq.text import printable, shown
 from vq.tokenizers.base import Tokenizer
@@ -46,7 +47,7 @@ def save_weights(state: Mapping[str, Shaped[Tensor, "..."]], path: Path, config:
 
     Args:
         state: A `state_dict`.
-        path: Ends in `.safetensors`.
+        path: The file to write, which usually ends in `.safetensors`.
         config: The resolved config as plain data; `config["tokenizer"]` rebuilds the module.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
@@ -166,7 +167,7 @@ def read_weights(path: Path) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str
         CheckpointError: If the file is damaged or is not a weight file.
     """
     _check_is_file(path)
-    if path.suffix != ".safetensors":
+    if not is_safetensors(path):
         return _read_pickled(path), None
     try:
         with safe_open(path, framework="pt") as file:
@@ -192,6 +193,22 @@ def _is_own(path: Path, metadata: Mapping[str, str]) -> bool:
     return is_own
 
 
+def read_names(path: Path) -> list[str]:
+    """The names of the tensors in a weight file.
+
+    Raises:
+        CheckpointError: If the file is damaged or is not a weight file.
+    """
+    _check_is_file(path)
+    if not is_safetensors(path):
+        return list(_read_pickled(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except Exception as error:
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file: {error}") from error
+
+
 def read_config(path: Path) -> dict[str, Any] | None:
     """Reads the config in a weight file, without reading its tensors; None if there is none.
 
@@ -199,7 +216,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
         CheckpointError: If the file is damaged.
     """
     _check_is_file(path)
-    if path.suffix != ".safetensors":
+    if not is_safetensors(path):
         return None
     try:
         with safe_open(path, framework="pt") as file:
@@ -313,8 +330,37 @@ def load_weights(
             f"Use the config that the checkpoint was trained with (config.json beside it), or allow names "
             f"with --allow-missing / --allow-unexpected"
         )
+    _say_what_is_left(paths, state, own)
     module.load_state_dict({n: t for n, t in state.items() if n in own}, strict=False)
     return config
+
+
+def _say_what_is_left(paths: list[Path], state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Logs the entries that files and model do not share, which the caller allowed.
+
+    Raises:
+        CheckpointError: If they share none.
+    """
+    place = ", ".join(str(path) for path in paths)
+    if own and not any(name in own for name in state):
+        raise CheckpointError(
+            f"{place}: not the weights of this model: expected at least one of its {len(own)} entries "
+            f"({', '.join(list(own)[:3])}, ...), got {', '.join(list(state)[:3]) or 'none'}, ..."
+        )
+    for what, names in (
+        ("are missing and keep their first values", [name for name in own if name not in state]),
+        ("have no place in the model and are ignored", [name for name in state if name not in own]),
+    ):
+        if names:
+            logger.warning("%s: %d entries %s, as allowed: %s", place, len(names), what, _listed(names))
+
+
+def _listed(names: list[str]) -> str:
+    """Names in one line: each of a few, or how many each part has of many."""
+    if len(names) <= 8:
+        return ", ".join(map(printable, names))
+    parts = Counter(name.partition(".")[0] for name in names)
+    return ", ".join(f"{printable(part)}.* ({count})" for part, count in parts.items())
 
 
 def _mismatches(
@@ -380,13 +426,26 @@ def load_tokenizer(
             f"are converted by tools/convert_checkpoints.py"
         )
     node = config_of(config, "tokenizer", file, weights)
-    while not weights and node["type"] in PRETRAINED_TOKENIZER and isinstance(node.get("tokenizer"), Mapping):
-        node = node["tokenizer"]  # this file has all weights, so the original files are not needed
-    tokenizer = build_from(file, node, "tokenizer")
+    tokenizer = build_from(file, node if weights else self_contained(node), "tokenizer")
     if not isinstance(tokenizer, Tokenizer):
         raise CheckpointError(f"{file}: expected a tokenizer, got a {type(tokenizer).__name__}")
     load_weights(tokenizer, [file])
     return tokenizer.to(device).eval()
+
+
+def self_contained(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A tokenizer's description without references to other weight files whose tensors its own file holds too.
+
+    Args:
+        node: The section `tokenizer` of a config. Each `pretrained_tokenizer` in it becomes the tokenizer that it
+            describes, except in a part whose weights the file leaves out (`stores_tokenizer=False`).
+    """
+    inner = node.get("tokenizer")
+    if not isinstance(inner, Mapping) or node.get("stores_tokenizer") is False:
+        return node
+    if node["type"] in PRETRAINED_TOKENIZER:
+        return self_contained(inner)
+    return {**node, "tokenizer": self_contained(inner)}
 
 
 def build_from(

@@ -6,13 +6,22 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from vq.config import PRETRAINED_TOKENIZER, WEIGHTS_OF
 from vq.files import sha256_of
 from vq.registry import TOKENIZERS, build
 from vq.tokenizers.base import Tokenizer
-from vq.tokenizers.checkpoint import CheckpointError, config_of, find_weights, load_weights, read_config
+from vq.tokenizers.checkpoint import (
+    CheckpointError,
+    config_of,
+    find_weights,
+    load_weights,
+    read_config,
+    read_names,
+)
+from vq.tokenizers.with_decoder import TokenizerWithDecoder
 
 MAX_FILES = 8
 """The longest chain of weight files in which each one names the next as its tokenizer."""
@@ -28,11 +37,15 @@ def pretrained_tokenizer(
     tokenizer: nn.Module | None = None,
     config: str | None = None,
     frozen: Sequence[str] | None = None,
+    strict: bool = True,
 ) -> nn.Module:
     """Builds a tokenizer, loads its weight files, and freezes it, or parts of it (eval mode, no gradients).
 
     Only tensors are read from the files; no config page is executed here. When a command loads a page that contains
     `config=PAGE`, it replaces this by that page's tokenizer as `tokenizer` and the SHA-256 of each file as `sha256`.
+
+    If the tokenizer is a `TokenizerWithDecoder`, the files may be those of the run that trained the decoder, or of that
+    run and of the frozen tokenizer (in any order), which must then be the one that the decoder was trained for.
 
     Args:
         weights: Weight files, checkpoint folders or run folders. Later files override earlier ones, so that a decoder
@@ -43,6 +56,8 @@ def pretrained_tokenizer(
         config: In pages only: the page (`.py`) or `config.json` whose tokenizer it is.
         frozen: The names of the parts to freeze, such as `["encoder", "pre_quant", "quantizer"]` to fine-tune the
             decoder alone; None freezes all of it.
+        strict: Whether the files must hold exactly the entries of the tokenizer. If not, a warning lists those that
+            are missing, and keep their first values, and those that are ignored.
 
     Raises:
         ValueError: If the tokenizer has no part of a name in `frozen`.
@@ -57,7 +72,7 @@ def pretrained_tokenizer(
     files = _files(weights, sha256)
     with _opened(files):
         built = tokenizer if tokenizer is not None else build(_described(files), path="tokenizer")
-        load_weights(built, files)
+        _load(built, files, pattern="" if strict else ".*")
     if frozen is None:
         return built.eval().requires_grad_(requires_grad=False)
     if not isinstance(built, Tokenizer):
@@ -65,11 +80,41 @@ def pretrained_tokenizer(
     return built.freeze(frozen)
 
 
+def _load(built: nn.Module, files: list[Path], *, pattern: str) -> None:
+    """Loads the files; those of the frozen tokenizer inside a `TokenizerWithDecoder` are loaded into that part."""
+    if not isinstance(built, TokenizerWithDecoder):
+        load_weights(built, files, allow_missing=pattern, allow_unexpected=pattern)
+        return
+    inner, outer = built.tokenizer, set(built.state_dict())
+    only_inner = {name for name in inner.state_dict() if name not in outer}
+    of_inner = [file for file in files if not only_inner.isdisjoint(read_names(file))]
+    of_outer = [file for file in files if file not in of_inner]
+    if of_inner:
+        load_weights(inner, of_inner, allow_missing=pattern, allow_unexpected=pattern)
+    given = {name: tensor.clone() for name, tensor in inner.state_dict().items()}
+    if of_outer:
+        load_weights(built, of_outer, allow_missing=pattern, allow_unexpected=pattern)
+    elif not pattern:
+        raise CheckpointError(
+            f"{', '.join(map(str, files))}: expected the weights of a tokenizer and of the decoder that was trained "
+            f"for it, got none of the decoder; add ir_state_dict::DECODER_RUN to --config-options"
+        )
+    if not of_inner or not of_outer:
+        return
+    other = [name for name, tensor in inner.state_dict().items() if not torch.equal(tensor, given[name])]
+    if other:
+        raise CheckpointError(
+            f"{of_outer[-1]}: its decoder was trained for another tokenizer than {of_inner[-1]}: {len(other)} entries "
+            f"differ ({', '.join(other[:4])}{', ...' if len(other) > 4 else ''}); give the weights of that tokenizer, "
+            f"or those of the decoder alone, which hold it"
+        )
+
+
 def _files(weights: Sequence[str], sha256: Sequence[str] | None) -> list[Path]:
     if not weights or not all(isinstance(path, str) and path for path in weights):
         raise CheckpointError(
             "pretrained_tokenizer: expected the weights of a trained tokenizer, got none; give e.g. "
-            "--config-options it_state_dict::work_dirs/NAME"
+            "--config-options it_state_dict::work_dirs/NAME, or --load-model-from work_dirs/NAME to train its decoder"
         )
     if sha256 is not None and len(sha256) != len(weights):
         raise CheckpointError(

@@ -29,18 +29,28 @@ def checkpoints_to_score(run: Path, names: Sequence[str], *, follow: bool, last_
         last_step: `trainer.max_steps` of the run.
 
     Raises:
-        CheckpointError: At once and without `follow`, if there is no checkpoint, or none of one of the names.
+        CheckpointError: At once and without `follow`, if there is no checkpoint, or none of these names.
     """
     if follow:
         return follow_run(run, names, last_step=last_step)
     directory = run / "checkpoints"
     checkpoints = list(reversed(checkpoints_in(directory)))
     known = [path.name for path in checkpoints]
-    for name in names:
-        if name not in known:
-            raise CheckpointError(
-                f"{directory}: has no checkpoint {name!r}; there are: {', '.join(known) or 'none'}"
-            )
+    missing = [name for name in names if name not in known]
+    if missing and len(missing) == len(names):
+        what = (
+            f"{names[0]!r}"
+            if len(names) == 1
+            else f"of the {len(names)} names from {names[0]!r} to {names[-1]!r}"
+        )
+        raise CheckpointError(
+            f"{directory}: has no checkpoint {what}; there are: {', '.join(known) or 'none'}"
+        )
+    if missing:
+        logger.warning(
+            "%s: has no checkpoint %s; validating the other %d",
+            directory, ", ".join(map(printable, missing)), len(names) - len(missing),
+        )  # fmt: skip
     if not checkpoints:
         raise CheckpointError(
             f"{directory}: there is no checkpoint; train first with vq train {run.name} ..."

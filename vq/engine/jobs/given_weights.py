@@ -1,7 +1,7 @@
 """Weight files that a command line names."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -23,14 +23,27 @@ class GivenWeights:
     allow_missing: str = ""
     allow_unexpected: str = ""
 
-    def load_into(self, model: nn.Module) -> None:
-        """Loads the weights; does nothing if there are no paths.
+    def files(self) -> list[Path]:
+        """The weight files that the paths mean.
+
+        Raises:
+            CheckpointError: If a file is missing or damaged.
+        """
+        return [find_weights(path) for path in self.paths]
+
+    def followed_by(self, path: Path) -> "GivenWeights":
+        """These weights and then those of one more path, which count where both have a tensor."""
+        return replace(self, paths=[*self.paths, path])
+
+    def load_into(self, model: nn.Module) -> list[Path]:
+        """Loads the weights, and returns their files; does nothing if there are no paths.
 
         Raises:
             CheckpointError: If a file is missing or damaged, or its tensors do not fit.
         """
-        files = [find_weights(path) for path in self.paths]
+        files = self.files()
         if files:
             load_weights(
                 model, files, allow_missing=self.allow_missing, allow_unexpected=self.allow_unexpected
             )
+        return files

@@ -1,6 +1,7 @@
 """Scores the checkpoints of a config on its validation set: a table, `metrics.json`, pictures."""
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from vq.engine.assembly.checks import check_data
 from vq.engine.assembly.class_names import check_class_names, training_class_names
 from vq.engine.evaluation.base import AnyEvaluator, Evaluation
 from vq.engine.evaluation.progress import PassProgress
+from vq.engine.jobs.given_weights import GivenWeights
 from vq.engine.jobs.score_report import VISUALS, VisualWriter, show, visual_kinds
 from vq.engine.jobs.tokenization import settings_of, tokenize
 from vq.engine.loop.callbacks import Callback
@@ -35,7 +37,7 @@ from vq.errors import ConfigError
 from vq.files import read_json, sha256_of, write_atomically
 from vq.ops.images import save_png
 from vq.tokenizers import Tokenizer
-from vq.tokenizers.checkpoint import EMA_WEIGHTS, CheckpointError, find_weights, load_weights, step_of
+from vq.tokenizers.checkpoint import EMA_WEIGHTS, CheckpointError, step_of
 from vq.tokenizers.manifest import verify
 
 logger = logging.getLogger(__name__)
@@ -70,28 +72,24 @@ class CheckpointScorer:
 
     def score(
         self,
-        weights: list[Path],
+        given: GivenWeights,
         directory: Path,
         *,
-        allow_missing: str = "",
-        allow_unexpected: str = "",
         step: int = 0,
     ) -> dict[str, float]:
         """Scores weights and writes `metrics.json`, `reconstructions.png` and the pictures that `visual` selects.
 
         Args:
-            weights: Weight files; of a tensor that several hold, the last one counts.
+            given: Weight files; of a tensor that several hold, the last one counts.
             directory: Made if it is missing.
-            allow_missing: A regular expression for names that the files may lack.
-            allow_unexpected: A regular expression for names that the model may lack.
             step: The step that the weights were saved at, for the callback.
 
         Returns:
             Metric name -> value.
         """
-        load_weights(self.model, weights, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
+        weights = given.load_into(self.model)
         codebook_size = getattr(self.model, "codebook_size", 0)
-        visuals = VisualWriter(directory / "visual", visual_kinds(self.visual), codebook_size)
+        visuals = VisualWriter(directory / "visual", self._visual_kinds, codebook_size)
         progress = PassProgress("validate", self.loader.num_samples)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.autocast):
             with progress:
@@ -110,7 +108,13 @@ class CheckpointScorer:
         return evaluation.scores
 
     def score_run(
-        self, run: Path, checkpoints: Iterable[Path], *, again: bool, is_strict: bool
+        self,
+        run: Path,
+        checkpoints: Iterable[Path],
+        *,
+        again: bool,
+        is_strict: bool,
+        below: GivenWeights | None = None,
     ) -> dict[str, dict[str, float]]:
         """Scores checkpoints of a run into `run/val/iter_N`, and skips those that have been scored.
 
@@ -119,6 +123,7 @@ class CheckpointScorer:
             checkpoints: Folders `iter_N`.
             again: Score those too that have scores of the same weights, images and settings.
             is_strict: Raise for damaged checkpoints after the others are scored; else only log them.
+            below: Weights that are loaded before those of each checkpoint, which count where both have a tensor.
 
         Returns:
             The scores of each checkpoint by its name.
@@ -132,10 +137,11 @@ class CheckpointScorer:
                 logger.warning("%s: skipped: %s", checkpoint, problem)
                 problems.append(f"{checkpoint}: {problem}")
                 continue
-            directory, weights = run / "val" / checkpoint.name, [find_weights(checkpoint)]
-            found = None if again else self.stored_scores(weights, directory)
+            directory = run / "val" / checkpoint.name
+            given = (below or GivenWeights()).followed_by(checkpoint)
+            found = None if again else self.stored_scores(given.files(), directory)
             if found is None:
-                found = self.score(weights, directory, step=step_of(checkpoint))
+                found = self.score(given, directory, step=step_of(checkpoint))
             else:
                 logger.info(
                     "%s: scored before with the same weights, images and settings; --again repeats it",
@@ -167,7 +173,11 @@ class CheckpointScorer:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return next(itertools.chain(self.model.parameters(), self.model.buffers())).device
+
+    @property
+    def _visual_kinds(self) -> list[str]:
+        return visual_kinds(self.visual, has_reconstructions=getattr(self.model, "has_image_decoder", True))
 
     def _settings(self, weights: list[Path]) -> dict[str, Any]:
         """What the scores depend on, as checksums."""
@@ -185,7 +195,7 @@ class CheckpointScorer:
             "metrics": fixed,
             "autocast": self.autocast,
             "device": self._device.type,
-            "visual": visual_kinds(self.visual),
+            "visual": self._visual_kinds,
             "tokenized": self.is_tokenized,
         }
 
@@ -248,6 +258,7 @@ def scorer_of(
     model = make_model(config, frozen_tokenizer=frozen).to(machine.device)
     loader = make_loader(config, "val_data")
     evaluator = make_evaluator(config, frozen_tokenizer=frozen)
+    _check_visual(visual, model)
     check_data(model, frozen, loader, "val_data")
     if trained_section(config) != "tokenizer" and (names := training_class_names(config)) is not None:
         check_class_names(model, names, loader.dataset.class_names)
@@ -279,6 +290,18 @@ def _check_options(config: Mapping[str, Any], visual: str, is_tokenized: bool) -
         )
     if visual and not visual_kinds(visual):
         raise ConfigError(f"--visual {visual!r}: expected a pattern of {', '.join(VISUALS)}, it matches none")
+
+
+def _check_visual(visual: str, model: nn.Module) -> None:
+    if (
+        isinstance(model, Tokenizer)
+        and not model.has_image_decoder
+        and visual_kinds(visual) == ["reconstruction"]
+    ):
+        raise ConfigError(
+            f"--visual {visual!r}: {type(model).__name__} has no image decoder, so there are no reconstructions; "
+            f"expected a pattern that matches image or indices"
+        )
 
 
 def _problem_of(checkpoint: Path) -> str | None:

@@ -1,0 +1,1 @@
+"""Commands under the module names of the reference framework."""

@@ -1,0 +1,1 @@
+"""The tokenization of images, under the module name of the reference framework."""
