@@ -24,10 +24,10 @@ def index_picture(
     """
     indices = indices[None] if indices.ndim == 1 else indices
     maps = indices.reshape(*indices.shape[:2], -1).movedim(-1, 0)
-    used = torch.unique(maps)
+    used, number = torch.unique(maps, return_inverse=True)
     # Colours are computed only for the indices that occur: a codebook may be huge.
     colours = torch.tensor([_colour(int(index), codebook_size) for index in used], dtype=torch.uint8)
-    coloured = colours[torch.searchsorted(used, maps)].movedim(-1, 1)  # (stack, 3, h, w)
+    coloured = colours[number].movedim(-1, 1)  # (stack, 3, h, w)
     large = F.interpolate(coloured.float(), size=(height, width), mode="nearest").to(torch.uint8)
     return torch.cat(list(large), dim=-1)
 
