@@ -73,9 +73,22 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     known = known_weights.groups()
     names = list(dict.fromkeys(name for group in args.groups for name in known[group]))
     wanted = [Wanted(name, args.root, args.source) for name in _chosen(names, args.only, args.source)]
-    for each in wanted:
-        cli.say(obtain(each))
+    for i, each in enumerate(wanted):
+        try:
+            cli.say(obtain(each))
+        except DownloadError as error:
+            raise DownloadError(f"{error}{_remaining(wanted[i + 1 :])}") from error
     return [each.target for each in wanted]
+
+
+def _remaining(wanted: Sequence[Wanted]) -> str:
+    """Lines that say where to put the files that are still missing, so that one attempt tells all of them."""
+    known = known_weights.PUBLISHED
+    return "".join(
+        f"\nvq weights: {each.name!r} was not tried either; put {known[each.name].addresses[0]} at {each.target}"
+        for each in wanted
+        if each.name in known and not each.target.is_file()
+    )
 
 
 def obtain(wanted: Wanted) -> str:

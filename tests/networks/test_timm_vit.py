@@ -80,7 +80,7 @@ def test_refusals(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("VQ_PRETRAINED", str(tmp_path))
     with pytest.raises(
         FileNotFoundError,
-        match=r"TimmViTFeatures: expected weights at .*dino_deitsmall16.*put https://.*pth there",
+        match=r"'dino/dino_deitsmall16_pretrain.pth' is neither at .*; run `vq weights dino`",
     ):
         TimmViTFeatures()
     with pytest.raises(

@@ -1,22 +1,20 @@
 """The features of a frozen vision transformer of timm, such as DINO."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from vq import known_weights, packages, pretrained
-from vq.files import check_sha256
 from vq.networks.frozen.base import FrozenWeights
+from vq.networks.frozen.timm_trunk import create, keep_as_buffers, load
 from vq.registry import FEATURE_NETWORKS
 
 DINO_WEIGHTS = "dino/dino_deitsmall16_pretrain.pth"
 """The path of the weights of DINO's ViT-S/16 below the pretrained folder."""
-DINO_ADDRESS = "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"
+_PARTS = ("forward_intermediates", "patch_embed", "blocks")
 
 
 @FEATURE_NETWORKS.register_module()
@@ -33,15 +31,15 @@ class TimmViTFeatures(FrozenWeights):
 
     Args:
         name: The name of a vision transformer of timm.
-        weights: The weight file (safetensors, or tensors saved by torch): a path, or a path below the pretrained
-            folder. The default is the file published by the authors of DINO.
+        weights: The weight file (safetensors, or tensors saved by torch), in timm's layout or that of its publisher: a
+            path, or a path below the pretrained folder. The default is the file published by the authors of DINO.
         sha256: The SHA-256 of the file, in hexadecimal; None accepts any file.
         blocks: The numbers of the blocks whose outputs are used, counted from 0, in ascending order.
         image_size: The height and width, in pixels, to which images are resized.
 
     Raises:
         MissingPackageError: If timm is not installed; the extra `teachers` installs it.
-        FileNotFoundError: If the weight file does not exist.
+        FileNotFoundError: If the weight file does not exist. The message says which command fetches it.
         ValueError: If the transformer or a block does not exist, the file holds the weights of another network, or
             `image_size` is not a multiple of the patch size.
     """
@@ -61,10 +59,12 @@ class TimmViTFeatures(FrozenWeights):
         super().__init__()
         # Frozen weights are always read to the CPU, even if other modules are constructed on the meta device.
         with torch.device("cpu"):
-            self.trunk = _transformer(name)
-            file = _file(weights)
-            check_sha256(file, sha256)
-            _load(self.trunk, name, file)
+            self.trunk = create("TimmViTFeatures", name, num_classes=0)
+            if not all(hasattr(self.trunk, part) for part in _PARTS):
+                raise ValueError(
+                    f"TimmViTFeatures: expected a vision transformer of timm, got {name!r}; take another name"
+                )
+            load("TimmViTFeatures", self.trunk, name, weights, sha256)
         patch = int(self.trunk.patch_embed.patch_size[0])
         depth = len(self.trunk.blocks)
         if not blocks or sorted(set(blocks)) != list(blocks) or not 0 <= blocks[0] <= blocks[-1] < depth:
@@ -83,7 +83,7 @@ class TimmViTFeatures(FrozenWeights):
         for key, values in (("mean", known["mean"]), ("deviation", known["std"])):
             tensor = torch.tensor(values, dtype=torch.float32, device="cpu").reshape(1, 3, 1, 1)
             self.freeze(key, tensor)
-        _keep_as_buffers(self.trunk.eval())
+        keep_as_buffers(self.trunk.eval())
 
     def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Computes one feature map per block of images in [-1, 1], from the shallowest to the deepest."""
@@ -95,61 +95,3 @@ class TimmViTFeatures(FrozenWeights):
             x, indices=list(self.blocks), norm=False, output_fmt="NCHW", intermediates_only=True
         )
         return maps
-
-
-def _transformer(name: str) -> Any:
-    timm = packages.require("timm", needed_by="TimmViTFeatures")
-    # The part before the dot names the architecture, the rest a set of weights.
-    if not timm.is_model(name.partition(".")[0]):
-        raise ValueError(
-            f"TimmViTFeatures: expected a network that timm knows, got {name!r}; timm.list_models('vit_*') lists some"
-        )
-    try:
-        network = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
-    except (TypeError, RuntimeError) as error:  # an unknown argument, or an unknown set of weights
-        raise ValueError(
-            f"TimmViTFeatures: expected a vision transformer of timm, got {name!r} ({error}); take another name"
-        ) from error
-    if not all(hasattr(network, part) for part in ("forward_intermediates", "patch_embed", "blocks")):
-        raise ValueError(
-            f"TimmViTFeatures: expected a vision transformer of timm, got {name!r}; take another name"
-        )
-    return network
-
-
-def _file(weights: str) -> Path:
-    for file in (Path(weights).expanduser(), known_weights.root() / weights):
-        if file.is_file():
-            return file
-    source = DINO_ADDRESS if weights == DINO_WEIGHTS else "the weights from their publisher"
-    raise FileNotFoundError(
-        f"TimmViTFeatures: expected weights at {known_weights.root() / weights}, found no such file; no command "
-        f"fetches them: put {source} there, or set weights to the path of a file"
-    )
-
-
-def _load(network: nn.Module, name: str, file: Path) -> None:
-    found = pretrained.read_tensors(file)
-    wanted = network.state_dict()
-    found = {key: tensor for key, tensor in found.items() if not key.startswith("head.")}
-    differing = sorted(
-        key
-        for key in wanted.keys() | found.keys()
-        if key not in wanted or key not in found or wanted[key].shape != found[key].shape
-    )
-    if differing:
-        raise ValueError(
-            f"TimmViTFeatures: expected the weights of {name} in {file}, got {len(differing)} tensors that differ, "
-            f"first {differing[0]!r}; set weights to a file of this network, or name to the network of the file"
-        )
-    network.load_state_dict(found)
-
-
-def _keep_as_buffers(network: nn.Module) -> None:
-    """Replaces all parameters by buffers outside the state dict, in place."""
-    for module in network.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            delattr(module, name)
-            module.register_buffer(name, parameter.detach(), persistent=False)
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            module.register_buffer(name, buffer, persistent=False)
