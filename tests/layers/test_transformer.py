@@ -107,6 +107,20 @@ class TestPositions:
         wanted = torch.nn.functional.interpolate(positions.vectors[None], size=(4, 6), mode="bicubic")[0]
         torch.testing.assert_close(stretched, wanted.flatten(1).T)
 
+    def test_the_offset_changes_the_scale_of_the_interpolation(self):
+        plain, shifted = (LearnedPositions(width=1, grid=(2, 2), offset=offset) for offset in (0.0, 0.4))
+        shifted.load_state_dict(plain.state_dict())
+        places, zeros = grid_places((3, 3)), torch.zeros(1, 9, 1)
+        found = shifted.add(zeros, places, (3, 3)).view(3, 3)
+        wanted = torch.nn.functional.interpolate(
+            plain.vectors[None], scale_factor=(3.4 / 2, 3.4 / 2), mode="bicubic", recompute_scale_factor=False
+        )
+        torch.testing.assert_close(found, wanted[0, 0])
+        assert not torch.allclose(found, plain.add(zeros, places, (3, 3)).view(3, 3))
+        torch.testing.assert_close(
+            shifted.add(zeros[:, :4], grid_places((2, 2)), (2, 2)), shifted.vectors.view(1, 4, 1)
+        )
+
     def test_errors(self):
         with pytest.raises(ValueError, match="a width that is a multiple of 4, got 6"):
             SineCosinePositions().add(torch.zeros(1, 1, 6), grid_places((1, 1)), (1, 1))
@@ -116,6 +130,8 @@ class TestPositions:
             RotaryPositions(base=1.0)
         with pytest.raises(ValueError, match="LearnedPositions: expected a width of at least 1 and a grid"):
             LearnedPositions(width=4, grid=(2,))
+        with pytest.raises(ValueError, match=r"LearnedPositions: expected an offset in \[0, 1\), got 1.0"):
+            LearnedPositions(width=4, grid=(2, 2), offset=1.0)
 
 
 class TestTransformer:

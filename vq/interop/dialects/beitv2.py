@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vq.interop.spelling import CODEBOOK, INITIALISED, InteropError, NamedTensors
 from vq.layers import PixelPatches, SoftmaxAttention
 from vq.networks import ViTDecoder, ViTEncoder
+from vq.networks.sizes import declared_size
 
 HEAD_DIM = 64
 """The channels of an attention head in all published models. They cannot be read from the weights."""
@@ -139,7 +140,7 @@ def check_beitv2(tokenizer: nn.Module) -> None:
             continue
         transformer = module.transformer
         attention = transformer.attention
-        heads = transformer.blocks[0].num_heads
+        heads = declared_size(transformer.blocks[0], "num_heads")
         is_same = (
             type(module.patches) is PixelPatches
             and isinstance(attention, SoftmaxAttention)
