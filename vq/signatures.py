@@ -22,7 +22,7 @@ _PLAIN_TYPES: dict[str, tuple[type, ...]] = {
 }
 _SEQUENCES = ("Sequence", "list", "tuple", "Collection", "Iterable")
 _MAPPINGS = ("Mapping", "dict")
-_NO_ARGUMENTS = ("ABC", "object", "nn.Module", "torch.nn.Module", "Generic[T]")  # as bases add none
+_NO_ARGUMENTS = ("ABC", "object", "nn.Module", "torch.nn.Module", "Generic")  # as bases add none
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,8 @@ def _name(item: ast.AnnAssign) -> str:
 
 def _inherited(definition: _Definition) -> Signature | None:
     """The constructor of a class that has none of its own."""
-    for base in definition.node.bases if isinstance(definition.node, ast.ClassDef) else []:
+    for given in definition.node.bases if isinstance(definition.node, ast.ClassDef) else []:
+        base = given.value if isinstance(given, ast.Subscript) else given  # Base[T] -> Base
         if ast.unparse(base) in _NO_ARGUMENTS:
             continue
         return _signature_of(_find(definition.module, base.id)) if isinstance(base, ast.Name) else None

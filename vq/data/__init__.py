@@ -2,6 +2,8 @@
 
 from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableSetError
 from vq.data.decode import read_image
+from vq.data.feature_store import FeatureStore
+from vq.data.features import FeatureBatch, FeatureDataset, FeatureLoader
 from vq.data.loader import ImageLoader
 from vq.data.sample import Batch, Sample, collate
 from vq.data.sets.digits import DigitsDataset
@@ -26,6 +28,10 @@ __all__ = [
     "DataError",
     "DigitsDataset",
     "EmojiDataset",
+    "FeatureBatch",
+    "FeatureDataset",
+    "FeatureLoader",
+    "FeatureStore",
     "ImageDataset",
     "ImageFolder",
     "ImageLoader",

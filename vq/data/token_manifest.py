@@ -48,6 +48,11 @@ class StoreFormat:
     fields: Mapping[str, Any]
     check: Callable[[Mapping[str, Any]], None]
 
+    @property
+    def noun(self) -> str:
+        """What error messages call the store, such as `token store`."""
+        return f"{self.content.removesuffix('s')} store"
+
 
 def _check_tokens(manifest: Mapping[str, Any]) -> None:
     if manifest["bytes_per_index"] != bytes_per_index(manifest["vocabulary_size"]):
@@ -134,7 +139,7 @@ def read_manifest(directory: Path, *, kind: StoreFormat = TOKENS) -> dict[str, A
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise TokenStoreError(
-            f"{place}: expected a finished {kind.content.removesuffix('s')} store with {MANIFEST}, got: {printable(reason)}; make one with "
+            f"{place}: expected a finished {kind.noun} with {MANIFEST}, got: {printable(reason)}; make one with "
             f"{kind.command}"
         ) from error
     found = manifest.get("format") if isinstance(manifest, dict) else None

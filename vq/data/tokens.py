@@ -1,18 +1,14 @@
-"""The loader of batches of indices from a token store, which follows the rules of `ImageLoader`."""
+"""The loader of batches of indices from a token store."""
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from vq.data.order import SampleOrder
-from vq.data.sets.image_folder import expanded
-from vq.data.token_store import TokenStore, TokenStoreError
-from vq.ops.keyed import generator
+from vq.data.stored import StoredDataset, StoredLoader
+from vq.data.token_store import TokenStore
 from vq.registry import DATASETS, LOADERS
 
 
@@ -26,7 +22,7 @@ class TokenBatch(TypedDict):
 
 
 @DATASETS.register_module()
-class TokenDataset:
+class TokenDataset(StoredDataset[TokenStore]):
     """The indices of a set of images, as written by `vq.tokenize`.
 
     Constructing the object does not access the store.
@@ -38,42 +34,12 @@ class TokenDataset:
         TokenStoreError: When first used, if the store is missing or damaged.
     """
 
-    def __init__(self, *, root: str | Path) -> None:
-        self.root = expanded(root)
-
-    @cached_property
-    def store(self) -> TokenStore:
-        """The store, which is opened at the first access."""
+    def _open(self) -> TokenStore:
         return TokenStore(self.root)
-
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        return len(self.store)
-
-    def label(self, index: int) -> int:
-        """Returns the class of image `index`."""
-        return self.store.label(index)
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """The name of each class."""
-        return tuple(self.store.manifest["class_names"])
-
-    def check(self) -> None:
-        """Compares the store with its checksums.
-
-        Raises:
-            TokenStoreError: If it is damaged or empty.
-        """
-        self.store.verify()
-        if len(self) == 0:
-            raise TokenStoreError(
-                f"{self.root}: expected at least one image, got none; tokenize a set with images"
-            )
 
 
 @LOADERS.register_module()
-class TokenLoader:
+class TokenLoader(StoredLoader[TokenBatch]):
     """Batches the indices of a store, for training and for exact passes over the store.
 
     As with `ImageLoader`, the sequence of global batches is a pure function of (seed, step) for any number of ranks. In
@@ -89,82 +55,6 @@ class TokenLoader:
     Raises:
         DataError: If `batch_size` is below 1, or `balance_classes` is set without `shuffle`.
     """
-
-    def __init__(
-        self,
-        *,
-        dataset: TokenDataset,
-        batch_size: int,
-        shuffle: bool = True,
-        balance_classes: bool = False,
-    ) -> None:
-        self._order = SampleOrder(
-            "TokenLoader",
-            dataset=dataset,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            balance_classes=balance_classes,
-        )
-        self.dataset, self.batch_size = dataset, batch_size
-
-    @property
-    def num_samples(self) -> int:
-        """The number of images."""
-        return len(self.dataset)
-
-    def check(self) -> None:
-        """Checks before training that the store exists and is intact.
-
-        Raises:
-            TokenStoreError: If it is missing, damaged or empty.
-        """
-        self.dataset.check()
-
-    def train_batches(
-        self, *, seed: int, start_step: int = 0, micro_batches: int = 1
-    ) -> Iterator[TokenBatch]:
-        """Yields this rank's part of every training batch, without end.
-
-        An epoch is a permutation of the set that is keyed by (seed, epoch); its incomplete last batch is dropped. Rank
-        r takes the r-th contiguous part of each batch and yields it in `micro_batches` consecutive pieces.
-
-        Args:
-            seed: The seed of the order and of the views.
-            start_step: The first step to yield.
-            micro_batches: The number of pieces per step, for gradient accumulation.
-
-        Raises:
-            DataError: Immediately, if the batch cannot be divided evenly or is larger than the set.
-        """
-        pieces = self._order.train_pieces(seed=seed, start_step=start_step, micro_batches=micro_batches)
-
-        def batches() -> Iterator[TokenBatch]:
-            epoch, views = -1, torch.zeros(0, dtype=torch.int64)
-            for piece in pieces:
-                if piece.epoch != epoch:
-                    epoch, views = piece.epoch, self._views(seed, piece.epoch)
-                stop = piece.start + len(piece.indices)
-                yield self._batch(piece.indices, views[piece.start : stop].tolist())
-
-        return batches()
-
-    def pass_batches(self) -> Iterator[TokenBatch]:
-        """Yields this rank's share of the store once, in order, so that every image is on exactly one rank."""
-        for piece in self._order.pass_pieces():
-            yield self._batch(piece, [0] * len(piece))
-
-    def fixed_batch(self, num: int) -> TokenBatch:
-        """Reads `num` images spread evenly over the store, or all if it has fewer; they are the same each time.
-
-        Args:
-            num: The number of images.
-        """
-        rows = self._order.spread(num)
-        return self._batch(rows, [0] * len(rows))
-
-    def _views(self, seed: int, epoch: int) -> Int64[Tensor, "samples"]:
-        views = self.dataset.store.views
-        return torch.randint(views, (self.num_samples,), generator=generator("view", seed, epoch))
 
     def _batch(self, rows: Sequence[int], views: Sequence[int]) -> TokenBatch:
         store = self.dataset.store
