@@ -83,12 +83,12 @@ class FeatureAlignment(Loss):
             self.projection = nn.Conv2d(channels, teacher.channels, 1)
 
     def forward(
-        self, reconstruction: Float[Tensor, "b c h w"], image: Float[Tensor, "b 3 H W"]
+        self, reconstruction: Float[Tensor, "b c *position"], image: Float[Tensor, "b 3 H W"]
     ) -> Float[Tensor, ""]:
         """Computes the mean over places and images of the distance between the features and the teacher's.
 
         Args:
-            reconstruction: The features of the source.
+            reconstruction: The features of the source; (b, c, h, w).
             image: The images, in [-1, 1].
 
         Raises:

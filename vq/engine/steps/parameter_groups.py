@@ -17,7 +17,7 @@ NOT_DECAYED = re.compile(
 
 
 def parameter_groups(
-    named: Iterable[tuple[str, nn.Parameter]], *, rates: Mapping[str, float], decay: Decay
+    named: Iterable[tuple[str, nn.Parameter]], *, rates: Mapping[str, float], decay: str
 ) -> list[nn.Parameter] | list[dict[str, Any]]:
     """The parameters of a model for its optimizer: a plain list, or groups if the settings ask for them.
 
