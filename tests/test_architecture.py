@@ -23,6 +23,7 @@ LAYERS = [
         "files",
         "packages",
         "text",
+        "torchscript",
     },
     {"layers"},
     {"networks"},

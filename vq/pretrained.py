@@ -29,6 +29,7 @@ from vq.errors import UserError
 from vq.files import sha256_of
 from vq.known_weights import ASSETS, PUBLISHED, cache, find, root
 from vq.text import printable
+from vq.torchscript import is_torchscript, read_torchscript
 
 logger = logging.getLogger(__name__)
 _may_write = ContextVar("vq.pretrained.may_write", default=True)
@@ -186,22 +187,24 @@ def is_safetensors(file: Path) -> bool:
 
 
 def read_tensors(file: Path) -> dict[str, Shaped[Tensor, "..."]]:
-    """The tensors of a file: safetensors, or one that `torch.save` wrote, of which no code runs.
+    """The tensors of a file: safetensors, a TorchScript archive, or one that `torch.save` wrote; no code of it runs.
 
     Args:
-        file: A state dict, or a dict that has one as `state_dict` or `model`.
+        file: A state dict, a dict that has one as `state_dict` or `model`, or a module in a TorchScript archive.
 
     Raises:
         WeightsFileError: If it is damaged, or holds anything but names and tensors.
     """
+    kind = "damaged, or not a safetensors file"
     try:
         if is_safetensors(file):
             return load_file(file)
+        kind = "a TorchScript archive that is damaged, or holds more than tensors"
+        if is_torchscript(file):
+            return read_torchscript(file)
+        kind = "not a safetensors file, and torch refuses it as plain tensors"
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and torch raise many kinds; all mean the same to a user
-        kind = "damaged, or not a safetensors file"
-        if not is_safetensors(file):
-            kind = "not a safetensors file, and torch refuses it as plain tensors"
         raise WeightsFileError(f"{file}: {kind}: {_reason(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
