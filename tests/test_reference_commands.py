@@ -1,47 +1,159 @@
-"""docs/reference_commands.md: what it lists as available is there, and what it lists as missing is not.
+"""Every command line of the original documents: it is parsed, its page is loaded, and the documentation lists it.
 
-`tests/test_docs.py` parses its command lines and loads their pages.
+`tests/integration/test_reference_runs.py` runs each of them.
 """
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+from reference_lines import DECODER_RUN, LINES, MALFORMED, Line, optional_parts, program, words
+
+from vq import cli, config
+from vq.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "reference_commands.md").read_text()
+PENDING: tuple[str, ...] = ()
+"""Pages that lines name and that do not exist yet."""
+
+FORMS = [(line, form) for line in LINES for form in line.forms()]
+IDS = [f"{number}-{program(form)[0]}" for number, (_, form) in enumerate(FORMS)]
 
 
-def named(language: str, pattern: str) -> set[str]:
-    """What the code blocks of a language name: `bash` blocks run here, `text` blocks quote the documents."""
-    return {
-        found
-        for block in re.findall(rf"```{language}\n(.*?)```", TEXT, re.S)
-        for found in re.findall(pattern, block)
-    }
+def pages(form: list[str]) -> list[str]:
+    """The pages of configs/ that a line names."""
+    return [found for word in form for found in re.findall(r"configs/[\w/]+\.py", word)]
 
 
-PAGE = r"configs/[\w/]+\.py"
-AVAILABLE = named("bash", PAGE)
-MISSING = named("text", PAGE) - AVAILABLE
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the pages, and with the page that a training of a decoder leaves in its run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    page = tmp_path / DECODER_RUN / "vqgan.py"
+    page.parent.mkdir(parents=True)
+    if "configs/decoder/vqgan.py" not in PENDING:
+        tokenizer = {"it_config": "configs/vqkd/clip_8192_imagenet_ddp.py"}
+        tree = config.load("configs/decoder/vqgan.py", options=tokenizer).to_dict()
+        page.write_text(config.page_text(tree))
+    return tmp_path
 
 
-@pytest.mark.parametrize("page", sorted(AVAILABLE))
-def test_each_page_of_a_line_that_runs_exists(page: str) -> None:
-    assert (ROOT / page).is_file()
+def test_there_are_as_many_lines_as_in_the_documents() -> None:
+    assert len(LINES) == 53
+    assert len({line.text for line in LINES}) == 53
+    assert [line.text for line in LINES if line.meant] == [MALFORMED]
 
 
-@pytest.mark.parametrize("page", sorted(MISSING))
-def test_each_page_that_is_listed_as_missing_is_missing(page: str) -> None:
-    assert not (ROOT / page).exists(), "this page exists now: move its line to those that run"
+@pytest.mark.parametrize(("line", "form"), FORMS, ids=IDS)
+def test_the_line_is_parsed_and_its_page_is_loaded(line: Line, form: list[str], place: Path) -> None:
+    if set(pages(form)) & set(PENDING):
+        pytest.skip("its page is not written yet")
+    module, given = program(form)
+    command = importlib.import_module(module)
+    args = command.parsed(given) if hasattr(command, "parsed") else command.arguments().parse_args(given)
+    assert all((ROOT / page).is_file() for page in pages(form))
+    if ".trainer.callbacks" in " ".join(form):
+        assert args.non_strict
+        assert args.override == []
+    if getattr(args, "config", None) is not None:
+        tree = cli.load_config(args, frozen_from=getattr(args, "load_model_from", ())).to_dict()
+        assert tree["tokenizer"]
+        if line.stage.endswith("decoder"):
+            frozen = tree["tokenizer"]["tokenizer"]
+            assert frozen["weights"] == args.load_model_from
+            assert frozen["tokenizer"]["type"].endswith(".FeatureTokenizer")
+            assert frozen.get("strict", True) is not args.non_strict
 
 
-def test_each_script_of_a_line_that_runs_exists() -> None:
-    scripts = named("bash", r"tools/\w+\.\w+")
-    assert len(scripts) > 4
-    assert all((ROOT / script).is_file() for script in scripts)
+@pytest.mark.parametrize("page", PENDING)
+def test_a_page_that_is_listed_as_missing_is_missing(page: str) -> None:
+    assert not (ROOT / page).exists(), "this page exists now: take it off the list"
 
 
-def test_the_lists_are_not_empty() -> None:
-    assert len(AVAILABLE) >= 11
-    assert {"configs/vqkd/clip_8192_imagenet_ddp.py", "configs/decoder/vqgan.py"} <= MISSING
+def test_what_is_in_brackets_is_optional() -> None:
+    text = r"vq.val a [--load-from iter_{1..3}0] [--override .b[-1].c:dict\(d=False\)]"
+    assert optional_parts(text) == ["[--load-from iter_{1..3}0]", r"[--override .b[-1].c:dict\(d=False\)]"]
+    full, plain = Line(text, "").forms()
+    assert full[2:6] == ["--load-from", "iter_10", "iter_20", "iter_30"]
+    assert full[6:] == ["--override", ".b[-1].c:dict(d=False)"]
+    assert plain == ["vq.val", "a"]
+    assert words("run -- python x ${image_root}/..") == ["run", "--", "python", "x", "images/.."]
+
+
+def listed() -> list[str]:
+    """The lines in the documentation, each on one line."""
+    blocks = re.findall(r"```text\n(.*?)```", TEXT, re.S)
+    joined = [re.sub(r"\\\n(?=\S)", "", block) for block in blocks]
+    lines = [line for block in joined for line in re.sub(r"\\\n\s+", " ", block).splitlines()]
+    return [re.sub(r"\s+", " ", line).strip() for line in lines if line.strip()]
+
+
+def test_the_documentation_lists_exactly_these_lines() -> None:
+    assert sorted(listed()) == sorted(line.text for line in LINES)
+
+
+# The spellings that only these documents have.
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        ".trainer.callbacks[-1].load_state_dict:dict(strict=False)",
+        r".trainer.callbacks[-1].load_state_dict:dict\(strict=False\)",
+    ],
+)
+def test_the_override_of_callbacks_means_non_strict_loading(word: str) -> None:
+    parser = importlib.import_module("vq.train").arguments()
+    args = parser.parse_args(["x", "fsq/1000_emoji", "--override", ".trainer.max_steps:1", word])
+    assert args.override == [".trainer.max_steps:1"]
+    given = cli.given_weights(args, ["w"])
+    assert (given.allow_missing, given.allow_unexpected) == (".*", ".*")
+    args = parser.parse_args(["x", "fsq/1000_emoji", "--allow-missing", "decoder.*"])
+    given = cli.given_weights(args, ["w"])
+    assert (given.allow_missing, given.allow_unexpected) == ("decoder.*", "")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        ".trainer.callbacks[-1].load_state_dict:dict(strict=True)",
+        ".trainer.callbacks[-1].load_state_dict:dict(strict=False, assign=True)",
+        ".trainer.callbacks[-1].load_state_dict:strict",
+        ".trainer.callbacks[0].load_state_dict:dict(strict=False)",
+        ".trainer.callbacks[-1].interval:1",
+        ".trainer.callbacks:None",
+    ],
+)
+def test_no_other_override_of_callbacks_is_accepted(word: str) -> None:
+    parser = importlib.import_module("vq.train").arguments()
+    with pytest.raises(
+        UserError, match=r"a trainer has no callbacks; the only override below .trainer.callbacks is"
+    ):
+        parser.parse_args(["x", "fsq/1000_emoji", "--override", word])
+
+
+def test_the_override_of_callbacks_needs_a_command_that_loads_weights() -> None:
+    parser = importlib.import_module("vq.fid").arguments()
+    with pytest.raises(UserError, match="this command loads no weights of its own; leave it out"):
+        parser.parse_args(
+            ["imagenet", "--override", ".trainer.callbacks[-1].load_state_dict:dict(strict=False)"]
+        )
+
+
+def test_no_other_override_of_the_validator_is_accepted(place: Path) -> None:
+    tokenize = importlib.import_module("vq.tasks.image_tokenization.tokenize")
+    with pytest.raises(UserError, match=r"a config has no section validator; only .validator.type::VQIT"):
+        tokenize.main(["x", "fsq/1000_emoji", "--override", ".validator.type::VQITRunnerRegistry.Other"])
+    with pytest.raises(UserError, match=r"override .validator.type: the config has no key 'validator'"):
+        importlib.import_module("vq.tokenize").main(
+            ["x", "fsq/1000_emoji", "--override", ".validator.type::VQITRunnerRegistry.Tokenizer"]
+        )
+
+
+def test_the_tokens_are_where_the_documents_look_for_them() -> None:
+    tokens_of = importlib.import_module("vq.tasks.image_tokenization.tokenize").tokens_of
+    assert str(tokens_of("vqkd_clip_tokenize", train=False)) == "work_dirs/vqkd_clip_tokenize_tokenize/tokens"
+    assert str(tokens_of("a/b", train=True)) == "work_dirs/a/b_tokenize_train/tokens"

@@ -8,6 +8,7 @@ can be interrupted and started again, and then `vq tokens export --to llamagen`,
 work_dirs/NAME/llamagen_tokens/imagenet256_codes/0.npy (1, 10, indices), imagenet256_labels/0.npy (1,), and so on.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -17,10 +18,15 @@ from vq import cli, tokenize
 from vq.interop.token_files import export_tokens
 
 
+def arguments() -> argparse.ArgumentParser:
+    """The tool's arguments: those of `vq tokenize`."""
+    return tokenize.arguments()
+
+
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the tool; returns the folder of LlamaGen's files."""
     words = list(sys.argv[1:] if argv is None else argv)
-    run = cli.run_directory(tokenize.arguments().parse_args(words).name)
+    run = cli.run_directory(arguments().parse_args(words).name)
     store, out = run / "tokens" / "train_ten_crops", run / "llamagen_tokens"
     tokenize.main([*words, "--train", "--crops", "10", "--out", str(store)])
     if os.environ.get("RANK", "0") == "0":  # all ranks have left: the store is complete

@@ -28,6 +28,15 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> "StoredSet":
     """Runs the command."""
+    return tokenize.run_with(parsed(argv))
+
+
+def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of a command line as `vq tokenize` takes them.
+
+    Raises:
+        UsageError: If an override is one of the validator, but not `REDUNDANT`.
+    """
     args = arguments().parse_args(argv)
     if REDUNDANT in args.override:
         args.override = [word for word in args.override if word != REDUNDANT]
@@ -40,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> "StoredSet":
                 f"effect"
             )
     args.out = args.out or tokens_of(args.name, train=args.train)
-    return tokenize.run_with(args)
+    return args
 
 
 def tokens_of(name: str, *, train: bool) -> Path:
