@@ -11,13 +11,11 @@ from torch import Tensor, nn
 
 import vq
 from tools.convert_checkpoints import main
+from vq.config import load
 from vq.errors import UserError
 from vq.interop import InteropError, describe_beitv2, from_beitv2, from_dialect
-from vq.layers import LearnedPositions, LinearAttention, PixelPatches, SoftmaxAttention, Transformer
-from vq.networks import ViTDecoder, ViTEncoder
-from vq.quantizers import CosineDistance, SphericalEMACodebook, VectorQuantizer
+from vq.layers import LearnedPositions, LinearAttention, SoftmaxAttention, Transformer
 from vq.registry import build
-from vq.tokenizers import FeatureTokenizer
 from vq.tokenizers.checkpoint import read_config
 
 # Three blocks in float32 on features of order 1; a tensor in a wrong place moves them by 0.1 and more.
@@ -64,40 +62,10 @@ def run(*words: str | Path) -> str:
     return ""
 
 
-def network(
-    *,
-    blocks: int,
-    width: int,
-    heads: int,
-    grid: int,
-    attention: nn.Module | None = None,
-) -> Transformer:
-    positions = LearnedPositions(width=width, grid=(grid, grid), offset=0.1)
-    return Transformer(width=width, depth=blocks, num_heads=heads, attention=attention, positions=positions)
-
-
-def vqkd(*, blocks: int, channels: int) -> FeatureTokenizer:
-    """The published tokenizers, as a page would write them; on the meta device."""
-    with torch.device("meta"):
-        return FeatureTokenizer(
-            encoder=ViTEncoder(
-                patches=PixelPatches(size=16),
-                transformer=network(blocks=12, width=768, heads=12, grid=14),
-                out_channels=32,
-                num_extra_tokens=1,
-            ),
-            quantizer=VectorQuantizer(
-                codebook=SphericalEMACodebook(size=8192, dim=32, decay=0.99),
-                distance=CosineDistance(),
-                commitment_weight=1.0,
-            ),
-            decoder=ViTDecoder(
-                patches=PixelPatches(size=1, channels=channels),
-                transformer=network(blocks=blocks, width=768, heads=12, grid=14),
-                in_channels=32,
-                num_extra_tokens=1,
-            ),
-        )
+def network(*, heads: int = 2, attention: nn.Module | None = None) -> Transformer:
+    """The transformer of the recorded encoder, with changes."""
+    positions = LearnedPositions(width=128, grid=(4, 4), offset=0.1)
+    return Transformer(width=128, depth=2, num_heads=heads, attention=attention, positions=positions)
 
 
 def count(module: nn.Module) -> int:
@@ -108,21 +76,23 @@ def count(module: nn.Module) -> int:
 def test_every_tensor_of_the_published_models_has_a_counterpart(
     recorded: dict[str, np.ndarray], name: str
 ) -> None:
-    blocks, channels = DECODERS[name]
+    depth, channels = DECODERS[name]
     published = {n: torch.full((), 32**-0.5).expand(s) for n, s in shapes(recorded, f"_{name}").items()}
-    tokenizer = vqkd(blocks=blocks, channels=channels)
+    page = load(
+        "configs/vqkd/clip_8192_imagenet_ddp.py",
+        options={"teacher_channels": channels},
+        overrides={".tokenizer.decoder.transformer.depth": depth},
+    ).to_dict()
+    assert describe_beitv2(published, with_decoder=True) == page["tokenizer"]
+    with torch.device("meta"):
+        tokenizer = build(page["tokenizer"], path="tokenizer")
     own = {n: t.shape for n, t in tokenizer.state_dict().items()}
     assert {n: t.shape for n, t in from_beitv2(published).items()} == own
-    with torch.device("meta"):
-        described = build(describe_beitv2(published, with_decoder=True), path="tokenizer")
-    assert {n: t.shape for n, t in described.state_dict().items()} == own
-    assert str(described) == str(tokenizer)  # the same layers with the same settings
-    assert described.encoder.transformer.blocks[0].num_heads == 12
     for part, its_head in (("encoder", "encode_task_layer"), ("decoder", "decode_task_layer")):
         theirs = sum(tensor.numel() for n, tensor in published.items() if n.startswith((part, its_head)))
         if (part, name) in PUBLISHED_SIZES:
             assert f"{theirs / 1e6:.2f}" == PUBLISHED_SIZES[part, name]
-        assert count(described.get_submodule(part)) == theirs - 768  # the class token includes its position
+        assert count(tokenizer.get_submodule(part)) == theirs - 768  # the class token includes its position
 
 
 @pytest.mark.parametrize("size", VQKD_SIZES)
@@ -174,16 +144,14 @@ def test_a_page_instead_of_the_description(file: Path, state: dict[str, Tensor],
     assert run("beitv2", file, "--config", page, "--out", tmp_path / "out.safetensors") == ""
     config = read_config(tmp_path / "out.safetensors")
     assert config["trainer"]["max_steps"] == 4
-    described = describe_beitv2(state, with_decoder=False)
-    assert described.pop("decoder") is None
-    assert config["tokenizer"] == described
+    assert config["tokenizer"] == describe_beitv2(state, with_decoder=False)
 
 
 PAGE = """
 from vq.engine import Trainer
 from vq.layers import LearnedPositions, PixelPatches, Transformer
 from vq.networks import ViTEncoder
-from vq.quantizers import CosineDistance, SphericalEMACodebook, VectorQuantizer
+from vq.quantizers import CosineDistance, KMeansInit, SphericalEMACodebook, VectorQuantizer
 from vq.tokenizers import FeatureTokenizer
 
 tokenizer = dict(
@@ -192,7 +160,7 @@ tokenizer = dict(
         type=ViTEncoder,
         patches=dict(type=PixelPatches, size=8),
         transformer=dict(
-            type=Transformer, width=128, depth=2, num_heads=2, mlp_ratio=4.0,
+            type=Transformer, width=128, depth=2, num_heads=2,
             positions=dict(type=LearnedPositions, width=128, grid=(4, 4), offset=0.1),
         ),
         num_extra_tokens=1,
@@ -200,7 +168,7 @@ tokenizer = dict(
     ),
     quantizer=dict(
         type=VectorQuantizer,
-        codebook=dict(type=SphericalEMACodebook, size=64, dim=8, decay=0.99),
+        codebook=dict(type=SphericalEMACodebook, size=64, dim=8, decay=0.99, init=dict(type=KMeansInit)),
         distance=dict(type=CosineDistance),
         commitment_weight=1.0,
     ),
@@ -273,10 +241,9 @@ class TestRefused:
     def test_a_network_that_computes_something_else(
         self, state: dict[str, Tensor], changes: dict[str, object], got: str
     ) -> None:
-        settings = {"blocks": 2, "width": 128, "heads": 2, "grid": 4}
         tokenizer = build(describe_beitv2(state, with_decoder=False), path="tokenizer")
         from_dialect(tokenizer, state, "beitv2")
-        tokenizer.encoder.transformer = network(**settings | changes)
+        tokenizer.encoder.transformer = network(**changes)
         message = rf"expected PixelPatches, SoftmaxAttention\(\) and 2 heads in the encoder, got {got}"
         with pytest.raises(InteropError, match=message):
             from_dialect(tokenizer, state, "beitv2")

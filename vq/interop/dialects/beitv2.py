@@ -93,6 +93,8 @@ def from_beitv2(state: NamedTensors) -> NamedTensors:
 def describe_beitv2(state: NamedTensors, *, with_decoder: bool) -> dict[str, Any]:
     """Describes the tokenizer that has the weights of BEiT v2's `VQKD`, as the `tokenizer` section of a config.
 
+    That of the published tokenizer of CLIP is the section of configs/vqkd/clip_8192_imagenet_ddp.py.
+
     Args:
         state: The content of `model` in the checkpoint.
         with_decoder: Whether the tokenizer has the decoder, which predicts the teacher's features.
@@ -112,8 +114,14 @@ def describe_beitv2(state: NamedTensors, *, with_decoder: bool) -> dict[str, Any
             "have the decoder that with_decoder:True asks for"
         )
     size, dim = state["quantize.embedding.weight"].shape
-    codebook = {"type": "vq.quantizers.SphericalEMACodebook", "size": size, "dim": dim, "decay": DECAY}
-    return {
+    codebook = {
+        "type": "vq.quantizers.SphericalEMACodebook",
+        "size": size,
+        "dim": dim,
+        "decay": DECAY,
+        "init": {"type": "vq.quantizers.KMeansInit"},
+    }
+    section = {
         "type": "vq.tokenizers.FeatureTokenizer",
         "encoder": _describe_network(state, "encoder") | {"out_channels": dim},
         "quantizer": {
@@ -122,8 +130,10 @@ def describe_beitv2(state: NamedTensors, *, with_decoder: bool) -> dict[str, Any
             "distance": {"type": "vq.quantizers.CosineDistance"},
             "commitment_weight": 1.0,
         },
-        "decoder": _describe_network(state, "decoder") | {"in_channels": dim} if with_decoder else None,
     }
+    if with_decoder:
+        section["decoder"] = _describe_network(state, "decoder") | {"in_channels": dim}
+    return section
 
 
 def check_beitv2(tokenizer: nn.Module) -> None:
@@ -162,6 +172,7 @@ def _describe_network(state: NamedTensors, side: str) -> dict[str, Any]:
     depth = 0
     while f"{side}.blocks.{depth}.norm1.weight" in state:
         depth += 1
+    mlp_ratio = len(state[f"{side}.blocks.0.mlp.fc1.weight"]) / width
     patches: dict[str, Any] = {"type": "vq.layers.PixelPatches", "size": patch}
     if side == "decoder":
         patches["channels"] = len(state["decode_task_layer.2.weight"])
@@ -173,7 +184,7 @@ def _describe_network(state: NamedTensors, side: str) -> dict[str, Any]:
             "width": width,
             "depth": depth,
             "num_heads": width // HEAD_DIM,
-            "mlp_ratio": len(state[f"{side}.blocks.0.mlp.fc1.weight"]) / width,
+            **({} if mlp_ratio == 4 else {"mlp_ratio": mlp_ratio}),
             "positions": {
                 "type": "vq.layers.LearnedPositions",
                 "width": width,
