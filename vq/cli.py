@@ -269,6 +269,10 @@ def load_config(
         from vq.tokenizers.pretrained import record_weights
 
         tree = record_weights(tree)
+    if config.leaves_vocabulary_open(tree):
+        from vq.generators.vocabulary import with_vocabulary
+
+        tree = with_vocabulary(tree)
     return config.replaced(loaded, tree)
 
 

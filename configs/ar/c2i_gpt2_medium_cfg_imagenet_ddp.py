@@ -5,7 +5,8 @@ Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               ar/c2i_gpt2_medium_cfg_imagenet_ddp configs/ar/c2i_gpt2_medium_cfg_imagenet_ddp.py --config-options \
               ir_config::configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py \
               it_state_dict::work_dirs/vqgan/8192_dd2_aglwg075_imagenet_ddp
-          (a tokenizer and a decoder trained for it: it_state_dict::TOKENIZER ir_state_dict::DECODER)
+          (a tokenizer and a decoder that was trained for it: ir_config::DECODER_RUN/vqgan.py
+          it_state_dict::TOKENIZER_RUN ir_state_dict::DECODER_RUN)
 Expected: not yet run
 Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; a trained tokenizer; vq weights inception;
           python -m vq.fid imagenet (the gFID's reference)

@@ -5,7 +5,8 @@ Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               ar/c2i_llama_medium_cfg_imagenet_ddp configs/ar/c2i_llama_medium_cfg_imagenet_ddp.py --config-options \
               ir_config::configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py \
               it_state_dict::work_dirs/vqgan/8192_dd2_aglwg075_imagenet_ddp
-          (a tokenizer and a decoder trained for it: it_state_dict::TOKENIZER ir_state_dict::DECODER)
+          (a tokenizer and a decoder that was trained for it: ir_config::DECODER_RUN/vqgan.py
+          it_state_dict::TOKENIZER_RUN ir_state_dict::DECODER_RUN)
 Expected: not yet run
 Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; a trained tokenizer; vq weights inception;
           python -m vq.fid imagenet (the gFID's reference)
@@ -25,7 +26,7 @@ options = dict(
     max_steps=260_000,
     ir_config=None,  # the page of the tokenizer; None takes that inside its weight file
     it_state_dict="work_dirs/vqgan/8192_dd2_aglwg075_imagenet_ddp",
-    ir_state_dict=None,  # weights over the first ones, such as a decoder's
+    ir_state_dict=None,  # the weights of a decoder that was trained for it
 )
 image_size = options["image_size"]
 
@@ -54,7 +55,7 @@ tokenizer = dict(
     weights=[path for path in (options["it_state_dict"], options["ir_state_dict"]) if path],
     config=options["ir_config"],
 )
-generator = dict(
+generator = dict(  # its vocabulary_size is the number of codes of the tokenizer
     type=TransformerGenerator,
     transformer=dict(
         type=DecoderTransformer,
@@ -65,7 +66,6 @@ generator = dict(
         style=dict(type=LlamaStyle),
         dropout=0.1,
     ),
-    vocabulary_size=8192,
     num_classes=1000,
     grid=(image_size // 16, image_size // 16),
     class_dropout=0.1,

@@ -36,7 +36,9 @@ from vq.config.pretrained import (
     with_frozen_weights,
     with_pages_written_out,
     with_weights,
+    without_first_weights,
 )
+from vq.config.vocabulary import leaves_vocabulary_open, without_open_vocabulary
 from vq.config.writing import page_text, written_pages
 from vq.errors import ConfigError
 from vq.packages import no_cache_folder
@@ -55,6 +57,7 @@ __all__ = [
     "ConfigError",
     "check",
     "find_config",
+    "leaves_vocabulary_open",
     "load",
     "nodes",
     "page_text",
@@ -69,6 +72,7 @@ __all__ = [
     "trained_section",
     "with_frozen_weights",
     "with_weights",
+    "without_first_weights",
     "write_and_keep",
 ]
 
@@ -169,7 +173,7 @@ def _resolved(
 
     try:
         tree = _with_code_names(_with_overrides(page.sections, overrides))
-        tree = with_pages_written_out(tree, tokenizer_of)
+        tree = without_open_vocabulary(with_pages_written_out(tree, tokenizer_of))
         check(tree)
     except ConfigError as error:
         raise ConfigError(f"{page.where(error, overrides)}: {error}") from None
@@ -184,7 +188,7 @@ def _resolved_json(file: Path, text: str, options: Mapping[str, Any], overrides:
         kind = type(tree).__name__
         raise ConfigError(f"{file}: expected an object with the sections of a config, got a {kind}")
     try:
-        tree = _with_overrides(tree, overrides)
+        tree = without_open_vocabulary(_with_overrides(tree, overrides))
         check(tree)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None

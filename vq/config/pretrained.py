@@ -11,6 +11,12 @@ from vq.text import shown, suggest
 PRETRAINED_TOKENIZER = ("vq.tokenizers.pretrained_tokenizer", "vq.tokenizers.pretrained.pretrained_tokenizer")
 """The full names of the function whose `config` may be a page."""
 
+
+def _names_of_teachers(name: str, module: str) -> tuple[str, ...]:
+    """The full names of a class of `vq.networks.teachers`."""
+    return tuple(f"vq.networks.{inside}{name}" for inside in ("", "teachers.", f"teachers.{module}."))
+
+
 WEIGHTS_OF: dict[str, str] = {
     **dict.fromkeys(PRETRAINED_TOKENIZER, "weights"),
     "vq.quantizers.FileInit": "path",
@@ -19,11 +25,31 @@ WEIGHTS_OF: dict[str, str] = {
     "vq.networks.TimmViTFeatures": "weights",
     "vq.networks.frozen.timm_vit.TimmViTFeatures": "weights",
     "vq.networks.timm_vit.TimmViTFeatures": "weights",
+    **dict.fromkeys(_names_of_teachers("TimmTeacher", "timm"), "weights"),
+    **dict.fromkeys(_names_of_teachers("TimmEncoder", "encoder"), "weights"),
 }
 """What refers to weights outside a run, and in which argument; `sha256` beside it says which weights are meant.
 
 Each class has its present names, and the one that stored configs of version 0.1 may have.
 """
+
+
+STARTS_FROM_WEIGHTS = _names_of_teachers("TimmEncoder", "encoder")
+"""What takes weights from outside a run as a start, and keeps those that it has after training in a checkpoint."""
+
+
+def without_first_weights(value: Any) -> Any:
+    """A config whose parts start from random weights, for parts whose weights are then loaded from a checkpoint.
+
+    Args:
+        value: Plain data.
+    """
+    if isinstance(value, list):
+        return [without_first_weights(child) for child in value]
+    if not isinstance(value, Mapping):
+        return value
+    node = {key: without_first_weights(child) for key, child in value.items()}
+    return {**node, "weights": None, "sha256": None} if node.get("type") in STARTS_FROM_WEIGHTS else node
 
 
 def refers_to_weights(config: Mapping[str, Any]) -> bool:
