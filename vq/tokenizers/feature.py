@@ -1,6 +1,6 @@
 """A tokenizer of features: it maps images to indices, and indices to features of a teacher, but not to images."""
 
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import torch
 from einops import rearrange
@@ -76,9 +76,25 @@ class FeatureTokenizer(Tokenizer):
         places = (height // self.downsample_factor, width // self.downsample_factor)
         return places[: len(places) - len(self.quantizer.grid)] + self.quantizer.index_shape
 
-    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> TokenizerOutput:
-        """Predicts the teacher's features of images in [-1, 1]; without a decoder these are the quantized vectors."""
-        latent = self.latent(image)
+    def forward(
+        self,
+        image: Float[Tensor, "batch 3 height width"] | None = None,
+        *,
+        latent: Float[Tensor, "batch h w codebook_dim"] | None = None,
+    ) -> TokenizerOutput:
+        """Predicts the teacher's features of images; without a decoder these are the quantized vectors.
+
+        Args:
+            image: Images in [-1, 1].
+            latent: What `latent` returns for the images, if it is known: the stored features of a frozen encoder. The
+                images are then not needed.
+
+        Raises:
+            ValueError: If there are neither images nor their latent, or both.
+        """
+        if (image is None) == (latent is None):
+            raise ValueError("FeatureTokenizer: expected either images or their latent, got neither or both")
+        latent = self.latent(cast(Tensor, image)) if latent is None else latent
         quantize = self.quantizer(latent)
         return TokenizerOutput(
             reconstruction=self.decode_features(quantize.quantized), latent=latent, quantize=quantize

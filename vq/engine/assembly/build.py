@@ -9,9 +9,10 @@ import torch
 
 from vq import distributed
 from vq.config import trained_section
-from vq.data import ImageLoader, TokenLoader, UndecodableSetError
+from vq.data import FeatureLoader, ImageLoader, TokenLoader, UndecodableSetError
 from vq.engine.assembly.checks import check_data
 from vq.engine.assembly.class_names import check_class_names
+from vq.engine.assembly.stored_features import check_features
 from vq.engine.evaluation.evaluator import Evaluator
 from vq.engine.loop.callbacks import (
     Callback,
@@ -92,8 +93,8 @@ def make_model(config: Tree, *, seed: int = 0, frozen_tokenizer: Tokenizer | Non
 
 
 def make_loader(config: Tree, name: str) -> Any:
-    """The `ImageLoader` or `TokenLoader` of the section `name` (`train_data` or `val_data`), after its own checks."""
-    loader: ImageLoader | TokenLoader = build(section(config, name), path=name)
+    """The loader of the section `name` (`train_data` or `val_data`), of any kind, after its own checks."""
+    loader: ImageLoader | TokenLoader | FeatureLoader = build(section(config, name), path=name)
     try:
         loader.check()
     except (ValueError, UndecodableSetError) as error:
@@ -173,6 +174,8 @@ def make_trainer(
     train_data, val_data = make_loader(config, "train_data"), make_loader(config, "val_data")
     for name, loader in (("train_data", train_data), ("val_data", val_data)):
         check_data(train_step.model, frozen_tokenizer, loader, name)
+    if isinstance(train_data, FeatureLoader):
+        check_features(config, train_step, train_data)
     check_class_names(train_step.model, train_data.dataset.class_names, val_data.dataset.class_names)
     try:  # the global batch must divide over ranks and micro-batches
         next(iter(train_data.train_batches(seed=seed, micro_batches=train_step.accumulate)))

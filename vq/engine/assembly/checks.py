@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from vq.data import ImageLoader, TokenLoader
+from vq.data import FeatureLoader, ImageLoader, TokenLoader
 from vq.engine.steps.generator import tokens_of
 from vq.errors import ConfigError
 from vq.generators import Generator
@@ -35,14 +35,22 @@ def check_image_size(tokenizer: torch.nn.Module, loader: ImageLoader, name: str)
 def check_data(
     model: torch.nn.Module,
     frozen_tokenizer: Tokenizer | None,
-    loader: ImageLoader | TokenLoader,
+    loader: ImageLoader | TokenLoader | FeatureLoader,
     name: str,
 ) -> None:
     """Refuses data that do not fit what is trained or validated, before any work.
 
+    Stored features are compared with the tokenizer's encoder by `check_features`.
+
     Raises:
         ConfigError: With the section's name, what was expected and what was found.
     """
+    if isinstance(loader, FeatureLoader):
+        if name != "train_data":
+            raise ConfigError(f"{name}: holds features; an evaluator needs images")
+        if isinstance(model, LinearProbe | Generator):
+            raise ConfigError(f"{name}: holds features; {type(model).__name__} needs images or tokens")
+        return
     if isinstance(model, LinearProbe):
         _check_probed(model, loader, name)
         return

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vq import distributed
-from vq.data import ImageLoader, TokenLoader
+from vq.data import FeatureLoader, ImageLoader, TokenLoader
 from vq.engine.steps.base import TrainStep
 from vq.engine.steps.checks import check_all_updated
 from vq.ops.keyed import stable_hash
@@ -56,7 +56,7 @@ class StepRunner:
     """
 
     train_step: TrainStep
-    data: ImageLoader | TokenLoader
+    data: ImageLoader | TokenLoader | FeatureLoader
     seed: int
 
     def run(self, start: int = 0, *, stop: int) -> Iterator[StepResult]:
@@ -77,7 +77,7 @@ class StepRunner:
 
 
 def grouped_batches(
-    loader: ImageLoader | TokenLoader, seed: int, accumulate: int, start_step: int
+    loader: ImageLoader | TokenLoader | FeatureLoader, seed: int, accumulate: int, start_step: int
 ) -> Iterator[Sequence[Any]]:
     """Yields the micro-batches of each step from `start_step` on; each undecodable image is logged once."""
     named: set[str] = set()

@@ -166,13 +166,22 @@ class TokenizerStep(TrainStep):
     ) -> Iterator[tuple[Batch, Share, AbstractContextManager[None]]]:
         """Each micro-batch with the factors of its means, and the context of its forward and backward pass."""
         like = torch.empty((), dtype=self.tokenizer.dtype, device=self.device)
-        shares = shares_of([len(batch["image"]) for batch in batches], like)
+        shares = shares_of([_size(batch) for batch in batches], like)
         return zip(batches, shares, self.optimization.contexts(len(batches)), strict=True)
 
-    def image_of(self, batch: Batch) -> Float[Tensor, "batch 3 height width"]:
+    def quantizer_share(self, share: Share) -> float | Tensor:
+        """The factor of the quantizer's loss and scalars, which are those of this rank alone if it is frozen."""
+        return share.common if self.tokenizer.quantizer.training else share.local
+
+    def image_of(self, batch: Mapping[str, Any]) -> Float[Tensor, "batch 3 height width"]:
         """The batch's images in [-1, 1], on the model's device; in float64 for a model in float64, else in float32."""
         image = to_signed_unit(batch["image"].to(self.device, non_blocking=True))
         return image.to(computed_in(self.tokenizer.dtype))
+
+    def stored_latent(self, batch: Mapping[str, Any]) -> Float[Tensor, "batch rows columns channels"]:
+        """The batch's stored features, which are the tokenizer's latent; on its device, as `image_of` in its dtype."""
+        features: Tensor = batch["features"].to(self.device, non_blocking=True)
+        return features.to(computed_in(self.tokenizer.dtype))
 
     def parts(self) -> Mapping[str, Stateful]:
         """The optimization, and the losses if they have parameters."""
@@ -185,3 +194,8 @@ class TokenizerStep(TrainStep):
         with self.optimization.networks_autocast():
             latent = self.tokenizer.latent(self.image_of(batch))
         return at_least_float32(latent)
+
+
+def _size(batch: Mapping[str, Any]) -> int:
+    """The number of images in a batch of images, or of stored features."""
+    return len(batch["features"] if "features" in batch else batch["image"])

@@ -1,7 +1,7 @@
 """Trains a tokenizer to reconstruct images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -70,20 +70,26 @@ class ReconstructionStep(TokenizerStep):
         total = torch.stack([self.weights[name] * sums[f"loss/{name}"] for name in self.weights]).sum()
         return {"loss/total": total, **sums, **self.optimization.step()}
 
-    def _backward(self, batch: Batch, share: Share) -> dict[str, Tensor]:
-        """Image -> reconstruction -> losses -> gradients, which are added to those of earlier micro-batches."""
-        image = self.image_of(batch)
+    def _backward(self, batch: Mapping[str, Any], share: Share) -> dict[str, Tensor]:
+        """Image -> reconstruction -> losses -> gradients, which are added to those of earlier micro-batches.
+
+        A batch from a `FeatureLoader` has the tokenizer's latent in place of images, which no loss may then need.
+        """
+        given = (
+            {"latent": self.stored_latent(batch)} if "features" in batch else {"image": self.image_of(batch)}
+        )
         with self.optimization.networks_autocast():
-            output: TokenizerOutput = self.optimization.forward(image)
+            output: TokenizerOutput = self.optimization.forward(**given)
         terms = {
-            name: share.local * loss(at_least_float32(self.sources.of(loss, output)), image)
+            name: share.local * loss(at_least_float32(self.sources.of(loss, output)), given["image"])
             for name, loss in self.losses.items()
         }
-        terms["quantizer"] = share.common * output.quantize.loss
+        common = self.quantizer_share(share)
+        terms["quantizer"] = common * output.quantize.loss
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         if self.optimization.optimizer.parameters:
             torch.autograd.backward(total)
         scalars = {f"loss/{name}": term for name, term in terms.items()}
         for name, value in output.quantize.metrics.items():
-            scalars[f"quantizer/{name}"] = share.common * value
+            scalars[f"quantizer/{name}"] = common * value
         return {name: value.detach() for name, value in scalars.items()}
