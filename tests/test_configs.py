@@ -1,7 +1,8 @@
 """Every page in configs/ loads, says what it is, builds on the meta device, and takes two steps at smoke size."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,23 +16,92 @@ from vq.engine.loop.step_runner import StepRunner
 from vq.generators import LLAMA_SIZES
 from vq.generators.stem import order_of
 from vq.networks import FrequencyEncoder
+from vq.networks.frozen.timm_trunk import TimmTrunk
 from vq.ops.dct import idct2
+from vq.tokenizers.checkpoint import save_weights
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.parent.name != "fid")  # those train nothing
 IDS = [str(p.relative_to(ROOT / "configs")) for p in PAGES]
 GENERATORS = [p for p in PAGES if "generator" in config.load(p).to_dict()]
+TRAINED_TOKENIZERS = {
+    ("decoder", "vqgan"): "vqkd/clip_8192_imagenet_ddp.py",
+    ("decoder", "llamagen"): "cluster/clip_8192_imagenet_ddp.py",
+    ("decoder", "vqkd"): "vqkd/clip_8192_imagenet_ddp.py",
+    ("decoder", "vqkd_large"): "vqkd/clip_8192_imagenet_ddp.py",
+    ("decoder", "finetune"): "vqgan/8192_imagenet_ddp.py",
+    ("decoder", "emoji"): "vqkd/256_emoji.py",
+    ("decoder", "finetune_emoji"): "ema/1024_emoji.py",
+}
+"""The pages that train a decoder for a trained tokenizer, and a page of such a tokenizer."""
 PICTURES = {"type": "vq.data.ProceduralDataset", "num_images": 16, "image_size": 64}
 
 
-def smoke(page: Path) -> dict:
-    """The page with small pictures, a small batch, and narrow networks; everything else as it is."""
-    tree = config.load(page).to_dict()
+def smoke(page: Path, pretrained: Path | None = None) -> dict:
+    """The page with small pictures, a small batch, and narrow networks; everything else as it is.
+
+    Args:
+        page: The page.
+        pretrained: The weights of the trained tokenizer that it needs.
+    """
+    tree = config.load(page, options=options_of(page, pretrained)).to_dict()
     overrides = {}
     for loader in ("train_data", "val_data"):
         overrides |= {f".{loader}.dataset": PICTURES, f".{loader}.batch_size": 4, f".{loader}.num_workers": 0}
     options = {"image_size": 64} if declares(page, "image_size") else {}
-    return config.load(page, options=options, overrides=overrides | narrow(tree)).to_dict()
+    options |= options_of(page, pretrained)
+    tree = config.load(page, options=options, overrides=overrides | narrow(tree)).to_dict()
+    return with_offline_teachers(tree)
+
+
+def options_of(page: Path, pretrained: Path | None) -> dict[str, str]:
+    return {} if pretrained is None else {"it_state_dict": str(pretrained)}
+
+
+def untrained_tokenizer(page: Path) -> dict:
+    """The section `tokenizer` of a page for a trained tokenizer, which takes its place without weights."""
+    node = config.load(page).to_dict()["tokenizer"]
+    inner = config.load(ROOT / "configs" / TRAINED_TOKENIZERS[page.parent.name, page.stem]).to_dict()
+    if node["type"] in config.PRETRAINED_TOKENIZER:
+        return inner["tokenizer"]
+    return node | {"tokenizer": inner["tokenizer"]}
+
+
+def with_offline_teachers(tree: dict) -> dict:
+    """The page with a teacher that needs no download, and the other parts with its number of channels."""
+    channels = None
+    for node in config.nodes(tree):
+        if node.get("teacher", {}).get("type") == "vq.networks.TimmTeacher":
+            node["teacher"] = {"type": "vq.networks.EfficientNetTeacher"}
+            channels = 112
+        if node["type"] == "vq.networks.TimmEncoder":
+            node |= {"name": "vit_tiny_patch16_224", "weights": None}
+    for node in config.nodes(tree["tokenizer"]):
+        if channels and node["type"] == "vq.tokenizers.FeatureTokenizer":
+            if node.get("decoder"):  # it predicts the features
+                node["decoder"]["patches"]["channels"] = channels
+            else:  # the codes are means of features
+                node["quantizer"]["codebook"]["dim"] = channels
+    return tree
+
+
+@pytest.fixture(scope="session")
+def trained_tokenizers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path | None]:
+    """Gives the weights of the tokenizer that a page is for, narrow and untrained, or None if it needs none."""
+    folder = tmp_path_factory.mktemp("trained_tokenizers")
+
+    def weights(page: Path) -> Path | None:
+        name = TRAINED_TOKENIZERS.get((page.parent.name, page.stem))
+        if name is None:
+            return None
+        file = folder / name.replace("/", "_") / "model.safetensors"
+        if not file.exists():
+            file.parent.mkdir()
+            tree = smoke(ROOT / "configs" / name)
+            save_weights(assembly.make_tokenizer(tree).state_dict(), file, tree)
+        return file
+
+    return weights
 
 
 def declares(page: Path, option: str) -> bool:
@@ -45,7 +115,12 @@ def narrow(tree: dict) -> dict:
     """Overrides that make wide networks cheap, and leave their kind and depth."""
     changes: dict[str, object] = {}
     for part in ("encoder", "decoder"):
-        kind = tree["tokenizer"].get(part, {"type": ""})["type"].rpartition(".")[2]
+        node = tree["tokenizer"].get(part, {"type": ""})
+        kind = node["type"].rpartition(".")[2]
+        if kind in ("ViTEncoder", "ViTDecoder") and node["transformer"]["width"] > 512:
+            width = 4 * node["transformer"]["num_heads"]
+            changes[f".tokenizer.{part}.transformer.width"] = width
+            changes[f".tokenizer.{part}.transformer.positions.width"] = width
         if kind in ("CNNEncoder", "CNNDecoder"):
             changes[f".tokenizer.{part}.base_width"] = 8
         if kind in ("VQVAEEncoder", "VQVAEDecoder"):
@@ -81,7 +156,9 @@ def test_the_pages_have_the_published_sizes_of_llamagen(size: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if "_base_" in p.read_text()], ids=lambda p: f"{p.parent.name}-{p.stem}"
+    "page",
+    [p for p in PAGES if re.search("^_base_ =", p.read_text(), re.M)],
+    ids=lambda p: f"{p.parent.name}-{p.stem}",
 )
 def test_a_page_with_a_base_says_only_what_differs(page: Path) -> None:
     text = page.read_text()
@@ -106,8 +183,12 @@ def repeats(changes: dict, base: dict, place: str = "") -> Iterator[str]:
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_builds_on_the_meta_device(page: Path) -> None:
     tree = config.load(page).to_dict()
+    if (page.parent.name, page.stem) in TRAINED_TOKENIZERS:
+        tree["tokenizer"] = untrained_tokenizer(page)
+    if config.leaves_vocabulary_open(tree):
+        tree["generator"]["vocabulary_size"] = 8192  # a command takes it from the trained tokenizer
     with torch.device("meta"):
-        model = assembly.make_model(tree)
+        model = assembly.make_model(with_offline_teachers(tree))
     assert all(p.is_meta for p in model.parameters())
     if "generator" not in tree:
         sizes = {m.get("codebook_size") for m in tree["evaluator"]["metrics"]} - {None}
@@ -119,22 +200,27 @@ def test_builds_on_the_meta_device(page: Path) -> None:
     [p for p in PAGES if p not in GENERATORS],
     ids=lambda p: str(p.relative_to(ROOT)),
 )
-def test_takes_two_steps(page: Path) -> None:
-    tree = smoke(page)
+def test_takes_two_steps(page: Path, trained_tokenizers: Callable[[Path], Path | None]) -> None:
+    tree = smoke(page, trained_tokenizers(page))
     if "adversary" in tree["train_step"]:
         tree["train_step"]["adversary"]["start_step"] = 0
     step = assembly.make_step(tree, assembly.make_tokenizer(tree).train())
     runner = StepRunner(train_step=step, data=assembly.make_loader(tree, "train_data"), seed=0)
-    before = [p.detach().clone() for p in step.model.parameters()]
+    before = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
     for result in runner.run(stop=2):
         assert all(torch.isfinite(value) for value in result.scalars.values()), result
-    assert any(not torch.equal(a, b) for a, b in zip(before, step.model.parameters(), strict=True))
+    changed = {
+        name for name, tensor in step.model.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    assert changed
+    assert not any(step.model.is_frozen(name) for name in changed)
 
 
 @pytest.mark.parametrize("page", GENERATORS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_generator_takes_two_steps(page: Path) -> None:
     tree = config.load(page).to_dict()
     node = tree["generator"]
+    node.setdefault("vocabulary_size", 8192)
     for name in ("transformer", "depth_transformer"):
         if shape := node.get(name):
             shape.update(
@@ -203,3 +289,48 @@ def test_the_reference_setting_has_the_published_sizes() -> None:
     lines = assembly.describe(step, image_size=(256, 256), batch=2)
     assert lines[1] == "parameters of the discriminator: 2,765,633"
     assert "16 x 16 indices out of 1,024" in lines[2]
+
+
+def timm_teachers() -> list[Path]:
+    return [p for p in PAGES if "TimmTeacher" in json.dumps(config.load(p).to_dict())]
+
+
+@pytest.mark.parametrize("page", timm_teachers(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_parts_have_the_channels_and_the_grid_of_the_teacher(page: Path) -> None:
+    tree = config.load(page).to_dict()
+    (node, *others) = [node for node in config.nodes(tree) if node["type"] == "vq.networks.TimmTeacher"]
+    assert all(other["name"] == node["name"] for other in others)
+    with torch.device("meta"):
+        trunk = TimmTrunk(
+            place=str(page),
+            name=node["name"],
+            weights=None,
+            sha256=None,
+            with_projection=node.get("with_projection", False),
+        )
+    tokenizer = tree["tokenizer"]
+    if tokenizer["type"] != "vq.tokenizers.FeatureTokenizer":
+        return
+    if "decoder" in tokenizer:
+        assert trunk.channels == tokenizer["decoder"]["patches"]["channels"]
+        seen = node["image_size"] or 224
+        assert seen % trunk.downsample_factor == 0
+        if trunk.downsample_factor <= 16:
+            assert seen // trunk.downsample_factor == 14, "one feature per token of 16 px"
+    else:
+        assert trunk.channels == tokenizer["quantizer"]["codebook"]["dim"]
+
+
+def test_vqkd_has_the_published_sizes() -> None:
+    tree = config.load(ROOT / "configs" / "vqkd" / "clip_8192_imagenet_ddp.py").to_dict()
+    with torch.device("meta"):
+        tokenizer = assembly.make_tokenizer(tree)
+    count = {n: sum(p.numel() for p in m.parameters()) for n, m in tokenizer.named_children()}
+    millions = {name: round(number / 1e6, 2) for name, number in count.items()}
+    assert millions == {"encoder": 86.41, "decoder": 8.24, "quantizer": 0.0}
+    assert tokenizer.quantizer.codebook.weight.shape == (8192, 32)
+    decoders = [
+        config.load(ROOT / "configs" / "decoder" / f"{name}.py").to_dict() for name in ("vqkd", "vqkd_large")
+    ]
+    transformers = [tree["tokenizer"]["decoder"]["transformer"] for tree in decoders]
+    assert [(t["width"], t["depth"], t["num_heads"]) for t in transformers] == [(768, 12, 12), (1280, 32, 16)]

@@ -1,0 +1,15 @@
+r"""VQ-KD with 8192 unit codes of 32 on SATIN (satellite images), f16, 224 px; the teacher is CLIP ViT-B/16.
+
+Paper:    Peng et al. 2022 (BEiT v2), https://arxiv.org/abs/2208.06366, section 2.2
+Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
+              vqkd/clip_8192_satin_ddp configs/vqkd/clip_8192_satin_ddp.py
+Expected: not yet run
+Needs:    data/satin/{train,val}/ with image files; pip install -e '.[teachers]'; vq weights clip
+"""
+
+_base_ = "clip_8192_imagenet_ddp.py"
+
+from vq.data import ImageFolder
+
+train_data = dict(dataset=dict(type=ImageFolder, root="data/satin/train"))
+val_data = dict(dataset=dict(type=ImageFolder, root="data/satin/val"))
