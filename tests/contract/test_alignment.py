@@ -167,6 +167,11 @@ class TestSteps:
         ):
             step_of(TOKENIZERS["strided"](), "decodr", 3)
 
+    def test_a_part_that_returns_no_features_is_refused(self) -> None:
+        step = step_of(TOKENIZERS["strided"]().train(), "quantizer", 3)
+        with pytest.raises(ValueError, match=r"got 'quantizer', which returns a QuantizeOutput; name one of its"):
+            step([batch()], 0)
+
     @pytest.mark.parametrize("is_adversarial", [False, True])
     def test_micro_batches_equal_one_batch(self, is_adversarial: bool) -> None:
         found = []

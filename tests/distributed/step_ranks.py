@@ -13,23 +13,35 @@ from functools import partial
 from typing import Any
 
 import torch
+from einops import rearrange
 from forked_ranks import run_on_ranks
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 
 from vq import distributed
 from vq.engine.steps.adversarial import AdversarialStep
 from vq.engine.steps.alternating import AlternatingStep, codebook_parameters
-from vq.engine.steps.base import TrainStep
+from vq.engine.steps.base import TokenizerStep, TrainStep
 from vq.engine.steps.discriminator import Adversary
 from vq.engine.steps.generator import ProposalStep
 from vq.engine.steps.reconstruction import ReconstructionStep
 from vq.engine.steps.schedules import Constant
 from vq.generators import DecoderTransformer, LlamaStyle, MaskedGenerator, TransformerGenerator
-from vq.losses import HingeObjective, L1Loss, LeCAMPenalty, R1Penalty
+from vq.losses import FeatureAlignment, HingeObjective, L1Loss, LeCAMPenalty, R1Penalty
 from vq.networks import PatchDiscriminator, StridedCNNDecoder, StridedCNNEncoder
-from vq.quantizers import Codebook, EMACodebook, LearnedCodebook, NormalInit, VectorQuantizer
-from vq.tokenizers import ImageTokenizer
+from vq.networks.teachers import Teacher, TeacherEncoder
+from vq.quantizers import (
+    ClusteredCodebook,
+    Codebook,
+    CosineDistance,
+    EMACodebook,
+    LearnedCodebook,
+    MiniBatchKMeansCodebook,
+    NormalInit,
+    SphericalEMACodebook,
+    VectorQuantizer,
+)
+from vq.tokenizers import FeatureTokenizer, ImageTokenizer, TokenizerWithDecoder
 
 STEPS, IMAGES = 3, 12
 SHARDS = {1: [12], 2: [9, 3], 4: [2, 5, 2, 3]}
@@ -106,12 +118,79 @@ def proposal(kind: type, *, accumulate: int) -> TrainStep:
     )
 
 
+class PatchPixels(Teacher):
+    """A teacher whose features are the pixels of its patches."""
+
+    channels, downsample_factor = 48, 4
+
+    def features(self, image: Tensor) -> Tensor:
+        return rearrange(image, "b c (h p) (w q) -> b h w (c p q)", p=4, q=4)
+
+
+def aligned(step: Callable[..., TrainStep], *, source: str, channels: int, **options: Any) -> TrainStep:
+    """A step with one more loss, whose projection is trained with the tokenizer."""
+    torch.manual_seed(0)
+    loss = FeatureAlignment(teacher=PatchPixels(), source=source, channels=channels).double()
+    made = step(**options)
+    return type(made)(
+        **({"adversary": made.adversary} if isinstance(made, AdversarialStep) else {}),
+        tokenizer=made.tokenizer,
+        losses={**made.losses, "align": loss},
+        weights=made.weights | {"align": 0.7},
+        optimizer=partial(SGD, lr=0.01),
+        schedule=Constant(),
+        accumulate=options["accumulate"],
+    )
+
+
+def on_features(
+    book: Callable[..., Codebook], *, accumulate: int, is_trained: bool = True, **options: Any
+) -> TrainStep:
+    """VQ-KD with a trained encoder; or clusters of a frozen one, which need no optimizer if nothing has a gradient."""
+    torch.manual_seed(0)
+    dim = 8 if is_trained else 48
+    tokens = FeatureTokenizer(
+        encoder=StridedCNNEncoder(widths=(8, 8)) if is_trained else TeacherEncoder(teacher=PatchPixels()),
+        quantizer=VectorQuantizer(codebook=book(size=16, dim=dim, init=NormalInit()), **options),
+        decoder=nn.Conv2d(8, 48, 1) if is_trained else None,
+    )
+    return ReconstructionStep(
+        tokenizer=tokens.double().train(),
+        losses={"cosine": FeatureAlignment(teacher=PatchPixels(), source="reconstruction")}
+        if is_trained
+        else {},
+        weights={"quantizer": 1.0} | ({"cosine": 1.0} if is_trained else {}),
+        optimizer=partial(SGD, lr=0.05) if any(True for _ in tokens.parameters()) else None,
+        schedule=Constant(),
+        accumulate=accumulate,
+    )
+
+
+def new_decoder(*, accumulate: int) -> TrainStep:
+    torch.manual_seed(0)
+    model = TokenizerWithDecoder(tokenizer=tokenizer(EMACodebook), decoder=StridedCNNDecoder(widths=(8, 8)))
+    return ReconstructionStep(
+        tokenizer=model.double().train(),
+        losses={"l1": L1Loss()},
+        weights={"l1": 1.0, "quantizer": 1.0},
+        optimizer=partial(SGD, lr=0.05),
+        schedule=Constant(),
+        accumulate=accumulate,
+    )
+
+
 KINDS: dict[str, Callable[..., TrainStep]] = {
     "reconstruction-ema": reconstruction,
     "reconstruction-learned": lambda **o: reconstruction(LearnedCodebook, **o),
     "adversarial": adversarial,
     "adversarial-fixed": lambda **o: adversarial(is_adaptive=False, **o),
     "alternating": alternating,
+    "aligned": partial(aligned, reconstruction, source="quantized", channels=4),
+    "aligned-adversarial": partial(aligned, adversarial, source="decoder.blocks.0", channels=8),
+    "vq-kd": partial(on_features, SphericalEMACodebook, distance=CosineDistance()),
+    "cluster-streaming": partial(on_features, MiniBatchKMeansCodebook, is_trained=False),
+    "cluster-gradient": partial(on_features, ClusteredCodebook, is_trained=False),
+    "decoder": new_decoder,
     "proposal": lambda **o: proposal(TransformerGenerator, **o),
     "proposal-masked": lambda **o: proposal(MaskedGenerator, **o),
 }
@@ -140,6 +219,9 @@ def results(kind: str, shard: slice, accumulate: int) -> Scalars:
     if isinstance(step, AdversarialStep):
         found |= {f"discriminator.{n}": t for n, t in step.adversary.discriminator.state_dict().items()}
         found["anchors"] = step.adversary.penalties["lecam"].get_buffer("anchors")
+    if isinstance(step, TokenizerStep):
+        for name, loss in step.losses.items():
+            found |= {f"model.{name}.{n}": tensor for n, tensor in loss.state_dict().items()}
     for name, value in scalars.items():
         found[f"logged.{name}"] = distributed.all_reduce_sum(value.double()) / distributed.world_size()
     return {name: tensor.detach().clone().double() for name, tensor in found.items()}

@@ -113,26 +113,22 @@ class AdversarialStep(TokenizerStep):
         for name, loss in inside.items():
             terms[name] = loss(at_least_float32(self.sources.of(loss, output)), image)
         own = {f"loss/{name}": term for name, term in terms.items()}
-        common = {"loss/quantizer": output.quantize.loss}
-        common |= {f"quantizer/{name}": value for name, value in output.quantize.metrics.items()}
+        weight = torch.zeros((), device=self.device)
         if has_begun:
             judged = self.adversary.judge(seen, image, share=share.local, autocast=self.optimization.autocast)
             own |= {"loss/adversarial": judged.loss, **judged.scalars}
-            gradient, common["adversarial_weight"] = adversarial.combine(
-                reconstruction, gradient, judged, share.local
-            )
-        ends, gradients = [reconstruction], [gradient * share.local]
-        if output.quantize.loss.requires_grad:  # FSQ has no loss
-            ends.append(output.quantize.loss)
-            gradients.append(
-                torch.ones_like(output.quantize.loss) * (self.weights["quantizer"] * share.common)
-            )
-        for name in inside:
-            ends.append(terms[name])
-            gradients.append(torch.ones_like(terms[name]) * (self.weights[name] * share.local))
-        torch.autograd.backward(ends, gradients)
+            gradient, weight = adversarial.combine(reconstruction, gradient, judged, share.local)
+        of_quantizer = {"loss/quantizer": output.quantize.loss}
+        of_quantizer |= {f"quantizer/{name}": value for name, value in output.quantize.metrics.items()}
         scalars = {name: share.local * value for name, value in own.items()}
-        scalars |= {name: share.common * value for name, value in common.items()}
+        scalars |= {name: self.quantizer_share(share) * value for name, value in of_quantizer.items()}
+        ends, gradients = [reconstruction], [gradient * share.local]
+        for name in ("quantizer", *inside):
+            if (term := scalars[f"loss/{name}"]).requires_grad:  # FSQ has no loss
+                ends.append(term)
+                gradients.append(torch.full_like(term, self.weights[name]))
+        torch.autograd.backward(ends, gradients)
+        scalars["adversarial_weight"] = share.common * weight
         return {name: value.detach() for name, value in scalars.items()}
 
     def parts(self) -> Mapping[str, Stateful]:

@@ -25,7 +25,7 @@ class Sources:
     """
 
     def __init__(self, tokenizer: Tokenizer, losses: Iterable[Loss]) -> None:
-        self._seen: dict[str, Tensor] = {}
+        self._seen: dict[str, Any] = {}
         known = {name for name, _ in tokenizer.named_modules() if name}
         for source in {loss.source for loss in losses} - {RECONSTRUCTION, LATENT, QUANTIZED}:
             if source not in known:
@@ -36,17 +36,28 @@ class Sources:
             tokenizer.get_submodule(source).register_forward_hook(self._watcher(source))
 
     def of(self, loss: Loss, output: TokenizerOutput) -> Float[Tensor, "batch channels *position"]:
-        """What a loss compares, with its graph, after the tokenizer's forward that gave `output`."""
+        """What a loss compares, with its graph, after the tokenizer's forward that gave `output`.
+
+        Raises:
+            ValueError: If the part that a source names is not called in the forward, or returns no tensor.
+        """
         if loss.source == RECONSTRUCTION:
             return output.reconstruction
         if loss.source == LATENT:
             return output.latent.movedim(-1, 1)
         if loss.source == QUANTIZED:
             return output.quantize.quantized.movedim(-1, 1)
-        return self._seen.pop(loss.source)
+        features = self._seen.pop(loss.source, None)
+        if not isinstance(features, Tensor):
+            raise ValueError(
+                f"source: expected a part of the tokenizer that returns a tensor in its forward, got {loss.source!r}, "
+                f"which {'is not called' if features is None else f'returns a {type(features).__name__}'}; name one of "
+                f"its layers"
+            )
+        return features
 
     def _watcher(self, source: str) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             self._seen[source] = output
 
         return keep

@@ -4,11 +4,12 @@ from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor
 
 from vq.networks.frozen.base import FrozenWeights
 from vq.networks.sizes import check_divisible
+from vq.ops.numerics.precision import at_least_float32
 
 
 class Teacher(FrozenWeights, ABC):
@@ -31,11 +32,12 @@ class Teacher(FrozenWeights, ABC):
     interpolation: str = "bicubic"
 
     @torch.no_grad()
-    def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float32[Tensor, "b rows columns channels"]:
+    def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b rows columns channels"]:
         """Computes the features of images in [-1, 1].
 
         The weights are float32. Inside `torch.autocast` the network computes in its type, such as bfloat16, like any
-        other module; the features are float32 in every case. They have no gradient, and may be the target of a loss.
+        other module; the features are float32 in every case, or float64 if the network was converted to it. They have
+        no gradient, and may be the target of a loss.
 
         Raises:
             ValueError: If `image_size` is None and the height or width is not a multiple of `downsample_factor`.
@@ -43,7 +45,7 @@ class Teacher(FrozenWeights, ABC):
         if self.image_size is not None:
             image = self.resized(image, (self.image_size, self.image_size))
         check_divisible(type(self).__name__, image, self.downsample_factor)
-        return self.features(image).float()
+        return at_least_float32(self.features(image))
 
     @abstractmethod
     def features(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b rows columns channels"]:
@@ -55,7 +57,7 @@ class Teacher(FrozenWeights, ABC):
         """Resizes images in [-1, 1] as the network expects it; images of this size are returned unchanged."""
         if tuple(image.shape[2:]) == size:
             return image
-        found = F.interpolate(image.float(), size=size, mode=self.interpolation, antialias=True)
+        found = F.interpolate(at_least_float32(image), size=size, mode=self.interpolation, antialias=True)
         return found.clamp(-1, 1)  # the bicubic kernel overshoots at edges; no image file holds such pixels
 
     def train(self, mode: bool = True) -> "Teacher":

@@ -1,10 +1,11 @@
 """Encoders of tokenizers from teachers: frozen, or trained further from a teacher's weights."""
 
 from einops import rearrange
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from vq.networks.frozen.timm_trunk import PUBLISHED, TimmTrunk
+from vq.known_weights import AS_PUBLISHED
+from vq.networks.frozen.timm_trunk import TimmTrunk
 from vq.networks.sizes import check_counts, check_divisible
 from vq.networks.teachers.base import Teacher
 from vq.registry import ENCODERS
@@ -38,7 +39,7 @@ class TeacherEncoder(nn.Module):
         self.downsample_factor = teacher.downsample_factor if downsample_factor is None else downsample_factor
         check_counts("TeacherEncoder", downsample_factor=self.downsample_factor)
 
-    def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float32[Tensor, "b c h w"]:
+    def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
         """Encodes images in [-1, 1]; no gradient flows to them.
 
         Raises:
@@ -70,7 +71,7 @@ class TimmEncoder(nn.Module):
         ValueError: If the network does not exist or is of another kind, or the file does not hold its weights.
     """
 
-    def __init__(self, *, name: str, weights: str | None = PUBLISHED, sha256: str | None = None) -> None:
+    def __init__(self, *, name: str, weights: str | None = AS_PUBLISHED, sha256: str | None = None) -> None:
         super().__init__()
         self.trunk = TimmTrunk(
             place="TimmEncoder", name=name, weights=weights, sha256=sha256, with_projection=False
