@@ -24,7 +24,7 @@ class ProbeFeatures(nn.Module, ABC):
 
     dim: int
     downsample_factor: int
-    tokenizer: Tokenizer | None = None
+    tokenizer: Tokenizer | None
 
     @abstractmethod
     def forward(self, image: Shaped[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
@@ -49,6 +49,8 @@ class PooledCodes(ProbeFeatures):
     Args:
         tokenizer: Frozen here: in eval mode and without gradients.
     """
+
+    tokenizer: Tokenizer
 
     def __init__(self, *, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -94,6 +96,7 @@ class PooledPixels(ProbeFeatures):
 
     def __init__(self, *, patch_size: int) -> None:
         super().__init__()
+        self.tokenizer = None
         self.patches = PixelPatches(size=patch_size)
         self.downsample_factor, self.dim = patch_size, self.patches.dim
 

@@ -1,5 +1,6 @@
 """The linear probe: batch normalization and a linear layer over fixed features."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -22,14 +23,15 @@ class LinearProbe(nn.Module):
     Differs from the source: the features are what `features` says.
 
     Args:
-        features: Maps an image, or its indices, to one vector.
+        features: Maps an image, or its indices, to one vector. On a page without the tokenizer that they need, they
+            arrive as a function of it, which is refused.
         num_classes: The number of classes.
 
     Raises:
         ValueError: If `num_classes` is below 2, or `features` lack their tokenizer.
     """
 
-    def __init__(self, *, features: ProbeFeatures, num_classes: int) -> None:
+    def __init__(self, *, features: ProbeFeatures | Callable[..., ProbeFeatures], num_classes: int) -> None:
         super().__init__()
         if not isinstance(features, ProbeFeatures):
             raise ValueError(

@@ -1,0 +1,53 @@
+"""Linear probe: which handwritten digit an image shows, from the mean of the code vectors of its 49 tokens.
+
+Paper:    Wang et al. 2024, https://arxiv.org/abs/2411.04406; He et al. 2022, https://arxiv.org/abs/2111.06377
+          (the probe); You et al. 2017, https://arxiv.org/abs/1708.03888 (LARS)
+Command:  python -m vq.train fsq/240_digits configs/fsq/240_digits.py
+          python -m vq.train probe/digits configs/probe/digits.py
+          (another tokenizer: --config-options it_state_dict::RUN; from tokens, which is faster: first
+          python -m vq.tokenize RUN [--train], then --config-options it_state_dict::RUN from_tokens:True)
+Expected: not yet run
+"""
+
+from vq.data import DigitsDataset, ImageLoader, TokenDataset, TokenLoader
+from vq.engine import Checkpointer, ProbeEvaluator, ProbeStep, Trainer, WarmupCosine
+from vq.optimizers import LARS
+from vq.probes import LinearProbe, PooledCodes
+from vq.tokenizers import pretrained_tokenizer
+
+options = dict(
+    max_steps=1000,
+    it_state_dict="work_dirs/fsq/240_digits",
+    it_config=None,  # the page of the tokenizer; None takes that inside its weight file
+    from_tokens=False,  # read the token stores of the tokenizer's run instead of images
+)
+tokens = options["it_state_dict"] + "/tokens/"
+
+if options["from_tokens"]:
+    train_data = dict(
+        type=TokenLoader, dataset=dict(type=TokenDataset, root=tokens + "train"), batch_size=256
+    )
+    val_data = dict(
+        type=TokenLoader, dataset=dict(type=TokenDataset, root=tokens + "val"), batch_size=256, shuffle=False
+    )
+else:
+    train_data = dict(
+        type=ImageLoader,
+        dataset=dict(type=DigitsDataset, split="train"),
+        batch_size=256,
+    )
+    val_data = dict(
+        type=ImageLoader,
+        dataset=dict(type=DigitsDataset, split="val"),
+        batch_size=256,
+        shuffle=False,
+    )
+
+tokenizer = dict(type=pretrained_tokenizer, weights=[options["it_state_dict"]], config=options["it_config"])
+probe = dict(type=LinearProbe, features=dict(type=PooledCodes), num_classes=10)
+
+train_step = dict(type=ProbeStep, optimizer=dict(type=LARS, lr=1.6), schedule=dict(type=WarmupCosine))
+trainer = dict(type=Trainer, max_steps=options["max_steps"], log_every=50)
+
+evaluator = dict(type=ProbeEvaluator, every=500)
+checkpointer = dict(type=Checkpointer, every=500, keep=2)
