@@ -18,12 +18,14 @@ from vq.generators.stem import order_of
 from vq.networks import FrequencyEncoder
 from vq.networks.frozen.timm_trunk import TimmTrunk
 from vq.ops.dct import idct2
+from vq.registry import build
 from vq.tokenizers.checkpoint import save_weights
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.parent.name != "fid")  # those train nothing
 IDS = [str(p.relative_to(ROOT / "configs")) for p in PAGES]
-GENERATORS = [p for p in PAGES if "generator" in config.load(p).to_dict()]
+GENERATORS = [p for p in PAGES if config.trained_section(config.load(p).to_dict()) == "generator"]
+PROBES = [p for p in PAGES if config.trained_section(config.load(p).to_dict()) == "probe"]
 TRAINED_TOKENIZERS = {
     ("decoder", "vqgan"): "vqkd/clip_8192_imagenet_ddp.py",
     ("decoder", "llamagen"): "cluster/clip_8192_imagenet_ddp.py",
@@ -180,7 +182,9 @@ def repeats(changes: dict, base: dict, place: str = "") -> Iterator[str]:
             yield f"{place}.{key}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p not in PROBES], ids=lambda p: f"{p.parent.name}-{p.stem}"
+)
 def test_builds_on_the_meta_device(page: Path) -> None:
     tree = config.load(page).to_dict()
     if (page.parent.name, page.stem) in TRAINED_TOKENIZERS:
@@ -197,7 +201,7 @@ def test_builds_on_the_meta_device(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [p for p in PAGES if p not in GENERATORS],
+    [p for p in PAGES if p not in GENERATORS + PROBES],
     ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_takes_two_steps(page: Path, trained_tokenizers: Callable[[Path], Path | None]) -> None:
@@ -245,6 +249,26 @@ def test_a_generator_takes_two_steps(page: Path) -> None:
     assert groups[1]["weight_decay"] == 0
     assert all(p.ndim >= 2 for p in groups[0]["params"])
     assert all(p.ndim < 2 for p in groups[1]["params"])
+
+
+@pytest.mark.parametrize("page", PROBES, ids=lambda p: p.stem)
+def test_a_probe_takes_two_steps(page: Path) -> None:
+    tree = config.load(page).to_dict()
+    frozen = None
+    if "tokenizer" in tree:
+        frozen = assembly.make_tokenizer(config.load(ROOT / "tests" / "tiny_page.py").to_dict()).eval()
+    model = assembly.make_model(tree, frozen_tokenizer=frozen).train()
+    step = assembly.make_step(tree, model, frozen_tokenizer=frozen)
+    image = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8)
+    batch = {"image": image, "label": torch.randint(model.num_classes, (4,)), "key": list("abcd")}
+    before = [p.detach().clone() for p in model.parameters()]
+    for number in range(2):
+        scalars = step([batch], number)
+        assert all(torch.isfinite(value) for value in scalars.values()), scalars
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    dataset = tree["train_data"]["dataset"]
+    if not dataset["type"].endswith("ImageNet"):
+        assert len(build(dataset, path="train_data.dataset").class_names) == model.num_classes
 
 
 def test_the_page_of_frequencies_proposes_low_ones_first() -> None:
