@@ -91,17 +91,17 @@ def run_with(args: argparse.Namespace) -> "StoredSet":
         else:
             directory = args.out or run / "tokens" / _split(args)
             found = _tokenize(args, run, config, directory, machine.device)
-    what = "features" if args.features else "indices"
-    logger.info(
-        "wrote %d images, %.2f MB of %s, to %s", found.num_images, found.num_bytes / 1e6, what, directory
-    )
-    if found.undecodable:
-        logger.warning(
-            "%d images could not be decoded and are left out: %s (all are in manifest.json)",
-            len(found.undecodable),
-            ", ".join(found.undecodable[:10]),
+        what = "features" if args.features else "indices"
+        logger.info(
+            "wrote %d images, %.2f MB of %s, to %s", found.num_images, found.num_bytes / 1e6, what, directory
         )
-    return found
+        if found.undecodable:
+            logger.warning(
+                "%d images could not be decoded and are left out: %s (all are in manifest.json)",
+                len(found.undecodable),
+                ", ".join(found.undecodable[:10]),
+            )
+        return found
 
 
 def _split(args: argparse.Namespace) -> str:
