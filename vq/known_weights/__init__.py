@@ -12,16 +12,21 @@ from vq.known_weights.published import PUBLISHED, Published
 
 __all__ = [
     "ASSETS",
+    "AS_PUBLISHED",
     "PUBLISHED",
     "Asset",
     "Published",
     "cache",
     "find",
     "groups",
+    "located",
     "of_networks",
     "refuse_zoo",
     "root",
 ]
+
+AS_PUBLISHED = "published"
+"""The value of a teacher's `weights` that stands for the file which `vq weights` fetches for its network."""
 
 ZOO = "zoo:"
 """The prefix of the name of a pretrained model: `zoo:family/name`."""
@@ -67,6 +72,20 @@ def cache() -> Path:
 def find(name: str) -> Path | None:
     """The file of some weights, in `root()` or else in `cache()`; None if it is in neither."""
     return next((file for folder in (root(), cache()) if (file := folder / name).is_file()), None)
+
+
+def located(weights: str, network: str | None) -> Path | None:
+    """The file that the argument `weights` of a teacher refers to; None if there is no such file.
+
+    Args:
+        weights: A path, a path below the folder of pretrained weights, or `published`.
+        network: The name that timm has for the network and its weights.
+    """
+    if weights == AS_PUBLISHED:
+        name = of_networks().get(network or "")
+        return None if name is None else find(name)
+    file = Path(weights).expanduser()
+    return file if file.is_file() else find(weights)
 
 
 def groups() -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vq.config import PRETRAINED_TOKENIZER, check, parse_json, with_weights
+from vq.config import PRETRAINED_TOKENIZER, check, parse_json, with_weights, without_first_weights
 from vq.errors import ConfigError, UserError
 from vq.known_weights import refuse_zoo
 from vq.pretrained import WeightsFileError, digest, is_safetensors, read_tensors
@@ -438,14 +438,18 @@ def self_contained(node: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Args:
         node: The section `tokenizer` of a config. Each `pretrained_tokenizer` in it becomes the tokenizer that it
-            describes, except in a part whose weights the file leaves out (`stores_tokenizer=False`).
+            describes, except in a part whose weights the file leaves out (`stores_tokenizer=False`). An encoder that
+            training started from a teacher's weights starts from random ones.
     """
     inner = node.get("tokenizer")
+    own: dict[str, Any] = without_first_weights({k: v for k, v in node.items() if k != "tokenizer"})
+    if inner is None:
+        return own
     if not isinstance(inner, Mapping) or node.get("stores_tokenizer") is False:
-        return node
+        return {**own, "tokenizer": inner}
     if node["type"] in PRETRAINED_TOKENIZER:
         return self_contained(inner)
-    return {**node, "tokenizer": self_contained(inner)}
+    return {**own, "tokenizer": self_contained(inner)}
 
 
 def build_from(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vq import known_weights
 from vq.config import PRETRAINED_TOKENIZER, WEIGHTS_OF
 from vq.files import sha256_of
 from vq.registry import TOKENIZERS, build
@@ -20,6 +21,7 @@ from vq.tokenizers.checkpoint import (
     load_weights,
     read_config,
     read_names,
+    self_contained,
 )
 from vq.tokenizers.with_decoder import TokenizerWithDecoder
 
@@ -86,12 +88,15 @@ def _load(built: nn.Module, files: list[Path], *, pattern: str) -> None:
         load_weights(built, files, allow_missing=pattern, allow_unexpected=pattern)
         return
     inner, outer = built.tokenizer, set(built.state_dict())
+    recorded = {name: tensor.clone() for name, tensor in inner.state_dict().items()}
     only_inner = {name for name in inner.state_dict() if name not in outer}
     of_inner = [file for file in files if not only_inner.isdisjoint(read_names(file))]
     of_outer = [file for file in files if file not in of_inner]
     if of_inner:
         load_weights(inner, of_inner, allow_missing=pattern, allow_unexpected=pattern)
     given = {name: tensor.clone() for name, tensor in inner.state_dict().items()}
+    if not built.stores_tokenizer:  # the inner tokenizer was built with the weights that its decoder was trained for
+        inner.load_state_dict(recorded)
     if of_outer:
         load_weights(built, of_outer, allow_missing=pattern, allow_unexpected=pattern)
     elif not pattern:
@@ -159,7 +164,7 @@ def _described(files: Sequence[Path]) -> Mapping[str, Any]:
             f"it_config::PAGE on the command line)"
         )
     file, config = found[-1]
-    return config_of(config, "tokenizer", file)
+    return self_contained(config_of(config, "tokenizer", file))
 
 
 def record_weights(value: Any) -> Any:
@@ -179,11 +184,11 @@ def record_weights(value: Any) -> Any:
     if not isinstance(kind, str) or kind not in WEIGHTS_OF or node.get("sha256") is not None:
         return node
     if kind not in PRETRAINED_TOKENIZER:
-        file = Path(str(node.get(WEIGHTS_OF[kind])))
-        return {**node, "sha256": sha256_of(file)} if file.is_file() else node
+        file = _outside_file(node, WEIGHTS_OF[kind])
+        return {**node, "sha256": sha256_of(file)} if file is not None else node
     try:
         files = _files(node.get("weights") or [], None)
-        described = node.get("tokenizer") or _described(files)
+        described = self_contained(node["tokenizer"]) if node.get("tokenizer") else _described(files)
     except CheckpointError:
         return node
     return {
@@ -192,3 +197,11 @@ def record_weights(value: Any) -> Any:
         "sha256": [sha256_of(file) for file in files],
         "tokenizer": described,
     }
+
+
+def _outside_file(node: Mapping[str, Any], argument: str) -> Path | None:
+    """The weight file that a part other than a tokenizer refers to; None if there is none."""
+    given = node.get(argument, known_weights.AS_PUBLISHED)
+    if argument != "weights":
+        return Path(str(given)) if Path(str(given)).is_file() else None
+    return known_weights.located(given, node.get("name")) if isinstance(given, str) else None

@@ -14,8 +14,6 @@ from vq.networks.frozen.timm_layouts import is_of_torchvision, to_timm
 from vq.networks.sizes import check_divisible
 from vq.ops.numerics.constants import constant
 
-PUBLISHED = "published"
-"""The value of `weights` that stands for the file which `vq weights` fetches for a network."""
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -24,8 +22,8 @@ class TimmTrunk(nn.Module):
 
     A vision transformer gives its patch tokens after the last norm; class and register tokens are dropped. Its
     position embeddings are interpolated to the size of the image. A ConvNeXt gives its last feature map. Images are
-    normalized with the mean and standard deviation that timm lists for `name`, or, for a file of torchvision, with
-    those of ImageNet.
+    normalized with the mean and standard deviation that timm lists for the weights; a name without weights, such as
+    `vit_base_patch16_224`, stands for those of torchvision, which expect the mean and deviation of ImageNet.
 
     Args:
         place: The class that uses the trunk. Error messages start with it.
@@ -49,16 +47,15 @@ class TimmTrunk(nn.Module):
         self.network = _of_known_kind(place, name, with_projection=with_projection)
         self.channels = int(self.network.head.out_features if with_projection else self.network.num_features)
         self.downsample_factor = _patch_size(self.network)
-        config: dict[str, Any] = self.network.pretrained_cfg
-        self.colours = (tuple(config["mean"]), tuple(config["std"]))
-        self.interpolation: str = config["interpolation"]
         self._place, self._has_projection = place, with_projection
+        of_torchvision = "." not in name
+        self.colours = colours(self.network, of_torchvision=of_torchvision)
+        self.interpolation: str = (
+            "bilinear" if of_torchvision else self.network.pretrained_cfg["interpolation"]
+        )
         if weights is not None:
             found = load(place, self.network, name, weights, sha256)
-            if is_of_torchvision(found):
-                self.colours, self.interpolation = _IMAGENET, "bilinear"
-            else:
-                _check_tag(place, name)
+            _check_name(place, name, of_torchvision=is_of_torchvision(found))
 
     def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b rows columns channels"]:
         """Computes the features of images in [-1, 1].
@@ -152,6 +149,18 @@ def load(
 _CURE = "set weights to a file of this network, or name to the network of the file"
 
 
+def colours(network: Any, *, of_torchvision: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the mean and the standard deviation of each colour with which images in [0, 1] are normalized.
+
+    Args:
+        network: The network of timm.
+        of_torchvision: Whether its weights are those of torchvision, which timm does not list.
+    """
+    if of_torchvision:
+        return _IMAGENET
+    return tuple(network.pretrained_cfg["mean"]), tuple(network.pretrained_cfg["std"])
+
+
 def keep_as_buffers(network: nn.Module) -> None:
     """Replaces all parameters of a network by buffers outside the state dict, in place."""
     for module in network.modules():
@@ -194,20 +203,27 @@ def _patch_size(network: Any) -> int:
     return int(network.feature_info[-1]["reduction"])
 
 
-def _check_tag(place: str, name: str) -> None:
-    """Checks that `name` names weights too, because timm has different colours for different weights."""
-    if "." not in name:
+def _check_name(place: str, name: str, *, of_torchvision: bool) -> None:
+    """Checks that the name says which weights these are, because that decides how images are normalized."""
+    architecture, _, tag = name.partition(".")
+    if of_torchvision and tag:
+        raise ValueError(
+            f"{place}: the weights are of torchvision, but {name!r} is the name of others, for which images are "
+            f"normalized differently; take name={architecture!r}"
+        )
+    if not of_torchvision and not tag:
         known = packages.require("timm", needed_by=place).list_pretrained(f"{name}.*")
         raise ValueError(
-            f"{place}: expected the name of a network and its weights, which says how images are normalized, got "
-            f"{name!r}; take one of {', '.join(known)}"
+            f"{place}: expected the name of a network and its weights, because they decide how images are normalized, "
+            f"got {name!r}, which stands for the weights of torchvision; take one of {', '.join(known)}"
         )
 
 
 def _file(place: str, name: str, weights: str) -> Path:
-    if weights != PUBLISHED:
-        file = Path(weights).expanduser()
-        return file if file.is_file() else pretrained.path(weights)
+    if (file := known_weights.located(weights, name)) is not None:
+        return file
+    if weights != known_weights.AS_PUBLISHED:
+        return pretrained.path(weights)
     known = known_weights.of_networks()
     if name not in known:
         raise ValueError(

@@ -1,19 +1,18 @@
 """The features of a frozen vision transformer of timm, such as DINO."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from vq.known_weights import AS_PUBLISHED
 from vq.networks.frozen.base import FrozenWeights
-from vq.networks.frozen.timm_trunk import create, keep_as_buffers, load
+from vq.networks.frozen.timm_layouts import is_of_torchvision
+from vq.networks.frozen.timm_trunk import colours, create, keep_as_buffers, load
 from vq.registry import FEATURE_NETWORKS
 
-DINO_WEIGHTS = "dino/dino_deitsmall16_pretrain.pth"
-"""The path of the weights of DINO's ViT-S/16 below the pretrained folder."""
 _PARTS = ("forward_intermediates", "patch_embed", "blocks")
 
 
@@ -32,7 +31,7 @@ class TimmViTFeatures(FrozenWeights):
     Args:
         name: The name of a vision transformer of timm.
         weights: The weight file (safetensors, or tensors saved by torch), in timm's layout or that of its publisher: a
-            path, or a path below the pretrained folder. The default is the file published by the authors of DINO.
+            path, a path below the pretrained folder, or `published` for the file that `vq weights` fetches.
         sha256: The SHA-256 of the file, in hexadecimal; None accepts any file.
         blocks: The numbers of the blocks whose outputs are used, counted from 0, in ascending order.
         image_size: The height and width, in pixels, to which images are resized.
@@ -51,7 +50,7 @@ class TimmViTFeatures(FrozenWeights):
         self,
         *,
         name: str = "vit_small_patch16_224.dino",
-        weights: str = DINO_WEIGHTS,
+        weights: str = AS_PUBLISHED,
         sha256: str | None = None,
         blocks: Sequence[int] = (2, 5, 8, 11),
         image_size: int = 224,
@@ -64,7 +63,7 @@ class TimmViTFeatures(FrozenWeights):
                 raise ValueError(
                     f"TimmViTFeatures: expected a vision transformer of timm, got {name!r}; take another name"
                 )
-            load("TimmViTFeatures", self.trunk, name, weights, sha256)
+            found = load("TimmViTFeatures", self.trunk, name, weights, sha256)
         patch = int(self.trunk.patch_embed.patch_size[0])
         depth = len(self.trunk.blocks)
         if not blocks or sorted(set(blocks)) != list(blocks) or not 0 <= blocks[0] <= blocks[-1] < depth:
@@ -79,8 +78,9 @@ class TimmViTFeatures(FrozenWeights):
             )
         self.blocks, self.image_size = tuple(blocks), image_size
         self.channels: tuple[int, ...] = (int(self.trunk.embed_dim),) * len(self.blocks)
-        known: dict[str, Any] = self.trunk.pretrained_cfg
-        for key, values in (("mean", known["mean"]), ("deviation", known["std"])):
+        for key, values in zip(
+            ("mean", "deviation"), colours(self.trunk, of_torchvision=is_of_torchvision(found)), strict=True
+        ):
             tensor = torch.tensor(values, dtype=torch.float32, device="cpu").reshape(1, 3, 1, 1)
             self.freeze(key, tensor)
         keep_as_buffers(self.trunk.eval())

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vq.networks.frozen.timm_trunk import PUBLISHED, TimmTrunk, keep_as_buffers
+from vq.known_weights import AS_PUBLISHED
+from vq.networks.frozen.timm_trunk import TimmTrunk, keep_as_buffers
 from vq.networks.teachers.base import Teacher, check_image_size
 from vq.registry import TEACHERS
 
@@ -52,7 +53,7 @@ class TimmTeacher(Teacher):
         self,
         *,
         name: str,
-        weights: str = PUBLISHED,
+        weights: str = AS_PUBLISHED,
         sha256: str | None = None,
         image_size: int | None = None,
         with_projection: bool = False,
