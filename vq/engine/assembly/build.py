@@ -13,7 +13,7 @@ from vq.data import FeatureLoader, ImageLoader, TokenLoader, UndecodableSetError
 from vq.engine.assembly.checks import check_data
 from vq.engine.assembly.class_names import check_class_names
 from vq.engine.assembly.stored_features import check_features
-from vq.engine.evaluation.evaluator import Evaluator
+from vq.engine.evaluation.base import AnyEvaluator
 from vq.engine.loop.callbacks import (
     Callback,
     ConsoleProgress,
@@ -118,10 +118,10 @@ def make_sampling(config: Tree, changes: Mapping[str, Any]) -> Mapping[str, Any]
     return sampling
 
 
-def make_evaluator(config: Tree, *, frozen_tokenizer: Tokenizer | None = None) -> Evaluator:
+def make_evaluator(config: Tree, *, frozen_tokenizer: Tokenizer | None = None) -> AnyEvaluator:
     """The config's evaluator; that of a generator gets the tokenizer that decodes its indices."""
     shared = {} if frozen_tokenizer is None else {"tokenizer": frozen_tokenizer}
-    evaluator: Evaluator = build(section(config, "evaluator"), path="evaluator", shared=shared)
+    evaluator: AnyEvaluator = build(section(config, "evaluator"), path="evaluator", shared=shared)
     return evaluator
 
 
