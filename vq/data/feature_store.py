@@ -3,6 +3,7 @@
 docs/tokens.md specifies the format byte by byte.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -57,10 +58,14 @@ def pack_features(features: Float[Tensor, "*shape"], dtype: str) -> bytes:
     rounded = features.cpu().to(DTYPES[dtype]).contiguous()
     if not bool(rounded.isfinite().all()):
         largest = float(features.abs().max())
+        cure = (
+            "use a type with a larger range (--feature-dtype)"
+            if math.isfinite(largest)
+            else "the network or its weights are damaged"
+        )
         raise TokenStoreError(
             f"feature store: expected finite features of an absolute value of at most "
-            f"{torch.finfo(DTYPES[dtype]).max:.5g}, which {dtype} holds, got {largest:.5g}; use bfloat16 or float32 "
-            f"(--feature-dtype)"
+            f"{torch.finfo(DTYPES[dtype]).max:.5g}, the largest {dtype}, got {largest:.5g}; {cure}"
         )
     bits = rounded.view(_BITS[rounded.itemsize]).numpy()
     return bits.astype(bits.dtype.newbyteorder("<")).tobytes()
