@@ -23,8 +23,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(
         "inference",
         "For each IMAGE writes three files: the original beside its reconstruction, the map of its indices as a "
-        "picture, and the indices as .npy. An IMAGE that is such an .npy file is decoded to a picture. Where several "
-        "images have the same name, the outputs of the second get _1, of the third _2, and so on.",
+        "picture, and the indices as .npy. A tokenizer without an image decoder writes the last two. An IMAGE that is "
+        "such an .npy file is decoded to a picture. Where several images have the same name, the outputs of the second "
+        "get _1, of the third _2, and so on.",
         "vq inference emoji cat.png --out out\n"
         "  vq inference fsq/1000_emoji cat.png --load-model-from model.safetensors",
     )
@@ -70,15 +71,19 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
         logger.info("%s", machine)
         tokenizer = _tokenizer(args).to(machine.device).eval()
         translator = FileTranslator(tokenizer=tokenizer, autocast=args.autocast, size=args.size)
+        written = []
         for source, files in zip(sources, outputs, strict=True):
             if _holds_indices(source):
                 translator.decode(source, files[0])
+                written.append(files[0])
             else:
                 pair, index_map, indices = files
-                translator.reconstruct(source, beside_original=pair, index_map=index_map, indices=indices)
-            for path in files:
-                logger.info("wrote %s", path)
-    return [path for files in outputs for path in files]
+                written += translator.translate(
+                    source, beside_original=pair, index_map=index_map, indices=indices
+                )
+        for path in written:
+            logger.info("wrote %s", path)
+    return written
 
 
 def _check_sources(sources: Sequence[Path]) -> None:

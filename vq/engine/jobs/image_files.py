@@ -37,30 +37,37 @@ class FileTranslator:
     autocast: bool = False
     size: int | None = None
 
-    def reconstruct(self, source: Path, *, beside_original: Path, index_map: Path, indices: Path) -> None:
-        """Encodes an image file and decodes it again.
+    def translate(self, source: Path, *, beside_original: Path, index_map: Path, indices: Path) -> list[Path]:
+        """Encodes an image file and, if the tokenizer has an image decoder, decodes it again.
 
         Args:
             source: An image file.
-            beside_original: Gets a PNG of the image and, to its right, the reconstruction.
+            beside_original: Gets a PNG of the image and, to its right, the reconstruction; not written without an image
+                decoder.
             index_map: Gets a PNG in which each index has a colour of its own.
             indices: Gets the indices as `.npy`.
+
+        Returns:
+            The files that were written.
 
         Raises:
             InferenceError: If the image is smaller than the stride, or `size` is no multiple of it.
             UndecodableImage: If the file is not an image.
         """
-        image = self._read(source)
+        image, written = self._read(source), [index_map, indices]
         with self._networks():
             codes = self.tokenizer.encode(to_signed_unit(image[None].to(self._device)))
-            reconstruction = to_uint8(self.tokenizer.decode(codes).float())[0].cpu()
+            if self.tokenizer.has_image_decoder:
+                reconstruction = to_uint8(self.tokenizer.decode(codes).float())[0].cpu()
+                save_png(beside(image, reconstruction), beside_original)
+                written.insert(0, beside_original)
         found = codes[0].cpu()
         height, width = image.shape[-2:]
-        save_png(beside(image, reconstruction), beside_original)
         save_png(index_picture(found, self.tokenizer.codebook_size, height=height, width=width), index_map)
         content = io.BytesIO()
         np.save(content, found.numpy())
         write_atomically(indices, content.getvalue())
+        return written
 
     def decode(self, source: Path, target: Path) -> None:
         """Decodes an `.npy` file of indices to a PNG.
@@ -80,7 +87,7 @@ class FileTranslator:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.tokenizer.parameters()).device
+        return self.tokenizer.device
 
     def _networks(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self.autocast)
