@@ -4,8 +4,8 @@ Paper:    Wang et al. 2024, https://arxiv.org/abs/2411.04406; He et al. 2022, ht
           (the probe); You et al. 2017, https://arxiv.org/abs/1708.03888 (LARS)
 Command:  python -m vq.train fsq/1000_emoji configs/fsq/1000_emoji.py
           python -m vq.train probe/emoji configs/probe/emoji.py
-          (another tokenizer: --config-options it_state_dict::RUN; from tokens, which is faster: first
-          python -m vq.tokenize RUN [--train], then --config-options it_state_dict::RUN from_tokens:True)
+          (another tokenizer: --config-options it_state_dict::RUN_OR_FILE; from the stores of python -m vq.tokenize
+          fsq/1000_emoji [--train], which is faster: tokens::work_dirs/fsq/1000_emoji/tokens)
 Expected: not yet run
 """
 
@@ -19,16 +19,16 @@ options = dict(
     max_steps=1000,
     it_state_dict="work_dirs/fsq/1000_emoji",
     it_config=None,  # the page of the tokenizer; None takes that inside its weight file
-    from_tokens=False,  # read the token stores of the tokenizer's run instead of images
+    tokens=None,  # a folder with the token stores train and val; None reads images
 )
-tokens = options["it_state_dict"] + "/tokens/"
+tokens = options["tokens"]
 
-if options["from_tokens"]:
+if tokens:
     train_data = dict(
-        type=TokenLoader, dataset=dict(type=TokenDataset, root=tokens + "train"), batch_size=256
+        type=TokenLoader, dataset=dict(type=TokenDataset, root=tokens + "/train"), batch_size=256
     )
     val_data = dict(
-        type=TokenLoader, dataset=dict(type=TokenDataset, root=tokens + "val"), batch_size=256, shuffle=False
+        type=TokenLoader, dataset=dict(type=TokenDataset, root=tokens + "/val"), batch_size=256, shuffle=False
     )
 else:
     train_data = dict(
