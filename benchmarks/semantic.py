@@ -1,0 +1,252 @@
+"""The claims about semantic tokenizers, measured on emoji: `python benchmarks/semantic.py CLAIM RUN [RUN ...]`.
+
+* `distillation RUN`: the cosine loss of VQ-KD falls to half of its value before the training, or lower, and over 90 %
+  of the codes are used.
+* `finetune BEFORE AFTER`: a decoder that was fine-tuned has a lower LPIPS (VGG), and no index has changed.
+* `alignment PLAIN ALIGNED --probes FILE`: the probe of the aligned tokenizer is better, and its PSNR is at most 0.5 dB
+  lower. FILE is what `benchmarks/probe.py PLAIN ALIGNED --out FILE` has written.
+* `generators RUN [RUN ...]`: generators over different tokens of the same pictures, by the Frechet distance of their
+  images to the training set in two networks. The reconstructions of as many training images, and these images
+  themselves, show which part of a distance is due to the decoder and to the number of images. There is no bar.
+* `pictures RUN [RUN ...] --out FILE.png`: validation images above their reconstructions by each run.
+
+RUN is the name of a run below work_dirs. Scores are those of the validation set. `--out` names the JSON file that gets
+one more row, or the file of the pictures.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vq
+from vq import config
+from vq.data import EmojiDataset, ImageLoader, Resize
+from vq.engine import assembly
+from vq.engine.evaluation.sampling import generate_images
+from vq.metrics import PSNR, CodebookUsage, FIDMetric, LPIPSMetric, TeacherCosine, update_metrics
+from vq.networks import VGG16, EfficientNetLite0, EfficientNetTeacher
+from vq.ops.images import grid, save_png, to_signed_unit, to_uint8
+from vq.tokenizers import Tokenizer
+from vq.tokenizers.checkpoint import find_weights, step_of
+
+SIDE, BATCH = 64, 100
+LEAST_USAGE, LARGEST_COST_DB = 0.9, 0.5
+
+
+def images(split: str) -> Tensor:
+    """All images of a split, uint8."""
+    loader = ImageLoader(
+        dataset=EmojiDataset(split=split), transforms=[Resize(size=SIDE)], batch_size=BATCH, shuffle=False
+    )
+    return torch.cat([batch["image"] for batch in loader.pass_batches()])
+
+
+def run_of(name: str) -> Path:
+    return Path("work_dirs") / name.removeprefix("work_dirs/")
+
+
+def page_of(run: Path) -> dict[str, Any]:
+    return config.load(run / "config.py").to_dict()
+
+
+def step_count(run: Path) -> int:
+    return step_of(find_weights(run).parent)
+
+
+@torch.no_grad()
+def scores(tokenizer: Tokenizer, metrics: Sequence[Any], split: str = "val") -> dict[str, float]:
+    for batch in to_signed_unit(images(split)).split(BATCH):
+        output = tokenizer(batch)
+        decoded = output.reconstruction
+        update_metrics(
+            metrics,
+            image=batch,
+            reconstruction=decoded.clamp(-1, 1) if tokenizer.has_image_decoder else None,
+            features=None if tokenizer.has_image_decoder else decoded,
+            latent=output.latent,
+            quantized=output.quantize.quantized,
+            indices=output.quantize.indices,
+        )
+    return {name: value for metric in metrics for name, value in metric.compute().items()}
+
+
+@torch.no_grad()
+def indices(tokenizer: Tokenizer, split: str) -> Tensor:
+    return torch.cat([tokenizer.encode(batch) for batch in images(split).split(BATCH)])
+
+
+def distillation(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bool]]:
+    run = run_of(args.runs[0])
+    trained = vq.load(run)
+    untrained = assembly.make_tokenizer(page_of(run), seed=args.seed)
+    with torch.no_grad():
+        untrained.train()(
+            to_signed_unit(images("train")[:BATCH])
+        )  # k-means gives the codebook its first codes
+    untrained.eval()
+
+    def measured(tokenizer: Tokenizer) -> dict[str, float]:
+        usage = CodebookUsage(codebook_size=trained.codebook_size)
+        return scores(tokenizer, [TeacherCosine(teacher=EfficientNetTeacher(image_size=2 * SIDE)), usage])
+
+    before, after = measured(untrained)["teacher_cosine"], measured(trained)
+    figures = {"steps": step_count(run), "cosine_before": before, **after, "codes": trained.codebook_size}
+    return figures, {
+        "the cosine loss falls by half": after["teacher_cosine"] <= before / 2,
+        "over 90 % of the codes": after["codebook_usage"] > LEAST_USAGE,
+    }
+
+
+def finetune(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bool]]:
+    before, after = (vq.load(run_of(name)) for name in args.runs)
+    changed = {
+        split: int((indices(before, split) != indices(after, split)).sum()) for split in ("train", "val")
+    }
+    figures: dict[str, Any] = {"steps": [step_count(run_of(name)) for name in args.runs], "changed": changed}
+    for name, tokenizer in (("before", before), ("after", after)):
+        figures[name] = scores(tokenizer, [LPIPSMetric(network="vgg"), PSNR()])
+    return figures, {
+        "LPIPS is lower": figures["after"]["lpips_vgg"] < figures["before"]["lpips_vgg"],
+        "no index has changed": not any(changed.values()),
+    }
+
+
+def alignment(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bool]]:
+    if args.probes is None:
+        raise SystemExit(
+            "alignment: needs --probes FILE, which benchmarks/probe.py PLAIN ALIGNED --out FILE writes"
+        )
+    record = json.loads(args.probes.read_text())
+    probes = {row["name"]: row for row in record["results"]}
+    found = []
+    for name in args.runs:
+        run = run_of(name)
+        psnr = scores(vq.load(run), [PSNR()])["psnr"]
+        row = probes[str(run)]
+        found.append(
+            {
+                "run": name,
+                "steps": step_count(run),
+                "psnr": psnr,
+                "top1": row["top1"],
+                "top1_std": row["top1_std"],
+            }
+        )
+    plain, aligned = found
+    return {"plain": plain, "aligned": aligned, "probe_seeds": probes[str(run)]["seeds"]}, {
+        "the probe is better": aligned["top1"] > plain["top1"],
+        "at most 0.5 dB": plain["psnr"] - aligned["psnr"] <= LARGEST_COST_DB,
+    }
+
+
+def drawn(run: Path, labels: Tensor, seed: int) -> tuple[Tensor, Tokenizer]:
+    """The images that a run's generator draws for the labels, and its tokenizer."""
+    page = page_of(run)
+    tokenizer = assembly.make_frozen_tokenizer(page)
+    generator, sampling = vq.load_generator(run), assembly.make_sampling(page, {})
+    seeds = torch.arange(len(labels)) + seed * len(labels)
+    parts = [
+        generate_images(generator, tokenizer, label, seed, sampling=sampling)
+        for label, seed in zip(labels.split(BATCH), seeds.split(BATCH), strict=True)
+    ]
+    return torch.cat(parts), tokenizer
+
+
+def distances(found: Tensor, real: Tensor) -> dict[str, float]:
+    """The Frechet distances of uint8 images to real ones, in both networks."""
+    metrics = [FIDMetric(network=EfficientNetLite0(size=SIDE)), FIDMetric(network=VGG16(size=SIDE))]
+    for metric in metrics:
+        for batch in to_signed_unit(found).split(BATCH):
+            metric.update(batch)
+        for batch in to_signed_unit(real).split(BATCH):
+            metric.update_real(batch)
+    return {name: value for metric in metrics for name, value in metric.compute().items()}
+
+
+def generators(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bool]]:
+    dataset, real = EmojiDataset(split="train"), images("train")
+    chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(args.seed))[: args.images]
+    labels = torch.tensor([dataset.label(int(i)) for i in chosen])
+    figures: dict[str, Any] = {"images": args.images, "reference_images": len(real)}
+    figures["real images"] = distances(real[chosen], real)
+    for name in args.runs:
+        run = run_of(name)
+        generated, tokenizer = drawn(run, labels, args.seed)
+        with torch.no_grad():
+            decoded = [to_uint8(tokenizer.decode(tokenizer.encode(x))) for x in real[chosen].split(BATCH)]
+        figures[name] = {
+            "steps": step_count(run),
+            "vocabulary": tokenizer.codebook_size,
+            "generated": distances(generated, real),
+            "reconstructed": distances(torch.cat(decoded), real),
+        }
+        print(name, json.dumps(figures[name]), flush=True)
+    return figures, {}
+
+
+@torch.no_grad()
+def pictures(args: argparse.Namespace) -> None:
+    found = images("val")
+    chosen = found[torch.linspace(0, len(found) - 1, args.images).long()]
+    rows = [chosen]
+    for name in args.runs:
+        tokenizer = vq.load(run_of(name))
+        rows.append(to_uint8(tokenizer.decode(tokenizer.encode(chosen))))
+    save_png(grid(torch.cat(rows), columns=args.images), args.out)
+
+
+CLAIMS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], dict[str, bool]]]] = {
+    "distillation": distillation,
+    "finetune": finetune,
+    "alignment": alignment,
+    "generators": generators,
+}
+
+
+def append(row: dict[str, Any], path: Path) -> None:
+    rows = json.loads(path.read_text()) if path.exists() else []
+    path.write_text(json.dumps([*rows, row], indent=1) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("claim", choices=[*CLAIMS, "pictures"])
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--probes", type=Path, help="figures of benchmarks/probe.py")
+    parser.add_argument(
+        "--images", type=int, default=1000, help="of generators and pictures (default %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.claim == "pictures":
+        pictures(args)
+        return 0
+    figures, bars = CLAIMS[args.claim](args)
+    print(json.dumps(figures, indent=1))
+    for bar, holds in bars.items():
+        print(f"{'ok    ' if holds else 'MISSED'} {bar}")
+    if args.out:
+        about = {
+            "claim": args.claim,
+            "command": "python " + " ".join(sys.argv),
+            "date": date.today().isoformat(),
+            "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+            "seed": args.seed,
+        }
+        append(about | {"figures": figures, "bars": bars}, args.out)
+    return 0 if all(bars.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
