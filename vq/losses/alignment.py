@@ -1,6 +1,6 @@
 """The loss that brings features of a tokenizer close to those of a frozen teacher."""
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -27,9 +27,10 @@ class FeatureAlignment(Loss):
       ordinary tokenizer, which makes its codes say more about the content of the image.
 
     If the grids differ, the teacher's features are resized to the tokenizer's grid (bilinear, antialiased). Features
-    of a sequence (TiTok) have no places in the image and are refused. The arithmetic is in float32, also inside
-    autocast, or in float64 if the features are. The projection is trained with the tokenizer: it has the same
-    optimizer, and checkpoints hold it. It is no part of the tokenizer and is not needed after the training.
+    of a sequence (TiTok) have no places in the image and are refused. Inside autocast the teacher computes in its
+    type; all other arithmetic is in float32, or in float64 if the features are. The projection is trained with the
+    tokenizer: it has the same optimizer, and checkpoints hold it. It is no part of the tokenizer and is not needed
+    after the training.
 
     Source: Peng et al. 2022 (BEiT v2, VQ-KD), https://arxiv.org/abs/2208.06366, eq. 2, for the cosine; Yao et al. 2025
         (VA-VAE), https://arxiv.org/abs/2501.01423, section 3.2, and Yu et al. 2024 (REPA),
@@ -56,6 +57,8 @@ class FeatureAlignment(Loss):
         >>> loss(torch.randn(2, 16, 4, 4), torch.zeros(2, 3, 64, 64)).shape
         torch.Size([])
     """
+
+    uses_autocast: ClassVar[bool] = True
 
     def __init__(
         self,

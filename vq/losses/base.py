@@ -1,6 +1,7 @@
 """The interface of losses on images."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,9 +16,12 @@ class Loss(nn.Module, ABC):
     Attributes:
         source: What is compared with the image: `"reconstruction"`, `"latent"` or `"quantized"`, or the name of a part
             of the tokenizer whose output is compared.
+        uses_autocast: Whether a step may call the loss inside autocast, because only its networks compute in the type
+            of autocast, and its own arithmetic does not. All other losses are called outside of it.
     """
 
     source: str = "reconstruction"
+    uses_autocast: ClassVar[bool] = False
 
     @abstractmethod
     def forward(

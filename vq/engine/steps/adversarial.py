@@ -107,11 +107,13 @@ class AdversarialStep(TokenizerStep):
         reconstruction = at_least_float32(output.reconstruction)
         seen = reconstruction.detach().requires_grad_()  # the losses' gradients end here
         inside = {name: loss for name, loss in self.losses.items() if loss.source != RECONSTRUCTION}
-        terms = {name: loss(seen, image) for name, loss in self.losses.items() if name not in inside}
+        terms = {
+            name: self.value_of(loss, seen, image) for name, loss in self.losses.items() if name not in inside
+        }
         weighted = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         (gradient,) = torch.autograd.grad(weighted, seen)
         for name, loss in inside.items():
-            terms[name] = loss(at_least_float32(self.sources.of(loss, output)), image)
+            terms[name] = self.value_of(loss, self.sources.of(loss, output), image)
         own = {f"loss/{name}": term for name, term in terms.items()}
         weight = torch.zeros((), device=self.device)
         if has_begun:

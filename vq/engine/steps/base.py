@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, Unpack, cast, runtime_checkable
 
 import torch
@@ -182,6 +182,17 @@ class TokenizerStep(TrainStep):
         """The batch's stored features, which are the tokenizer's latent; on its device, as `image_of` in its dtype."""
         features: Tensor = batch["features"].to(self.device, non_blocking=True)
         return features.to(computed_in(self.tokenizer.dtype))
+
+    def value_of(
+        self,
+        loss: Loss,
+        compared: Float[Tensor, "batch channels *position"],
+        image: Float[Tensor, "batch 3 h w"],
+    ) -> Float[Tensor, ""]:
+        """The value of a loss; with `autocast`, the networks of a loss that `uses_autocast` run in bfloat16."""
+        with self.optimization.networks_autocast() if loss.uses_autocast else nullcontext():
+            value: Tensor = loss(at_least_float32(compared), image)
+        return value
 
     def parts(self) -> Mapping[str, Stateful]:
         """The optimization, and the losses if they have parameters."""

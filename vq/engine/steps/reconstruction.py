@@ -12,7 +12,6 @@ from vq.engine.steps.base import TokenizerArguments, TokenizerStep
 from vq.engine.steps.checks import check_weights
 from vq.engine.steps.micro_batches import Share, add
 from vq.losses import Loss
-from vq.ops.numerics.precision import at_least_float32
 from vq.quantizers import Annealing
 from vq.registry import STEPS
 from vq.tokenizers import Tokenizer, TokenizerOutput
@@ -81,7 +80,7 @@ class ReconstructionStep(TokenizerStep):
         with self.optimization.networks_autocast():
             output: TokenizerOutput = self.optimization.forward(**given)
         terms = {
-            name: share.local * loss(at_least_float32(self.sources.of(loss, output)), given["image"])
+            name: share.local * self.value_of(loss, self.sources.of(loss, output), given["image"])
             for name, loss in self.losses.items()
         }
         common = self.quantizer_share(share)
