@@ -425,7 +425,7 @@ CONVERTED: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("dialect", ["taming", "llamagen", "diffusers"])
+@pytest.mark.parametrize("dialect", ["taming", "llamagen", "diffusers", "beitv2"])
 @pytest.mark.parametrize("kind", CONVERTED)
 def test_what_the_converter_reads(folder: Path, dialect: str, kind: str) -> None:
     CONVERTED[kind](folder / "theirs.pth")
@@ -439,6 +439,14 @@ def test_what_the_converter_reads(folder: Path, dialect: str, kind: str) -> None
         "tools.convert_checkpoints", dialect, "theirs.safetensors", "--config", page, "--out", "o.safetensors"
     )
     assert not Path("o.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_what_the_converter_reads_without_a_page(folder: Path, kind: str) -> None:
+    CONVERTED[kind](folder / "theirs.pth")
+    for options in ([], ["--options", "with_decoder:True"]):
+        ends_in_one_message("tools.convert_checkpoints", "beitv2", "theirs.pth", *options)
+    assert not Path("theirs.pth.converted").exists()
 
 
 def test_files_that_are_prepared(folder: Path) -> None:

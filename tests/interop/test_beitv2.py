@@ -220,6 +220,27 @@ class TestRefused:
         ):
             from_beitv2(state)
 
+    @pytest.mark.parametrize(
+        ("name", "shape", "got"),
+        [
+            ("encoder.patch_embed.proj.weight", (128, 192), r"4 axes .* got the shape \(128, 192\)"),
+            ("encoder.blocks.1.attn.qkv.weight", (384,), "2 axes"),
+            (
+                "encoder.blocks.1.attn.qkv.weight",
+                (383, 128),
+                r"blocks.1.value.weight \(127, 128\) for \(128, 128\)",
+            ),
+            ("encoder.cls_token", (1, 2, 128), r"cls_token of shape .* got \(1, 2, 128\) and \(1, 17, 128\)"),
+            ("encoder.cls_token", (1, 1, 0), "3 axes and at least one number"),
+            ("quantize.embedding.weight", (64,), "2 axes"),
+            ("encoder.blocks.0.mlp.fc1.weight", (), "2 axes"),
+        ],
+    )
+    def test_shapes(self, state: dict[str, Tensor], name: str, shape: tuple[int, ...], got: str) -> None:
+        tokenizer = build(describe_beitv2(state, with_decoder=False), path="tokenizer")
+        with pytest.raises(InteropError, match=got):
+            from_dialect(tokenizer, state | {name: torch.ones(shape)}, "beitv2")
+
     def test_positions_of_no_square_grid(self, state: dict[str, Tensor]) -> None:
         state["encoder.pos_embed"] = state["encoder.pos_embed"][:, :-1]
         with pytest.raises(

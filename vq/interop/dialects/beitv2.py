@@ -42,6 +42,14 @@ _RENAMED = {
     r"quantize\.embedding\.weight": CODEBOOK,
     r"quantize\.cluster_size": "quantizer.codebook.usage",
 }
+_DIMENSIONS = {
+    r"(encoder|decoder)\.patch_embed\.proj\.weight": 4,
+    r"(encoder|decoder)\.(cls_token|pos_embed)": 3,
+    _BLOCK + r"(attn\.qkv|mlp\.fc1)\.weight": 2,
+    r"decode_task_layer\.2\.weight": 2,
+    r"quantize\.embedding\.weight": 2,
+}
+"""The numbers of axes of the tensors whose shapes are read or changed before all shapes are compared."""
 _QKV = re.compile(_BLOCK + r"attn\.qkv\.weight")
 _PATCHES = re.compile(r"(encoder|decoder)\.patch_embed\.proj\.weight")
 
@@ -63,6 +71,7 @@ def from_beitv2(state: NamedTensors) -> NamedTensors:
         InteropError: If a name has no counterpart, the position embeddings are not those of a square grid, or the
             codes do not have length 1, as before their initialization.
     """
+    _check_dimensions(state)
     kept = {n: t for n, t in state.items() if not n.startswith(_NOT_THE_TOKENIZER) and n not in _UNUSED}
     ours: dict[str, Tensor] = {}
     for side in ("encoder", "decoder"):
@@ -72,7 +81,7 @@ def from_beitv2(state: NamedTensors) -> NamedTensors:
     for name, tensor in kept.items():
         if match := _QKV.fullmatch(name):
             block = f"{match[1]}.transformer.blocks.{match[2]}"
-            for part, matrix in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+            for part, matrix in zip(("query", "key", "value"), tensor.tensor_split(3), strict=True):
                 ours[f"{block}.{part}.weight"] = matrix
         elif match := _PATCHES.fullmatch(name):
             ours[f"{match[1]}.embed.weight"] = rearrange(tensor, "d c p q -> d (p q c)")
@@ -113,6 +122,7 @@ def describe_beitv2(state: NamedTensors, *, with_decoder: bool) -> dict[str, Any
             f"{', '.join(list(state)[:6]) or 'no tensor'}; check which project wrote the weights, and whether they "
             "have the decoder that with_decoder:True asks for"
         )
+    _check_dimensions(state)
     size, dim = state["quantize.embedding.weight"].shape
     codebook = {
         "type": "vq.quantizers.SphericalEMACodebook",
@@ -197,17 +207,32 @@ def _describe_network(state: NamedTensors, side: str) -> dict[str, Any]:
 
 
 def _tokens(
-    side: str, token: Shaped[Tensor, "1 1 width"], positions: Shaped[Tensor, "1 n width"]
+    side: str, token: Shaped[Tensor, "_ _ _"], positions: Shaped[Tensor, "_ _ _"]
 ) -> dict[str, Tensor]:
     """Our tensors of the class token, whose position embedding is added to it, and of the other positions."""
     rows = _side_of_grid(f"{side}.pos_embed", positions)
+    if token.shape != (1, 1, positions.shape[2]) or len(positions) != 1:
+        raise InteropError(
+            f"beitv2 weights: expected {side}.cls_token of shape (1, 1, width) and {side}.pos_embed of shape "
+            f"(1, n, width), got {tuple(token.shape)} and {tuple(positions.shape)}; the file is damaged"
+        )
     return {
         f"{side}.extra": token[0] + positions[:, 0],
         f"{side}.transformer.positions.vectors": rearrange(positions[0, 1:], "(h w) c -> c h w", h=rows),
     }
 
 
-def _side_of_grid(name: str, positions: Shaped[Tensor, "1 n width"]) -> int:
+def _check_dimensions(state: NamedTensors) -> None:
+    for name, tensor in state.items():
+        for pattern, wanted in _DIMENSIONS.items():
+            if re.fullmatch(pattern, name) and (tensor.ndim != wanted or not tensor.numel()):
+                raise InteropError(
+                    f"beitv2 weights: expected {name} to have {wanted} axes and at least one number, got the shape "
+                    f"{tuple(tensor.shape)}; the file is damaged, or of another project"
+                )
+
+
+def _side_of_grid(name: str, positions: Shaped[Tensor, "_ n _"]) -> int:
     count = positions.shape[1] - 1
     if math.isqrt(count) ** 2 != count:
         raise InteropError(
