@@ -80,9 +80,10 @@ def test_commands_in_the_documents_parse_and_name_what_exists(page: str, words: 
     command, *arguments = words
     args = importlib.import_module(command).arguments().parse_args(arguments)
     if getattr(args, "config", None):  # without one, the run's own is used
-        from vq import cli
+        from vq import cli, config
 
-        assert cli.load_config(args).to_dict()["tokenizer"]
+        tree = cli.load_config(args).to_dict()
+        assert tree[config.trained_section(tree)]
 
 
 def test_make_targets_in_the_documents_exist() -> None:

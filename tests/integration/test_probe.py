@@ -131,7 +131,7 @@ def test_what_cannot_be_probed_is_refused_before_training() -> None:
             ["--override", ".probe.features:dict(type='PooledPixels', patch_size=5)"],
             "the tokenizer scales down by 5",
         ),
-        (["--override", ".probe.features.nope:1"], "unknown argument 'nope'"),
+        (["--override", ".probe.features.nope:1"], "probe.features has no key 'nope'"),
     ):
         assert expected in refused("train", "x", "page.py", *words)
     page = Path("bare.py")
