@@ -123,7 +123,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(partial, 0o666 & ~_umask())
+        os.chmod(partial, usual_mode())
         os.replace(partial, path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
@@ -213,7 +213,8 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
+def usual_mode() -> int:
+    """The permissions that `open` gives a new file; temporary files and those of safetensors are the owner's alone."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask

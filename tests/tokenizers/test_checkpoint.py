@@ -118,6 +118,25 @@ def test_metadata_is_json(tokenizer: ImageTokenizer, tmp_path: Path) -> None:
     assert config == json.loads(json.dumps(CONFIG))
 
 
+def test_others_may_read_a_file_as_any_other_new_file(tokenizer: ImageTokenizer, tmp_path: Path) -> None:
+    """`save_file` of safetensors 0.8 lets only its owner read a file, whatever the umask says."""
+    (tmp_path / "plain").touch()
+    save_weights(tokenizer.state_dict(), tmp_path / "w.safetensors", CONFIG)
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_is_recognised_by_its_content(tokenizer: ImageTokenizer, tmp_path: Path) -> None:
+    """The name of a converted file ends in `.converted`, not in `.safetensors`."""
+    file = tmp_path / "theirs.pth.converted"
+    save_weights(tokenizer.state_dict(), file, CONFIG)
+    assert vq.load(file).state_dict().keys() == tokenizer.state_dict().keys()
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"theirs.pth.converted: damaged, or not a safetensors file"):
+        vq.load(file)
+    torch.save(tokenizer.state_dict(), file)  # and a file of torch is not mistaken for one
+    assert read_weights(file)[0].keys() == tokenizer.state_dict().keys()
+
+
 def test_networks_of_different_stride_are_refused() -> None:
     node = {**CONFIG["tokenizer"], "decoder": {"type": "vq.networks.StridedCNNDecoder", "widths": [4, 8, 8]}}
     with pytest.raises(

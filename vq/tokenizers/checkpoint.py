@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from vq.config import PRETRAINED_TOKENIZER, check, parse_json, with_weights, without_first_weights
 from vq.errors import ConfigError, UserError
+from vq.files import usual_mode
 from vq.known_weights import refuse_zoo
 from vq.pretrained import WeightsFileError, digest, is_safetensors, read_tensors
 from vq.registry import build
@@ -54,6 +55,7 @@ def save_weights(state: Mapping[str, Shaped[Tensor, "..."]], path: Path, config:
     text = json.dumps(config)
     metadata = {"format": FORMAT, "config": text, "sha256": _content_sha256(text, tensors)}
     save_file(tensors, path, metadata=metadata)
+    path.chmod(usual_mode())
     _sort_metadata(path)
 
 
