@@ -10,7 +10,7 @@ import torch
 from vq import distributed
 from vq.config import trained_section
 from vq.data import FeatureLoader, ImageLoader, TokenLoader, UndecodableSetError
-from vq.engine.assembly.checks import check_data
+from vq.engine.assembly.checks import check_data, check_losses
 from vq.engine.assembly.class_names import check_class_names
 from vq.engine.assembly.stored_features import check_features
 from vq.engine.evaluation.base import AnyEvaluator
@@ -176,6 +176,7 @@ def make_trainer(
         check_data(train_step.model, frozen_tokenizer, loader, name)
     if isinstance(train_data, FeatureLoader):
         check_features(config, train_step, train_data)
+    check_losses(train_step, train_data)
     check_class_names(train_step.model, train_data.dataset.class_names, val_data.dataset.class_names)
     try:  # the global batch must divide over ranks and micro-batches
         next(iter(train_data.train_batches(seed=seed, micro_batches=train_step.accumulate)))

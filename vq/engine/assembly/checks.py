@@ -5,10 +5,15 @@ import math
 import torch
 
 from vq.data import FeatureLoader, ImageLoader, TokenLoader
+from vq.engine.steps.alternating import AlternatingStep
+from vq.engine.steps.base import TokenizerStep, TrainStep
 from vq.engine.steps.generator import tokens_of
 from vq.errors import ConfigError
 from vq.generators import Generator
+from vq.layers.modes import evaluating
+from vq.losses import FeatureAlignment
 from vq.networks.sizes import declared_size
+from vq.ops.numerics.precision import at_least_float32
 from vq.probes import LinearProbe
 from vq.tokenizers import Tokenizer
 from vq.tokenizers.fingerprint import fingerprint
@@ -129,3 +134,27 @@ def _check_maker(tokenizer: Tokenizer, loader: TokenLoader, name: str) -> None:
             f"{name}: {loader.dataset.root} was made by a tokenizer with the checksum {theirs[:16]}..., the page's has "
             f"{mine[:16]}...; tokenize again with its weights, or name the weights of the store"
         )
+
+
+@torch.no_grad()
+def check_losses(step: TrainStep, loader: ImageLoader | TokenLoader | FeatureLoader) -> None:
+    """Refuses a loss of features that does not fit the tokenizer or its teacher, found out with one image.
+
+    Raises:
+        ConfigError: With the place of the loss in the config.
+    """
+    if isinstance(step, AlternatingStep):
+        step = step.step
+    if not isinstance(step, TokenizerStep) or not isinstance(loader, ImageLoader):
+        return
+    aligned = {name: loss for name, loss in step.losses.items() if isinstance(loss, FeatureAlignment)}
+    if not aligned:
+        return
+    image = step.image_of(loader.fixed_batch(1))
+    with evaluating(step.tokenizer):
+        output = step.tokenizer(image)
+    for name, loss in aligned.items():
+        try:
+            loss(at_least_float32(step.sources.of(loss, output)), image)
+        except ValueError as error:
+            raise ConfigError(f"train_step.losses.{name}: {error}") from error
