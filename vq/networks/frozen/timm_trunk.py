@@ -14,6 +14,7 @@ from vq.networks.frozen.timm_layouts import is_of_torchvision, to_timm
 from vq.networks.sizes import check_divisible
 from vq.ops.numerics.constants import constant
 
+_CURE = "set weights to a file of this network, or name to the network of the file"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -44,6 +45,8 @@ class TimmTrunk(nn.Module):
         self, *, place: str, name: str, weights: str | None, sha256: str | None, with_projection: bool
     ) -> None:
         super().__init__()
+        _check_request(place, name, with_projection=with_projection)
+        file = None if weights is None else weight_file(place, name, weights)
         self.network = _of_known_kind(place, name, with_projection=with_projection)
         self.channels = int(self.network.head.out_features if with_projection else self.network.num_features)
         self.downsample_factor = _patch_size(self.network)
@@ -53,8 +56,8 @@ class TimmTrunk(nn.Module):
         self.interpolation: str = (
             "bilinear" if of_torchvision else self.network.pretrained_cfg["interpolation"]
         )
-        if weights is not None:
-            found = load(place, self.network, name, weights, sha256)
+        if file is not None:
+            found = load(place, self.network, name, file, sha256)
             _check_name(place, name, of_torchvision=is_of_torchvision(found))
 
     def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b rows columns channels"]:
@@ -90,13 +93,8 @@ def create(place: str, name: str, **arguments: Any) -> Any:
         ValueError: If timm does not know the network or the name of its weights, or the network is neither a vision
             transformer that takes images of any size nor a ConvNeXt.
     """
-    timm: Any = packages.require("timm", needed_by=place)
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        raise ValueError(
-            f"{place}: expected a network that timm knows, got {name!r}; timm.list_models('vit_*') lists some"
-        )
-    if timm.models.model_entrypoint(architecture).__module__ != "timm.models.convnext":
+    timm = _timm_with(place, name)
+    if timm.models.model_entrypoint(name.partition(".")[0]).__module__ != "timm.models.convnext":
         arguments["dynamic_img_size"] = True
     try:
         return timm.create_model(name, pretrained=False, **arguments)
@@ -106,8 +104,35 @@ def create(place: str, name: str, **arguments: Any) -> Any:
         ) from error
 
 
+def weight_file(place: str, name: str, weights: str) -> Path:
+    """Finds the weight file of a network of timm.
+
+    Args:
+        place: The class that uses the network. Error messages start with it.
+        name: The name that timm has for the network and its weights.
+        weights: A path, a path below the pretrained folder, or `published` for the file that `vq weights` fetches.
+
+    Raises:
+        MissingPackageError: If timm is not installed; the extra `teachers` installs it.
+        FileNotFoundError: If the file does not exist. The message says which command fetches it.
+        ValueError: If timm does not know the network, or no file is published for it.
+    """
+    _timm_with(place, name)
+    if (file := known_weights.located(weights, name)) is not None:
+        return file
+    if weights != known_weights.AS_PUBLISHED:
+        return pretrained.path(weights)
+    known = known_weights.of_networks()
+    if name not in known:
+        raise ValueError(
+            f"{place}: expected weights to be the path of a file, for no command fetches the weights of {name!r}; "
+            f"vq weights has those of {', '.join(known)}"
+        )
+    return pretrained.path(known[name])
+
+
 def load(
-    place: str, network: nn.Module, name: str, weights: str, sha256: str | None
+    place: str, network: nn.Module, name: str, file: Path, sha256: str | None
 ) -> dict[str, Shaped[Tensor, "..."]]:
     """Loads the weights of a network of timm in place; returns the tensors of the file under their original names.
 
@@ -115,14 +140,12 @@ def load(
         place: The class that uses the network. Error messages start with it.
         network: The network. Weights of its classifier are loaded if it has one.
         name: Its name in timm.
-        weights: A path, a path below the pretrained folder, or `published`.
+        file: The weight file, in the layout of timm or of its publisher.
         sha256: The SHA-256 of the file, in hexadecimal; None accepts any file.
 
     Raises:
-        FileNotFoundError: If the file does not exist. The message says which command fetches it.
         ValueError: If the file does not hold the weights of this network, or has another SHA-256.
     """
-    file = _file(place, name, weights)
     check_sha256(file, sha256)
     found, wanted = pretrained.read_tensors(file), network.state_dict()
     try:
@@ -144,9 +167,6 @@ def load(
         )
     network.load_state_dict(named)
     return found
-
-
-_CURE = "set weights to a file of this network, or name to the network of the file"
 
 
 def colours(network: Any, *, of_torchvision: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -171,22 +191,35 @@ def keep_as_buffers(network: nn.Module) -> None:
             module.register_buffer(name, buffer, persistent=False)
 
 
-def _of_known_kind(place: str, name: str, *, with_projection: bool) -> Any:
-    """Makes a network whose features have known positions."""
+def _timm_with(place: str, name: str) -> Any:
+    """Imports timm, which has to know a network of this name."""
     timm: Any = packages.require("timm", needed_by=place)
-    architecture, _, tag = name.partition(".")
-    quick = f"{architecture.replace('_clip_', '_clip_quickgelu_')}.{tag}"
-    if quick != name and quick in timm.list_pretrained("*_clip_quickgelu_*"):
+    if not timm.is_model(name.partition(".")[0]):
         raise ValueError(
-            f"{place}: expected the network that the weights were trained with, got {name!r}, which has another "
-            f"activation function; take {quick!r}"
+            f"{place}: expected a network that timm knows, got {name!r}; timm.list_models('vit_*') lists some"
         )
+    return timm
+
+
+def _check_request(place: str, name: str, *, with_projection: bool) -> None:
+    """Checks what the name says: whether there is a projection, and which activation function the weights have."""
+    architecture, _, tag = name.partition(".")
     if with_projection and ("_clip_" not in architecture or "_ft_" in tag):
         raise ValueError(
             f"{place}: with_projection expects a CLIP model, got {name!r}; leave with_projection out"
         )
+    quick = f"{architecture.replace('_clip_', '_clip_quickgelu_')}.{tag}"
+    if quick != name and quick in _timm_with(place, name).list_pretrained("*_clip_quickgelu_*"):
+        raise ValueError(
+            f"{place}: expected the network that the weights were trained with, got {name!r}, which has another "
+            f"activation function; take {quick!r}"
+        )
+
+
+def _of_known_kind(place: str, name: str, *, with_projection: bool) -> Any:
+    """Makes a network whose features have known positions."""
     network = create(place, name, **({} if with_projection else {"num_classes": 0}))
-    models = timm.models
+    models = _timm_with(place, name).models
     if isinstance(network, models.ConvNeXt) and not with_projection:
         network.head = nn.Identity()
     elif not isinstance(network, models.VisionTransformer | models.Eva):
@@ -217,20 +250,6 @@ def _check_name(place: str, name: str, *, of_torchvision: bool) -> None:
             f"{place}: expected the name of a network and its weights, because they decide how images are normalized, "
             f"got {name!r}, which stands for the weights of torchvision; take one of {', '.join(known)}"
         )
-
-
-def _file(place: str, name: str, weights: str) -> Path:
-    if (file := known_weights.located(weights, name)) is not None:
-        return file
-    if weights != known_weights.AS_PUBLISHED:
-        return pretrained.path(weights)
-    known = known_weights.of_networks()
-    if name not in known:
-        raise ValueError(
-            f"{place}: expected weights to be the path of a file, for no command fetches the weights of {name!r}; "
-            f"vq weights has those of {', '.join(known)}"
-        )
-    return pretrained.path(known[name])
 
 
 def _difference(key: str, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from vq.known_weights import AS_PUBLISHED
 from vq.networks.frozen.base import FrozenWeights
 from vq.networks.frozen.timm_layouts import is_of_torchvision
-from vq.networks.frozen.timm_trunk import colours, create, keep_as_buffers, load
+from vq.networks.frozen.timm_trunk import colours, create, keep_as_buffers, load, weight_file
 from vq.registry import FEATURE_NETWORKS
 
 _PARTS = ("forward_intermediates", "patch_embed", "blocks")
@@ -58,12 +58,13 @@ class TimmViTFeatures(FrozenWeights):
         super().__init__()
         # Frozen weights are always read to the CPU, even if other modules are constructed on the meta device.
         with torch.device("cpu"):
+            file = weight_file("TimmViTFeatures", name, weights)
             self.trunk = create("TimmViTFeatures", name, num_classes=0)
             if not all(hasattr(self.trunk, part) for part in _PARTS):
                 raise ValueError(
                     f"TimmViTFeatures: expected a vision transformer of timm, got {name!r}; take another name"
                 )
-            found = load("TimmViTFeatures", self.trunk, name, weights, sha256)
+            found = load("TimmViTFeatures", self.trunk, name, file, sha256)
         patch = int(self.trunk.patch_embed.patch_size[0])
         depth = len(self.trunk.blocks)
         if not blocks or sorted(set(blocks)) != list(blocks) or not 0 <= blocks[0] <= blocks[-1] < depth:
