@@ -1,12 +1,12 @@
-"""Converts the tokenizer weights of another project to a file that `vq.load` reads.
+r"""Converts the tokenizer weights of another project to a file that `vq.load` reads.
 
     python tools/convert_checkpoints.py taming last.ckpt \
         --config configs/vqgan/1024_imagenet_ddp.py --out pretrained/vqgan_1024.safetensors
     python tools/convert_checkpoints.py beitv2 vqkd_encoder_base_decoder_1x768x12_clip.pth \
         --options with_decoder:True --suffix .converted.with_decoder
 
-Nothing is written unless every tensor of the file is used and every tensor of the page's tokenizer is set. A pickle is
-read as plain tensors only: none of its content is executed.
+Nothing is written unless every tensor of the file has a counterpart and every tensor of the tokenizer is set. A pickle
+is read as plain tensors only: none of its content is executed.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def output(given: argparse.Namespace) -> Path:
             raise cli.UsageError(
                 f"--suffix: expected the end of a file name, got {given.suffix!r}; try .converted"
             )
-        out = given.file.with_name(given.file.name + given.suffix)
+        out = Path(f"{given.file}{given.suffix}")
     if out.resolve() == given.file.resolve():
         raise cli.UsageError(f"--out: expected another file than the one to convert, got {out}")
     return out

@@ -295,3 +295,7 @@ class TestRefused:
     )
     def test_arguments(self, words: list[str], message: str) -> None:
         assert message in run(*words)
+
+    def test_a_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert run("beitv2", ".") == ".: expected a weight file, got a folder"
