@@ -8,6 +8,7 @@ import pytest
 from vq import config
 from vq.config.bases import merged
 from vq.errors import ConfigError
+from vq.slots import CodeName
 
 BASE = '''"""The base."""
 
@@ -171,6 +172,20 @@ def test_the_page_of_a_pretrained_tokenizer_may_have_a_base(page: Path) -> None:
         f"tokenizer = dict(type=pretrained_tokenizer, weights=['w'], config={str(page)!r})\n"
     )
     assert config.load(outer).to_dict()["tokenizer"]["tokenizer"] == tokenizer
+    # An override may change a place of that page, which is written out by then.
+    place, changed = ".tokenizer.tokenizer", {"type": "vq.quantizers.FiniteScalarQuantizer", "levels": [2]}
+    overrides = {f"{place}.quantizer": changed, ".tokenizer.weights": ["v"]}
+    found = config.load(outer, overrides=overrides).to_dict()["tokenizer"]
+    assert found == {
+        "type": "vq.tokenizers.pretrained_tokenizer",
+        "weights": ["v"],
+        "tokenizer": {**tokenizer, "quantizer": changed},
+    }
+    assert all(type(node["type"]) is CodeName for node in config.nodes(found))
+    with pytest.raises(
+        ConfigError, match=r"override .tokenizer.tokenizer.quantizr: tokenizer.tokenizer has no key"
+    ):
+        config.load(outer, overrides={f"{place}.quantizr": changed})
 
 
 @pytest.mark.parametrize(

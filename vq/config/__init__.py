@@ -172,8 +172,9 @@ def _resolved(
         return tree["tokenizer"]
 
     try:
-        tree = _with_code_names(_with_overrides(page.sections, overrides))
-        tree = without_open_vocabulary(with_pages_written_out(tree, tokenizer_of))
+        tree, into_other_pages = _with_early_overrides(page.sections, overrides)
+        tree = with_pages_written_out(tree, tokenizer_of)
+        tree = without_open_vocabulary(_with_overrides(tree, _with_code_names(into_other_pages)))
         check(tree)
     except ConfigError as error:
         raise ConfigError(f"{page.where(error, overrides)}: {error}") from None
@@ -200,6 +201,20 @@ def _with_overrides(sections: Tree, overrides: Mapping[str, Any]) -> Tree:
     for key, value in overrides.items():
         assign(tree, key, plain(value, key))
     return tree
+
+
+def _with_early_overrides(sections: Tree, overrides: Mapping[str, Any]) -> tuple[Tree, Tree]:
+    """The sections with the overrides of places that exist, and the other overrides.
+
+    Those may be for places in the page of a pretrained tokenizer, which is written out after the first ones.
+    """
+    tree, others = _with_overrides(sections, {}), {}
+    for key, value in overrides.items():
+        try:
+            assign(tree, key, plain(value, key))
+        except ConfigError:
+            others[key] = value
+    return _with_code_names(tree), others
 
 
 def _with_code_names(value: Any) -> Any:
