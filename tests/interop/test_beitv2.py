@@ -241,6 +241,13 @@ class TestRefused:
         with pytest.raises(InteropError, match=got):
             from_dialect(tokenizer, state | {name: torch.ones(shape)}, "beitv2")
 
+    def test_heads_of_another_width(self, state: dict[str, Tensor]) -> None:
+        state["encoder.patch_embed.proj.weight"] = torch.zeros(96, 3, 8, 8)
+        with pytest.raises(
+            InteropError, match="expected the encoder to have attention heads of 64 channels, got 96"
+        ):
+            describe_beitv2(state, with_decoder=False)
+
     def test_positions_of_no_square_grid(self, state: dict[str, Tensor]) -> None:
         state["encoder.pos_embed"] = state["encoder.pos_embed"][:, :-1]
         with pytest.raises(

@@ -57,8 +57,8 @@ _PATCHES = re.compile(r"(encoder|decoder)\.patch_embed\.proj\.weight")
 def from_beitv2(state: NamedTensors) -> NamedTensors:
     """Converts the names and shapes of the tensors of BEiT v2's `VQKD` to those of a `FeatureTokenizer`.
 
-    The joint matrix of queries, keys and values becomes three, the convolution over patches a linear layer, and the
-    class token takes its position embedding with it. The teacher, its normalization and the averages that the
+    The joint matrix of queries, keys and values becomes three, the convolution over patches becomes a linear layer,
+    and the extra token is the sum of the class token and its position embedding. The teacher, its normalization and the averages that the
     quantizer does not use are dropped.
 
     Args:
@@ -117,10 +117,12 @@ def describe_beitv2(state: NamedTensors, *, with_decoder: bool) -> dict[str, Any
         needed += [f"{side}.{name}" for name in ("patch_embed.proj.weight", "pos_embed", "cls_token")]
         needed += [f"{side}.blocks.0.mlp.fc1.weight", f"{side[:-1]}_task_layer.2.weight"]
     if missing := [name for name in needed if name not in state]:
+        decoder = (
+            ", and whether they have the decoder that with_decoder:True asks for" if with_decoder else ""
+        )
         raise InteropError(
             f"beitv2 weights: expected the tensors of BEiT v2's VQ-KD, got none named {', '.join(missing[:6])}, but "
-            f"{', '.join(list(state)[:6]) or 'no tensor'}; check which project wrote the weights, and whether they "
-            "have the decoder that with_decoder:True asks for"
+            f"{', '.join(list(state)[:6]) or 'no tensor'}; check which project wrote the weights{decoder}"
         )
     _check_dimensions(state)
     size, dim = state["quantize.embedding.weight"].shape
@@ -178,6 +180,11 @@ def check_beitv2(tokenizer: nn.Module) -> None:
 
 def _describe_network(state: NamedTensors, side: str) -> dict[str, Any]:
     width, _, patch, _ = state[f"{side}.patch_embed.proj.weight"].shape
+    if width % HEAD_DIM:
+        raise InteropError(
+            f"beitv2 weights: expected the {side} to have attention heads of {HEAD_DIM} channels, got {width} channels "
+            "in all; only models with such heads can be converted"
+        )
     grid = _side_of_grid(f"{side}.pos_embed", state[f"{side}.pos_embed"])
     depth = 0
     while f"{side}.blocks.{depth}.norm1.weight" in state:
