@@ -291,6 +291,50 @@ class TestCommand:
         assert (tmp_path / "to" / NAME).read_bytes() == CONTENT
         assert server.ranges == []
 
+    def test_a_file_whose_publisher_states_no_sha256(
+        self,
+        known: known_weights.Published,
+        server: Server,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setitem(
+            pretrained.PUBLISHED,
+            NAME,
+            known_weights.Published(groups=("test",), addresses=known.addresses, sha256="", megabytes=3),
+        )
+        cache = tmp_path / "hub-cache" / "hub" / "checkpoints"
+        cache.mkdir(parents=True)
+        (cache / "weights.pth").write_bytes(
+            b"a file of the same name"
+        )  # it may be any file, and is not taken
+        for origin in (f"3.0 MB from {known.addresses[0]}", "exists"):
+            assert self.run("test", "--root", str(tmp_path)) == 0
+            unchecked = f"no sha256 is published to compare with; it is {SHA256}"
+            assert capsys.readouterr().out == f"{tmp_path}/{NAME}: {origin}, {unchecked}\n"
+
+    def test_the_other_missing_files_of_a_group_are_named(
+        self,
+        server: Server,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        for name in ("a", "b", "c"):
+            published = known_weights.Published(
+                groups=("test",), addresses=(f"{server.address}/gone/{name}",), sha256="", megabytes=3
+            )
+            monkeypatch.setitem(pretrained.PUBLISHED, f"test/{name}.pth", published)
+        (tmp_path / "test").mkdir()
+        (tmp_path / "test" / "c.pth").touch()
+        assert self.run("test", "--root", str(tmp_path)) == 2
+        first, *_, last = capsys.readouterr().err.splitlines()
+        assert f"{server.address}/gone/a" in first
+        assert last.endswith(
+            f"'test/b.pth' was not tried either; put {server.address}/gone/b at {tmp_path}/test/b.pth"
+        )
+
     def test_the_second_publisher_helps_out(
         self, known: known_weights.Published, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

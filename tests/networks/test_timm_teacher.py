@@ -256,16 +256,21 @@ class TestNames:
             ValueError, match="TimmTeacher: expected a network that timm knows, got 'vit_nano'"
         ):
             TimmTeacher(name="vit_nano")
-        with pytest.raises(ValueError, match="expected a vision transformer of timm, got 'test_resnet'"):
-            TimmEncoder(name="test_resnet", weights=None)
+        with pytest.raises(ValueError, match="expected a vision transformer of timm, got 'resnet18'"):
+            TimmEncoder(name="resnet18", weights=None)
         monkeypatch.setitem(sys.modules, "timm", None)
         with pytest.raises(MissingPackageError, match=r"TimmTeacher needs the package timm.*\[teachers\]"):
             TimmTeacher(name="tiny_vit.seeded")
 
 
 def test_bigg_has_the_published_size() -> None:
-    with torch.device("meta"):
-        network = create("test", "vit_gigantic_patch14_clip_224.laion2b")
+    try:
+        with torch.device("meta"):
+            network = create("test", "vit_gigantic_patch14_clip_224.laion2b")
+    except ValueError as error:
+        if "meta tensors" not in str(error):
+            raise
+        pytest.skip("old versions of timm compute numbers with tensors when they make a network")
     assert (network.num_features, network.head.out_features, len(network.blocks)) == (1664, 1280, 48)
     # 1,844.91 M, as OpenCLIP lists it: embeddings, norms, blocks, projection. timm's projection has a bias of zeros.
     width, inside = 1664, 8192
