@@ -58,8 +58,8 @@ def from_beitv2(state: NamedTensors) -> NamedTensors:
     """Converts the names and shapes of the tensors of BEiT v2's `VQKD` to those of a `FeatureTokenizer`.
 
     The joint matrix of queries, keys and values becomes three, the convolution over patches becomes a linear layer,
-    and the extra token is the sum of the class token and its position embedding. The teacher, its normalization and the averages that the
-    quantizer does not use are dropped.
+    and the extra token is the sum of the class token and its position embedding. The teacher, its normalization and
+    the averages that the quantizer does not use are dropped.
 
     Args:
         state: The content of `model` in the checkpoint.
