@@ -27,13 +27,14 @@ _NAMES = (
     "tiny_vit",
     "tiny_scaled_vit",
     "tiny_register_vit",
+    "tiny_siglip",
     "tiny_eva02",
     "tiny_eva_giant",
     "tiny_convnext",
 )
 default_cfgs = generate_default_cfgs({f"{name}.seeded": {**_COLOURS, "num_classes": 16} for name in _NAMES})
-PREFIX_TOKENS = {name: 0 if name == "tiny_convnext" else 5 if "register" in name else 1 for name in _NAMES}
-"""The number of class and register tokens of each network, as its publisher has it."""
+PREFIX_TOKENS = {"tiny_siglip": 0, "tiny_convnext": 0, "tiny_register_vit": 5}
+"""The number of class and register tokens of a network, as its publisher has it; 1 for the others."""
 
 _SIZES: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 
@@ -65,6 +66,12 @@ def tiny_scaled_vit(**given: Any) -> Any:
 def tiny_register_vit(**given: Any) -> Any:
     """DINOv2 with registers."""
     return _vit("tiny_register_vit", {"init_values": 0.5, "reg_tokens": 4, "no_embed_class": True}, **given)
+
+
+@register_model
+def tiny_siglip(**given: Any) -> Any:
+    """SigLIP: no class token, and pooling by attention."""
+    return _vit("tiny_siglip", {"class_token": False, "global_pool": "map"}, **given)
 
 
 @register_model

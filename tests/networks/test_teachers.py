@@ -31,6 +31,16 @@ def test_features_are_the_maps_of_the_network(factor: int, image: torch.Tensor) 
     assert torch.equal(found.movedim(-1, 1), wanted)
 
 
+def test_a_change_of_one_patch_changes_its_feature_most(teacher: EfficientNetTeacher) -> None:
+    image = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0)) - 0.5
+    before = teacher(image)
+    for row, column in ((0, 0), (0, 7), (2, 3), (5, 7)):
+        changed = image.clone()
+        changed[:, :, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] *= -1
+        change = (teacher(changed) - before).norm(dim=-1)[0]
+        assert divmod(int(change.argmax()), 8) == (row, column)
+
+
 def test_is_frozen_in_eval_mode_and_in_no_state_dict(
     teacher: EfficientNetTeacher, image: torch.Tensor
 ) -> None:

@@ -1,6 +1,7 @@
 """TimmTeacher equals the publisher's network in every family: same weights, same positions, no token cut off."""
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[tiny.State], Mapping[str, Any]]]] = {
     "dinov2": ("tiny_scaled_vit", tiny.as_dinov2),
     "dinov2 with registers": ("tiny_register_vit", tiny.as_dinov2),
     "mae": ("tiny_vit", tiny.as_mae),
+    "siglip": ("tiny_siglip", tiny.as_dino),
     "eva02": ("tiny_eva02", tiny.as_dino),
     "eva giant in openclip": ("tiny_eva_giant", tiny.as_openclip_of_timm),
     "convnext": ("tiny_convnext", tiny.as_dino),
@@ -75,7 +77,7 @@ def test_equals_the_network_with_the_publishers_weights(family: str, image: Tens
             wanted = wanted.movedim(1, -1)
         else:
             wanted = network.fc_norm(wanted) if family == "eva02" else wanted
-            patches = wanted[:, tiny.PREFIX_TOKENS[LAYOUTS[family][0]] :]
+            patches = wanted[:, tiny.PREFIX_TOKENS.get(LAYOUTS[family][0], 1) :]
             assert patches.shape[1] == 8 * 12
             wanted = patches.unflatten(1, (8, 12))
     found = teacher(image)
@@ -138,6 +140,27 @@ def test_the_convnext_of_torchvision(image: Tensor, tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = theirs.features(normalized(image, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     assert torch.allclose(teacher(image), wanted.movedim(1, -1), atol=1e-5)
+
+
+def test_the_archive_of_openai(image: Tensor, tmp_path: Path) -> None:
+    state = network_of("clip").state_dict()
+    holder = nn.Identity()
+    for name, tensor in tiny.as_openai(state).items():
+        *path, last = name.split(".")
+        module: nn.Module = holder
+        for part in path:
+            if part not in dict(module.named_children()):
+                module.add_module(part, nn.Identity())
+            module = module.get_submodule(part)
+        module.register_parameter(last, nn.Parameter(tensor.half()))
+    with warnings.catch_warnings(
+        action="ignore", category=FutureWarning
+    ):  # TorchScript is no longer developed
+        torch.jit.trace(holder, image).save(str(tmp_path / "ViT-B-16.pt"))
+    teacher = TimmTeacher(name="tiny_clip_32.seeded", weights=str(tmp_path / "ViT-B-16.pt"))
+    assert {buffer.dtype for buffer in teacher.buffers()} == {torch.float32}
+    rounded = {name: tensor.half().float() for name, tensor in state.items()}
+    assert torch.equal(teacher(image), teacher_of("clip", rounded, tmp_path)(image))
 
 
 def test_the_projection_of_clip(image: Tensor, tmp_path: Path) -> None:

@@ -154,7 +154,8 @@ def load(
         raise ValueError(
             f"{place}: expected the weights of {name} in {file}, but {error}; {_CURE}"
         ) from error
-    named = {key: tensor for key, tensor in named.items() if key in wanted or not key.startswith("head.")}
+    pooling = ("head.", "attn_pool.")  # not for patches
+    named = {key: tensor for key, tensor in named.items() if key in wanted or not key.startswith(pooling)}
     differing = sorted(
         key
         for key in wanted.keys() | named.keys()
@@ -227,6 +228,8 @@ def _of_known_kind(place: str, name: str, *, with_projection: bool) -> Any:
             f"{place}: expected a vision transformer or ConvNeXt of timm, got {name!r}, a {type(network).__name__}; "
             "take another name"
         )
+    elif getattr(network, "attn_pool", None) is not None:  # SigLIP's, which no patch token depends on
+        network.attn_pool = None
     return network
 
 
