@@ -169,7 +169,7 @@ class TokenizerStep(TrainStep):
         shares = shares_of([_size(batch) for batch in batches], like)
         return zip(batches, shares, self.optimization.contexts(len(batches)), strict=True)
 
-    def quantizer_share(self, share: Share) -> float | Tensor:
+    def quantizer_share(self, share: Share) -> float | Float[Tensor, ""]:
         """The factor of the quantizer's loss and scalars, which are those of this rank alone if it is frozen."""
         return share.common if self.tokenizer.quantizer.training else share.local
 
