@@ -52,6 +52,8 @@ class FeatureAlignment(Loss):
         ValueError: If `channels` is below 1, or there is no such comparison.
 
     Example:
+        >>> import torch
+        >>> import torch
         >>> from vq.networks.teachers import EfficientNetTeacher
         >>> loss = FeatureAlignment(teacher=EfficientNetTeacher(), source="latent", channels=16)
         >>> loss(torch.randn(2, 16, 4, 4), torch.zeros(2, 3, 64, 64)).shape

@@ -35,6 +35,7 @@ class EfficientNetTeacher(Teacher):
         FileNotFoundError: If the weight file does not exist. The message says which command creates it.
 
     Example:
+        >>> import torch
         >>> teacher = EfficientNetTeacher()
         >>> teacher(torch.zeros(1, 3, 64, 96)).shape
         torch.Size([1, 4, 6, 112])
