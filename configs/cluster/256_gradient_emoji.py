@@ -30,6 +30,6 @@ tokenizer = dict(
     ),
 )
 train_step = dict(
-    optimizer=dict(type=Adam, lr=1e-2, betas=(0.5, 0.9)),
+    optimizer=dict(type=Adam, lr=0.3, betas=(0.5, 0.9)),  # the features have a deviation of about 6
     schedule=dict(type=WarmupCosine, warmup_steps=50, final_factor=0.02),
 )
