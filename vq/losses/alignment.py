@@ -53,7 +53,6 @@ class FeatureAlignment(Loss):
 
     Example:
         >>> import torch
-        >>> import torch
         >>> from vq.networks.teachers import EfficientNetTeacher
         >>> loss = FeatureAlignment(teacher=EfficientNetTeacher(), source="latent", channels=16)
         >>> loss(torch.randn(2, 16, 4, 4), torch.zeros(2, 3, 64, 64)).shape
