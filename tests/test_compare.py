@@ -69,6 +69,20 @@ def test_tokens_and_bits_of_whole_tokenizers(tmp_path: Path, monkeypatch: pytest
     }
 
 
+def test_a_tokenizer_without_images_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "page.py").write_text(
+        '_base_ = "compare/tradeoff.py"\n'
+        "from vq.networks import StridedCNNEncoder\n"
+        "from vq.quantizers import IdentityQuantizer\n"
+        "from vq.tokenizers import FeatureTokenizer\n"
+        "tokenizers = dict(features=dict(type=FeatureTokenizer, encoder=dict(type=StridedCNNEncoder, widths=(8, 8)), "
+        "quantizer=dict(type=IdentityQuantizer, dim=8)))\n"
+    )
+    said = refused("compare", tmp_path / "page.py", "--only", "features")
+    assert said.startswith("features: expected a tokenizer that reconstructs images")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_training_outlives_the_command(number: signal.Signals, tmp_path: Path) -> None:
     mark = uuid.uuid4().hex

@@ -25,7 +25,7 @@ from vq.engine.jobs.own_process import call_in_own_process
 from vq.engine.loop.step_runner import StepRunner
 from vq.engine.loop.validation import Validation, averaged_weights
 from vq.engine.steps.base import TrainStep
-from vq.errors import UserError
+from vq.errors import ConfigError, UserError
 from vq.files import read_json, write_atomically
 from vq.ops.images import save_png, to_signed_unit
 from vq.text import file_name, printable
@@ -67,12 +67,17 @@ class League:
         """Builds every contestant once, so that one which cannot be built is named before the first training.
 
         Raises:
-            ConfigError: For the first that cannot be built.
+            ConfigError: For the first that cannot be built, or that does not reconstruct images.
             MissingPackageError: If Matplotlib, which draws the table, is not installed.
         """
         packages.require("matplotlib", needed_by="vq compare")
         for name in self.names:
-            assembly.make_tokenizer(contestant_tree(self.tree, name))
+            tokenizer = assembly.make_tokenizer(contestant_tree(self.tree, name))
+            if not tokenizer.has_image_decoder:
+                raise ConfigError(
+                    f"{name}: expected a tokenizer that reconstructs images, whose scores can be compared, got a "
+                    f"{type(tokenizer).__name__}; give it a decoder (TokenizerWithDecoder)"
+                )
 
     def run(self) -> list[Path]:
         """Trains what has no result yet, and returns the files of the table."""
@@ -239,7 +244,7 @@ def _sizes(tokenizer: Tokenizer, image_size: tuple[int, int]) -> Row:
 def _train_mse(tokenizer: Tokenizer, loader: ImageLoader, seed: int, batches: int = 4) -> list[float]:
     """The squared error in *training* mode (soft or noisy codes), in [0, 1] pixels; the tokenizer learns nothing."""
     kept = {name: tensor.clone() for name, tensor in tokenizer.state_dict().items()}
-    device = next(tokenizer.parameters()).device
+    device = tokenizer.device
     tokenizer.train()
     errors = []
     for _, batch in zip(range(batches), loader.train_batches(seed=seed), strict=False):
