@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="tokenizers; none measures the baselines only")
     parser.add_argument("--page", default="probe/emoji", help="page of the probe (default %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument(
         "--patches",
         type=int,
@@ -87,7 +87,7 @@ def main() -> None:
     best, bar = (max((one["top1"] for one in some), default=0.0) for some in (results, baselines))
     if args.out:
         record = {
-            "command": "python " + " ".join(sys.argv),
+            "command": "python benchmarks/probe.py " + " ".join(sys.argv[1:]),
             "date": date.today().isoformat(),
             "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
             "steps": args.steps,

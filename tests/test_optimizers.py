@@ -3,6 +3,7 @@
 import copy
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -106,6 +107,6 @@ def test_a_run_that_continues_from_its_state_equals_an_unbroken_one() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"lr": -1.0}, {"weight_decay": -1.0}, {"trust": 0.0}, {"momentum": 1.0}, {"lr": math.nan}]
 )
-def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
+def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="LARS: expected lr and weight_decay of at least 0"):
         LARS([nn.Parameter(torch.ones(1))], **({"lr": 1.0} | wrong))

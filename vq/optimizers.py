@@ -1,10 +1,9 @@
 """LARS, and the optimizers of PyTorch, all registered so that a config from a file may name them."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, overload
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.optim import (
     ASGD,
@@ -90,10 +89,14 @@ class LARS(Optimizer):
         }
         super().__init__(params, defaults)
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(
-        self, closure: Callable[[], Float[Tensor, ""] | float] | None = None
-    ) -> Float[Tensor, ""] | float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Updates the parameters that have a gradient; returns the loss of `closure`, if one is given."""
         loss = None
         if closure is not None:

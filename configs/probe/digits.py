@@ -6,7 +6,8 @@ Command:  python -m vq.train fsq/240_digits configs/fsq/240_digits.py
           python -m vq.train probe/digits configs/probe/digits.py
           (another tokenizer: --config-options it_state_dict::RUN_OR_FILE; from the stores of python -m vq.tokenize
           fsq/240_digits [--train], which is faster: tokens::work_dirs/fsq/240_digits/tokens)
-Expected: not yet run
+Expected: top-1 24.3 %, top-5 75.7 %, from 3 numbers per image; chance is 10 %, and pixels reach 31.9 %
+          (measured here: 500 steps, seeds 0 to 2, benchmarks/results/2026-11-27_2cores_probe_digits.json)
 """
 
 from vq.data import DigitsDataset, ImageLoader, TokenDataset, TokenLoader
@@ -16,7 +17,7 @@ from vq.probes import LinearProbe, PooledCodes
 from vq.tokenizers import pretrained_tokenizer
 
 options = dict(
-    max_steps=1000,
+    max_steps=500,
     it_state_dict="work_dirs/fsq/240_digits",
     it_config=None,  # the page of the tokenizer; None takes that inside its weight file
     tokens=None,  # a folder with the token stores train and val; None reads images
@@ -49,5 +50,5 @@ probe = dict(type=LinearProbe, features=dict(type=PooledCodes), num_classes=10)
 train_step = dict(type=ProbeStep, optimizer=dict(type=LARS, lr=1.6), schedule=dict(type=WarmupCosine))
 trainer = dict(type=Trainer, max_steps=options["max_steps"], log_every=50)
 
-evaluator = dict(type=ProbeEvaluator, every=500)
-checkpointer = dict(type=Checkpointer, every=500, keep=2)
+evaluator = dict(type=ProbeEvaluator, every=250)
+checkpointer = dict(type=Checkpointer, every=250, keep=2)

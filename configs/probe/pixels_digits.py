@@ -6,7 +6,8 @@ Paper:    Wang et al. 2024, https://arxiv.org/abs/2411.04406; He et al. 2022, ht
           (the probe); You et al. 2017, https://arxiv.org/abs/1708.03888 (LARS)
 Command:  python -m vq.train probe/pixels_digits configs/probe/pixels_digits.py
           (other patches: --config-options patch_size:2)
-Expected: not yet run
+Expected: top-1 31.9 %, top-5 79.1 %; with patch_size:1 top-1 21.5 %
+          (measured here: 500 steps, seeds 0 to 2, benchmarks/results/2026-11-27_2cores_probe_digits.json)
 """
 
 from vq.data import DigitsDataset, ImageLoader
@@ -14,7 +15,7 @@ from vq.engine import Checkpointer, ProbeEvaluator, ProbeStep, Trainer, WarmupCo
 from vq.optimizers import LARS
 from vq.probes import LinearProbe, PooledPixels
 
-options = dict(max_steps=1000, patch_size=4)
+options = dict(max_steps=500, patch_size=4)
 
 train_data = dict(
     type=ImageLoader,
@@ -35,5 +36,5 @@ probe = dict(
 train_step = dict(type=ProbeStep, optimizer=dict(type=LARS, lr=1.6), schedule=dict(type=WarmupCosine))
 trainer = dict(type=Trainer, max_steps=options["max_steps"], log_every=50)
 
-evaluator = dict(type=ProbeEvaluator, every=500)
-checkpointer = dict(type=Checkpointer, every=500, keep=2)
+evaluator = dict(type=ProbeEvaluator, every=250)
+checkpointer = dict(type=Checkpointer, every=250, keep=2)

@@ -6,7 +6,8 @@ Paper:    Wang et al. 2024, https://arxiv.org/abs/2411.04406; He et al. 2022, ht
           (the probe); You et al. 2017, https://arxiv.org/abs/1708.03888 (LARS)
 Command:  python -m vq.train probe/pixels_emoji configs/probe/pixels_emoji.py
           (other patches: --config-options patch_size:2)
-Expected: not yet run
+Expected: top-1 67.0 %, class_mean_top1 24.4 %; 61.9 % of the validation set are people
+          (measured here: 500 steps, seeds 0 to 2, benchmarks/results/2026-11-27_2cores_probe_emoji.json)
 """
 
 from vq.data import EmojiDataset, ImageLoader, Resize
@@ -14,7 +15,7 @@ from vq.engine import Checkpointer, ProbeEvaluator, ProbeStep, Trainer, WarmupCo
 from vq.optimizers import LARS
 from vq.probes import LinearProbe, PooledPixels
 
-options = dict(max_steps=1000, patch_size=8)
+options = dict(max_steps=500, patch_size=8)
 
 train_data = dict(
     type=ImageLoader,
@@ -37,5 +38,5 @@ probe = dict(
 train_step = dict(type=ProbeStep, optimizer=dict(type=LARS, lr=1.6), schedule=dict(type=WarmupCosine))
 trainer = dict(type=Trainer, max_steps=options["max_steps"], log_every=50)
 
-evaluator = dict(type=ProbeEvaluator, every=500)
-checkpointer = dict(type=Checkpointer, every=500, keep=2)
+evaluator = dict(type=ProbeEvaluator, every=250)
+checkpointer = dict(type=Checkpointer, every=250, keep=2)

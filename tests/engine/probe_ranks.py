@@ -29,9 +29,10 @@ def tiny(overrides: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def tokenizer_of() -> Tokenizer:
-    tokenizer = assembly.make_tokenizer(tiny(), seed=1)
+    tokenizer: Any = assembly.make_tokenizer(tiny(), seed=1)
     torch.nn.init.normal_(tokenizer.quantizer.codebook.weight, generator=torch.Generator().manual_seed(0))
-    return tokenizer.eval()
+    made: Tokenizer = tokenizer.eval()
+    return made
 
 
 def probe_of() -> LinearProbe:

@@ -58,7 +58,7 @@ def test_validation_counts_every_image_once_and_every_class_alike() -> None:
     found = ProbeEvaluator(top=[1, 2]).evaluate(probe, loader)
     assert probe.training
     assert found.num_images == 13
-    rows = []
+    rows: list[tuple[list[float], int]] = []
     with torch.no_grad():
         for batch in loader.pass_batches():
             features, label = features_of(batch, probe.eval(), torch.device("cpu"))

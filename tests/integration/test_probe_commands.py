@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from test_resume import flat, timeless
 
 import vq
+from vq import config
+from vq.engine import assembly
 from vq.errors import UserError
 from vq.ops.images import save_png
 
@@ -74,7 +76,7 @@ def test_it_is_validated_by_val_and_test_and_loaded_in_python() -> None:
     assert {name: last[name] for name in found} == pytest.approx(found, abs=1e-6)
 
     probe = vq.load_probe("work_dirs/probe")
-    loader = vq.engine.assembly.make_loader(vq.config.load("page.py").to_dict(), "val_data")
+    loader = assembly.make_loader(config.load("page.py").to_dict(), "val_data")
     right = [probe.classify(b["image"]).argmax(dim=1) == b["label"] for b in loader.pass_batches()]
     assert torch.cat(right).double().mean().item() == pytest.approx(found["top1"])
     with pytest.raises(UserError, match=r"got those of a probe; use vq\.load_probe"):
@@ -138,6 +140,6 @@ def test_what_cannot_be_probed_is_refused_before_training() -> None:
     page = Path("bare.py")
     page.write_text(re.sub("^tokenizer = .*\n", "", PAGE, flags=re.M))
     assert "give the page a section tokenizer" in refused("train", "x", page)
-    for words in ("--tokenize", "--visual image"):
-        assert "the page trains a probe" in refused("val", "probe", *words.split())
+    for option in ("--tokenize", "--visual image"):
+        assert "the page trains a probe" in refused("val", "probe", *option.split())
     assert not Path("work_dirs/x").exists() or not list(Path("work_dirs/x").glob("checkpoints/iter_*"))

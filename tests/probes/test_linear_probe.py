@@ -11,11 +11,11 @@ from vq.engine import assembly
 from vq.networks import StridedCNNDecoder, StridedCNNEncoder
 from vq.probes import LinearProbe, PooledCodes, PooledPixels
 from vq.quantizers import FiniteScalarQuantizer, ResidualQuantizer
-from vq.tokenizers import ImageTokenizer, Tokenizer
+from vq.tokenizers import ImageTokenizer
 
 
 @pytest.fixture
-def tokenizer() -> Tokenizer:
+def tokenizer() -> Any:
     return assembly.make_tokenizer(
         config.load(TINY).to_dict(), seed=1
     ).eval()  # 16 px: 8 x 8 codes of 4 numbers
@@ -26,7 +26,7 @@ def images(count: int = 5, size: int = 16) -> torch.Tensor:
     return torch.randint(256, (count, 3, size, size), generator=draws, dtype=torch.uint8)
 
 
-def test_pooled_codes_are_the_mean_of_the_chosen_codes(tokenizer: Tokenizer) -> None:
+def test_pooled_codes_are_the_mean_of_the_chosen_codes(tokenizer: Any) -> None:
     features = PooledCodes(tokenizer=tokenizer)
     indices = tokenizer.encode(images())
     codes = tokenizer.quantizer.codebook.codes.detach()
@@ -80,7 +80,7 @@ def test_the_probe_is_a_normalization_and_a_linear_layer() -> None:
     assert set(dict(probe.named_parameters())) == {"linear.weight", "linear.bias"}
 
 
-def test_the_tokenizer_is_used_and_is_no_part_of_the_probe(tokenizer: Tokenizer) -> None:
+def test_the_tokenizer_is_used_and_is_no_part_of_the_probe(tokenizer: Any) -> None:
     probe = LinearProbe(features=PooledCodes(tokenizer=tokenizer.train()), num_classes=3).train()
     assert not tokenizer.training
     assert not any(p.requires_grad for p in tokenizer.parameters())
@@ -103,5 +103,7 @@ def test_what_cannot_be_a_probe_is_refused() -> None:
     with pytest.raises(ValueError, match="num_classes: expected at least 2, got 1"):
         LinearProbe(features=PooledPixels(patch_size=1), num_classes=1)
     given: Any = PooledCodes
-    with pytest.raises(ValueError, match=r"features: need the tokenizer .* give the page a section tokenizer"):
+    with pytest.raises(
+        ValueError, match=r"features: need the tokenizer .* give the page a section tokenizer"
+    ):
         LinearProbe(features=given, num_classes=2)

@@ -62,5 +62,6 @@ class LinearProbe(nn.Module):
         return logits
 
     def _apply(self, fn: Any, recurse: bool = True) -> "LinearProbe":
-        self.features._apply(fn, recurse)
-        return cast("LinearProbe", super()._apply(fn, recurse))
+        cast("Any", self.features)._apply(fn, recurse)
+        cast("Any", super())._apply(fn, recurse)
+        return self
