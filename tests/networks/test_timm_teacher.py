@@ -317,8 +317,9 @@ class TestEncoder:
         rebuilt.load_state_dict(encoder.state_dict())
         assert torch.equal(rebuilt(image), features)
 
-    def test_has_no_parameter_without_effect(self, image: Tensor) -> None:
-        encoder = TimmEncoder(name="tiny_convnext.seeded", weights=None)
+    @families
+    def test_has_no_parameter_without_effect(self, family: str, image: Tensor) -> None:
+        encoder = TimmEncoder(name=f"{LAYOUTS[family][0]}.seeded", weights=None)
         encoder(image).square().mean().backward()
         assert all(parameter.grad is not None for parameter in encoder.parameters())
 
