@@ -49,8 +49,9 @@ def config_for(
     source = args.config or own_config_file(run, weights)
     if source is None:
         raise cli.UsageError(_nothing_to_use(args, run, weights))
+    frozen_from = frozen_from or _frozen_weights(run, weights)
     tree: Tree = cli.load_config(args, source, frozen_from=frozen_from).to_dict()
-    asked = _asked_for(args, source, tree)
+    asked = _asked_for(args, source)
     for place, reference in _references(run, weights):
         different = [
             change
@@ -82,7 +83,7 @@ def left_for_the_model(tree: Mapping[str, Any], files: Sequence[str]) -> Sequenc
         return files
     place = ", ".join(files)
     found = [sha256_of(find_weights(file)) for file in files]
-    for node in config.nodes(tree.get("tokenizer")) if "generator" not in tree else ():
+    for node in config.nodes(tree.get("tokenizer")) if config.trained_section(tree) == "tokenizer" else ():
         if node["type"] in config.PRETRAINED_TOKENIZER and node.get("sha256") == found:
             logger.info("--load-model-from %s: the weights of the frozen tokenizer in the config", place)
             return ()
@@ -172,16 +173,17 @@ def _is_within(place: str, key: str) -> bool:
     return place == key or place.startswith((f"{key}.", f"{key}["))
 
 
-def _asked_for(args: argparse.Namespace, source: str | Path, tree: Tree) -> list[str]:
+def _asked_for(args: argparse.Namespace, source: str | Path) -> list[str]:
     """The places that this command line sets, by its overrides and by its options."""
     keys = list(config.parse_assignments(args.override))
-    if not args.config_options and not keys:
-        return []
+    if not args.config_options:
+        return keys
+    chosen = config.load(source, options=config.parse_assignments(args.config_options)).to_dict()
     try:
         plain = config.load(source).to_dict()
     except ConfigError:  # the page needs its options
         return keys
-    return keys + [place for place, _, _ in differences(tree, plain, list(plain))]
+    return keys + [place for place, _, _ in differences(chosen, plain, list(plain))]
 
 
 def _references(run: Path | None, weights: Sequence[str]) -> Iterator[tuple[Path, Tree]]:
@@ -198,6 +200,15 @@ def _references(run: Path | None, weights: Sequence[str]) -> Iterator[tuple[Path
             if (found := read_config(file)) is not None:
                 yield file, found
                 return
+
+
+def _frozen_weights(run: Path | None, weights: Sequence[str]) -> Sequence[str]:
+    """The weights of the frozen tokenizer inside the tokenizer that a run or some weights hold, if there is one."""
+    for _, reference in _references(run, weights):
+        for node in config.nodes(reference.get("tokenizer")):
+            if node["type"] in config.PRETRAINED_TOKENIZER and isinstance(node.get("weights"), list):
+                return [str(file) for file in node["weights"]]
+    return ()
 
 
 def _refuse_or_say(

@@ -1,6 +1,7 @@
 """Trains a tokenizer, a generator or a probe: `vq train NAME CONFIG`, or `torchrun ... -m vq.train NAME CONFIG`."""
 
 import argparse
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from vq.run_config import config_to_continue, left_for_the_model
 
 if TYPE_CHECKING:
     from vq.engine.jobs.training import TrainingOptions
+
+logger = logging.getLogger("vq.train")  # __name__ is __main__ under python -m
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -85,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 def _options(args: argparse.Namespace, tree: Mapping[str, Any]) -> "TrainingOptions":
+    if args.non_strict and not args.load_model_from:
+        logger.info("--override %s: has no effect without --load-model-from", cli.NON_STRICT)
     from vq.engine.jobs.training import TrainingOptions
     from vq.engine.steps.tuning import Tuning
 

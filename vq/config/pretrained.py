@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vq.config.checking import Tree, nodes, plain
+from vq.config.checking import Tree, nodes, plain, trained_section
 from vq.config.overrides import split_place
 from vq.errors import ConfigError
 from vq.text import shown, suggest
@@ -78,7 +78,8 @@ def with_frozen_weights(config: Mapping[str, Any], files: Sequence[str], *, is_s
     """A copy of a config in which a pretrained tokenizer without weights gets some.
 
     It is the section `tokenizer` of a page that trains a tokenizer, or a part of it: the frozen tokenizer for which a
-    decoder is trained. A page that trains a generator is left as it is, because the files may be the generator's.
+    decoder is trained. A page that trains a model over a tokenizer is left as it is, because the files may be the
+    model's.
 
     Args:
         config: Plain data.
@@ -86,7 +87,7 @@ def with_frozen_weights(config: Mapping[str, Any], files: Sequence[str], *, is_s
         is_strict: Whether the files must hold exactly the entries of the tokenizer.
     """
     tree: Tree = plain(config, "")
-    for node in nodes(tree.get("tokenizer")) if files and "generator" not in tree else ():
+    for node in nodes(tree.get("tokenizer")) if files and trained_section(tree) == "tokenizer" else ():
         if node["type"] in PRETRAINED_TOKENIZER and not node.get("weights"):
             assert isinstance(node, dict)  # a copy, made by `plain`
             node["weights"] = list(files)
