@@ -31,6 +31,7 @@ from vq.engine.jobs.views import cut_views, views_of
 from vq.engine.loop.launch import launched, open_log
 from vq.ops.keyed import stable_hash
 from vq.text import printable
+from vq.tokenizers.checkpoint import self_contained
 
 logger = logging.getLogger("vq.visualize_patches")
 Ints = npt.NDArray[np.int64]
@@ -156,7 +157,7 @@ def open_source(config: dict[str, Any], tokens: Path) -> Source:
     items = _match(store, loader, f"{tokens}: the images of {split}_data")
     size = loader.image_size
     with torch.device("meta"):
-        tokenizer: Any = assembly.make_tokenizer(config)
+        tokenizer: Any = assembly.make_tokenizer({"tokenizer": self_contained(config["tokenizer"])})
     expected, axes = tuple(tokenizer.indices_shape(*size)), store.axes
     if expected != axes:
         raise TokenStoreError(
