@@ -30,12 +30,14 @@ from vq.layers import (
 from vq.networks import (
     CNNDecoder,
     CNNEncoder,
+    EfficientNetTeacher,
     FrequencyDecoder,
     FrequencyEncoder,
     LatentTokensDecoder,
     LatentTokensEncoder,
     StridedCNNDecoder,
     StridedCNNEncoder,
+    TeacherEncoder,
     ViTDecoder,
     ViTEncoder,
     VQVAEDecoder,
@@ -121,6 +123,10 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "frequency": lambda: _tokenizer(
         FrequencyEncoder(encoder=StridedCNNEncoder(widths=(8, 8))),
         FrequencyDecoder(decoder=StridedCNNDecoder(widths=(8, 8))),
+    ),
+    "teacher": lambda: _tokenizer(
+        TeacherEncoder(teacher=EfficientNetTeacher(downsample_factor=2), downsample_factor=4),
+        StridedCNNDecoder(widths=(8, 8)),
     ),
     "vit-rotary": lambda: _vit(attention=SoftmaxAttention),
     "vit-waves-linear": lambda: _vit(positions=SineCosinePositions, attention=LinearAttention),

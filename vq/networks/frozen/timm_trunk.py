@@ -1,5 +1,6 @@
 """Networks of timm as maps from images to one feature vector per patch, with weights from a file."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ class TimmTrunk(nn.Module):
         check_divisible(self._place, image, self.downsample_factor)
         mean, deviation = (constant(_colour, *values, device=image.device) for values in self.colours)
         normalized = ((image + 1) / 2 - mean) / deviation
-        x = self.network.forward_features(normalized.to(image.dtype))
+        weight = next(chain(self.network.parameters(), self.network.buffers()))
+        x = self.network.forward_features(normalized.to(weight.dtype))
         if x.ndim == 4:  # ConvNeXt
             return rearrange(x, "b c h w -> b h w c")
         patches = x[:, self.network.num_prefix_tokens :]

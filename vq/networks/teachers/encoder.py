@@ -40,7 +40,7 @@ class TeacherEncoder(nn.Module):
         check_counts("TeacherEncoder", downsample_factor=self.downsample_factor)
 
     def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
-        """Encodes images in [-1, 1]; no gradient flows to them.
+        """Encodes images in [-1, 1] as features of the same type; no gradient flows to the images.
 
         Raises:
             ValueError: If the height or width is not a multiple of `downsample_factor`.
@@ -49,7 +49,7 @@ class TeacherEncoder(nn.Module):
         rows, columns = (side // self.downsample_factor for side in image.shape[2:])
         patch = self.teacher.downsample_factor
         seen = self.teacher.resized(image, (rows * patch, columns * patch))
-        return rearrange(self.teacher(seen), "b h w c -> b c h w")
+        return rearrange(self.teacher(seen), "b h w c -> b c h w").to(image.dtype)
 
 
 @ENCODERS.register_module()
