@@ -15,9 +15,6 @@ from vq.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "reference_commands.md").read_text()
-PENDING: tuple[str, ...] = ()
-"""Pages that lines name and that do not exist yet."""
-
 FORMS = [(line, form) for line in LINES for form in line.forms()]
 IDS = [f"{number}-{program(form)[0]}" for number, (_, form) in enumerate(FORMS)]
 
@@ -34,10 +31,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     page = tmp_path / DECODER_RUN / "vqgan.py"
     page.parent.mkdir(parents=True)
-    if "configs/decoder/vqgan.py" not in PENDING:
-        tokenizer = {"it_config": "configs/vqkd/clip_8192_imagenet_ddp.py"}
-        tree = config.load("configs/decoder/vqgan.py", options=tokenizer).to_dict()
-        page.write_text(config.page_text(tree))
+    tokenizer = {"it_config": "configs/vqkd/clip_8192_imagenet_ddp.py"}
+    page.write_text(config.page_text(config.load("configs/decoder/vqgan.py", options=tokenizer).to_dict()))
     return tmp_path
 
 
@@ -49,8 +44,6 @@ def test_there_are_as_many_lines_as_in_the_documents() -> None:
 
 @pytest.mark.parametrize(("line", "form"), FORMS, ids=IDS)
 def test_the_line_is_parsed_and_its_page_is_loaded(line: Line, form: list[str], place: Path) -> None:
-    if set(pages(form)) & set(PENDING):
-        pytest.skip("its page is not written yet")
     module, given = program(form)
     command = importlib.import_module(module)
     args = command.parsed(given) if hasattr(command, "parsed") else command.arguments().parse_args(given)
@@ -66,11 +59,6 @@ def test_the_line_is_parsed_and_its_page_is_loaded(line: Line, form: list[str], 
             assert frozen["weights"] == args.load_model_from
             assert frozen["tokenizer"]["type"].endswith(".FeatureTokenizer")
             assert frozen.get("strict", True) is not args.non_strict
-
-
-@pytest.mark.parametrize("page", PENDING)
-def test_a_page_that_is_listed_as_missing_is_missing(page: str) -> None:
-    assert not (ROOT / page).exists(), "this page exists now: take it off the list"
 
 
 def test_what_is_in_brackets_is_optional() -> None:

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -68,19 +69,33 @@ def test_each_line_belongs_to_one_family() -> None:
     assert sum(map(len, FAMILIES.values())) == len(LINES) == 53
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages, a few pictures in the layout of each data set, random weights, and the reference of FID."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("VQ_PRETRAINED", "pretrained")
+        (folder / "configs").symlink_to(ROOT / "configs")
+        (folder / "tools").symlink_to(ROOT / "tools")
+        write_pictures("data/imagenet/train/n01440764", 4, "JPEG")
+        write_pictures("data/imagenet/val/n01440764", 4, "JPEG", first=290)
+        for name in ("laion_aesthetics", "sa_med2d_20m", "satin"):
+            write_pictures(f"data/{name}/train", 4, "png")
+            write_pictures(f"data/{name}/val", 4, "png")
+        write_inception(folder / "pretrained")
+        run(["auto_torchrun", "-m", "vq.fid", "imagenet"])
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the pages, a few pictures in the layout of each data set, and weights with random numbers."""
+def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what is prepared; only the files in `pretrained` may be changed by a test."""
+    for name in ("configs", "tools", "data"):
+        (tmp_path / name).symlink_to(prepared / name)
+    shutil.copytree(prepared / "pretrained", tmp_path / "pretrained", copy_function=os.link)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VQ_PRETRAINED", "pretrained")
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    (tmp_path / "tools").symlink_to(ROOT / "tools")
-    write_pictures("data/imagenet/train/n01440764", 6, "JPEG")
-    write_pictures("data/imagenet/val/n01440764", 6, "JPEG", first=290)
-    for name in ("laion_aesthetics", "sa_med2d_20m", "satin"):
-        write_pictures(f"data/{name}/train", 6, "png")
-        write_pictures(f"data/{name}/val", 6, "png")
-    write_inception(tmp_path / "pretrained")
     return tmp_path
 
 
@@ -183,11 +198,6 @@ def narrower(value: Any, place: str) -> Iterator[tuple[str, Any]]:
         yield from narrower(item, f"{place}.{key}")
 
 
-def make_reference() -> None:
-    """The reference of the scores that lines compute."""
-    run(["auto_torchrun", "-m", "vq.fid", "imagenet"])
-
-
 def move(checkpoint: Path, name: str) -> None:
     """Renames a checkpoint of step 2, and makes it one of the step in the new name."""
     manifest = checkpoint / "MANIFEST.json"
@@ -226,7 +236,6 @@ PIXELS = [name for name in FAMILIES if name in TOKENIZERS]
 @pytest.mark.parametrize("name", PIXELS)
 def test_a_tokenizer_of_pixels(name: str, place: Path) -> None:
     train, val = FAMILIES[name]
-    make_reference()
     run(train.forms()[0])
     own = config.load(place / "work_dirs" / name / f"{name.partition('/')[2]}.py")
     assert own.to_dict() == config.load(place / "work_dirs" / name / "config.json").to_dict()
@@ -266,7 +275,6 @@ def decode(lines: Sequence[Line], tokenizer: str) -> None:
 
 @pytest.mark.usefixtures("teacher")
 def test_cluster(place: Path) -> None:
-    make_reference()
     lines = FAMILIES["cluster"]
     train, val = (line for line in lines if line.stage in ("train", "val"))
     run(train.forms()[0])
@@ -276,7 +284,6 @@ def test_cluster(place: Path) -> None:
 
 @pytest.mark.usefixtures("teacher")
 def test_vqkd_its_decoders_and_a_generator_over_them(place: Path) -> None:
-    make_reference()
     lines = FAMILIES["vqkd"]
     train, val = (line for line in lines if line.stage in ("train", "val"))
     run(train.forms()[0])
@@ -378,7 +385,6 @@ def test_conversions(place: Path) -> None:
 
 
 def test_tokens(place: Path) -> None:
-    make_reference()
     page = "configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py"
     run(["python", "-m", "vq.train", "vqgan/8192_dd2_aglwg075_imagenet_ddp", page])
     test, val, train = of_stage("tokens", "use")
