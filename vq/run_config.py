@@ -14,8 +14,8 @@ from vq.errors import ConfigError
 
 DATA = ("train_data", "val_data")
 NETWORKS = ("tokenizer", *config.OVER_TOKENIZER)
-SPEED = ("num_workers",)
-"""Keys that change only how fast a command runs."""
+NOT_COMPARED = ("num_workers", "strict")
+"""Keys that change only how fast a command runs, or which weights it accepts."""
 
 logger = logging.getLogger("vq.run_config")
 Tree = dict[str, Any]
@@ -151,7 +151,7 @@ def _differences(given: Any, reference: Any, place: str) -> Iterator[tuple[str, 
                 is_recorded = "sha256" in key and key not in given
                 if key in ("weights", "path") and given.get("sha256") == reference.get("sha256") is not None:
                     continue  # the same weights, in another place
-                if key not in SPEED and not is_recorded:
+                if key not in NOT_COMPARED and not is_recorded:
                     ours, theirs = given.get(key, _ABSENT), reference.get(key, _ABSENT)
                     yield from _differences(ours, theirs, f"{place}.{key}")
             return

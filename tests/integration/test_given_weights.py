@@ -118,6 +118,7 @@ def test_a_decoder_keeps_the_tokenizer_that_it_was_given(folder: Path) -> None:
         [],
         ["decoder.py", *OF_IT],
         ["decoder.py", *OF_IT, "--load-model-from", TOKENIZER],
+        ["decoder.py", *OF_IT, "--load-model-from", TOKENIZER, "--override", NON_STRICT],
         ["--load-model-from", TOKENIZER],
         ["work_dirs/decoder/decoder.py"],
     ],
