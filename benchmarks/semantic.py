@@ -35,8 +35,9 @@ from vq import config
 from vq.data import DigitsDataset, EmojiDataset, ImageDataset, ImageLoader, Resize
 from vq.engine import WarmupCosine, assembly
 from vq.engine.evaluation.sampling import generate_images
-from vq.metrics import PSNR, CodebookUsage, FIDMetric, LPIPSMetric, TeacherCosine, update_metrics
+from vq.metrics import PSNR, CodebookUsage, LPIPSMetric, TeacherCosine, update_metrics
 from vq.networks import VGG16, EfficientNetLite0, EfficientNetTeacher
+from vq.ops.frechet import frechet_distance_of_features
 from vq.ops.images import grid, save_png, to_signed_unit, to_uint8
 from vq.optimizers import LARS
 from vq.probes import LinearProbe, PooledCodes, PooledPixels, ProbeFeatures
@@ -224,22 +225,24 @@ def drawn(run: Path, wanted: Tensor, seed: int) -> tuple[Tensor, Tokenizer]:
     return torch.cat(parts), tokenizer
 
 
-def distances(found: Tensor, real: Tensor) -> dict[str, float]:
-    """The Frechet distances of uint8 images to real ones, in both networks."""
-    metrics = [FIDMetric(network=EfficientNetLite0(size=SIDE)), FIDMetric(network=VGG16(size=SIDE))]
-    for metric in metrics:
-        for batch in to_signed_unit(found).split(BATCH):
-            metric.update(batch)
-        for batch in to_signed_unit(real).split(BATCH):
-            metric.update_real(batch)
-    return {name: value for metric in metrics for name, value in metric.compute().items()}
+def features_of(found: Tensor) -> dict[str, Tensor]:
+    """The features of uint8 images in both networks, by the network's name."""
+    networks = (EfficientNetLite0(size=SIDE), VGG16(size=SIDE))
+    return {net.name: torch.cat([net(batch)["pool"] for batch in found.split(BATCH)]) for net in networks}
+
+
+def distances(found: Tensor, real: dict[str, Tensor]) -> dict[str, float]:
+    """The Frechet distances of uint8 images to the features of real ones."""
+    features = features_of(found)
+    return {name: frechet_distance_of_features(features[name], real[name]).item() for name in real}
 
 
 def generators(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bool]]:
     real = images("train")
+    reference = features_of(real)
     chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(args.seed))[: args.images]
     figures: dict[str, Any] = {"images": args.images, "reference_images": len(real)}
-    figures["real images"] = distances(real[chosen], real)
+    figures["real images"] = distances(real[chosen], reference)
     for name in args.runs:
         run = run_of(name)
         generated, tokenizer = drawn(run, labels("train")[chosen], args.seed)
@@ -248,8 +251,8 @@ def generators(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bool
         figures[name] = {
             "steps": step_count(run),
             "vocabulary": tokenizer.codebook_size,
-            "generated": distances(generated, real),
-            "reconstructed": distances(torch.cat(decoded), real),
+            "generated": distances(generated, reference),
+            "reconstructed": distances(torch.cat(decoded), reference),
         }
         print(name, json.dumps(figures[name]), flush=True)
     return figures, {}

@@ -350,7 +350,7 @@ class TestAutoTorchrun:
             ("2", ["--bogus", "program.py"], "unrecognized arguments: --bogus; `auto_torchrun --help`"),
             ("2", ["-m"], "the following arguments are required: training_script"),
             ("2", ["nothing.py"], "there is no file 'nothing.py'; a module follows -m"),
-            ("2", ["-m", "vq.trian", "x"], "there is no module 'vq.trian'"),
+            ("2", ["-m", "vq.tran", "x"], "there is no module 'vq.tran'"),
             ("2", ["-m", "nothing.at.all"], "there is no module 'nothing.at.all'"),
         ],
     )

@@ -49,7 +49,7 @@ def config_for(
     source = args.config or own_config_file(run, weights)
     if source is None:
         raise cli.UsageError(_nothing_to_use(args, run, weights))
-    frozen_from = frozen_from or _frozen_weights(run, weights)
+    frozen_from = frozen_from or recorded_frozen_weights(run, weights)
     tree: Tree = cli.load_config(args, source, frozen_from=frozen_from).to_dict()
     asked = _asked_for(args, source)
     for place, reference in _references(run, weights):
@@ -89,6 +89,15 @@ def left_for_the_model(tree: Mapping[str, Any], files: Sequence[str]) -> Sequenc
             return ()
     logger.info("--load-model-from %s: loaded into the model", place)
     return files
+
+
+def recorded_frozen_weights(run: Path | None, weights: Sequence[str]) -> Sequence[str]:
+    """The weights of the frozen tokenizer inside the tokenizer that a run or some weights hold, if there is one."""
+    for _, reference in _references(run, weights):
+        for node in config.nodes(reference.get("tokenizer")):
+            if node["type"] in config.PRETRAINED_TOKENIZER and isinstance(node.get("weights"), list):
+                return [str(file) for file in node["weights"]]
+    return ()
 
 
 def config_to_continue(name: str, run: Path, checkpoint: str | None) -> Path:
@@ -200,15 +209,6 @@ def _references(run: Path | None, weights: Sequence[str]) -> Iterator[tuple[Path
             if (found := read_config(file)) is not None:
                 yield file, found
                 return
-
-
-def _frozen_weights(run: Path | None, weights: Sequence[str]) -> Sequence[str]:
-    """The weights of the frozen tokenizer inside the tokenizer that a run or some weights hold, if there is one."""
-    for _, reference in _references(run, weights):
-        for node in config.nodes(reference.get("tokenizer")):
-            if node["type"] in config.PRETRAINED_TOKENIZER and isinstance(node.get("weights"), list):
-                return [str(file) for file in node["weights"]]
-    return ()
 
 
 def _refuse_or_say(

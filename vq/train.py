@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vq import cli
-from vq.run_config import config_to_continue, left_for_the_model
+from vq.run_config import config_to_continue, left_for_the_model, recorded_frozen_weights
 
 if TYPE_CHECKING:
     from vq.engine.jobs.training import TrainingOptions
@@ -63,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     args = arguments().parse_args(argv)
     run = cli.run_directory(args.name)
     source = args.config or config_to_continue(args.name, run, args.load_from)
-    config = cli.load_config(args, source, frozen_from=args.load_model_from)
+    frozen_from = args.load_model_from
+    if not frozen_from and (args.auto_resume or args.load_from):
+        frozen_from = recorded_frozen_weights(run, [args.load_from] if args.load_from else [])
+    config = cli.load_config(args, source, frozen_from=frozen_from)
 
     from vq import pretrained
     from vq.engine.jobs import training

@@ -33,5 +33,5 @@ val_data = dict(
 tokenizer = dict(encoder=dict(widths=(32, 64)), decoder=dict(widths=(32, 64)))
 train_step = dict(
     losses=dict(features=dict(type=FeatureAlignment, teacher=teacher, source="latent", channels=16)),
-    weights=dict(features=0.2),
+    weights=dict(features=0.1),
 )

@@ -169,7 +169,9 @@ class TestSteps:
 
     def test_a_part_that_returns_no_features_is_refused(self) -> None:
         step = step_of(TOKENIZERS["strided"]().train(), "quantizer", 3)
-        with pytest.raises(ValueError, match=r"got 'quantizer', which returns a QuantizeOutput; name one of its"):
+        with pytest.raises(
+            ValueError, match=r"got 'quantizer', which returns a QuantizeOutput; name one of its"
+        ):
             step([batch()], 0)
 
     @pytest.mark.parametrize("is_adversarial", [False, True])

@@ -129,6 +129,13 @@ def test_a_decoder_is_validated_with_and_without_naming_its_tokenizer(folder: Pa
     assert Path("work_dirs/decoder/val/iter_2/metrics.json").is_file()
 
 
+@pytest.mark.parametrize("words", [[], ["decoder.py", *OF_IT]])
+def test_a_decoder_is_continued_without_naming_its_tokenizer_again(folder: Path, words: list[str]) -> None:
+    said = accepted("train", "decoder", *words, "--auto-resume", "--override", ".trainer.max_steps:3")
+    assert "continuing from work_dirs/decoder/checkpoints/iter_2" in said
+    assert Path("work_dirs/decoder/checkpoints/iter_3").is_dir()
+
+
 def test_a_decoder_of_another_tokenizer_is_refused(folder: Path) -> None:
     said = refused("val", "decoder", "decoder.py", *OF_IT, "--load-model-from", OTHER)
     assert ".tokenizer.tokenizer.weights[0]: 'work_dirs/other/" in said
@@ -248,7 +255,7 @@ class TestGenerator:
         [
             (
                 [PAGE, f"it_state_dict::{OTHER}", OUTER],
-                "its decoder was trained for another tokenizer than work_dirs/ot",
+                "its decoder was trained for another tokenizer than work_dirs/oth",
             ),
             (
                 [PAGE, f"it_state_dict::{TOKENIZER}"],

@@ -95,7 +95,9 @@ def _load(built: nn.Module, files: list[Path], *, pattern: str) -> None:
     if of_inner:
         load_weights(inner, of_inner, allow_missing=pattern, allow_unexpected=pattern)
     given = {name: tensor.clone() for name, tensor in inner.state_dict().items()}
-    if not built.stores_tokenizer:  # the inner tokenizer was built with the weights that its decoder was trained for
+    if (
+        not built.stores_tokenizer
+    ):  # the inner tokenizer was built with the weights that its decoder was trained for
         inner.load_state_dict(recorded)
     if of_outer:
         load_weights(built, of_outer, allow_missing=pattern, allow_unexpected=pattern)

@@ -40,8 +40,8 @@ def parameter_groups(
                 f"rates: expected a factor above 0 for {part!r}, got {rate}; to stop a part, freeze it"
             )
         if not any(_belongs(name, part) for name, _ in named):
-            parts = {name.rsplit(".", 1)[0] for name, _ in named} | {name.split(".")[0] for name, _ in named}
-            raise ValueError(f"rates: no trained parameter belongs to {part!r}{suggest(part, sorted(parts))}")
+            known = {name.rsplit(".", 1)[0] for name, _ in named} | {name.split(".")[0] for name, _ in named}
+            raise ValueError(f"rates: no trained parameter belongs to {part!r}{suggest(part, sorted(known))}")
     if not rates and decay == "all":
         return [parameter for _, parameter in named]
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
