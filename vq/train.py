@@ -65,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     source = args.config or config_to_continue(args.name, run, args.load_from)
     frozen_from = args.load_model_from
     if not frozen_from and (args.auto_resume or args.load_from):
-        frozen_from = recorded_frozen_weights(run, [args.load_from] if args.load_from else [])
+        frozen_from = recorded_frozen_weights(
+            run, [args.load_from] if args.load_from and Path(args.load_from).is_dir() else []
+        )
     config = cli.load_config(args, source, frozen_from=frozen_from)
 
     from vq import pretrained
