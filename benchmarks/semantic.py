@@ -81,7 +81,7 @@ def run_of(name: str) -> Path:
 
 
 def page_of(run: Path) -> dict[str, Any]:
-    return config.load(run / "config.py").to_dict()
+    return config.load(run / "config.json").to_dict()
 
 
 def step_count(run: Path) -> int:

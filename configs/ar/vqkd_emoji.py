@@ -9,7 +9,8 @@ Command:  python -m vq.train vqkd/256_emoji configs/vqkd/256_emoji.py
           python -m vq.tokenize decoder/emoji
           python -m vq.train ar/vqkd_emoji configs/ar/vqkd_emoji.py
           python -m vq.generate ar/vqkd_emoji --num-per-class 10
-Expected: not yet run
+Expected: with width 128, 4 blocks and 500 steps, validation loss 3.26, accuracy 23 % (measured here: seed 3407;
+          docs/semantic_tokenizers.md shows the images)
 """
 
 _base_ = "llama_emoji.py"

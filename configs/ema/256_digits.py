@@ -2,7 +2,8 @@
 
 Paper:    van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, appendix A.1
 Command:  python -m vq.train ema/256_digits configs/ema/256_digits.py
-Expected: not yet run
+Expected: PSNR 25.77 dB, SSIM 0.953, LPIPS-vgg 0.042; a linear probe of the tokens knows 30.4 % of the digits
+          (measured here: 500 steps, seed 3407, benchmarks/results/2026-11-27_semantic.json)
 """
 
 _base_ = "1024_emoji.py"

@@ -6,7 +6,9 @@ of the teacher come with a package.
 Paper:    van den Oord et al. 2017, https://arxiv.org/abs/1711.00937, appendix A.1;
           Yao et al. 2025 (VA-VAE), https://arxiv.org/abs/2501.01423, section 3.2, for the alignment
 Command:  python -m vq.train ema/256_efficientnet_digits configs/ema/256_efficientnet_digits.py
-Expected: not yet run
+Expected: PSNR 25.52 dB, SSIM 0.952, LPIPS-vgg 0.044; a linear probe of the tokens knows 34.9 % of the digits, and
+          30.4 % without the alignment (measured here: 500 steps, seed 3407,
+          benchmarks/results/2026-11-27_semantic.json)
 """
 
 _base_ = "1024_emoji.py"

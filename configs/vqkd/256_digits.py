@@ -2,7 +2,8 @@
 
 Paper:    Peng et al. 2022 (BEiT v2), https://arxiv.org/abs/2208.06366, section 2.2
 Command:  python -m vq.train vqkd/256_digits configs/vqkd/256_digits.py
-Expected: not yet run
+Expected: after 400 steps, teacher_cosine 0.140, codebook usage 89 %; a linear probe of the tokens knows 40.0 % of the
+          digits (measured here: seed 3407, benchmarks/results/2026-11-27_semantic.json)
 """
 
 _base_ = "256_emoji.py"
