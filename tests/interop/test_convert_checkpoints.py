@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import accepted
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -109,3 +110,28 @@ def test_what_else_is_refused(tmp_path, capsys):
     assert (status, "absent.ckpt" in said) == (2, True)
     status, said = run("taming", tmp_path / "absent.ckpt", tmp_path / "out.pt", capsys)
     assert (status, "--out: expected a name that ends in .safetensors" in said) == (2, True)
+
+
+def test_the_decoder_of_converted_weights_can_be_fine_tuned(tokenizer, state, tmp_path, capsys, monkeypatch):
+    """As configs/decoder/finetune.py does it, with small data: the decoder moves, and no index changes."""
+    file, out = tmp_path / "last.ckpt", tmp_path / "converted.safetensors"
+    torch.save({"state_dict": state}, file)
+    run("taming", file, out, capsys)
+    monkeypatch.chdir(tmp_path)
+    images = "dataset=dict(type='vq.data.ProceduralDataset', num_images=8, image_size=32)"
+    data = f"dict(type='vq.data.ImageLoader', {images}, "
+    accepted(
+        "train", "tuned", "decoder/finetune",
+        "--config-options", f"it_state_dict::{out}", "max_steps:2", "image_size:32",
+        "--override", f".train_data:{data}batch_size=4)", f".val_data:{data}batch_size=4, shuffle=False)",
+        ".train_step.losses:dict(l1=dict(type='vq.losses.L1Loss'))",
+        ".train_step.weights:dict(l1=1.0, quantizer=1.0, adversarial=0.75)",
+        ".train_step.adversary.discriminator.base_width:8",
+        ".evaluator.metrics:[dict(type='vq.metrics.PSNR')]",
+    )  # fmt: skip
+    tuned = vq.load("work_dirs/tuned")
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert torch.equal(tuned.encode(images), tokenizer.encode(images))
+    before, after = tokenizer.state_dict(), tuned.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in before if name.startswith(("decoder.", "post_quant."))}
