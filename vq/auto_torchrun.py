@@ -63,10 +63,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         (sys.stdout if words else sys.stderr).write(HELP)
         sys.exit(0 if words else failures.USER_ERROR)
     number = num_processes()
-    if "LOGLEVEL" not in os.environ:
-        logging.disable(
-            logging.ERROR
-        )  # a process that fails has said why; torch would add a report of its own
 
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -79,9 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     sys.stderr.flush()
     if "LOGLEVEL" not in os.environ:
-        logging.disable(
-            logging.ERROR
-        )  # a process that fails has said why; torch would add a report of its own
+        # A process that fails has said why; torch would add a report of its own.
+        logging.disable(logging.ERROR)
     try:
         run.run(args)
     except ChildFailedError as error:
