@@ -195,8 +195,11 @@ def probe(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bool]]:
     for name in args.runs:
         features = PooledCodes(tokenizer=vq.load(run_of(name)))
         found[name] = {"steps": step_count(run_of(name)), **probed(features, seeds, args.data)}
-    tokens, pixels = found[args.runs[0]]["top1"], found["pixels"]["top1"]
-    return found, {"tokens beat pooled pixels with each seed": min(tokens) > max(pixels)}
+    tokens, pixels = found[args.runs[0]], found["pixels"]
+    return found, {
+        f"{score}: tokens beat pooled pixels with each seed": min(tokens[score]) > max(pixels[score])
+        for score in ("top1", "class_mean_top1")
+    }
 
 
 def alignment(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bool]]:
