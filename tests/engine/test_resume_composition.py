@@ -15,12 +15,14 @@ from vq.engine.steps.alternating import AlternatingStep, codebook_parameters
 from vq.engine.steps.base import TrainStep
 from vq.engine.steps.discriminator import Adversary
 from vq.engine.steps.generator import ProposalStep, decay_groups
+from vq.engine.steps.probe import ProbeStep
 from vq.engine.steps.reconstruction import ReconstructionStep
 from vq.engine.steps.schedules import Constant, WarmupCosine
 from vq.generators import DecoderTransformer, LlamaStyle, MaskedGenerator, TransformerGenerator
 from vq.layers.diff_augment import DiffAugment
 from vq.losses import HingeObjective, L1Loss, LeCAMPenalty, R1Penalty
 from vq.networks import PatchDiscriminator, StridedCNNDecoder, StridedCNNEncoder
+from vq.probes import LinearProbe, PooledCodes
 from vq.quantizers import (
     EMACodebook,
     GumbelQuantizer,
@@ -141,6 +143,12 @@ def proposal(kind: type) -> Callable[..., TrainStep]:
     return make
 
 
+def probe(seed: int, **options: Any) -> TrainStep:
+    model = LinearProbe(features=PooledCodes(tokenizer=tokenizer(averaged, seed)), num_classes=3).train()
+    given = {"schedule": Constant(), "optimizer": torch.optim.AdamW(model.parameters(), lr=1e-2)} | options
+    return ProbeStep(probe=model, **given)
+
+
 class TiedGenerator(TransformerGenerator):
     """Its last layer is its table."""
 
@@ -159,6 +167,7 @@ STEP_KINDS: dict[str, Callable[..., TrainStep]] = {
     "proposal": proposal(TransformerGenerator),
     "proposal-masked": proposal(MaskedGenerator),
     "proposal-tied": proposal(TiedGenerator),
+    "probe": probe,
 }
 
 

@@ -1,6 +1,6 @@
 """Records what test_other_steps.py compares with: `python tests/golden/record_other_steps.py`.
 
-Five steps of an alternating run, and of a run of each kind of generator.
+Five steps of an alternating run, and of a run of each kind of generator and of a probe.
 """
 
 import json
@@ -27,7 +27,7 @@ GENERATORS = {
     "masked": {"type": "MaskedGenerator", "transformer": TRANSFORMER, **SIZES},
     "pixelcnn": {"type": "PixelCNNGenerator", "width": 16, "depth": 2, **SIZES},
 }
-CASES = ("alternating", *GENERATORS)
+CASES = ("alternating", "probe", *GENERATORS)
 
 
 def tree_of(case: str) -> dict[str, Any]:
@@ -42,6 +42,9 @@ def tree_of(case: str) -> dict[str, Any]:
         }  # fmt: skip
         around = {"type": "AlternatingStep", "num_codebook_steps": 2, "optimizer": adam}
         tree["train_step"] = around | {"step": tree["train_step"]}
+    elif case == "probe":
+        tree["probe"] = {"type": "LinearProbe", "features": {"type": "PooledCodes"}, "num_classes": 4}
+        tree["train_step"] = {"type": "ProbeStep", "optimizer": adam, "accumulate": 2}
     else:
         tree["generator"] = GENERATORS[case]
         tree["train_step"] = {"type": "ProposalStep", "optimizer": adam, "accumulate": 2}
@@ -53,16 +56,15 @@ def losses_of_five_steps(case: str) -> list[dict[str, float]]:
     from vq.engine.loop.step_runner import StepRunner
 
     tree = tree_of(case)
-    frozen = assembly.make_tokenizer(tree, seed=7).eval() if "generator" in tree else None
+    frozen = assembly.make_tokenizer(tree, seed=7).eval() if {"generator", "probe"} & set(tree) else None
     if frozen is not None:  # codes that tell the images apart, as those of a trained tokenizer do
         loader = assembly.make_loader(tree, "train_data")
         images = next(loader.train_batches(seed=7))["image"] / 127.5 - 1
         torch.manual_seed(7)
         frozen.train()(images)
         frozen.eval()
-    step = assembly.make_step(
-        tree, assembly.make_model(tree, seed=7).double().train(), frozen_tokenizer=frozen
-    )
+    model = assembly.make_model(tree, seed=7, frozen_tokenizer=frozen).double().train()
+    step = assembly.make_step(tree, model, frozen_tokenizer=frozen)
     runner = StepRunner(train_step=step, data=assembly.make_loader(tree, "train_data"), seed=7)
     return [
         {name: float(value) for name, value in result.scalars.items() if name.startswith("loss/")}

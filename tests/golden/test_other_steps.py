@@ -1,4 +1,4 @@
-"""Numbers that must not move unnoticed: five steps of an alternating run, and of a run of each kind of generator.
+"""Numbers that must not move unnoticed: five steps of an alternating run, a probe, and each kind of generator.
 
 After a change that is meant to move them: `python tests/golden/record_other_steps.py`, and a line under
 "Numbers changed" in CHANGELOG.md.
@@ -26,4 +26,4 @@ def test_five_steps_have_the_stored_losses(case: str) -> None:
 
 
 def test_every_step_has_stored_losses() -> None:
-    assert set(STEPS.module_dict) == OTHERS | {"AlternatingStep", "ProposalStep"}
+    assert set(STEPS.module_dict) == OTHERS | {"AlternatingStep", "ProbeStep", "ProposalStep"}
