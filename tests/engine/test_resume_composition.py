@@ -144,7 +144,9 @@ def proposal(kind: type) -> Callable[..., TrainStep]:
 
 
 def probe(seed: int, **options: Any) -> TrainStep:
-    model = LinearProbe(features=PooledCodes(tokenizer=tokenizer(averaged, seed)), num_classes=3).train()
+    features = PooledCodes(tokenizer=tokenizer(averaged, 0))  # not part of the state, so always the same
+    torch.manual_seed(seed)
+    model = LinearProbe(features=features, num_classes=3).train()
     given = {"schedule": Constant(), "optimizer": torch.optim.AdamW(model.parameters(), lr=1e-2)} | options
     return ProbeStep(probe=model, **given)
 
