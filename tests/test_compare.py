@@ -53,6 +53,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert said.startswith("contestant 'fsq', seed 0: train_data: ImageFolder: expected a folder of images")
 
 
+@pytest.mark.slow
 def test_tokens_and_bits_of_whole_tokenizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     few = ["--steps", 5, "--only", "f8_638_bits", "latent_159_bits", *SMALL]

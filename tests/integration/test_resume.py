@@ -32,7 +32,12 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.parametrize(
     ("unbroken", "workers"),
-    [(1, 0), (1, 2), pytest.param(2, 0, marks=pytest.mark.slow), (2, 2)],
+    [
+        (1, 0),
+        pytest.param(1, 2, marks=pytest.mark.slow),
+        pytest.param(2, 0, marks=pytest.mark.slow),
+        (2, 2),
+    ],
     indirect=["unbroken"],
 )
 def test_killed_and_resumed_equals_unbroken_bit_for_bit(

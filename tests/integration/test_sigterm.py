@@ -33,7 +33,9 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("ranks", "number"), [pytest.param(1, signal.SIGUSR1, marks=pytest.mark.slow), (2, signal.SIGTERM)]
+)
 def test_a_signal_saves_and_the_run_can_go_on(
     ranks: int, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,7 @@ def unbroken(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("number", "ranks"),
     [
-        (signal.SIGHUP, 1),
+        pytest.param(signal.SIGHUP, 1, marks=pytest.mark.slow),
         (signal.SIGUSR1, 1),
         pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),

@@ -68,7 +68,13 @@ def test_ranks_change_no_byte(trained: Path, reference: Path, ranks: int) -> Non
     assert content(trained / out) == content(reference)
 
 
-@pytest.mark.parametrize(("begun", "ranks"), [("settings.json", 1), ("shard_00001.notes", 2)])
+@pytest.mark.parametrize(
+    ("begun", "ranks"),
+    [
+        pytest.param("settings.json", 1, marks=pytest.mark.slow),
+        ("shard_00001.notes", 2),
+    ],
+)
 def test_killed_and_started_again_it_ends_with_the_same_bytes(
     trained: Path, reference: Path, begun: str, ranks: int
 ) -> None:
