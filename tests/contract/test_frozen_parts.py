@@ -176,6 +176,23 @@ class TestTokenizerWithDecoder:
         assert torch.equal(whole.encode(images()), tokens)
         assert whole.eval().decode(tokens).shape == (4, 3, SIDE, SIDE)
 
+    def test_averaged_weights_without_those_of_the_tokenizer(self) -> None:
+        """As in a training with `weight_ema` and `stores_tokenizer=False`: stepped, validated and continued."""
+        whole = TokenizerWithDecoder(
+            tokenizer=features(), decoder=StridedCNNDecoder(**NET), stores_tokenizer=False
+        ).train()
+        tokens, step = whole.encode(images()), step_of(whole)
+        step([{"image": images()}], 0)
+        assert step.weight_ema is not None
+        assert not any(name.startswith("tokenizer.") for name in step.weight_ema.average)
+        own = state(whole)
+        with step.weight_ema.applied():
+            assert not torch.equal(whole.post_quant.weight, own["post_quant.weight"])
+            assert torch.equal(whole.encode(images()), tokens)
+        assert torch.equal(whole.post_quant.weight, own["post_quant.weight"])
+        with pytest.raises(RuntimeError, match=r"Missing key.*post_quant.weight"):
+            whole.load_state_dict({name: t for name, t in own.items() if name != "post_quant.weight"})
+
     def test_autocast_does_not_change_the_tokens(self) -> None:
         whole = TokenizerWithDecoder(tokenizer=features(), decoder=StridedCNNDecoder(**NET)).train()
         tokens = whole.encode(images())

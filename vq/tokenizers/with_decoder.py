@@ -62,6 +62,7 @@ class TokenizerWithDecoder(Tokenizer):
         self.freeze(["tokenizer"])
         if not stores_tokenizer:
             self.register_state_dict_post_hook(_leave_out_tokenizer)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_post_hook(_miss_no_tokenizer)  # type: ignore[no-untyped-call]
 
     @property
     def quantizer(self) -> Quantizer:  # type: ignore[override]  # a property in place of an attribute
@@ -129,3 +130,10 @@ class TokenizerWithDecoder(Tokenizer):
 def _leave_out_tokenizer(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     for name in [name for name in state if name.startswith(f"{prefix}tokenizer.")]:
         del state[name]
+
+
+def _miss_no_tokenizer(module: nn.Module, keys: Any) -> None:
+    """Accepts a state dict without the tokenizer's weights, as `state_dict` makes it."""
+    assert isinstance(module, TokenizerWithDecoder)
+    own = tuple(f"tokenizer.{name}" for name in module.tokenizer.state_dict())
+    keys.missing_keys[:] = [name for name in keys.missing_keys if not name.endswith(own)]

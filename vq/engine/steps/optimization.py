@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vq import distributed
 from vq.engine.steps.micro_batches import average_gradients, collecting, parallel
 from vq.engine.steps.optimizer_state import optimizer_state, restore_optimizer
 from vq.engine.steps.schedules import Constant, Schedule
@@ -223,6 +224,8 @@ class Optimization:
     ) -> None:
         self.model, self.accumulate, self.autocast = model, accumulate, autocast
         self.beside = list(beside)
+        for parameter in self.beside:  # those of the model are sent by `parallel`
+            parameter.data.copy_(distributed.broadcast(parameter.data))
         is_optimized = optimizer["optimizer"] is not None
         self.optimizer = ScheduledOptimizer(parameters, **optimizer) if is_optimized else NoOptimizer()
         self.weight_ema = None if weight_ema is None else WeightEMA(model, weight_ema)

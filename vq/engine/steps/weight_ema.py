@@ -40,13 +40,14 @@ class WeightEMA:
         """Moves the average towards the module's present weights; to be called once per optimizer step."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
-        parameters = dict(self.module.named_parameters())  # each parameter once, under the first of its names
+        # Each parameter once, under the first of its names; frozen ones stay as they are.
+        parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         torch._foreach_lerp_(
             [self.average[name] for name in parameters], [p.detach() for p in parameters.values()], 1 - decay
         )
-        averaged = {id(p) for p in parameters.values()}
+        done = {id(p) for p in self.module.parameters()}
         for name, tensor in self.module.state_dict(keep_vars=True).items():
-            if id(tensor) not in averaged:
+            if id(tensor) not in done:
                 self.average[name].copy_(tensor)
 
     @contextmanager
