@@ -3,12 +3,16 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TypeAlias
 
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from vq.errors import UserError
 from vq.text import printable
+
+Pixels: TypeAlias = UInt8[Tensor, "_channels _h _w"] | Float32[Tensor, "_channels _h _w"]
+"""An image in a data set. Its values are 0..255 in both types: float32 keeps what 8 bits would round."""
 
 
 class DataError(UserError, ValueError):
@@ -41,19 +45,53 @@ class ImageDataset(ABC):
 
     Constructing a set does not access files, so that a config can be built on a machine without the images. The files
     are looked up at the first `len`, `key`, `label`, `class_names`, `read` or `check`.
+
+    Attributes:
+        channels: The number of channels of every image: 1 for grey, 3 for RGB, 4 for RGBA, or any other up to 16.
     """
+
+    channels: int = 3
 
     @abstractmethod
     def __len__(self) -> int:
         """Returns the number of images."""
 
     @abstractmethod
-    def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """Decodes image `index` to RGB pixels in 0..255, which the caller must not modify.
+    def read(self, index: int) -> Pixels:
+        """Decodes image `index` to pixels in 0..255, uint8 or float32, which the caller must not modify.
 
         Raises:
             UndecodableImage: If the image cannot be decoded.
         """
+
+    def read_scaled(self, index: int, *, min_side: int) -> Pixels:  # used by sets of JPEG files
+        """Decodes image `index` for a transform that resizes it to a shorter side of `min_side` pixels.
+
+        A set may decode at a lower resolution if that is faster; the shorter side stays at least `min_side`. Sets that
+        cannot do so read the image in full.
+
+        Raises:
+            UndecodableImage: If the image cannot be decoded.
+        """
+        return self.read(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Returns the height and width of image `index`; sets of files read only the header.
+
+        Raises:
+            UndecodableImage: If the image cannot be decoded.
+        """
+        _, height, width = self.read(index).shape
+        return height, width
+
+    @property
+    def shard_sizes(self) -> Sequence[int] | None:
+        """The number of images in each shard, in the order of the indices; None if every access costs the same.
+
+        Sets in tar or Parquet shards return it, and training then reads a few shards at a time
+        (`vq.data.order.SampleOrder`).
+        """
+        return None
 
     @abstractmethod
     def key(self, index: int) -> str:

@@ -1,4 +1,4 @@
-"""Decodes image files to RGB pixels, for any colour space, bit depth, transparency and rotation.
+"""Decodes image files to pixels, for any colour space, bit depth, transparency and rotation.
 
 docs/data.md states the rule for each kind of file. Files are untrusted: only decoders that start no other program are
 used, only regular files are read, and the size of an image is checked before it is decoded.
@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from vq.data.base import DataError, UndecodableImage
+from vq.data.base import DataError, Pixels, UndecodableImage
 from vq.files import read_regular
 
 Image.init()  # older Pillows have no AVIF
@@ -25,6 +25,9 @@ FORMATS = tuple(
 
 MAX_PIXELS = 2**26
 """The default limit on height times width, 8192 x 8192: decoding takes at most 1.5 GB."""
+
+MAX_CHANNELS = 16
+"""The largest number of channels of an image."""
 
 _PILLOW_MAX_PIXELS = 178_956_970  # Pillow raises an error for larger images
 _BYTES_PER_PIXEL = 8  # of an uncompressed file: four channels of 16 bits
@@ -40,6 +43,7 @@ _TURNS = {  # EXIF orientation -> the transposition that makes the image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_FIRST_ON_ITS_SIDE = 5  # orientations from here on exchange height and width
 _ORIENTATION, _BITS, _PHOTOMETRIC, _TILE_SIDES = 0x0112, 258, 262, (322, 323)  # EXIF and TIFF tags
 
 
@@ -61,6 +65,92 @@ def checked_max_pixels(place: str, max_pixels: int) -> int:
     return max_pixels
 
 
+class ImageDecoder:
+    """Decodes encoded images to pixels with a declared number of channels and range of values.
+
+    Args:
+        channels: 1 for grey, 3 for RGB (transparency is composited on white), 4 for RGBA; any other number up to 16 for
+            files with exactly so many channels.
+        value_range: The values in the file that become 0 and 255, such as (0, 4095) for 12 bits or (-1024, 3071) for
+            CT; the pixels are then float32, and values outside are clamped. None for files of 8 bits, and for grey ones
+            of 16 bits, which are scaled to 8.
+        max_pixels: The maximum height times width; larger images are not decoded. A file with more than 8 bytes per
+            pixel of this number, plus 64 MiB, is not read.
+        place: The class that takes these settings. Error messages start with it.
+
+    Raises:
+        DataError: If a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 3,
+        value_range: tuple[float, float] | None = None,
+        max_pixels: int = MAX_PIXELS,
+        place: str = "ImageDecoder",
+    ) -> None:
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise DataError(f"{place}: expected channels from 1 to {MAX_CHANNELS}, got {channels}")
+        if value_range is not None and not (len(value_range) == 2 and value_range[0] < value_range[1]):
+            raise DataError(
+                f"{place}: expected a value_range (lowest, highest) such as (0, 4095), got {value_range!r}"
+            )
+        self.channels = channels
+        self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+        self.max_pixels = checked_max_pixels(place, max_pixels)
+
+    def read(self, path: str | Path, name: str = "", *, min_side: int | None = None) -> Pixels:
+        """Decodes a file, as `decode` does.
+
+        Args:
+            path: A regular file, or a link to one.
+            name: The name of the image in error messages; by default its path.
+            min_side: See `decode`.
+
+        Raises:
+            UndecodableImage: If the path is not a regular file, or the file cannot be read or decoded.
+        """
+        name = name or str(path)
+        return self.decode(self._content(Path(path), name), name, min_side=min_side)
+
+    def decode(self, data: bytes, name: str, *, min_side: int | None = None) -> Pixels:
+        """Decodes the content of a file to upright pixels in 0..255.
+
+        Args:
+            data: The content of a file in one of `FORMATS`.
+            name: The name of the image in error messages.
+            min_side: A lower resolution is enough, as long as the shorter side has so many pixels.
+
+        Raises:
+            UndecodableImage: If the data is not an image of these channels, is damaged or too large, or has values of
+                an unknown range.
+        """
+        if self.channels != 3 or self.value_range is not None:
+            raise NotImplementedError  # being written
+        return decode_image(data, name, max_pixels=self.max_pixels)
+
+    def size(self, path: str | Path, name: str = "") -> tuple[int, int]:
+        """Returns the height and width of an image after rotation; only the header is decoded.
+
+        Raises:
+            UndecodableImage: If the file cannot be read, or is not an image.
+        """
+        name = name or str(path)
+        try:
+            with Image.open(io.BytesIO(self._content(Path(path), name)), formats=FORMATS) as image:
+                turned = image.getexif().get(_ORIENTATION, 1) >= _FIRST_ON_ITS_SIDE
+                return image.size if turned else (image.height, image.width)
+        except Exception as error:
+            raise UndecodableImage(name, f"{type(error).__name__}: {error}") from error
+
+    def _content(self, path: Path, name: str) -> bytes:
+        try:
+            return read_regular(path, most=_BYTES_PER_PIXEL * self.max_pixels + _OTHER_BYTES)
+        except OSError as error:
+            raise UndecodableImage(name, f"cannot be read ({error.strerror or error})") from error
+
+
 def read_image(path: str | Path, name: str = "", *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:
     """Decodes a file to RGB pixels in 0..255, as `decode_image` does.
 
@@ -73,13 +163,7 @@ def read_image(path: str | Path, name: str = "", *, max_pixels: int = MAX_PIXELS
     Raises:
         UndecodableImage: If the path is not a regular file, or the file cannot be read or decoded.
     """
-    name = name or str(path)
-    most = _BYTES_PER_PIXEL * max_pixels + _OTHER_BYTES
-    try:
-        data = read_regular(Path(path), most=most)
-    except OSError as error:
-        raise UndecodableImage(name, f"cannot be read ({error.strerror or error})") from error
-    return decode_image(data, name, max_pixels=max_pixels)
+    return ImageDecoder(max_pixels=max_pixels, place="read_image").read(path, name)
 
 
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:

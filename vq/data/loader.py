@@ -49,6 +49,8 @@ class ImageLoader:
         max_undecodable: The maximum tolerated fraction of undecodable images, in [0, 1].
         balance_classes: Whether an epoch samples with replacement, with probabilities proportional to
             1 / sqrt(number of images in the class). An image that is sampled twice in an epoch looks the same.
+        scaled_decoding: Whether training decodes a large JPEG at a lower resolution if the first transform is a
+            `Resize` to less than half its size, which is faster. Passes over the set always decode in full.
 
     Raises:
         DataError: If `batch_size`, `num_workers` or `max_undecodable` is out of range, or `balance_classes` is set
@@ -65,6 +67,7 @@ class ImageLoader:
         shuffle: bool = True,
         max_undecodable: float = 0.01,
         balance_classes: bool = False,
+        scaled_decoding: bool = True,
     ) -> None:
         self._order = SampleOrder(
             "ImageLoader",
@@ -82,6 +85,7 @@ class ImageLoader:
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.max_undecodable = max_undecodable
+        self.scaled_decoding = scaled_decoding
 
     @property
     def num_samples(self) -> int:
@@ -176,7 +180,12 @@ class ImageLoader:
     def _load(
         self, draws: Iterable[list[Draw]], budget: UndecodableBudget, *, replace: bool
     ) -> Iterator[Batch]:
-        reader = SampleReader(dataset=self.dataset, transforms=self.transforms, replace=replace)
+        reader = SampleReader(
+            dataset=self.dataset,
+            transforms=self.transforms,
+            replace=replace,
+            scaled=replace and self.scaled_decoding,
+        )
         loader: Iterable[Batch | UserError] = DataLoader(
             _Reported(reader),
             batch_sampler=cast("Any", draws),  # the annotation lacks iterables of keys that are not integers

@@ -36,14 +36,18 @@ class SampleReader(Dataset[Sample | UndecodableImage]):
     Args:
         dataset: The images.
         transforms: The transforms, applied in order, with a generator keyed by the draw.
+        scaled: Whether large images may be decoded at a lower resolution, if the first transform resizes them anyway.
         replace: Whether an undecodable image is replaced by the next one of the set, as it looks in the same epoch; if
             not, its error is returned.
     """
 
-    def __init__(self, *, dataset: ImageDataset, transforms: Sequence[Transform], replace: bool) -> None:
+    def __init__(
+        self, *, dataset: ImageDataset, transforms: Sequence[Transform], replace: bool, scaled: bool = False
+    ) -> None:
         self._dataset = dataset
         self._transforms = transforms
         self._replace = replace
+        self._min_side = transforms[0].min_side if scaled and transforms else None
         self._reported: set[str] = set()
 
     def __getitem__(self, draw: Draw) -> Sample | UndecodableImage:
@@ -74,7 +78,10 @@ class SampleReader(Dataset[Sample | UndecodableImage]):
         )
 
     def _read(self, draw: Draw) -> Sample:
-        image = self._dataset.read(draw.item)
+        if self._min_side is None:
+            image = self._dataset.read(draw.item)
+        else:
+            image = self._dataset.read_scaled(draw.item, min_side=self._min_side)
         key = self._dataset.key(draw.item)
         keyed = generator("sample", *draw)
         for transform in self._transforms:

@@ -4,17 +4,19 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from vq.data.base import DataError
+from vq.data.base import DataError, Pixels
 from vq.ops.numerics.integers import as_int64
+
+_RGB = 3  # channels
 
 
 class Sample(TypedDict):
     """An image with its label and key."""
 
-    image: UInt8[Tensor, "3 h w"]  # pixels in 0..255
+    image: Pixels  # values in 0..255
     label: int
     key: str  # the name of the image in its dataset, the same on every machine
     undecodable: str  # the name of the undecodable image that this one replaces; "" if it replaces none
@@ -23,7 +25,7 @@ class Sample(TypedDict):
 class Batch(TypedDict):
     """Images of one size with labels and keys; the engine moves them to the device and rescales them to [-1, 1]."""
 
-    image: UInt8[Tensor, "b 3 h w"]  # pixels in 0..255
+    image: UInt8[Tensor, "b channels h w"] | Float32[Tensor, "b channels h w"]  # values in 0..255
     label: Int64[Tensor, "b"]
     key: list[str]
     undecodable: list[str]  # the names of images that could not be decoded; usually empty
@@ -36,7 +38,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         samples: The samples, at least one.
 
     Raises:
-        DataError: If there are no samples, or their images differ in size.
+        DataError: If there are no samples, or their images differ in size or type.
     """
     if not samples:
         raise DataError(
@@ -59,5 +61,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def _size(sample: Sample) -> str:
-    _, height, width = sample["image"].shape
-    return f"{height}x{width}"
+    channels, height, width = sample["image"].shape
+    return f"{height}x{width}" if channels == _RGB else f"{height}x{width} with {channels} channel(s)"

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vq.data.order import SampleOrder
-from vq.data.sets.image_folder import expanded
+from vq.data.sets.listed import expanded
 from vq.data.store import Store
 from vq.data.token_shards import TokenStoreError
 from vq.ops.keyed import generator

@@ -1,4 +1,4 @@
-"""Image transforms: uint8 pixels in, uint8 pixels out, with randomness from a given generator."""
+"""Image transforms: pixels in 0..255 in and out, uint8 or float32, with randomness from a given generator."""
 
 import math
 from abc import ABC, abstractmethod
@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from vq.data.base import DataError
+from vq.data.base import DataError, Pixels
 from vq.data.decode import MAX_PIXELS
 from vq.registry import TRANSFORMS
 
@@ -21,12 +19,17 @@ class ImageTooLargeError(DataError):
 
 
 class Transform(ABC):
-    """Transforms an image. All random numbers come from the given generator."""
+    """Transforms an image. All random numbers come from the given generator.
+
+    Attributes:
+        min_side: If the transform first of all resizes every image to a shorter side of so many pixels, this number;
+            else None. A loader that starts with such a transform may decode large images at a lower resolution.
+    """
+
+    min_side: int | None = None
 
     @abstractmethod
-    def __call__(
-        self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
-    ) -> UInt8[Tensor, "3 new_height new_width"]:
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """Transforms one image.
 
         Args:
@@ -52,11 +55,9 @@ class Resize(Transform):
     """
 
     def __init__(self, *, size: int) -> None:
-        self.size = _checked_size("Resize", size)
+        self.size = self.min_side = _checked_size("Resize", size)
 
-    def __call__(
-        self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
-    ) -> UInt8[Tensor, "3 new_height new_width"]:
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """Resizes one image; nothing is random."""
         height, width = image.shape[1:]
         shorter, longer = sorted((height, width))
@@ -85,9 +86,7 @@ class CenterCrop(Transform):
     def __init__(self, *, size: int) -> None:
         self.size = _checked_size("CenterCrop", size)
 
-    def __call__(
-        self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
-    ) -> UInt8[Tensor, "3 new_height new_width"]:
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """Crops one image; nothing is random."""
         spare_y, spare_x = _spare("CenterCrop", image, self.size)
         return _cut(image, spare_y // 2, spare_x // 2, self.size, self.size)
@@ -107,9 +106,7 @@ class RandomCrop(Transform):
     def __init__(self, *, size: int) -> None:
         self.size = _checked_size("RandomCrop", size)
 
-    def __call__(
-        self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
-    ) -> UInt8[Tensor, "3 new_height new_width"]:
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """Crops one image."""
         spare_y, spare_x = _spare("RandomCrop", image, self.size)
         return _cut(image, _draw(spare_y + 1, generator), _draw(spare_x + 1, generator), self.size, self.size)
@@ -131,9 +128,7 @@ class RandomHorizontalFlip(Transform):
             raise DataError(f"RandomHorizontalFlip: expected a probability p in [0, 1], got {p}")
         self.p = p
 
-    def __call__(
-        self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
-    ) -> UInt8[Tensor, "3 new_height new_width"]:
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """Flips one image, or returns it unchanged."""
         return image.flip(-1) if _uniform(0.0, 1.0, generator) < self.p else image
 
@@ -166,15 +161,11 @@ class RandomResizedCrop(Transform):
         self.scale = scale
         self.ratio = ratio
 
-    def __call__(
-        self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
-    ) -> UInt8[Tensor, "3 new_height new_width"]:
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """Crops and resizes one image."""
         return _bicubic(_cut(image, *self._rectangle(image, generator)), [self.size, self.size])
 
-    def _rectangle(
-        self, image: UInt8[Tensor, "3 height width"], generator: torch.Generator
-    ) -> tuple[int, int, int, int]:
+    def _rectangle(self, image: Pixels, generator: torch.Generator) -> tuple[int, int, int, int]:
         _, height, width = image.shape
         for _ in range(10):
             area = height * width * _uniform(self.scale[0], self.scale[1], generator)
@@ -193,7 +184,7 @@ def _checked_size(place: str, size: Any) -> int:
     return size
 
 
-def _spare(place: str, image: UInt8[Tensor, "3 height width"], size: int) -> tuple[int, int]:
+def _spare(place: str, image: Pixels, size: int) -> tuple[int, int]:
     _, height, width = image.shape
     if height < size or width < size:
         raise DataError(
@@ -203,16 +194,15 @@ def _spare(place: str, image: UInt8[Tensor, "3 height width"], size: int) -> tup
     return height - size, width - size
 
 
-def _cut(
-    image: UInt8[Tensor, "3 height width"], y: int, x: int, height: int, width: int
-) -> UInt8[Tensor, "3 new_height new_width"]:
+def _cut(image: Pixels, y: int, x: int, height: int, width: int) -> Pixels:
     return image[:, y : y + height, x : x + width]
 
 
-def _bicubic(
-    image: UInt8[Tensor, "3 height width"], size: list[int]
-) -> UInt8[Tensor, "3 new_height new_width"]:
-    return functional.resize(image, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+def _bicubic(image: Pixels, size: list[int]) -> Pixels:
+    resized = functional.resize(image, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return (
+        resized.clamp_(0, 255) if resized.is_floating_point() else resized
+    )  # bicubic weights may be negative
 
 
 def _draw(below: int, generator: torch.Generator) -> int:

@@ -110,6 +110,6 @@ def _collate_decodable(samples: Sequence[Sample | UndecodableImage]) -> Batch:
         batch = collate(decoded)
         batch["undecodable"] += names
         return batch
-    image = torch.empty((0, 3, 0, 0), dtype=torch.uint8, device="cpu")
+    image = torch.empty((0, 0, 0, 0), dtype=torch.uint8, device="cpu")
     label = torch.empty(0, dtype=torch.int64, device="cpu")
     return {"image": image, "label": label, "key": [], "undecodable": names}

@@ -13,8 +13,8 @@ _SEPARATOR_WIDTH = 2
 _SEPARATOR_VALUE = 128  # grey, unlike the white background of emoji and the black padding of photographs
 
 
-def to_signed_unit(image: UInt8[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
-    """Maps pixels 0..255 to [-1, 1], the range of every network: x / 127.5 - 1.
+def to_signed_unit(image: UInt8[Tensor, "*shape"] | Float32[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
+    """Maps pixels 0..255, uint8 or float32, to [-1, 1], the range of every network: x / 127.5 - 1.
 
     Example:
         >>> to_signed_unit(torch.tensor([0, 255], dtype=torch.uint8)).tolist()

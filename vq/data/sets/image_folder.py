@@ -6,16 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import UInt8
 from torch import Tensor
 
 from vq.data.base import DataError, ImageDataset
-from vq.data.decode import MAX_PIXELS, checked_max_pixels, read_image
-from vq.files import sha256_of
+from vq.data.decode import MAX_PIXELS, ImageDecoder
+from vq.data.sets.listed import ListedImages, Listing, as_text, expanded
 from vq.registry import DATASETS
 from vq.text import printable
 
@@ -26,16 +24,8 @@ EXTENSIONS = (
 )  # fmt: skip
 
 
-class _Listing(NamedTuple):
-    # Arrays, not lists: a worker that reads a Python string changes its reference count, so that the memory of a
-    # million strings would be copied into every worker.
-    paths: npt.NDArray[np.bytes_]  # relative to the root, in the encoding of the file system
-    labels: npt.NDArray[np.int32]
-    class_names: tuple[str, ...]
-
-
 @DATASETS.register_module()
-class ImageFolder(ImageDataset):
+class ImageFolder(ListedImages):
     r"""Reads the image files below a folder, in sorted order; each subfolder is a class.
 
     There are two layouts. In `root/CLASS/.../image.png`, the labels follow the sorted names of the folders directly
@@ -50,63 +40,33 @@ class ImageFolder(ImageDataset):
     Args:
         root: The folder; a leading `~` means the home folder. It is accessed at the first use, not on construction.
         extensions: The endings of the files to read, such as `(".png", ".jpg")`; case does not matter.
+        channels: The number of channels of the images, as for `ImageDecoder`.
+        value_range: The values in the files that become 0 and 255, as for `ImageDecoder`.
         max_pixels: The maximum height times width of an image; larger images count as undecodable.
 
     Raises:
-        DataError: If an extension has no leading dot, or `max_pixels` is out of range; at the first use, if `root` is
-            missing or cannot be read, contains no such file, or contains such files both directly and in folders.
+        DataError: If an extension has no leading dot, or another setting is out of range; at the first use, if `root`
+            is missing or cannot be read, contains no such file, or contains such files both directly and in folders.
     """
 
     def __init__(
-        self, *, root: str | Path, extensions: Sequence[str] = EXTENSIONS, max_pixels: int = MAX_PIXELS
+        self,
+        *,
+        root: str | Path,
+        extensions: Sequence[str] = EXTENSIONS,
+        channels: int = 3,
+        value_range: tuple[float, float] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if isinstance(extensions, str) or not extensions or not all(e.startswith(".") for e in extensions):
             raise DataError(f"ImageFolder: expected extensions such as ('.png', '.jpg'), got {extensions!r}")
-        self.root = expanded(root)
+        decoder = ImageDecoder(
+            channels=channels, value_range=value_range, max_pixels=max_pixels, place="ImageFolder"
+        )
+        super().__init__(expanded(root), decoder)
         self.extensions = tuple(extension.lower() for extension in extensions)
-        self.max_pixels = checked_max_pixels("ImageFolder", max_pixels)
 
-    def __len__(self) -> int:
-        """Returns the number of files."""
-        return len(self._listing.paths)
-
-    def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """Decodes file `index` to RGB pixels in 0..255, upright, with transparency composited on white."""
-        path = self.root / os.fsdecode(self._listing.paths[index].item())
-        return read_image(path, self.key(index), max_pixels=self.max_pixels)
-
-    def sha256(self, index: int) -> str:
-        """Returns the SHA-256 of file `index`, in hexadecimal; "" if it cannot be read."""
-        path = self.root / os.fsdecode(self._listing.paths[index].item())
-        try:
-            return sha256_of(path) if path.is_file() else ""
-        except OSError:
-            return ""
-
-    def key(self, index: int) -> str:
-        """Returns the path of file `index` below the root, with forward slashes; bytes not in UTF-8 are escaped."""
-        return _as_text(self._listing.paths[index].item())
-
-    def label(self, index: int) -> int:
-        """Returns the number of the class folder of file `index` among the sorted folders."""
-        return int(self._listing.labels[index])
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """The sorted names of the class folders, or the name of the root if it has no class folders."""
-        return self._listing.class_names
-
-    def check(self) -> None:
-        """Lists the files.
-
-        Raises:
-            DataError: If `root` is missing or cannot be read, contains no such file, or contains such files both
-                directly and in folders.
-        """
-        _ = self._listing
-
-    @cached_property
-    def _listing(self) -> _Listing:
+    def _list(self) -> Listing:
         root = printable(str(self.root))
         if not self.root.is_dir():
             what = "a file" if self.root.exists() else "nothing"
@@ -131,11 +91,11 @@ class ImageFolder(ImageDataset):
         paths = np.array([os.fsencode(path) for path in found])
         _report_names(root, found, folders)
         if flat:
-            name = _as_text(os.fsencode(self.root.resolve().name))
-            return _Listing(paths, np.zeros(len(found), dtype=np.int32), (name,))
+            name = as_text(os.fsencode(self.root.resolve().name))
+            return Listing(paths, np.zeros(len(found), dtype=np.int32), (name,))
         number = {name: i for i, name in enumerate(folders)}
         labels = np.array([number[path.partition("/")[0]] for path in found], dtype=np.int32)
-        return _Listing(paths, labels, tuple(_as_text(os.fsencode(name)) for name in folders))
+        return Listing(paths, labels, tuple(as_text(os.fsencode(name)) for name in folders))
 
     def _walk(self, folder: Path, prefix: str, parents: set[str]) -> Iterator[str]:
         real = os.path.realpath(folder)
@@ -224,23 +184,6 @@ class ImageNet(ImageDataset):
         return folder
 
 
-def expanded(root: str | Path) -> Path:
-    """Replaces a leading `~` or `~name` of a path by that home folder.
-
-    Args:
-        root: The path, as the user wrote it.
-
-    Raises:
-        DataError: If there is no such user.
-    """
-    try:
-        return Path(root).expanduser()
-    except RuntimeError as error:
-        raise DataError(
-            f"root: expected a folder, got {str(root)!r}: {error}; write the path of the home folder instead"
-        ) from error
-
-
 def _entries(folder: Path) -> "list[os.DirEntry[str]]":
     """Lists the entries of a folder that are not hidden."""
     try:
@@ -260,16 +203,10 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _as_text(name: bytes) -> str:
-    r"""Decodes a name in any locale; bytes that are not UTF-8 are escaped (`\udce4`), as by `printable`."""
-    text = name.decode("utf-8", errors="surrogateescape")
-    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
-
-
 def _report_names(root: str, found: Sequence[str], folders: Sequence[str]) -> None:
-    escaped = [path for path in found if os.fsencode(path) != _as_text(os.fsencode(path)).encode()]
+    escaped = [path for path in found if os.fsencode(path) != as_text(os.fsencode(path)).encode()]
     if escaped:
-        if len({_as_text(os.fsencode(path)) for path in found}) < len(found):
+        if len({as_text(os.fsencode(path)) for path in found}) < len(found):
             raise DataError(
                 f"ImageFolder: two files below {root} have the same name once their bytes are escaped; rename one"
             )
@@ -277,7 +214,7 @@ def _report_names(root: str, found: Sequence[str], folders: Sequence[str]) -> No
             "%s: %d names are not UTF-8, such as %s; they are stored and shown with these bytes escaped",
             root,
             len(escaped),
-            printable(_as_text(os.fsencode(escaped[0]))),
+            printable(as_text(os.fsencode(escaped[0]))),
         )
     if all(re.fullmatch("[0-9]+", name) for name in folders) and sorted(folders, key=int) != list(folders):
         logger.warning(
