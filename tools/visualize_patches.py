@@ -24,7 +24,7 @@ from PIL import Image
 
 from vq import cli
 from vq.data import ImageLoader, UndecodableSetError
-from vq.data.token_store import TokenStore, TokenStoreError
+from vq.data.stores.token_store import TokenStore, TokenStoreError
 from vq.engine import assembly
 from vq.engine.evaluation.progress import PassProgress
 from vq.engine.jobs.views import cut_views, views_of

@@ -12,7 +12,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _MOVED_INTO = {
-    "vq.data.sets": "digits image_folder",
+    "vq.data.sets": "image_folder",
+    "vq.data.stores": "token_manifest token_shards token_store tokens",
     "vq.engine.assembly": "class_names",
     "vq.engine.evaluation": "evaluator pictures progress",
     "vq.engine.jobs": "following generation league sample_folder tokenization",
@@ -35,6 +36,7 @@ MOVED = {
     for folder, names in _MOVED_INTO.items()
     for name in names.split()
 } | {
+    "vq.data.digits": "vq.data.sets.embedded.digits",
     "vq.data.embedded": "vq.data",
     "vq.engine.adversary": "vq.engine.steps.discriminator",
     "vq.engine.assemble": "vq.engine.assembly",

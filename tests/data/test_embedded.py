@@ -170,7 +170,7 @@ class TestPhotos:
             assert is_grey == (dataset.class_names[dataset.label(i)] in grey) or is_black
 
     def test_a_photograph_that_a_package_lacks_is_named(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("vq.data.sets.photos.package_folder", lambda module, needed_by: tmp_path)
+        monkeypatch.setattr("vq.data.sets.embedded.photos.package_folder", lambda module, needed_by: tmp_path)
         with pytest.raises(
             ValueError, match=r"expected data/astronaut.png inside the package scikit-image, which lacks it"
         ):
@@ -257,6 +257,6 @@ class TestDigits:
         assert (nearest == labels).float().mean() > 0.7
 
     def test_a_package_without_the_file_is_named(self, monkeypatch, tmp_path):
-        monkeypatch.setattr("vq.data.sets.digits.package_folder", lambda module, needed_by: tmp_path)
+        monkeypatch.setattr("vq.data.sets.embedded.digits.package_folder", lambda module, needed_by: tmp_path)
         with pytest.raises(ValueError, match=r"DigitsDataset: expected lines of numbers in .*mnist_5k"):
             len(DigitsDataset())

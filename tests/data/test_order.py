@@ -10,8 +10,8 @@ import torch
 from vq.data import DataError, ImageLoader, TokenDataset, TokenLoader
 from vq.data import order as order_module
 from vq.data.order import SampleOrder
-from vq.data.token_manifest import write_manifest
-from vq.data.token_shards import ShardFiles, write_shard
+from vq.data.stores.token_manifest import write_manifest
+from vq.data.stores.token_shards import ShardFiles, write_shard
 
 COUNT = 53  # not a multiple of the batch size
 

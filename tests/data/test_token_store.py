@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vq.data import TokenDataset, TokenLoader, TokenStore, TokenStoreError
-from vq.data.token_manifest import MANIFEST, manifest_sha256, write_manifest
-from vq.data.token_shards import ShardFiles, bytes_per_index, is_whole, pack, unpack, write_shard
+from vq.data.stores.token_manifest import MANIFEST, manifest_sha256, write_manifest
+from vq.data.stores.token_shards import ShardFiles, bytes_per_index, is_whole, pack, unpack, write_shard
 
 
 def make_store(

@@ -14,8 +14,8 @@ import torch
 from test_token_store import make_store
 
 from vq.data import TokenDataset, TokenLoader, TokenStore, TokenStoreError
-from vq.data.token_manifest import MANIFEST, manifest_sha256, write_manifest
-from vq.data.token_shards import ShardFiles, read_notes, write_shard
+from vq.data.stores.token_manifest import MANIFEST, manifest_sha256, write_manifest
+from vq.data.stores.token_shards import ShardFiles, read_notes, write_shard
 
 WRONG: list[Any] = [None, -1, 10**30, 1.5, True, "", "x", [], {}, [[]], [None], [-1], [10**30], [10**30, 1]]
 

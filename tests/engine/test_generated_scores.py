@@ -11,8 +11,8 @@ from feature_networks import TinyNetwork
 import vq.metrics
 from vq import config
 from vq.data import TokenDataset, TokenLoader
-from vq.data.token_manifest import write_manifest
-from vq.data.token_shards import ShardFiles, bytes_per_index, write_shard
+from vq.data.stores.token_manifest import write_manifest
+from vq.data.stores.token_shards import ShardFiles, bytes_per_index, write_shard
 from vq.engine import ProposalEvaluator, assembly
 from vq.engine.evaluation.sampling import generate_images
 from vq.errors import ConfigError

@@ -15,7 +15,7 @@ from PIL import Image
 
 from vq import config
 from vq.data import EmojiDataset, FeatureStore, TokenStore, TokenStoreError
-from vq.data.feature_store import DTYPES, pack_features, unpack_features
+from vq.data.stores.feature_store import DTYPES, pack_features, unpack_features
 from vq.engine import assembly
 from vq.engine.jobs.features import (
     DiskFullError,

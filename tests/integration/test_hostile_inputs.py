@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 
 import vq
 from vq import failures
-from vq.data.token_manifest import manifest_sha256
-from vq.data.token_shards import ShardFiles
+from vq.data.stores.token_manifest import manifest_sha256
+from vq.data.stores.token_shards import ShardFiles
 from vq.engine.loop.checkpoint_files import write_manifest
 from vq.errors import UserError
 from vq.pretrained import PUBLISHED

@@ -8,7 +8,7 @@ import pytest
 from commands import TINY, accepted, refused
 from PIL import Image
 
-from vq.data.token_store import TokenStore
+from vq.data.stores.token_store import TokenStore
 
 OWN = ".{}_data.dataset:dict(type='vq.data.ImageFolder', root='{}')"
 TRAIN, VAL = OWN.format("train", "mine/train"), OWN.format("val", "mine/val")

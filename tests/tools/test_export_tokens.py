@@ -17,9 +17,9 @@ import torch
 from commands import environment
 
 from vq import tokens
-from vq.data.token_manifest import manifest_sha256, write_manifest
-from vq.data.token_shards import ShardFiles, bytes_per_index, write_shard
-from vq.data.token_store import TokenStore, TokenStoreError
+from vq.data.stores.token_manifest import manifest_sha256, write_manifest
+from vq.data.stores.token_shards import ShardFiles, bytes_per_index, write_shard
+from vq.data.stores.token_store import TokenStore, TokenStoreError
 from vq.errors import UserError
 from vq.interop.llamagen_tokens import Grid, import_llamagen
 from vq.interop.token_files import WRITERS, export_tokens

@@ -18,8 +18,8 @@ from PIL import Image
 from tools.visualize_patches import LINE, Reservoir, _mixed, main
 from vq import config as pages
 from vq.cli import UsageError
-from vq.data.token_manifest import manifest_sha256
-from vq.data.token_store import TokenStore
+from vq.data.stores.token_manifest import manifest_sha256
+from vq.data.stores.token_store import TokenStore
 from vq.engine import assembly
 from vq.engine.jobs.tokenization import settings_of, tokenize
 from vq.engine.jobs.views import cut_views, views_of

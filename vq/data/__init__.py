@@ -2,17 +2,17 @@
 
 from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableSetError
 from vq.data.decode import read_image
-from vq.data.feature_store import FeatureStore
-from vq.data.features import FeatureBatch, FeatureDataset, FeatureLoader
 from vq.data.loader import ImageLoader
 from vq.data.sample import Batch, Sample, collate
-from vq.data.sets.digits import DigitsDataset
-from vq.data.sets.emoji import EmojiDataset
+from vq.data.sets.embedded.digits import DigitsDataset
+from vq.data.sets.embedded.emoji import EmojiDataset
+from vq.data.sets.embedded.photos import PhotoDataset
+from vq.data.sets.embedded.procedural import ProceduralDataset
 from vq.data.sets.image_folder import ImageFolder, ImageNet
-from vq.data.sets.photos import PhotoDataset
-from vq.data.sets.procedural import ProceduralDataset
-from vq.data.token_store import TokenStore, TokenStoreError
-from vq.data.tokens import TokenBatch, TokenDataset, TokenLoader
+from vq.data.stores.feature_store import FeatureStore
+from vq.data.stores.features import FeatureBatch, FeatureDataset, FeatureLoader
+from vq.data.stores.token_store import TokenStore, TokenStoreError
+from vq.data.stores.tokens import TokenBatch, TokenDataset, TokenLoader
 from vq.data.transforms import (
     CenterCrop,
     RandomCrop,

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vq.data.token_manifest import write_manifest
-from vq.data.token_shards import ShardFiles, bytes_per_index, write_shard
+from vq.data.stores.token_manifest import write_manifest
+from vq.data.stores.token_shards import ShardFiles, bytes_per_index, write_shard
 from vq.files import new_folder, read_json, read_npy
 from vq.interop.token_files import NOTES, SHARD_KEYS, TokenFilesError
 

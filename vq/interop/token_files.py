@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vq import packages
-from vq.data.token_shards import read_notes, unpack
-from vq.data.token_store import TokenStore
+from vq.data.stores.token_shards import read_notes, unpack
+from vq.data.stores.token_store import TokenStore
 from vq.errors import UserError
 from vq.files import new_folder
 

@@ -1,1 +1,1 @@
-"""Image data sets, one file per source."""
+"""Image data sets: folders of files, published sets, sets in shards, and sets inside packages."""

@@ -19,7 +19,7 @@ def is_validation(key: str, fraction: float) -> bool:
 
     Example:
         >>> [is_validation(f"{i}.png", 0.5) for i in range(4)]
-        [False, True, True, False]
+        [True, False, True, False]
     """
     number = int.from_bytes(hashlib.sha256(key.encode("utf-8", errors="surrogatepass")).digest()[:8], "big")
     return number < fraction * 2**64

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq.data import Batch, ImageLoader
-from vq.data.feature_store import DTYPES, FEATURES, pack_features
-from vq.data.token_manifest import StoreFormat
+from vq.data.stores.feature_store import DTYPES, FEATURES, pack_features
+from vq.data.stores.token_manifest import StoreFormat
 from vq.engine.jobs.store_writing import StoredSet, write_store
 from vq.engine.jobs.views import cut_views
 from vq.errors import ConfigError, UserError

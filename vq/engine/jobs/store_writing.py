@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vq import distributed
 from vq.data import Batch, ImageLoader
-from vq.data.token_manifest import StoreFormat, write_manifest
-from vq.data.token_shards import ShardFiles, write_packed
+from vq.data.stores.token_manifest import StoreFormat, write_manifest
+from vq.data.stores.token_shards import ShardFiles, write_packed
 from vq.engine.jobs.token_folder import claim, keys_sha256, source_sha256, unwritten
 from vq.engine.jobs.views import VIEWS, views_of
 

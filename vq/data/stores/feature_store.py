@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from vq.data.store import Store
-from vq.data.token_manifest import StoreFormat
-from vq.data.token_shards import TokenStoreError
+from vq.data.stores.store import Store
+from vq.data.stores.token_manifest import StoreFormat
+from vq.data.stores.token_shards import TokenStoreError
 from vq.text import printable
 
 DTYPES: Mapping[str, torch.dtype] = {

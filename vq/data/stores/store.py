@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vq.data.token_manifest import StoreFormat, read_manifest
-from vq.data.token_shards import ShardFiles, TokenStoreError, read_notes
+from vq.data.stores.token_manifest import StoreFormat, read_manifest
+from vq.data.stores.token_shards import ShardFiles, TokenStoreError, read_notes
 from vq.files import sha256_of
 from vq.text import printable
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 from jaxtyping import Int64
 from torch import Tensor
 
-from vq.data.store import Store
-from vq.data.token_manifest import TOKENS, StoreFormat
-from vq.data.token_shards import TokenStoreError, bytes_per_index, unpack
+from vq.data.stores.store import Store
+from vq.data.stores.token_manifest import TOKENS, StoreFormat
+from vq.data.stores.token_shards import TokenStoreError, bytes_per_index, unpack
 from vq.text import printable
 
 __all__ = ["TokenStore", "TokenStoreError", "bytes_per_index"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vq.data.base import ImageDataset
 from vq.data.decode import read_image
-from vq.data.sets.packaged import checked_split, package_folder
+from vq.data.sets.embedded.packaged import checked_split, package_folder
 from vq.ops.keyed import stable_hash
 from vq.registry import DATASETS
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vq.data.order import SampleOrder
 from vq.data.sets.listed import expanded
-from vq.data.store import Store
-from vq.data.token_shards import TokenStoreError
+from vq.data.stores.store import Store
+from vq.data.stores.token_shards import TokenStoreError
 from vq.ops.keyed import generator
 
 S = TypeVar("S", bound=Store)

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional
 
 from vq.data.base import DataError, ImageDataset
 from vq.data.decode import read_image
-from vq.data.sets.packaged import checked_split, package_folder
+from vq.data.sets.embedded.packaged import checked_split, package_folder
 from vq.registry import DATASETS
 
 

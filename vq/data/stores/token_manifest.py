@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vq.data.token_shards import ShardFiles, TokenStoreError, bytes_per_index, check_field, read_notes
+from vq.data.stores.token_shards import ShardFiles, TokenStoreError, bytes_per_index, check_field, read_notes
 from vq.files import read_regular, sha256_of, write_atomically
 from vq.text import printable
 

@@ -1,0 +1,1 @@
+"""Images that come inside installed packages, and computed ones."""

@@ -1,0 +1,1 @@
+"""Images in shards: tar files and Parquet files, here or behind an address."""
