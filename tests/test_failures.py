@@ -103,7 +103,7 @@ def test_an_optional_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyP
     monkeypatch.delitem(sys.modules, "pyarrow", raising=False)  # another test may have imported it
     error = ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow.parquet")
     message = "this command needs the package pyarrow, which is not installed; "
-    assert user_message(error) == message + packages.how_to_install("export")
+    assert user_message(error) == message + packages.how_to_install("data")
 
 
 def test_names_are_shown_on_one_line() -> None:
