@@ -37,7 +37,7 @@ FEATURES = {
     "TensorBoard(directory=Path('.'))": ("TensorBoard", "tensorboard"),
     "WandB(directory=Path('.'), name='run', config={})": ("--wandb", "wandb"),
     "League(tree={}, names=[], seeds=[0], steps=1, folder=Path('.')).check()": ("vq compare", "plots"),
-    "write_parquet(None, None, '')": ("vq tokens export --to parquet", "export"),
+    "write_parquet(None, None, '')": ("vq tokens export --to parquet", "data"),
     "fidelity.main(['page.py', 'images', '--work-dir', '.'])": ("tools/fidelity.py", "fid"),
 }
 PROGRAM = f"""

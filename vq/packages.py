@@ -24,7 +24,7 @@ EXTRAS = {
     "pyarrow": ("pyarrow", "data"),
     "webdataset": ("webdataset", "data"),
     "datasets": ("datasets", "data"),
-    "fsspec": ("fsspec[http]", "data"),
+    "fsspec": ("fsspec", "data"),
     "tifffile": ("tifffile", "data"),
     "diffusers": ("diffusers", "peers"),
     "transformers": ("transformers", "peers"),
