@@ -8,7 +8,8 @@ from vq.data.sets.embedded.digits import DigitsDataset
 from vq.data.sets.embedded.emoji import EmojiDataset
 from vq.data.sets.embedded.photos import PhotoDataset
 from vq.data.sets.embedded.procedural import ProceduralDataset
-from vq.data.sets.image_folder import ImageFolder, ImageNet
+from vq.data.sets.image_folder import ImageFolder
+from vq.data.sets.published.imagenet import ImageNet
 from vq.data.stores.feature_store import FeatureStore
 from vq.data.stores.features import FeatureBatch, FeatureDataset, FeatureLoader
 from vq.data.stores.token_store import TokenStore, TokenStoreError
