@@ -10,6 +10,7 @@ from vq.data.sets.embedded.photos import PhotoDataset
 from vq.data.sets.embedded.procedural import ProceduralDataset
 from vq.data.sets.image_folder import ImageFolder
 from vq.data.sets.published.imagenet import ImageNet
+from vq.data.sets.published.sa_med2d import SAMed2D
 from vq.data.stores.feature_store import FeatureStore
 from vq.data.stores.features import FeatureBatch, FeatureDataset, FeatureLoader
 from vq.data.stores.token_store import TokenStore, TokenStoreError
@@ -43,6 +44,7 @@ __all__ = [
     "RandomHorizontalFlip",
     "RandomResizedCrop",
     "Resize",
+    "SAMed2D",
     "Sample",
     "TokenBatch",
     "TokenDataset",

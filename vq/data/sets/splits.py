@@ -1,6 +1,7 @@
 """Rules that divide a set without official splits into training and validation images."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,39 @@ def is_validation(key: str, fraction: float) -> bool:
         >>> [is_validation(f"{i}.png", 0.5) for i in range(4)]
         [True, False, True, False]
     """
-    number = int.from_bytes(hashlib.sha256(key.encode("utf-8", errors="surrogatepass")).digest()[:8], "big")
-    return number < fraction * 2**64
+    return _number(key) < fraction * 2**64
+
+
+def by_hash(keys: Sequence[str], fraction: float) -> npt.NDArray[np.bool_]:
+    """Returns a mask of the validation images, which `is_validation` chooses by their keys.
+
+    If it chooses none or all, the image with the smallest number is for validation and the others for training, or the
+    one with the largest number is for training, so that neither is empty.
+
+    Args:
+        keys: The keys of all images.
+        fraction: The expected fraction of validation images, in (0, 1).
+
+    Raises:
+        DataError: If there are fewer than 2 images.
+
+    Example:
+        >>> by_hash([f"{i}.png" for i in range(4)], 0.5).tolist()
+        [True, False, True, False]
+    """
+    if len(keys) < 2:
+        raise DataError(
+            f"splits: expected at least 2 images, to train with some and validate with others, got {len(keys)}; add "
+            f"images"
+        )
+    numbers = np.array([_number(key) for key in keys], dtype=np.uint64)
+    limit = max(int(fraction * 2**64), int(numbers.min()) + 1)
+    return numbers < min(limit, int(numbers.max()))
+
+
+def _number(key: str) -> int:
+    """Returns the first 64 bits of the hash of a key."""
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8", errors="surrogatepass")).digest()[:8], "big")
 
 
 def tail(total: int, num_val: int) -> npt.NDArray[np.bool_]:
@@ -50,5 +82,6 @@ def interleaved(total: int, num_val: int) -> npt.NDArray[np.bool_]:
 def _check(total: int, num_val: int) -> None:
     if not 0 < num_val < total:
         raise DataError(
-            f"splits: expected 1 to {total - 1} validation images of {total:,}, got num_val={num_val:,}"
+            f"splits: expected num_val from 1 to {max(total - 1, 1):,} for a set of {total:,} images, got {num_val:,}; "
+            f"set num_val, or use a complete copy of the set"
         )
