@@ -16,7 +16,8 @@ import torch
 from PIL import Image, ImageOps
 
 from vq.data import ImageFolder, PhotoDataset, UndecodableImage
-from vq.data.decode import FORMATS, _to_rgb, decode_image, read_image
+from vq.data.colours import FORMATS, to_rgb
+from vq.data.decode import decode_image, read_image
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +215,7 @@ def test_every_mode_of_pillow_becomes_rgb(mode):
         image = colour.convert("P").convert("PA") if mode == "PA" else colour.convert(mode)
         if mode in ("LA", "RGBA", "PA"):
             image.putalpha(51)
-    found = np.asarray(_to_rgb(image)).astype(int)
+    found = np.asarray(to_rgb(image)).astype(int)
     is_transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa")
     expected = 255 if mode == "1" else 255 - (55 / 5 if is_transparent else 55)
     tolerance = {"1": 0, "La": 3, "RGBa": 3, "P": 26, "PA": 6}.get(mode, 2)  # a web palette has steps of 51
@@ -228,7 +229,7 @@ def test_every_mode_of_pillow_becomes_rgb(mode):
 @pytest.mark.parametrize("mode", ["F", "I", "LAB"])
 def test_modes_without_a_known_range_are_refused(mode):
     with pytest.raises(ValueError, match=r"floats|integers of 32 bits|colours in LAB"):
-        _to_rgb(Image.new(mode, (2, 2)))
+        to_rgb(Image.new(mode, (2, 2)))
 
 
 @pytest.mark.parametrize("turned", [False, True])
