@@ -78,3 +78,16 @@ def declared_size(network: nn.Module, name: str) -> int:
             f"got {size!r}; set it in __init__"
         )
     return size
+
+
+def image_channels_of(network: nn.Module) -> int:
+    """Returns the number of channels of the images that an encoder takes, or a decoder returns.
+
+    A network says so by its attribute `image_channels`; one without it is for RGB images.
+
+    Example:
+        >>> from vq.networks import StridedCNNEncoder
+        >>> image_channels_of(StridedCNNEncoder(widths=(8,), image_channels=1))
+        1
+    """
+    return declared_size(network, "image_channels") if hasattr(network, "image_channels") else 3

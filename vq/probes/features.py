@@ -19,15 +19,17 @@ class ProbeFeatures(nn.Module, ABC):
     Attributes:
         dim: The length of the vector.
         downsample_factor: What the height and the width of an image must be multiples of.
+        image_channels: The number of channels of the images.
         tokenizer: The frozen tokenizer whose tokens are probed; None if the features are not those of tokens.
     """
 
     dim: int
     downsample_factor: int
+    image_channels: int = 3
     tokenizer: Tokenizer | None
 
     @abstractmethod
-    def forward(self, image: Shaped[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+    def forward(self, image: Shaped[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
         """Maps images, uint8 pixels or floats in [-1, 1], to vectors in at least float32, without gradients."""
 
     def of_indices(self, indices: Shaped[Tensor, "batch *index"]) -> Float[Tensor, "batch dim"]:
@@ -55,11 +57,11 @@ class PooledCodes(ProbeFeatures):
     def __init__(self, *, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.tokenizer = tokenizer.eval().requires_grad_(requires_grad=False)
-        self.downsample_factor = tokenizer.downsample_factor
+        self.downsample_factor, self.image_channels = tokenizer.downsample_factor, tokenizer.image_channels
         self.dim = self.of_indices(self._some_indices()).shape[1]
 
     @torch.no_grad()
-    def forward(self, image: Shaped[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+    def forward(self, image: Shaped[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
         """Maps images, uint8 pixels or floats in [-1, 1], to the means of their code vectors."""
         return self.of_indices(self.tokenizer.encode(image))
 
@@ -88,24 +90,27 @@ class PooledPixels(ProbeFeatures):
 
     Args:
         patch_size: Height and width of a patch; 1 gives the mean colour.
+        image_channels: The number of channels of the images.
 
     Example:
         >>> PooledPixels(patch_size=2)(torch.zeros(1, 3, 4, 6)).shape
         torch.Size([1, 12])
     """
 
-    def __init__(self, *, patch_size: int) -> None:
+    def __init__(self, *, patch_size: int, image_channels: int = 3) -> None:
         super().__init__()
-        self.tokenizer = None
-        self.patches = PixelPatches(size=patch_size)
+        self.tokenizer, self.image_channels = None, image_channels
+        self.patches = PixelPatches(size=patch_size, channels=image_channels)
         self.downsample_factor, self.dim = patch_size, self.patches.dim
 
     @torch.no_grad()
-    def forward(self, image: Shaped[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+    def forward(self, image: Shaped[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
         """Maps images, uint8 pixels or floats in [-1, 1], to the means of their patches.
 
         Raises:
             ValueError: If the height or the width is not a multiple of `patch_size`.
         """
         dtype = torch.float32 if image.dtype == torch.uint8 else image.dtype
-        return at_least_float32(self.patches.split(as_images(image, dtype))).mean(dim=1)
+        return at_least_float32(
+            self.patches.split(as_images(image, dtype, channels=self.image_channels))
+        ).mean(dim=1)

@@ -56,7 +56,9 @@ class LinearProbe(nn.Module):
         return logits
 
     @torch.no_grad()
-    def classify(self, image: Shaped[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch num_classes"]:
+    def classify(
+        self, image: Shaped[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch num_classes"]:
         """Maps images, uint8 pixels or floats in [-1, 1], to logits."""
         logits: Tensor = self(self.features(image))
         return logits

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from vq.networks.sizes import image_channels_of
 from vq.quantizers import Quantizer
 from vq.text import suggest
-from vq.tokenizers.inputs import COLOURS, as_images
+from vq.tokenizers.inputs import as_images
 from vq.tokenizers.output import TokenizerOutput
 
 
@@ -20,6 +21,7 @@ class Tokenizer(nn.Module, ABC):
 
     Attributes:
         downsample_factor: The factor by which height and width shrink from the image to the index map.
+        image_channels: The number of channels of the images: 3 for RGB, 1 for grey.
         quantizer: The quantizer whose hyperparameters a training step may anneal; the finest one if there are several.
         decoder: Maps quantized vectors to the image; its `last_layer` is the parameter of the output layer.
         has_image_decoder: Whether `decode` returns images and `forward` reconstructs them.
@@ -27,6 +29,7 @@ class Tokenizer(nn.Module, ABC):
     """
 
     downsample_factor: int
+    image_channels: int = 3
     quantizer: Quantizer
     decoder: nn.Module | None
     has_image_decoder: ClassVar[bool] = True
@@ -96,12 +99,12 @@ class Tokenizer(nn.Module, ABC):
         """The shape of the indices of one image with this height and width in pixels."""
 
     @abstractmethod
-    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> TokenizerOutput:
+    def forward(self, image: Float[Tensor, "batch channels height width"]) -> TokenizerOutput:
         """Reconstructs images in [-1, 1]; returns the reconstruction, the indices and the quantizer's loss."""
 
     @abstractmethod
     def latent(
-        self, image: Float[Tensor, "batch 3 height width"]
+        self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch *position codebook_dim"]:
         """Computes `z`, the input of `quantizer`, of images in [-1, 1]. The code axis is last.
 
@@ -114,8 +117,8 @@ class Tokenizer(nn.Module, ABC):
         """Maps images to int64 indices. It changes no state, in training mode neither.
 
         Args:
-            image: (batch, 3, height, width). uint8 means pixels in 0..255. Floats of any precision mean [-1, 1]; they
-                may exceed that range, as resizing and noise do, up to an absolute value of 8.
+            image: (batch, image_channels, height, width). uint8 means pixels in 0..255. Floats of any precision
+                mean [-1, 1]; they may exceed that range, as resizing and noise do, up to an absolute value of 8.
 
         Raises:
             ImageInputError: If the shape or the type differs from that, or floats are larger than 8 or not finite.
@@ -123,12 +126,14 @@ class Tokenizer(nn.Module, ABC):
         return self.encode_images(self.as_images(image))
 
     @abstractmethod
-    def encode_images(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
+    def encode_images(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Int[Tensor, "batch *index"]:
         """Implements `encode` for images that are checked already: in [-1, 1], in the networks' precision."""
 
-    def as_images(self, image: Shaped[Tensor, "*shape"]) -> Float[Tensor, "batch 3 height width"]:
+    def as_images(self, image: Shaped[Tensor, "*shape"]) -> Float[Tensor, "batch channels height width"]:
         """Checks images as `encode` does, and converts them to [-1, 1] in the networks' precision."""
-        return as_images(image, self.dtype)
+        return as_images(image, self.dtype, channels=self.image_channels)
 
     def codes(self, indices: Shaped[Tensor, "batch *index"]) -> Float[Tensor, "batch *position codebook_dim"]:
         """Maps indices of any integer type to the code vectors that the decoder gets, in the networks' precision.
@@ -139,22 +144,32 @@ class Tokenizer(nn.Module, ABC):
         return self.quantizer.decode(indices, self.dtype)
 
     @abstractmethod
-    def decode(self, indices: Int[Tensor, "batch *index"]) -> Float[Tensor, "batch 3 height width"]:
+    def decode(self, indices: Int[Tensor, "batch *index"]) -> Float[Tensor, "batch channels height width"]:
         """Maps indices to images, clamped to [-1, 1]."""
 
     @abstractmethod
-    def bypass(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+    def bypass(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
         """Applies the encoder and the decoder to images in [-1, 1], without quantization in between."""
 
 
-def check_colours(place: str, encoder: nn.Module | None, decoder: nn.Module | None) -> None:
-    """Raises if the encoder or the decoder was built for a number of channels other than that of images."""
-    for name, what, channels in (
-        ("encoder", "takes", getattr(encoder, "in_channels", COLOURS)),
-        ("decoder", "returns", getattr(decoder, "out_channels", COLOURS)),
-    ):
-        if channels != COLOURS:
-            raise ValueError(
-                f"{place}: expected {'an' if name == 'encoder' else 'a'} {name} that {what} the {COLOURS} channels "
-                f"of images, got one that {what} {channels}; grey images are read as {COLOURS} equal channels"
-            )
+def common_image_channels(place: str, encoder: nn.Module, decoder: nn.Module) -> int:
+    """Returns the number of channels of the images that an encoder takes and a decoder returns.
+
+    Args:
+        place: The tokenizer's class. The error message starts with it.
+        encoder: The encoder, or a tokenizer whose images are decoded by another decoder.
+        decoder: The decoder.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    taken, returned = image_channels_of(encoder), image_channels_of(decoder)
+    if taken != returned:
+        raise ValueError(
+            f"{place}: expected an encoder and a decoder for images of equally many channels, got an encoder that "
+            f"takes {taken} and a decoder that returns {returned}; give both the same image_channels (the same "
+            f"patches.channels, if they have patches)"
+        )
+    return taken

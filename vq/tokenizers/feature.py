@@ -8,10 +8,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from vq.errors import UserError
-from vq.networks.sizes import declared_size
+from vq.networks.sizes import declared_size, image_channels_of
 from vq.quantizers import Quantizer
 from vq.registry import TOKENIZERS
-from vq.tokenizers.base import Tokenizer, check_colours
+from vq.tokenizers.base import Tokenizer
 from vq.tokenizers.output import TokenizerOutput
 
 
@@ -48,7 +48,7 @@ class FeatureTokenizer(Tokenizer):
 
     def __init__(self, *, encoder: nn.Module, quantizer: Quantizer, decoder: nn.Module | None = None) -> None:
         super().__init__()
-        check_colours("FeatureTokenizer", encoder, None)
+        self.image_channels = image_channels_of(encoder)
         if getattr(encoder, "num_latents", None) is not None:
             raise ValueError(
                 f"FeatureTokenizer: expected an encoder that produces a grid, got {type(encoder).__name__}, which "
@@ -78,7 +78,7 @@ class FeatureTokenizer(Tokenizer):
 
     def forward(
         self,
-        image: Float[Tensor, "batch 3 height width"] | None = None,
+        image: Float[Tensor, "batch channels height width"] | None = None,
         *,
         latent: Float[Tensor, "batch h w codebook_dim"] | None = None,
     ) -> TokenizerOutput:
@@ -100,12 +100,16 @@ class FeatureTokenizer(Tokenizer):
             reconstruction=self.decode_features(quantize.quantized), latent=latent, quantize=quantize
         )
 
-    def latent(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w codebook_dim"]:
+    def latent(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch h w codebook_dim"]:
         """Computes `z`, the input of the quantizer, of images in [-1, 1]."""
         return rearrange(self.encoder(image), "b c h w -> b h w c")
 
     @torch.no_grad()
-    def encode_images(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
+    def encode_images(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Int[Tensor, "batch *index"]:
         """Maps images in [-1, 1] to int64 indices."""
         return self.quantizer.encode(self.latent(image))
 
@@ -123,6 +127,8 @@ class FeatureTokenizer(Tokenizer):
             "its indices with configs/decoder/vqgan.py and --config-options it_state_dict::THIS_RUN"
         )
 
-    def bypass(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels _h _w"]:
+    def bypass(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch _features _h _w"]:
         """Applies the encoder and the decoder of features to images in [-1, 1], without quantization in between."""
         return self.decode_features(self.latent(image))

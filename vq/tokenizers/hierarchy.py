@@ -11,10 +11,10 @@ from vq.networks.sizes import declared_size
 from vq.ops.numerics.integers import as_int64
 from vq.quantizers import Codebook, QuantizeOutput, Quantizer, accumulate
 from vq.registry import TOKENIZERS
-from vq.tokenizers.base import Tokenizer, check_colours
+from vq.tokenizers.base import Tokenizer, common_image_channels
 from vq.tokenizers.output import TokenizerOutput
 
-Images = Float[Tensor, "batch 3 height width"]
+Images = Float[Tensor, "batch channels height width"]
 Map = Int[Tensor, "batch _rows _columns"]
 
 
@@ -58,7 +58,7 @@ class TwoLevelTokenizer(Tokenizer):
         decoder: nn.Module,
     ) -> None:
         super().__init__()
-        check_colours("TwoLevelTokenizer", bottom_encoder, decoder)
+        self.image_channels = common_image_channels("TwoLevelTokenizer", bottom_encoder, decoder)
         self.bottom_encoder, self.top_encoder = bottom_encoder, top_encoder
         self.top_quantizer, self.bottom_quantizer = top_quantizer, bottom_quantizer
         self.top_decoder, self.decoder = top_decoder, decoder

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from vq.networks.sizes import declared_size
 from vq.quantizers import Quantizer
 from vq.registry import TOKENIZERS
-from vq.tokenizers.base import Tokenizer, check_colours
+from vq.tokenizers.base import Tokenizer, common_image_channels
 from vq.tokenizers.output import TokenizerOutput
 
 
@@ -26,15 +26,15 @@ class ImageTokenizer(Tokenizer):
 
     Raises:
         ValueError: If the encoder and the decoder have different scaling factors, one works on a grid and the other
-            on a sequence, the quantizer needs a grid and the encoder produces a sequence, or the networks are not
-            built for three image channels.
+            on a sequence, the quantizer needs a grid and the encoder produces a sequence, or the networks are built
+            for images of different numbers of channels.
     """
 
     decoder: nn.Module
 
     def __init__(self, *, encoder: nn.Module, quantizer: Quantizer, decoder: nn.Module) -> None:
         super().__init__()
-        check_colours("tokenizer", encoder, decoder)
+        self.image_channels = common_image_channels("tokenizer", encoder, decoder)
         if encoder.downsample_factor != decoder.downsample_factor:
             raise ValueError(
                 f"tokenizer: the encoder's downsampling factor is {encoder.downsample_factor} and the decoder's "
@@ -61,7 +61,7 @@ class ImageTokenizer(Tokenizer):
         places = (height // factor, width // factor) if self.num_latents is None else (self.num_latents,)
         return places[: len(places) - len(self.quantizer.grid)] + self.quantizer.index_shape
 
-    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> TokenizerOutput:
+    def forward(self, image: Float[Tensor, "batch channels height width"]) -> TokenizerOutput:
         """Reconstructs images in [-1, 1]; returns the reconstruction, the indices and the quantizer's loss.
 
         Raises:
@@ -73,7 +73,9 @@ class ImageTokenizer(Tokenizer):
         return TokenizerOutput(reconstruction=reconstruction, latent=latent, quantize=quantize)
 
     @torch.no_grad()
-    def encode_images(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
+    def encode_images(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Int[Tensor, "batch *index"]:
         """Maps images in [-1, 1] to int64 indices.
 
         Their shape is (batch, h, w) followed by the quantizer's `index_shape`, without h and w if the quantizer works
@@ -82,7 +84,7 @@ class ImageTokenizer(Tokenizer):
         return self.quantizer.encode(self.latent(image))
 
     @torch.no_grad()
-    def decode(self, indices: Shaped[Tensor, "batch *index"]) -> Float[Tensor, "batch 3 height width"]:
+    def decode(self, indices: Shaped[Tensor, "batch *index"]) -> Float[Tensor, "batch channels height width"]:
         """Maps indices of any integer type to images in the precision of the networks, clamped to [-1, 1].
 
         Raises:
@@ -90,12 +92,14 @@ class ImageTokenizer(Tokenizer):
         """
         return self._decode(self.codes(indices)).clamp(-1, 1)
 
-    def bypass(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+    def bypass(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
         """Applies the encoder and the decoder to images in [-1, 1], without quantization in between."""
         return self._decode(self.latent(image))
 
     def latent(
-        self, image: Float[Tensor, "batch 3 height width"]
+        self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch *position codebook_dim"]:
         """Computes `z`, the input of the quantizer, of images in [-1, 1]: (batch, h, w, codebook_dim).
 

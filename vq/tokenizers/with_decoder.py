@@ -11,7 +11,7 @@ from vq.networks.sizes import declared_size
 from vq.ops.numerics.precision import without_autocast
 from vq.quantizers import Quantizer
 from vq.registry import TOKENIZERS
-from vq.tokenizers.base import Tokenizer, check_colours
+from vq.tokenizers.base import Tokenizer, common_image_channels
 from vq.tokenizers.hierarchy import TwoLevelTokenizer
 from vq.tokenizers.image import common_num_latents
 from vq.tokenizers.output import TokenizerOutput
@@ -33,14 +33,13 @@ class TokenizerWithDecoder(Tokenizer):
 
     Raises:
         ValueError: If the decoder's factor is not that of the tokenizer, one works on a grid and the other on a
-            sequence, the decoder does not return images, or the tokenizer has two levels.
+            sequence, they are for images of different numbers of channels, or the tokenizer has two levels.
     """
 
     decoder: nn.Module
 
     def __init__(self, *, tokenizer: Tokenizer, decoder: nn.Module, stores_tokenizer: bool = True) -> None:
         super().__init__()
-        check_colours("TokenizerWithDecoder", None, decoder)
         if isinstance(tokenizer, TwoLevelTokenizer):
             raise ValueError(
                 "TokenizerWithDecoder: expected a tokenizer with one grid of codes, got a TwoLevelTokenizer, whose two "
@@ -51,6 +50,7 @@ class TokenizerWithDecoder(Tokenizer):
                 f"TokenizerWithDecoder: expected a decoder with upsampling factor {tokenizer.downsample_factor}, the "
                 f"tokenizer's, got {factor}; give it other stages"
             )
+        self.image_channels = common_image_channels("TokenizerWithDecoder", tokenizer, decoder)
         self.num_latents = common_num_latents(tokenizer, tokenizer.quantizer, decoder)
         self.tokenizer, self.decoder, self.stores_tokenizer = tokenizer, decoder, stores_tokenizer
         self.downsample_factor = tokenizer.downsample_factor
@@ -83,7 +83,7 @@ class TokenizerWithDecoder(Tokenizer):
         """The shape of the indices of one image with this height and width in pixels."""
         return self.tokenizer.indices_shape(height, width)
 
-    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> TokenizerOutput:
+    def forward(self, image: Float[Tensor, "batch channels height width"]) -> TokenizerOutput:
         """Reconstructs images in [-1, 1] from their indices; the quantizer learns nothing, so its loss is 0."""
         latent = self.latent(image)
         with torch.no_grad():
@@ -94,19 +94,21 @@ class TokenizerWithDecoder(Tokenizer):
 
     @torch.no_grad()
     def latent(
-        self, image: Float[Tensor, "batch 3 height width"]
+        self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch *position codebook_dim"]:
         """Computes `z` of images in [-1, 1], as the frozen tokenizer does."""
         with without_autocast(image):
             return self.tokenizer.latent(image.to(self.tokenizer.dtype))
 
     @torch.no_grad()
-    def encode_images(self, image: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch *index"]:
+    def encode_images(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Int[Tensor, "batch *index"]:
         """Maps images in [-1, 1] to the indices of the frozen tokenizer."""
         return self.quantizer.encode(self.latent(image))
 
     @torch.no_grad()
-    def decode(self, indices: Shaped[Tensor, "batch *index"]) -> Float[Tensor, "batch 3 height width"]:
+    def decode(self, indices: Shaped[Tensor, "batch *index"]) -> Float[Tensor, "batch channels height width"]:
         """Maps indices of any integer type to images, clamped to [-1, 1].
 
         Raises:
@@ -118,7 +120,9 @@ class TokenizerWithDecoder(Tokenizer):
         """Maps indices to the code vectors of the frozen tokenizer."""
         return self.tokenizer.codes(indices)
 
-    def bypass(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+    def bypass(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
         """Decodes the frozen tokenizer's latent of images in [-1, 1], without quantization in between."""
         return self._decode(self.latent(image))
 

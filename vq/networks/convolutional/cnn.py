@@ -41,6 +41,7 @@ class CNNEncoder(nn.Module):
         num_blocks: The number of residual blocks at each resolution.
         attention: Whether attention follows each block at the lowest resolution.
         out_channels: The number of channels of the features.
+        image_channels: The number of channels of the images.
 
     Raises:
         ValueError: If a number is below 1, or there are no multipliers.
@@ -60,14 +61,15 @@ class CNNEncoder(nn.Module):
         num_blocks: int = 2,
         attention: bool = True,
         out_channels: int = 256,
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
         check_counts("CNNEncoder", base_width=base_width, num_blocks=num_blocks, out_channels=out_channels)
-        check_counts("CNNEncoder", multipliers=multipliers)
-        self.out_channels = out_channels
+        check_counts("CNNEncoder", multipliers=multipliers, image_channels=image_channels)
+        self.image_channels, self.out_channels = image_channels, out_channels
         self.downsample_factor = 2 ** (len(multipliers) - 1)
         widths = [base_width * multiplier for multiplier in multipliers]
-        self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(image_channels, widths[0], 3, padding=1)
         self.levels = nn.ModuleList()
         width = widths[0]
         for next_width in widths:
@@ -79,7 +81,7 @@ class CNNEncoder(nn.Module):
         self.norm = group_norm(width)
         self.head = nn.Conv2d(width, out_channels, 3, padding=1)
 
-    def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, image: Float[Tensor, "b channels H W"]) -> Float[Tensor, "b c h w"]:
         """Encodes images in [-1, 1]; height and width are divided by `downsample_factor`.
 
         Raises:
@@ -111,6 +113,7 @@ class CNNDecoder(nn.Module):
         num_blocks: The number of residual blocks at each resolution of the encoder; the decoder has one more.
         attention: Whether attention follows each block at the lowest resolution.
         in_channels: The number of channels of the features.
+        image_channels: The number of channels of the images.
 
     Raises:
         ValueError: If a number is below 1, or there are no multipliers.
@@ -130,11 +133,12 @@ class CNNDecoder(nn.Module):
         num_blocks: int = 2,
         attention: bool = True,
         in_channels: int = 256,
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
         check_counts("CNNDecoder", base_width=base_width, num_blocks=num_blocks, in_channels=in_channels)
-        check_counts("CNNDecoder", multipliers=multipliers)
-        self.in_channels = in_channels
+        check_counts("CNNDecoder", multipliers=multipliers, image_channels=image_channels)
+        self.in_channels, self.image_channels = in_channels, image_channels
         self.downsample_factor = 2 ** (len(multipliers) - 1)
         widths = [base_width * multiplier for multiplier in reversed(multipliers)]
         width = widths[0]
@@ -147,14 +151,14 @@ class CNNDecoder(nn.Module):
             width = next_width
             self.levels.append(nn.Sequential(*layers, *([] if is_last else [Upsample(channels=width)])))
         self.norm = group_norm(width)
-        self.head = nn.Conv2d(width, 3, 3, padding=1)
+        self.head = nn.Conv2d(width, image_channels, 3, padding=1)
 
     @property
-    def last_layer(self) -> Float[Tensor, "3 c 3 3"]:
+    def last_layer(self) -> Float[Tensor, "channels c 3 3"]:
         """The weight of the last layer. Adaptive adversarial weights compare gradients with respect to it."""
         return self.head.weight
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b channels H W"]:
         """Decodes features to images in about [-1, 1], not clamped; the size is multiplied by `downsample_factor`."""
         x = self.middle(self.stem(features))
         for level in self.levels:

@@ -30,6 +30,7 @@ class StridedCNNEncoder(nn.Module):
         widths: The number of channels after each halving, from the highest resolution to the lowest. The
             downsampling factor is 2 ** len(widths).
         num_blocks: The number of residual blocks at the lowest resolution.
+        image_channels: The number of channels of the images.
 
     Raises:
         ValueError: If a number is below 1, or there are no widths.
@@ -41,19 +42,22 @@ class StridedCNNEncoder(nn.Module):
         torch.Size([1, 16, 8, 12])
     """
 
-    def __init__(self, *, widths: Sequence[int] = (32, 64, 128), num_blocks: int = 1) -> None:
+    def __init__(
+        self, *, widths: Sequence[int] = (32, 64, 128), num_blocks: int = 1, image_channels: int = 3
+    ) -> None:
         super().__init__()
-        check_counts("StridedCNNEncoder", widths=widths, num_blocks=num_blocks)
+        check_counts("StridedCNNEncoder", widths=widths, num_blocks=num_blocks, image_channels=image_channels)
+        self.image_channels = image_channels
         self.out_channels = widths[-1]
         self.downsample_factor = 2 ** len(widths)
         self.downsamples = nn.ModuleList(
             nn.Conv2d(channels, width, 4, stride=2, padding=1)
-            for channels, width in zip((3, *widths[:-1]), widths, strict=True)
+            for channels, width in zip((image_channels, *widths[:-1]), widths, strict=True)
         )
         self.blocks = nn.Sequential(*(PlainResidualBlock(channels=widths[-1]) for _ in range(num_blocks)))
         self.norm = group_norm(widths[-1])
 
-    def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, image: Float[Tensor, "b channels H W"]) -> Float[Tensor, "b c h w"]:
         """Encodes images in [-1, 1]; height and width are divided by `downsample_factor`.
 
         Raises:
@@ -79,6 +83,7 @@ class StridedCNNDecoder(nn.Module):
         widths: The number of channels before each doubling, from the *highest* resolution to the lowest, as for the
             encoder. The factor is 2 ** len(widths).
         num_blocks: The number of residual blocks at the lowest resolution.
+        image_channels: The number of channels of the images.
 
     Raises:
         ValueError: If a number is below 1, or there are no widths.
@@ -90,25 +95,28 @@ class StridedCNNDecoder(nn.Module):
         torch.Size([1, 3, 32, 48])
     """
 
-    def __init__(self, *, widths: Sequence[int] = (32, 64, 128), num_blocks: int = 1) -> None:
+    def __init__(
+        self, *, widths: Sequence[int] = (32, 64, 128), num_blocks: int = 1, image_channels: int = 3
+    ) -> None:
         super().__init__()
-        check_counts("StridedCNNDecoder", widths=widths, num_blocks=num_blocks)
+        check_counts("StridedCNNDecoder", widths=widths, num_blocks=num_blocks, image_channels=image_channels)
+        self.image_channels = image_channels
         self.in_channels = widths[-1]
         self.downsample_factor = 2 ** len(widths)
         self.blocks = nn.Sequential(*(PlainResidualBlock(channels=widths[-1]) for _ in range(num_blocks)))
         self.norm = group_norm(widths[-1])
-        channels = list(reversed((3, *widths)))
+        channels = list(reversed((image_channels, *widths)))
         self.upsamples = nn.ModuleList(
             nn.ConvTranspose2d(width, next_width, 4, stride=2, padding=1)
             for width, next_width in pairwise(channels)
         )
 
     @property
-    def last_layer(self) -> Float[Tensor, "c 3 4 4"]:
+    def last_layer(self) -> Float[Tensor, "c channels 4 4"]:
         """The weight of the last layer. Adaptive adversarial weights compare gradients with respect to it."""
         return self.upsamples[-1].get_parameter("weight")
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b channels H W"]:
         """Decodes features to images in about [-1, 1], not clamped; the size is multiplied by `downsample_factor`."""
         x = self.norm(self.blocks(features))
         for upsample in self.upsamples:

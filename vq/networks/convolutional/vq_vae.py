@@ -25,10 +25,13 @@ class VQVAEEncoder(nn.Module):
         num_halvings: The number of convolutions of stride 2. The downsampling factor is 2 ** num_halvings.
         num_blocks: The number of residual blocks.
         block_width: The number of channels inside a residual block; `width` if None.
-        in_channels: The number of channels of the input: 3 for images.
+        image_channels: The number of channels of the images.
+        in_channels: The number of channels of the features, if the network encodes features instead of images, as the
+            top encoder of a `TwoLevelTokenizer` does.
 
     Raises:
-        ValueError: If a number is below 1, or `num_blocks` below 0.
+        ValueError: If a number is below 1, or `num_blocks` below 0, or the channels of images and of features are both
+            given.
 
     Example:
         >>> import torch
@@ -44,13 +47,14 @@ class VQVAEEncoder(nn.Module):
         num_halvings: int = 2,
         num_blocks: int = 2,
         block_width: int | None = None,
-        in_channels: int = 3,
+        image_channels: int = 3,
+        in_channels: int | None = None,
     ) -> None:
         super().__init__()
         block_width = width if block_width is None else block_width
         _check("VQVAEEncoder", num_blocks, width=width, num_halvings=num_halvings, block_width=block_width)
-        check_counts("VQVAEEncoder", in_channels=in_channels)
-        self.in_channels, self.out_channels = in_channels, width
+        in_channels = _channels("VQVAEEncoder", "in_channels", in_channels, image_channels)
+        self.in_channels, self.out_channels, self.image_channels = in_channels, width, in_channels
         self.downsample_factor = 2**num_halvings
         self.halvings = nn.ModuleList(
             nn.Conv2d(width if number else in_channels, width, 4, stride=2, padding=1)
@@ -87,10 +91,13 @@ class VQVAEDecoder(nn.Module):
         block_width: The number of channels inside a residual block; `width` if None.
         in_channels: The number of channels of the features; `width` if None. If it is not `width`, a 3x3
             convolution maps the features to `width` channels.
-        out_channels: The number of channels of the output: 3 for images.
+        image_channels: The number of channels of the images.
+        out_channels: The number of channels of the features, if the network decodes to features instead of images, as
+            the top decoder of a `TwoLevelTokenizer` does.
 
     Raises:
-        ValueError: If a number is below 1, or `num_blocks` below 0.
+        ValueError: If a number is below 1, or `num_blocks` below 0, or the channels of images and of features are both
+            given.
 
     Example:
         >>> import torch
@@ -107,14 +114,16 @@ class VQVAEDecoder(nn.Module):
         num_blocks: int = 2,
         block_width: int | None = None,
         in_channels: int | None = None,
-        out_channels: int = 3,
+        image_channels: int = 3,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         block_width = width if block_width is None else block_width
         in_channels = width if in_channels is None else in_channels
         _check("VQVAEDecoder", num_blocks, width=width, num_halvings=num_halvings, block_width=block_width)
-        check_counts("VQVAEDecoder", in_channels=in_channels, out_channels=out_channels)
-        self.in_channels, self.out_channels = in_channels, out_channels
+        check_counts("VQVAEDecoder", in_channels=in_channels)
+        out_channels = _channels("VQVAEDecoder", "out_channels", out_channels, image_channels)
+        self.in_channels, self.out_channels, self.image_channels = in_channels, out_channels, out_channels
         self.downsample_factor = 2**num_halvings
         self.stem = nn.Identity() if in_channels == width else nn.Conv2d(in_channels, width, 3, padding=1)
         self.blocks = nn.Sequential(*(_Block(width, block_width) for _ in range(num_blocks)))
@@ -148,6 +157,17 @@ class _Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+def _channels(place: str, name: str, features: int | None, image: int) -> int:
+    """The number of channels of the side of the images: those of features if they are given, else of images."""
+    check_counts(place, image_channels=image, **({} if features is None else {name: features}))
+    if features is not None and image not in (3, features):
+        raise ValueError(
+            f"{place}: expected either image_channels or {name}, got {image} and {features}; leave out {name} for "
+            f"images, or image_channels for features"
+        )
+    return image if features is None else features
 
 
 def _check(place: str, num_blocks: int, **counts: int) -> None:

@@ -1,7 +1,7 @@
 """The discriminator of StyleGAN-T, which judges the features of a frozen network."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from vq.layers.norm import group_norm
 from vq.networks.frozen.features import frozen_pyramid
 from vq.networks.sizes import check_counts
+from vq.ops.images import checked_rgb, rgb_view
 from vq.registry import DISCRIMINATORS
 
 SLOPE = 0.2
@@ -38,10 +39,12 @@ class DINODiscriminator(nn.Module):
         kernel_size: The kernel size of the wide convolution in positions; odd. Its padding is circular.
         norm: `batch` for statistics over virtual batches of up to 8 images, as published, or `group` for
             statistics of each image alone. Neither keeps running statistics, so train and eval mode are the same.
+        rgb: The channels of the images that the network sees as red, green and blue, such as (0, 0, 0) for grey images;
+            None for images of 3 channels.
 
     Raises:
         TypeError: If the network is not a `FeaturePyramid`.
-        ValueError: If a number is below 1, `kernel_size` is even, or the norm is unknown.
+        ValueError: If a number is below 1, `kernel_size` is even, the norm is unknown, or `rgb` is invalid.
 
     Example:
         >>> from vq.networks import EfficientNetLite0
@@ -51,7 +54,13 @@ class DINODiscriminator(nn.Module):
     """
 
     def __init__(
-        self, *, network: nn.Module, width: int = 384, kernel_size: int = 9, norm: str = "batch"
+        self,
+        *,
+        network: nn.Module,
+        width: int = 384,
+        kernel_size: int = 9,
+        norm: str = "batch",
+        rgb: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         check_counts("DINODiscriminator", width=width, kernel_size=kernel_size)
@@ -63,6 +72,7 @@ class DINODiscriminator(nn.Module):
             raise ValueError(
                 f"DINODiscriminator: expected norm to be 'batch' or 'group', got {norm!r}; choose one of them"
             )
+        self.rgb = checked_rgb("DINODiscriminator", rgb)
         self._network = frozen_pyramid("DINODiscriminator", network)
         self.min_positions = kernel_size // 2
         self.heads = nn.ModuleList(
@@ -70,13 +80,14 @@ class DINODiscriminator(nn.Module):
             for channels in self._network[0].channels
         )
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b logits"]:
+    def forward(self, image: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b logits"]:
         """Computes the logits of images in [-1, 1]; each map gives as many as the largest map has positions.
 
         Raises:
             ValueError: If a map has fewer than `kernel_size // 2` positions.
+            ChannelsError: If the images do not have the channels of `rgb`, or not 3 without it.
         """
-        maps = self._network[0].pyramid(image)
+        maps = self._network[0].pyramid(rgb_view("DINODiscriminator", image, self.rgb))
         smallest = min(features[0, 0].numel() for features in maps)
         if smallest < self.min_positions:
             raise ValueError(

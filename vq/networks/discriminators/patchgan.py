@@ -32,6 +32,7 @@ class PatchDiscriminator(nn.Module):
         depth: The number of convolutions of stride 2.
         norm: `batch`, as published, or `group`, whose statistics are those of each image alone, so that
             micro-batches give exactly the result of one large batch.
+        image_channels: The number of channels of the images.
 
     Raises:
         ValueError: If a number is below 1, or the norm is unknown.
@@ -42,16 +43,18 @@ class PatchDiscriminator(nn.Module):
         torch.Size([2, 1, 14, 14])
     """
 
-    def __init__(self, *, base_width: int = 64, depth: int = 3, norm: str = "batch") -> None:
+    def __init__(
+        self, *, base_width: int = 64, depth: int = 3, norm: str = "batch", image_channels: int = 3
+    ) -> None:
         super().__init__()
-        check_counts("PatchDiscriminator", base_width=base_width, depth=depth)
+        check_counts("PatchDiscriminator", base_width=base_width, depth=depth, image_channels=image_channels)
         if norm not in ("batch", "group"):
             raise ValueError(
                 f"PatchDiscriminator: expected norm to be 'batch' or 'group', got {norm!r}; choose one of them"
             )
         widths = [base_width * min(2**level, MAX_MULTIPLIER) for level in range(depth + 1)]
-        self.min_size = _smallest_image(depth)
-        self.stem = nn.Conv2d(3, widths[0], KERNEL, stride=2, padding=1)
+        self.min_size, self.image_channels = _smallest_image(depth), image_channels
+        self.stem = nn.Conv2d(image_channels, widths[0], KERNEL, stride=2, padding=1)
         self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
         for level in range(1, depth + 1):
             stride = 2 if level < depth else 1
@@ -64,7 +67,7 @@ class PatchDiscriminator(nn.Module):
         self.head = nn.Conv2d(widths[-1], 1, KERNEL, padding=1)
         init_like_dcgan(self)
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 lh lw"]:
+    def forward(self, image: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b 1 lh lw"]:
         """Computes one logit per patch of images in [-1, 1].
 
         Raises:

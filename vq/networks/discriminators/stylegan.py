@@ -34,27 +34,29 @@ class StyleGAN2Discriminator(nn.Module):
     Args:
         image_size: The height and width of the images; a power of 2 of at least 8.
         max_width: The number of channels at low resolutions; at 64 px and more it is 64 * max_width / size.
+        image_channels: The number of channels of the images.
 
     Raises:
-        ValueError: If `image_size` is not a power of 2 or is below 8, or `max_width` is below 1.
+        ValueError: If `image_size` is not a power of 2 or is below 8, or another number is below 1.
 
     Example:
         >>> StyleGAN2Discriminator(image_size=16, max_width=8)(torch.zeros(2, 3, 16, 16)).shape
         torch.Size([2, 1])
     """
 
-    def __init__(self, *, image_size: int, max_width: int = 512) -> None:
+    def __init__(self, *, image_size: int, max_width: int = 512, image_channels: int = 3) -> None:
         super().__init__()
         check_counts("StyleGAN2Discriminator", image_size=image_size, max_width=max_width)
+        check_counts("StyleGAN2Discriminator", image_channels=image_channels)
         if image_size < 2 * LAST_SIZE or image_size & (image_size - 1):
             raise ValueError(
                 f"StyleGAN2Discriminator: expected image_size to be a power of 2 of at least {2 * LAST_SIZE}, got "
                 f"{image_size}; resize the images, or use PatchDiscriminator"
             )
-        self.image_size = image_size
+        self.image_size, self.image_channels = image_size, image_channels
         sizes = [image_size >> level for level in range(int(math.log2(image_size // LAST_SIZE)) + 1)]
         widths = [max(1, min(max_width, 64 * max_width // size)) for size in sizes]
-        self.stem = EqualizedConv2d(in_channels=3, out_channels=widths[0], kernel_size=1)
+        self.stem = EqualizedConv2d(in_channels=image_channels, out_channels=widths[0], kernel_size=1)
         self.blocks = nn.Sequential(
             *(_Block(in_channels=width, out_channels=next_width) for width, next_width in pairwise(widths))
         )
@@ -63,7 +65,7 @@ class StyleGAN2Discriminator(nn.Module):
         self.hidden = EqualizedLinear(in_features=width * LAST_SIZE**2, out_features=width)
         self.head = EqualizedLinear(in_features=width, out_features=1)
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1"]:
+    def forward(self, image: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b 1"]:
         """Computes one logit for each image in [-1, 1].
 
         Raises:

@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vq.networks.sizes import declared_size
+from vq.networks.sizes import declared_size, image_channels_of
 from vq.ops.dct import dct2, idct2, inverse_permutation, zigzag
 from vq.registry import DECODERS, ENCODERS
 
@@ -42,9 +42,10 @@ class FrequencyEncoder(nn.Module):
         self.encoder = encoder
         self.out_channels = declared_size(encoder, "out_channels")
         self.downsample_factor = declared_size(encoder, "downsample_factor")
+        self.image_channels = image_channels_of(encoder)
         self.norm = nn.LayerNorm(self.out_channels)
 
-    def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, image: Float[Tensor, "b channels H W"]) -> Float[Tensor, "b c h w"]:
         """Encodes images in [-1, 1] as the spectrum of their features, in zigzag order.
 
         Raises:
@@ -75,13 +76,14 @@ class FrequencyDecoder(nn.Module):
         self.decoder = decoder
         self.in_channels = declared_size(decoder, "in_channels")
         self.downsample_factor = declared_size(decoder, "downsample_factor")
+        self.image_channels = image_channels_of(decoder)
 
     @property
     def last_layer(self) -> Float[Tensor, "*shape"]:
         """The weight of the decoder's last layer. Adaptive adversarial weights compare gradients with respect to it."""
         return cast("Tensor", self.decoder.last_layer)
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b channels H W"]:
         """Decodes a spectrum in zigzag order to images; the size is multiplied by `downsample_factor`."""
         rows, columns = features.shape[2:]
         order = inverse_permutation(zigzag(rows, columns, features.device))

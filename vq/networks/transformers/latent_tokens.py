@@ -25,7 +25,7 @@ class LatentTokensEncoder(nn.Module):
         token.
 
     Args:
-        patches: Splits an image into vectors, one per patch.
+        patches: Splits an image into vectors, one per patch. Its `channels` are those of the images.
         transformer: The transformer over learned tokens and patches.
         num_latents: The number of learned tokens, which is the number of features of an image.
         out_channels: The number of channels of the features.
@@ -49,6 +49,7 @@ class LatentTokensEncoder(nn.Module):
         super().__init__()
         check_counts("LatentTokensEncoder", num_latents=num_latents, out_channels=out_channels)
         self.out_channels, self.downsample_factor = out_channels, patches.size
+        self.image_channels = patches.channels
         self.num_latents = num_latents
         self.patches, self.transformer = patches, transformer
         self.embed = nn.Linear(patches.dim, transformer.width)
@@ -56,7 +57,7 @@ class LatentTokensEncoder(nn.Module):
         self.head = tanh_head(transformer.width, out_channels)
         start_linear_layers(nn.ModuleList([self.embed, self.head]))
 
-    def forward(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c t"]:
+    def forward(self, image: Float[Tensor, "b channels H W"]) -> Float[Tensor, "b c t"]:
         """Encodes images in [-1, 1] as `num_latents` features.
 
         Raises:
@@ -85,7 +86,7 @@ class LatentTokensDecoder(nn.Module):
         tokenizer.
 
     Args:
-        patches: Joins the vectors of the patches to an image.
+        patches: Joins the vectors of the patches to an image. Its `channels` are those of the images.
         transformer: The transformer over features and mask tokens. It must have positions, or all patches would be
             equal.
         num_latents: The number of features of an image.
@@ -124,6 +125,7 @@ class LatentTokensDecoder(nn.Module):
         self.image_size = (height, width)
         self.grid = (height // patches.size, width // patches.size)
         self.in_channels, self.downsample_factor = in_channels, patches.size
+        self.image_channels = patches.channels
         self.num_latents = num_latents
         self.patches, self.transformer = patches, transformer
         self.embed = nn.Linear(in_channels, transformer.width)
@@ -137,7 +139,7 @@ class LatentTokensDecoder(nn.Module):
         """The weight of the last layer. Adaptive adversarial weights compare gradients with respect to it."""
         return self.head[-1].get_parameter("weight")
 
-    def forward(self, features: Float[Tensor, "b c t"]) -> Float[Tensor, "b 3 H W"]:
+    def forward(self, features: Float[Tensor, "b c t"]) -> Float[Tensor, "b channels H W"]:
         """Decodes `num_latents` features to images of `image_size` in about [-1, 1], not clamped.
 
         Raises:

@@ -29,7 +29,8 @@ class ViTEncoder(nn.Module):
         learned anyway. Otherwise the numbers of parameters are those of the published networks.
 
     Args:
-        patches: Splits an image into vectors, one per patch. Its `size` is the downsampling factor.
+        patches: Splits an image into vectors, one per patch. Its `size` is the downsampling factor, and its `channels`
+            those of the images.
         transformer: The transformer over the patches.
         out_channels: The number of channels of the features.
         num_extra_tokens: The number of additional learned tokens, such as a class token. They are dropped from the
@@ -52,6 +53,7 @@ class ViTEncoder(nn.Module):
         super().__init__()
         check_counts("ViTEncoder", out_channels=out_channels)
         self.out_channels, self.downsample_factor = out_channels, patches.size
+        self.image_channels = patches.channels
         self.patches, self.transformer = patches, transformer
         self.embed = nn.Linear(patches.dim, transformer.width)
         self.extra = extra_tokens("ViTEncoder", num_extra_tokens, transformer.width)
@@ -87,7 +89,7 @@ class ViTDecoder(nn.Module):
     Differs from the source: as `ViTEncoder` does.
 
     Args:
-        patches: Joins the vectors of the patches to an image; of the encoder's class and size.
+        patches: Joins the vectors of the patches to an image; of the encoder's class, size and channels.
         transformer: The transformer over the features.
         in_channels: The number of channels of the features.
         num_extra_tokens: The number of additional learned tokens. They are dropped from the output.
@@ -109,6 +111,7 @@ class ViTDecoder(nn.Module):
         super().__init__()
         check_counts("ViTDecoder", in_channels=in_channels)
         self.in_channels, self.downsample_factor = in_channels, patches.size
+        self.image_channels = patches.channels
         self.patches, self.transformer = patches, transformer
         self.embed = nn.Linear(in_channels, transformer.width)
         self.extra = extra_tokens("ViTDecoder", num_extra_tokens, transformer.width)
