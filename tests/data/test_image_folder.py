@@ -1,4 +1,4 @@
-"""ImageFolder and ImageNet: layouts, order, labels and errors."""
+"""ImageFolder: layouts, order, labels and errors."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vq.data import DataError, ImageFolder, ImageLoader, ImageNet, UndecodableImage
+from vq.data import DataError, ImageFolder, ImageLoader, ImageNet, ProceduralDataset, UndecodableImage
+from vq.data.sets.splits import is_validation
 
 
 def put(path, value=0, size=(6, 4)):
@@ -107,11 +108,36 @@ def test_a_root_without_images_is_named_with_what_was_looked_for(tmp_path):
         ImageFolder(root=tmp_path, extensions=(".jpg", ".tif")).check()
 
 
-def test_a_mixed_layout_is_refused(tmp_path):
-    for name in ("a/1.png", "2.png"):
+def test_images_outside_of_class_folders_are_the_last_class(tmp_path, caplog):
+    for name in ("b/1.png", "a/1.png", "2.png"):
         put(tmp_path / name)
-    with pytest.raises(ValueError, match=r"got both \('2.png' and 'a/1.png'\); move some of them"):
+    dataset = ImageFolder(root=tmp_path)
+    assert (keys(dataset), labels(dataset)) == (["2.png", "a/1.png", "b/1.png"], [2, 0, 1])
+    assert dataset.class_names == ("a", "b", ".")
+    assert "1 images are in no class folder (the first is 2.png); they form class 2, named '.'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        (".npy", r"but 2 that end in \.npy; arrays are read with extensions=\('\.npy',\), their `channels`"),
+        (".heic", r"but 2 that end in \.heic; set `root` or `extensions`"),
+    ],
+)
+def test_a_folder_of_other_files_is_named_with_what_was_found(tmp_path, ending, said):
+    (tmp_path / "a").mkdir()
+    for i in range(2):
+        (tmp_path / "a" / f"{i}{ending.upper()}").write_text("")
+    with pytest.raises(DataError, match=said):
         ImageFolder(root=tmp_path).check()
+
+
+def test_equal_files_of_different_names_are_different_images(tmp_path):
+    for name in ("a.png", "b.png"):
+        put(tmp_path / name, value=3)
+    dataset = ImageFolder(root=tmp_path)
+    assert keys(dataset) == ["a.png", "b.png"]
+    assert dataset.sha256(0) == dataset.sha256(1)
 
 
 @pytest.mark.parametrize("extensions", [("png",), ()])
@@ -143,37 +169,6 @@ def test_a_folder_with_a_few_broken_files_trains_and_passes(tmp_path):
     epoch = [next(batches) for _ in range(5)]
     assert [name for batch in epoch for name in batch["undecodable"]] == ["07.png"]
     assert sorted(key for batch in epoch for key in batch["key"]).count("08.png") == 2
-
-
-class TestImageNet:
-    def test_layout(self, tmp_path):
-        for split, name in [("train", "n01443537/n01443537_2.JPEG"), ("val", "n01440764/v_1.JPEG")]:
-            put(tmp_path / split / "n01443537" / "n01443537_1.JPEG")
-            put(tmp_path / split / name)
-        train, val = ImageNet(root=tmp_path), ImageNet(root=tmp_path, split="val")
-        assert keys(train) == ["n01443537/n01443537_1.JPEG", "n01443537/n01443537_2.JPEG"]
-        assert val.class_names == ("n01440764", "n01443537")
-        assert labels(val) == [0, 1]
-        assert val.read(0).shape == (3, 4, 6)
-        val.check()
-
-    def test_it_can_be_configured_where_it_is_not(self):
-        with torch.device("meta"):
-            loader = ImageLoader(dataset=ImageNet(root="/nowhere/imagenet", split="val"), batch_size=8)
-        with pytest.raises(
-            ValueError,
-            match=r"ImageNet: expected /nowhere/imagenet/val/n01440764/\*\.JPEG.*no folder .*/val; get",
-        ):
-            loader.check()
-
-    def test_the_unsorted_validation_archive_is_told(self, tmp_path):
-        put(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
-        with pytest.raises(ValueError, match=r"'val' in .*val is not named like n01440764; sort the images"):
-            ImageNet(root=tmp_path, split="val").check()
-
-    def test_split(self):
-        with pytest.raises(ValueError, match="ImageNet: expected split 'train' or 'val', got 'test'"):
-            ImageNet(split="test")
 
 
 class TestNames:
@@ -267,7 +262,6 @@ class TestPlaces:
         put(tmp_path / "pictures" / "1.png")
         monkeypatch.setenv("HOME", str(tmp_path))
         assert len(ImageFolder(root="~/pictures")) == 1
-        assert ImageNet(root="~/imagenet").root == tmp_path / "imagenet"
         with pytest.raises(ValueError, match="root: expected a folder, got '~no_such_user_here/x'"):
             ImageFolder(root="~no_such_user_here/x")
 

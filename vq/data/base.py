@@ -15,6 +15,10 @@ Pixels: TypeAlias = UInt8[Tensor, "_channels _h _w"] | Float32[Tensor, "_channel
 """An image in a data set. Its values are 0..255 in both types: float32 keeps what 8 bits would round."""
 
 
+_SHOWN_CLASSES = 5
+_SAMPLED, _SAMPLED_OF_SHARDS = 100, 16  # images whose sizes `describe` looks up
+
+
 class DataError(UserError, ValueError):
     """Data, or settings of data, that cannot be used."""
 
@@ -118,6 +122,10 @@ class ImageDataset(ABC):
     def class_names(self) -> Sequence[str]:
         """The name of each class, in the order of the labels."""
 
+    def describe(self) -> str:
+        """Summarizes the set in one line: the number of images, the classes, and the sizes of a sample of images."""
+        return f"{len(self):,} images; {classes_in_words(self.class_names)}; {_sizes_in_words(self)}"
+
     def check(self) -> None:
         """Checks before any work that the files exist.
 
@@ -128,3 +136,43 @@ class ImageDataset(ABC):
             raise DataError(
                 f"{type(self).__name__}: expected at least 1 image, got none; use a set that has images"
             )
+
+
+def classes_in_words(names: Sequence[str]) -> str:
+    """Returns the number of classes and the first names.
+
+    Example:
+        >>> classes_in_words(["ant", "bee"])
+        '2 classes (ant, bee)'
+    """
+    shown = ", ".join(printable(name) for name in names[:_SHOWN_CLASSES])
+    more = ", ..." if len(names) > _SHOWN_CLASSES else ""
+    return f"{len(names):,} {'class' if len(names) == 1 else 'classes'} ({shown}{more})"
+
+
+def _sizes_in_words(dataset: ImageDataset) -> str:
+    """Returns the smallest, median and largest of the sizes, by area, of a sample of images."""
+    total = len(dataset)
+    if dataset.shard_sizes is None:
+        indices, which = _spread(total, _SAMPLED), "evenly spread"
+    else:  # images of many shards would be slow to read
+        indices, which = list(range(min(total, _SAMPLED_OF_SHARDS))), "the first ones"
+    sizes = []
+    for index in indices:
+        try:
+            sizes.append(dataset.size(index))
+        except UndecodableImage:
+            continue
+    if not sizes:
+        return f"none of {len(indices)} images can be decoded ({which})"
+    sizes.sort(key=lambda size: (size[0] * size[1], size))
+    smallest, median, largest = (f"{h} x {w}" for h, w in (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
+    text = f"all {smallest}" if sizes[0] == sizes[-1] else f"{smallest} to {largest}, median {median}"
+    broken = len(indices) - len(sizes)
+    sample = f"{len(indices)} images, {which}" if len(indices) < total else "all images"
+    return f"height x width {text} (of {sample}{f'; {broken} cannot be decoded' if broken else ''})"
+
+
+def _spread(total: int, most: int) -> list[int]:
+    num = min(total, most)
+    return [i * total // num for i in range(num)]
