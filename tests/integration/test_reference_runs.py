@@ -80,7 +80,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "tools").symlink_to(ROOT / "tools")
         write_pictures("data/imagenet/train/n01440764", 4, "JPEG")
         write_pictures("data/imagenet/val/n01440764", 4, "JPEG", first=290)
-        for name in ("laion_aesthetics", "sa_med2d_20m", "satin"):
+        write_sa_med2d("data/sa_med2d_20m/SAMed2Dv1")
+        for name in ("laion_aesthetics", "satin"):
             write_pictures(f"data/{name}/train", 4, "png")
             write_pictures(f"data/{name}/val", 4, "png")
         write_inception(folder / "pretrained")
@@ -106,6 +107,16 @@ def write_pictures(folder: str, count: int, suffix: str, first: int = 0) -> None
         name = f"ILSVRC2012_{'val' if first else 'train'}_{number:08d}.{suffix}"
         pixels = draws.integers(0, 256, (4, 5, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((100, 80)).save(Path(folder, name))
+
+
+def write_sa_med2d(folder: str) -> None:
+    """Eight slices in the published layout, of which two are for validation."""
+    names = [f"ct_00--AbdomenCT1K--Case_00011--x_{number:04d}" for number in range(8)]
+    write_pictures(f"{folder}/images", len(names), "png")
+    for name, file in zip(names, sorted(Path(folder, "images").iterdir()), strict=True):
+        file.rename(file.with_stem(name))
+    table = {f"images/{name}.png": [f"masks/{name}--0001_000.png"] for name in names}
+    Path(folder, "SAMed2D_v1.json").write_text(json.dumps(table))
 
 
 @pytest.fixture
@@ -150,6 +161,8 @@ def declares(page: Path, option: str) -> bool:
 def changes(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Overrides for two steps, small batches, narrow networks, and metrics that need no download."""
     yield from ((f".{name}_data.{key}", value) for name in ("train", "val") for key, value in LOADER.items())
+    if tree["train_data"]["dataset"]["type"] in SPLIT_BY_NUMBER:
+        yield from ((f".{name}_data.dataset.num_val", 2) for name in ("train", "val"))
     yield ".trainer.max_steps", 2
     yield ".checkpointer.every", 2
     yield ".evaluator.every", 2
@@ -160,6 +173,8 @@ def changes(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 LOADER = {"batch_size": 2, "num_workers": 0}
+SPLIT_BY_NUMBER = ("vq.data.LAIONAesthetics", "vq.data.SAMed2D")
+"""Data sets of which 25,000 images are for validation."""
 
 
 NARROWER: dict[str, dict[str, Any]] = {
