@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from vq.data import DataError, ImageFolder, ImageLoader, ImageNet, ProceduralDataset, UndecodableImage
+from vq.data import DataError, ImageFolder, ImageLoader, ProceduralDataset, UndecodableImage
 from vq.data.sets.splits import is_validation
 
 
@@ -169,6 +168,146 @@ def test_a_folder_with_a_few_broken_files_trains_and_passes(tmp_path):
     epoch = [next(batches) for _ in range(5)]
     assert [name for batch in epoch for name in batch["undecodable"]] == ["07.png"]
     assert sorted(key for batch in epoch for key in batch["key"]).count("08.png") == 2
+
+
+class TestSplits:
+    def put_numbered(self, root, num=40, classes=("ant", "bee")):
+        for i in range(num):
+            put(root / classes[i % len(classes)] / f"{i:02}.png")
+
+    def test_the_hash_of_the_name_decides(self, tmp_path):
+        self.put_numbered(tmp_path)
+        train, val, both = (ImageFolder(root=tmp_path, split=s) for s in ("train", "val", "all"))
+        assert sorted(keys(train) + keys(val)) == keys(both)
+        assert keys(val) == [key for key in keys(both) if is_validation(key, 0.1)]
+        assert 0 < len(val) < 12
+        assert train.class_names == val.class_names == both.class_names == ("ant", "bee")
+        label = dict(zip(keys(both), labels(both), strict=True))
+        assert labels(val) == [label[key] for key in keys(val)]
+        larger = ImageFolder(root=tmp_path, split="val", val_fraction=0.3)
+        assert set(keys(val)) < set(keys(larger))
+
+    def test_images_keep_their_split_when_others_are_added(self, tmp_path):
+        self.put_numbered(tmp_path)
+        before = keys(ImageFolder(root=tmp_path, split="val"))
+        for i in range(40):
+            put(tmp_path / "cat" / f"{i}.png")
+        after = keys(ImageFolder(root=tmp_path, split="val"))
+        assert [key for key in after if not key.startswith("cat/")] == before
+
+    @pytest.mark.parametrize("fraction", [0.0001, 0.9999])
+    def test_neither_split_of_a_tiny_set_is_empty(self, tmp_path, fraction):
+        self.put_numbered(tmp_path, num=3)
+        sizes = [len(ImageFolder(root=tmp_path, split=s, val_fraction=fraction)) for s in ("train", "val")]
+        assert sorted(sizes) == [1, 2]
+
+    def test_one_image_cannot_be_divided(self, tmp_path):
+        put(tmp_path / "a.png")
+        assert len(ImageFolder(root=tmp_path)) == 1
+        with pytest.raises(
+            DataError, match=r"ImageFolder: expected at least 2 images in .*got 'a.png' alone"
+        ):
+            ImageFolder(root=tmp_path, split="train").check()
+
+    def test_a_folder_val_holds_the_validation_images(self, tmp_path):
+        for name in ("train/bee/1.png", "train/ant/1.png", "val/cat/2.png", "val/ant/2.png"):
+            put(tmp_path / name)
+        train, val, both = (ImageFolder(root=tmp_path, split=s) for s in ("train", "val", "all"))
+        assert train.class_names == val.class_names == both.class_names == ("ant", "bee", "cat")
+        assert (keys(train), labels(train)) == (["train/ant/1.png", "train/bee/1.png"], [0, 1])
+        assert (keys(val), labels(val)) == (["val/ant/2.png", "val/cat/2.png"], [0, 2])
+        assert keys(both) == keys(train) + keys(val)
+
+    def test_training_images_may_be_beside_the_folder_val(self, tmp_path):
+        for name in ("1.png", "2.png", "val/3.png"):
+            put(tmp_path / name)
+        train, val = (ImageFolder(root=tmp_path, split=s) for s in ("train", "val"))
+        assert (keys(train), keys(val)) == (["1.png", "2.png"], ["val/3.png"])
+        assert train.class_names == val.class_names == (tmp_path.name,)
+        put(tmp_path / "ant" / "val" / "4.png")  # a folder of this name further down is nothing special
+        train, val = (ImageFolder(root=tmp_path, split=s) for s in ("train", "val"))
+        assert keys(train) == ["1.png", "2.png", "ant/val/4.png"]
+        assert train.class_names == val.class_names == ("ant", ".")
+
+    def test_what_is_beside_train_and_val_is_not_read_and_named(self, tmp_path, caplog):
+        for name in ("train/a/1.png", "val/a/2.png", "test/a/3.png", "cover.png"):
+            put(tmp_path / name)
+        assert keys(ImageFolder(root=tmp_path)) == ["train/a/1.png", "val/a/2.png"]
+        assert "so nothing else in it is read: cover.png, test" in caplog.text
+
+    def test_train_without_val_is_a_class_and_that_is_told(self, tmp_path, caplog):
+        for name in ("train/1.png", "valid/2.png"):
+            put(tmp_path / name)
+        assert ImageFolder(root=tmp_path, split="train").class_names == ("train", "valid")
+        assert "has a folder 'train' but none named 'val'" in caplog.text
+
+    @pytest.mark.parametrize(("split", "images"), [("train", "training"), ("val", "validation")])
+    def test_an_empty_part_is_named(self, tmp_path, split, images):
+        (tmp_path / "train").mkdir()
+        (tmp_path / "val").mkdir()
+        put(tmp_path / ("val" if split == "train" else "train") / "1.png")
+        with pytest.raises(
+            DataError, match=rf"expected {images} images in .*/{split}/, found none; put images"
+        ):
+            ImageFolder(root=tmp_path, split=split).check()
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"split": "test"}, "expected split 'train', 'val', 'all', got 'test'"),
+            ({"val_fraction": 0.0}, "expected val_fraction above 0 and below 1, got 0.0; split='all' reads"),
+            ({"val_fraction": 1.0}, "expected val_fraction above 0 and below 1, got 1.0"),
+        ],
+    )
+    def test_settings_are_checked(self, settings, said):
+        with pytest.raises(DataError, match=said):
+            ImageFolder(root="x", **settings)
+
+
+class TestDescription:
+    def test_it_counts_images_classes_sizes_and_what_is_set_aside(self, tmp_path):
+        for i in range(40):
+            put(tmp_path / "ant" / f"{i:02}.png", size=(20 + i, 10 + i))  # width, height
+        (tmp_path / "bee").mkdir()
+        (tmp_path / "ant" / "notes.txt").write_text("")
+        (tmp_path / "ant" / "photo.HEIC").write_text("")
+        num_val = len(ImageFolder(root=tmp_path, split="val"))
+        said = ImageFolder(root=tmp_path, split="train").describe()
+        assert said.startswith(
+            f"{40 - num_val} images; 2 classes (ant, bee); height x width 10 x 20 to 49 x 59, "
+        )
+        assert "(of all images)" in said
+        assert "1 classes have no image here" in said
+        assert (
+            f"{num_val} of 40 images are for validation, by the hash of their names (val_fraction=0.1)"
+            in said
+        )
+        assert said.endswith("2 other files are not read (1 .txt, 1 .heic)")
+
+    def test_sizes_are_those_of_a_sample_of_headers(self, tmp_path):
+        for i in range(150):
+            put(tmp_path / f"{i:03}.png", size=(8, 8))
+        (tmp_path / "003.png").write_bytes(b"broken")
+        said = ImageFolder(root=tmp_path).describe()
+        assert said == (
+            f"150 images; 1 class ({tmp_path.name}); height x width all 8 x 8 (of 100 images, evenly spread; "
+            f"1 cannot be decoded)"
+        )
+
+    def test_only_broken_images(self, tmp_path):
+        (tmp_path / "a\nb.png").write_bytes(b"broken")
+        assert "none of 1 images can be decoded" in ImageFolder(root=tmp_path).describe()
+
+    def test_the_folder_val_is_named(self, tmp_path):
+        for name in ("1.png", "val/2.png"):
+            put(tmp_path / name)
+        said = ImageFolder(root=tmp_path, split="train").describe()
+        assert said.endswith(f"1 of 2 images are for validation, those in {tmp_path}/val")
+
+    def test_any_other_set_is_described_too(self):
+        said = ProceduralDataset(num_images=6, image_size=16).describe()
+        assert said.startswith("6 images; ")
+        assert said.endswith("height x width all 16 x 16 (of all images)")
 
 
 class TestNames:
