@@ -1,0 +1,337 @@
+"""Tables in Parquet files, on disk or at an address, whose rows are read in parts as they are needed."""
+
+import io
+import json
+import logging
+import os
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vq.data.base import DataError
+from vq.data.sets.listed import as_text, expanded
+from vq.data.sets.sharded.shard_files import ShardFile, Stamp, expand_shards, protocol_of, shard_file
+from vq.packages import require
+from vq.text import printable
+
+logger = logging.getLogger(__name__)
+
+_CACHED_BYTES = 2**29  # of columns of row groups that a process keeps
+_LARGE_BYTES = 2**30  # of a row group; more is worth a warning
+_READERS = 16  # threads that read the footers of files behind addresses
+
+
+class DamagedRowsError(ValueError):
+    """A row group that cannot be decoded; other row groups of its file may be intact."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """A Parquet file in the version of which the footer was read."""
+
+    shard: ShardFile
+    stamp: Stamp
+    footer: Any
+
+    @cached_property
+    def schema(self) -> Any:
+        return self.footer.schema.to_arrow_schema()
+
+
+class ParquetTable:
+    """The rows of one or more Parquet files, in the order of the files.
+
+    Constructing a table accesses no files. Before the first row only the footers of the files are read, then one column
+    of one row group (a *shard*) at a time. Each process keeps the columns that it read last.
+
+    Args:
+        files: A file, a folder (all `*.parquet` below it), a pattern with `*`, an address of one of
+            `shard_files.PROTOCOLS`, or several of these. What a folder or a pattern stands for is sorted.
+        place: The class that takes the files. Error messages start with it.
+    """
+
+    def __init__(self, files: str | Path | Sequence[str | Path], *, place: str = "ParquetTable") -> None:
+        self._entries = (files,) if isinstance(files, str | Path) else tuple(files)
+        self._place = place
+        self._recent: OrderedDict[tuple[int, str], Any] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what was read, which a worker process reads again."""
+        return self.__dict__ | {"_recent": OrderedDict()}
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return self._ends[-1]
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of rows of each shard, in order; row groups without rows are left out."""
+        return tuple(self._files[file].footer.row_group(group).num_rows for file, group in self._shards)
+
+    @property
+    def schema(self) -> Any:
+        """The Arrow schema of the first file."""
+        return self._files[0].schema
+
+    @cached_property
+    def class_names(self) -> Mapping[str, tuple[str, ...]]:
+        """The class names of each column that holds classes, according to the metadata that `datasets` writes."""
+        return _class_names(self.schema)
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Returns the shard of row `index`, and the position of the row in it."""
+        shard = bisect_right(self._ends, index) - 1
+        return shard, index - self._ends[shard]
+
+    def source(self, index: int) -> tuple[str, int]:
+        """Returns the file of row `index`, below the folder of all files, and the position of the row in it."""
+        file = self._shards[self.locate(index)[0]][0]
+        return self._names[file], index - self._file_starts[file]
+
+    def value(self, index: int, column: str) -> Any:
+        """Returns the value in a column of row `index`, such as a caption, as a Python object.
+
+        Raises:
+            DataError: If there is no such column, or the file cannot be read or has changed.
+            DamagedRowsError: If the row group is damaged.
+        """
+        shard, offset = self.locate(index)
+        return self.read(shard, column)[offset].as_py()
+
+    def column(self, name: str) -> Any:
+        """Reads a column of all rows, without images, as a chunked array of Arrow.
+
+        Raises:
+            DataError: As for `value`.
+            DamagedRowsError: As for `value`.
+        """
+        pyarrow = require("pyarrow", needed_by=self._place)
+        self.check_column(name)
+        chunks = [chunk for shard in range(len(self.sizes)) for chunk in self.read(shard, name).chunks]
+        return pyarrow.chunked_array(chunks, type=self.schema.field(name).type)
+
+    def read(self, shard: int, column: str) -> Any:
+        """Reads a column of a shard as a chunked array of Arrow.
+
+        Raises:
+            DataError: As for `value`.
+            DamagedRowsError: As for `value`.
+        """
+        found = self._recent.pop((shard, column), None)
+        if found is None:
+            try:
+                found = self._read(shard, column)
+            except DamagedRowsError as error:
+                found = error
+        self._recent[shard, column] = found
+        sizes = [getattr(kept, "nbytes", 0) for kept in self._recent.values()]
+        while len(sizes) > 1 and sum(sizes) > _CACHED_BYTES:
+            self._recent.popitem(last=False)
+            sizes.pop(0)
+        if isinstance(found, DamagedRowsError):
+            raise found
+        return found
+
+    def check_column(self, name: str, cure: str = "name one of these") -> None:
+        """Checks that there is a column of this name, with the same type and class names in all files.
+
+        Args:
+            name: The name of the column.
+            cure: What to do if there is none, for the message.
+
+        Raises:
+            DataError: If there is none, or the files differ.
+        """
+        if name not in self.schema.names:
+            raise DataError(
+                f"{self._place}: expected a column {printable(name)!r} in {self._files[0].shard}, found "
+                f"{described(self.schema)}; {cure}"
+            )
+        first, names = self.schema.field(name).type, self.class_names.get(name)
+        for file in self._files[1:]:
+            found = file.schema.field(name).type if name in file.schema.names else "no such column"
+            if found != first or _class_names(file.schema).get(name) != names:
+                raise DataError(
+                    f"{self._place}: expected the column {printable(name)!r} to be the same in all files, found "
+                    f"{first} in {self._files[0].shard} and "
+                    f"{'other class names' if found == first else found} in {file.shard}; use the files "
+                    f"of one set"
+                )
+
+    def bounds(self, column: str) -> tuple[int, int, int] | None:
+        """Returns the lowest and highest number in a column of integers, and the number of rows without a value.
+
+        They are taken from the footers; None if a footer does not have them.
+        """
+        lows, highs, nulls = [], [], 0
+        for number, group in self._shards:
+            row_group = self._files[number].footer.row_group(group)
+            chunks = (row_group.column(i) for i in range(row_group.num_columns))
+            found = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == column), None)
+            if found is None or not found.has_null_count:
+                return None
+            nulls += found.null_count
+            if found.null_count == row_group.num_rows:
+                continue
+            if not found.has_min_max:
+                return None
+            lows.append(int(found.min))
+            highs.append(int(found.max))
+        return min(lows, default=0), max(highs, default=0), nulls
+
+    @cached_property
+    def _files(self) -> tuple[_File, ...]:
+        require("pyarrow", needed_by=self._place)
+        urls = expand_shards([p for entry in self._entries for p in _in_folder(entry)], place=self._place)
+        if not urls:
+            raise DataError(f"{self._place}: expected at least one Parquet file, got none; set `files`")
+        shards = [shard_file(url, None, place=self._place) for url in urls]
+        if any(map(protocol_of, urls)):
+            with ThreadPoolExecutor(_READERS) as pool:
+                files = tuple(pool.map(self._open, shards))
+        else:
+            files = tuple(map(self._open, shards))
+        if not any(file.footer.num_rows for file in files):
+            raise DataError(
+                f"{self._place}: expected at least 1 row, got {len(files)} file(s) without rows, such as "
+                f"{files[0].shard}; use files that have rows"
+            )
+        return files
+
+    @cached_property
+    def _shards(self) -> tuple[tuple[int, int], ...]:
+        """The number of the file of each shard, and of the row group in it."""
+        found = tuple(
+            (number, group)
+            for number, file in enumerate(self._files)
+            for group in range(file.footer.num_row_groups)
+            if file.footer.row_group(group).num_rows
+        )
+        largest, number = max((self._files[n].footer.row_group(g).total_byte_size, n) for n, g in found)
+        if largest > _LARGE_BYTES:
+            logger.warning(
+                "%s: a row group of %s has %.1f GB, which every worker process reads as a whole; write the file again "
+                "with row_group_size=100",
+                self._place,
+                self._files[number].shard,
+                largest / 1e9,
+            )
+        return found
+
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        """0, and the number of rows up to the end of each shard."""
+        return tuple(accumulate(self.sizes, initial=0))
+
+    @cached_property
+    def _file_starts(self) -> tuple[int, ...]:
+        return tuple(accumulate((file.footer.num_rows for file in self._files), initial=0))
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return _below_common_folder([file.shard.url for file in self._files])
+
+    def _open(self, shard: ShardFile) -> _File:
+        from pyarrow import ArrowException, parquet
+
+        stamp = shard.stamp()
+        try:
+            return _File(shard, stamp, parquet.ParquetFile(_RangeReader(shard, stamp)).metadata)
+        except (ArrowException, OSError) as error:
+            raise DataError(
+                f"{self._place}: expected a Parquet file, but {shard} is none, or its end is missing "
+                f"({printable(str(error))}); get the file again"
+            ) from error
+
+    def _read(self, shard: int, column: str) -> Any:
+        from pyarrow import ArrowException, parquet
+
+        number, group = self._shards[shard]
+        file = self._files[number]
+        stream = _RangeReader(file.shard, file.stamp)
+        try:
+            opened = parquet.ParquetFile(stream, metadata=file.footer)
+            # The threads of Arrow do not survive the fork of a worker process.
+            found = opened.read_row_group(group, columns=[column], use_threads=False).column(column)
+        except (ArrowException, OSError) as error:
+            raise DamagedRowsError(f"row group {group} of {file.shard} is damaged: {error}") from error
+        if len(found) != self.sizes[shard]:
+            raise DamagedRowsError(
+                f"row group {group} of {file.shard} is damaged: expected {self.sizes[shard]} rows, got {len(found)}"
+            )
+        return found
+
+
+class _RangeReader(io.RawIOBase):
+    """Reads a version of a file at any position.
+
+    A file that has changed or cannot be reached raises a DataError, so that any other error comes from its content.
+    """
+
+    def __init__(self, shard: ShardFile, stamp: Stamp) -> None:
+        super().__init__()
+        self._shard, self._stamp, self._position = shard, stamp, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._stamp.size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        rest = max(0, self._stamp.size - self._position)
+        content = self._shard.read(
+            self._position, rest if size is None or size < 0 else min(size, rest), self._stamp
+        )
+        self._position += len(content)
+        return content
+
+
+def described(schema: Any) -> str:
+    """Lists the columns of a table with their types, for a message."""
+    columns = [f"{printable(field.name)!r} ({printable(str(field.type))})" for field in schema]
+    return f"the columns {', '.join(columns)}" if columns else "no columns"
+
+
+def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            str(column): tuple(map(str, feature["names"]))
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):  # no such metadata
+        return {}
+
+
+def _in_folder(entry: str | Path) -> list[str]:
+    """Lists the Parquet files below a folder that are not hidden; anything else stays as it is."""
+    if protocol_of(str(entry)) or not (folder := expanded(entry)).is_dir():
+        return [str(entry)]
+    found = (path for path in folder.rglob("*.parquet") if path.is_file())
+    below = [path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts)]
+    return [str(path) for path in sorted(below)] or [str(folder / "*.parquet")]
+
+
+def _below_common_folder(urls: Sequence[str]) -> tuple[str, ...]:
+    """Returns each path or address relative to the deepest folder that contains all of them."""
+    parts = [PurePosixPath(url.partition("?")[0] if protocol_of(url) else url).parts for url in urls]
+    depth = 0
+    while all(len(path) > depth + 1 for path in parts) and len({path[depth] for path in parts}) == 1:
+        depth += 1
+    return tuple(as_text(os.fsencode("/".join(path[depth:]))) for path in parts)
