@@ -26,6 +26,7 @@ EXTRAS = {
     "datasets": ("datasets", "data"),
     "fsspec": ("fsspec", "data"),
     "tifffile": ("tifffile", "data"),
+    "scipy": ("scipy", "data"),
     "diffusers": ("diffusers", "peers"),
     "transformers": ("transformers", "peers"),
     "vector_quantize_pytorch": ("vector-quantize-pytorch", "peers"),
