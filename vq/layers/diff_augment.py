@@ -19,7 +19,8 @@ class DiffAugment(nn.Module):
     """Changes colours, shifts and cuts out a part of every image at random; gradients pass through (DiffAug).
 
     Apply it to images and reconstructions alike before the discriminator, which then cannot memorise a small data
-    set. It draws from PyTorch's default generator of the images' device.
+    set. It draws from PyTorch's default generator of the images' device. The images may have any number of channels:
+    saturation scales the differences of the channels from their mean, and so leaves grey images unchanged.
 
     Source: Zhao et al. 2020, https://arxiv.org/abs/2006.10738, section 3.2 and the authors' code.
 
@@ -45,7 +46,7 @@ class DiffAugment(nn.Module):
             )
         self.changes = tuple(changes)
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    def forward(self, image: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b channels h w"]:
         """Returns augmented images; for images in [-1, 1] they may exceed this range."""
         for change in self.changes:
             if change == "color":
@@ -57,15 +58,15 @@ class DiffAugment(nn.Module):
         return image
 
 
-def _uniform(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 1 1"]:
+def _uniform(image: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b 1 1 1"]:
     return torch.rand(len(image), 1, 1, 1, device=image.device, dtype=image.dtype)
 
 
-def _integers(image: Float[Tensor, "b 3 h w"], low: int, high: int) -> Int[Tensor, "b 1 1"]:
+def _integers(image: Float[Tensor, "b channels h w"], low: int, high: int) -> Int[Tensor, "b 1 1"]:
     return torch.randint(low, high + 1, (len(image), 1, 1), device=image.device)
 
 
-def _color(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+def _color(x: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b channels h w"]:
     x = x + (_uniform(x) - 0.5)
     grey = x.mean(dim=1, keepdim=True)
     x = (x - grey) * (_uniform(x) * 2) + grey
@@ -73,7 +74,7 @@ def _color(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     return (x - level) * (_uniform(x) + 0.5) + level
 
 
-def _translation(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+def _translation(x: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b channels h w"]:
     height, width = x.shape[-2:]
     reach_y, reach_x = round(height * SHIFT), round(width * SHIFT)
     rows = torch.arange(height, device=x.device).reshape(1, -1, 1) + _integers(x, -reach_y, reach_y)
@@ -84,7 +85,7 @@ def _translation(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     return padded.movedim(1, -1)[batch, rows, columns].movedim(-1, 1)
 
 
-def _cutout(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+def _cutout(x: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b channels h w"]:
     height, width = x.shape[-2:]
     hole_y, hole_x = round(height * HOLE), round(width * HOLE)
     # The centre of the hole is anywhere in the image, so a part of the hole may be outside.

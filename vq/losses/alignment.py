@@ -1,5 +1,6 @@
 """The loss that brings features of a tokenizer close to those of a frozen teacher."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from vq.losses.base import Loss
 from vq.networks.sizes import check_counts
 from vq.networks.teachers import Teacher
 from vq.ops.directions import unit
+from vq.ops.images import checked_rgb, rgb_view
 from vq.ops.numerics.precision import at_least_float32, without_autocast
 from vq.registry import LOSSES
 
@@ -46,10 +48,12 @@ class FeatureAlignment(Loss):
         channels: The number of channels of the source, from which a 1x1 convolution projects to the teacher's; None
             for no projection, if the source has the teacher's number already.
         comparison: `"cosine"` for 1 - cosine (0..2), `"mse"` for the squared difference per channel.
+        rgb: The channels of the images that the teacher sees as red, green and blue, such as (0, 0, 0) for grey images;
+            None for images of 3 channels.
 
     Raises:
         TypeError: If the teacher is none.
-        ValueError: If `channels` is below 1, or there is no such comparison.
+        ValueError: If `channels` is below 1, there is no such comparison, or `rgb` is invalid.
 
     Example:
         >>> import torch
@@ -68,8 +72,10 @@ class FeatureAlignment(Loss):
         source: str = "latent",
         channels: int | None = None,
         comparison: Comparison = "cosine",
+        rgb: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        self.rgb = checked_rgb("FeatureAlignment", rgb)
         if not isinstance(teacher, Teacher):
             raise TypeError(
                 f"FeatureAlignment: expected a teacher, such as TimmTeacher or EfficientNetTeacher, got "
@@ -87,7 +93,7 @@ class FeatureAlignment(Loss):
             self.projection = nn.Conv2d(channels, teacher.channels, 1)
 
     def forward(
-        self, reconstruction: Float[Tensor, "b c *position"], image: Float[Tensor, "b 3 H W"]
+        self, reconstruction: Float[Tensor, "b c *position"], image: Float[Tensor, "b channels H W"]
     ) -> Float[Tensor, ""]:
         """Computes the mean over places and images of the distance between the features and the teacher's.
 
@@ -98,9 +104,10 @@ class FeatureAlignment(Loss):
         Raises:
             ValueError: If the features are those of a sequence, or their channels are not those of the projection or
                 of the teacher.
+            ChannelsError: If the images do not have the channels of `rgb`, or not 3 without it.
         """
         self._check(reconstruction)
-        wanted = rearrange(self.teacher(image), "b h w c -> b c h w")
+        wanted = rearrange(self.teacher(rgb_view("FeatureAlignment", image, self.rgb)), "b h w c -> b c h w")
         with without_autocast(reconstruction):
             features = at_least_float32(reconstruction)
             weight = next(self.projection.parameters(), features)

@@ -25,6 +25,6 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
+        self, reconstruction: Float[Tensor, "b channels h w"], image: Float[Tensor, "b channels h w"]
     ) -> Float[Tensor, ""]:
         """Computes the mean loss over a batch of reconstructions and images, both in [-1, 1]."""

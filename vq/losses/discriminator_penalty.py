@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vq.ops.numerics.precision import at_least_float32
 from vq.registry import ADVERSARIAL_PARTS
 
-Judge = Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b *patches"]]
+Judge = Callable[[Float[Tensor, "b channels h w"]], Float[Tensor, "b *patches"]]
 """A discriminator: maps images to logits."""
 
 
@@ -30,8 +30,8 @@ class DiscriminatorPenalty(nn.Module, ABC):
         self,
         *,
         judge: Judge,
-        image: Float[Tensor, "b 3 h w"],
-        reconstruction: Float[Tensor, "b 3 h w"],
+        image: Float[Tensor, "b channels h w"],
+        reconstruction: Float[Tensor, "b channels h w"],
         real: Float[Tensor, "b *patches"],
         fake: Float[Tensor, "b *patches"],
     ) -> Float[Tensor, ""]:
@@ -74,8 +74,8 @@ class R1Penalty(DiscriminatorPenalty):
         self,
         *,
         judge: Judge,
-        image: Float[Tensor, "b 3 h w"],
-        reconstruction: Float[Tensor, "b 3 h w"],
+        image: Float[Tensor, "b channels h w"],
+        reconstruction: Float[Tensor, "b channels h w"],
         real: Float[Tensor, "b *patches"],
         fake: Float[Tensor, "b *patches"],
     ) -> Float[Tensor, ""]:
@@ -106,8 +106,8 @@ class GradientPenalty(DiscriminatorPenalty):
         self,
         *,
         judge: Judge,
-        image: Float[Tensor, "b 3 h w"],
-        reconstruction: Float[Tensor, "b 3 h w"],
+        image: Float[Tensor, "b channels h w"],
+        reconstruction: Float[Tensor, "b channels h w"],
         real: Float[Tensor, "b *patches"],
         fake: Float[Tensor, "b *patches"],
     ) -> Float[Tensor, ""]:
@@ -148,8 +148,8 @@ class LeCAMPenalty(DiscriminatorPenalty):
         self,
         *,
         judge: Judge,
-        image: Float[Tensor, "b 3 h w"],
-        reconstruction: Float[Tensor, "b 3 h w"],
+        image: Float[Tensor, "b channels h w"],
+        reconstruction: Float[Tensor, "b channels h w"],
         real: Float[Tensor, "b *patches"],
         fake: Float[Tensor, "b *patches"],
     ) -> Float[Tensor, ""]:
@@ -167,7 +167,7 @@ class LeCAMPenalty(DiscriminatorPenalty):
         self.has_anchors.fill_(1)
 
 
-def _gradient(judge: Judge, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b pixels"]:
+def _gradient(judge: Judge, image: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b pixels"]:
     """Computes the gradient of each image's score, itself differentiable, in float32 at least."""
     with torch.autocast(image.device.type, enabled=False):
         seen = at_least_float32(image.detach()).requires_grad_()

@@ -1,5 +1,6 @@
 """Losses between features of a frozen network: between pyramids, or between predicted and actual features."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -10,6 +11,7 @@ from vq.losses.base import Loss
 from vq.losses.perceptual import RANGE_SLACK
 from vq.networks.frozen.features import frozen_pyramid
 from vq.ops.directions import unit
+from vq.ops.images import checked_rgb, rgb_view
 from vq.ops.numerics.precision import at_least_float32
 from vq.registry import LOSSES
 
@@ -28,24 +30,30 @@ class FeatureLoss(Loss):
 
     Args:
         network: A `FeaturePyramid`, such as `EfficientNetLite0`, which this class freezes.
+        rgb: The channels of the images that the network sees as red, green and blue, such as (0, 0, 0) for grey images;
+            None for images of 3 channels.
 
     Raises:
         TypeError: If the network is not a feature pyramid.
+        ValueError: If `rgb` is invalid.
     """
 
-    def __init__(self, *, network: nn.Module) -> None:
+    def __init__(self, *, network: nn.Module, rgb: Sequence[int] | None = None) -> None:
         super().__init__()
+        self.rgb = checked_rgb("FeatureLoss", rgb)
         self._network = frozen_pyramid("FeatureLoss", network)
         self._is_range_checked = False
 
     def forward(
-        self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
+        self, reconstruction: Float[Tensor, "b channels h w"], image: Float[Tensor, "b channels h w"]
     ) -> Float[Tensor, ""]:
         """Computes the mean distance of reconstructions and images in [-1, 1].
 
         Raises:
             ValueError: If the first batch of images exceeds [-1, 1].
+            ChannelsError: If the images do not have the channels of `rgb`, or not 3 without it.
         """
+        reconstruction, image = (rgb_view("FeatureLoss", x, self.rgb) for x in (reconstruction, image))
         if not self._is_range_checked and not torch.compiler.is_compiling():
             _check_range(image)
             self._is_range_checked = True

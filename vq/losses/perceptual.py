@@ -1,11 +1,14 @@
 """The perceptual loss LPIPS."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vq.losses.base import Loss
 from vq.networks.frozen.lpips import LPIPSNetwork, LPIPSTrunk
+from vq.ops.images import checked_rgb, rgb_view
 from vq.registry import LOSSES
 
 RANGE_SLACK = 0.05
@@ -24,25 +27,30 @@ class LPIPSLoss(Loss):
 
     Args:
         network: `alex` (fast; use it on a CPU) or `vgg` (with which VQGAN and LlamaGen train).
+        rgb: The channels of the images that the network sees as red, green and blue, such as (0, 0, 0) for grey images;
+            None for images of 3 channels.
 
     Raises:
-        ValueError: If the network is unknown.
+        ValueError: If the network is unknown, or `rgb` is invalid.
         FileNotFoundError: If its weights are missing; the message names the command that provides them.
     """
 
-    def __init__(self, *, network: LPIPSTrunk = "vgg") -> None:
+    def __init__(self, *, network: LPIPSTrunk = "vgg", rgb: Sequence[int] | None = None) -> None:
         super().__init__()
+        self.rgb = checked_rgb("LPIPSLoss", rgb)
         self.network = LPIPSNetwork(trunk=network)
         self._is_range_checked = False
 
     def forward(
-        self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
+        self, reconstruction: Float[Tensor, "b channels h w"], image: Float[Tensor, "b channels h w"]
     ) -> Float[Tensor, ""]:
         """Computes the mean distance, about 0..1, of reconstructions and images in [-1, 1].
 
         Raises:
             ValueError: If the first batch of images exceeds [-1, 1], or the images are too small.
+            ChannelsError: If the images do not have the channels of `rgb`, or not 3 without it.
         """
+        reconstruction, image = (rgb_view("LPIPSLoss", x, self.rgb) for x in (reconstruction, image))
         if not self._is_range_checked and not torch.compiler.is_compiling():
             self._check_range(image)
         return self.network(reconstruction, image).mean()

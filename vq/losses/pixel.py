@@ -11,7 +11,7 @@ from vq.registry import LOSSES
 
 @LOSSES.register_module()
 class L1Loss(Loss):
-    """Averages the absolute differences of all pixels of images in [-1, 1] (0..2).
+    """Averages the absolute differences of all channels of all pixels of images in [-1, 1] (0..2).
 
     It is twice the value that a metric on pixels in [0, 1] gives for the same images.
 
@@ -22,7 +22,7 @@ class L1Loss(Loss):
     """
 
     def forward(
-        self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
+        self, reconstruction: Float[Tensor, "b channels h w"], image: Float[Tensor, "b channels h w"]
     ) -> Float[Tensor, ""]:
         """Computes the mean absolute difference of reconstructions and images in [-1, 1], in float32 at least."""
         return F.l1_loss(at_least_float32(reconstruction), at_least_float32(image))
@@ -30,7 +30,7 @@ class L1Loss(Loss):
 
 @LOSSES.register_module()
 class MSELoss(Loss):
-    """Averages the squared differences of all pixels of images in [-1, 1] (0..4).
+    """Averages the squared differences of all channels of all pixels of images in [-1, 1] (0..4).
 
     It is four times the value that a metric on pixels in [0, 1] gives for the same images.
 
@@ -41,7 +41,7 @@ class MSELoss(Loss):
     """
 
     def forward(
-        self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
+        self, reconstruction: Float[Tensor, "b channels h w"], image: Float[Tensor, "b channels h w"]
     ) -> Float[Tensor, ""]:
         """Computes the mean squared difference of reconstructions and images in [-1, 1], in float32 at least."""
         return F.mse_loss(at_least_float32(reconstruction), at_least_float32(image))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from vq import distributed
 
-Images: TypeAlias = Float[Tensor, "b 3 h w"]
-"""Images or reconstructions, in [-1, 1]."""
+Images: TypeAlias = Float[Tensor, "b channels h w"]
+"""Images or reconstructions, in [-1, 1], of any number of channels."""
 
 Indices: TypeAlias = Int[Tensor, "b *grid"]
 """Code indices, int64. Those of stacked quantizers have one more axis, which comes last."""

@@ -1,5 +1,6 @@
 """The Fréchet distance between the features of two sets of images, as Gaussians (FID, sFID)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from jaxtyping import Float32, Float64
@@ -112,18 +113,26 @@ class FIDMetric(SetMetric):
         reference: The reference statistics: a file if it ends in `.npz`, else a name such as `imagenet_val`, which is
             `fid/imagenet_val.npz` below the pretrained folder. None compares with the real images of the same pass
             (rFID).
+        rgb: The channels of the images that the network sees as red, green and blue, such as (0, 0, 0) for grey images;
+            None for images of 3 channels.
 
     Raises:
         FileNotFoundError: If there is no such file. The message says which command makes it.
-        ValueError: If the file is damaged, or of another protocol or network.
+        ValueError: If the file is damaged, or of another protocol or network, or `rgb` is invalid.
     """
 
     higher_is_better = False
     summary: GaussianSummary
 
-    def __init__(self, *, network: FeatureNetwork, reference: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        network: FeatureNetwork,
+        reference: str | None = None,
+        rgb: Sequence[int] | None = None,
+    ) -> None:
         summary = GaussianSummary("FIDMetric", network=network, kind="pool", reference=reference)
-        super().__init__(network=network, kind="pool", summary=summary)
+        super().__init__(network=network, kind="pool", summary=summary, rgb=rgb)
         self.score = score_name(network, "fid", "frechet")
 
     def result(self) -> dict[str, float]:
@@ -147,6 +156,7 @@ class SpatialFIDMetric(SetMetric):
     Args:
         network: The network whose `spatial` features are compared.
         reference: The reference statistics, as in `FIDMetric`; the file must include spatial features.
+        rgb: The channels that the network sees, as in `FIDMetric`.
 
     Raises:
         FileNotFoundError: If there is no such file. The message says which command makes it.
@@ -157,9 +167,15 @@ class SpatialFIDMetric(SetMetric):
     higher_is_better = False
     summary: GaussianSummary
 
-    def __init__(self, *, network: FeatureNetwork, reference: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        network: FeatureNetwork,
+        reference: str | None = None,
+        rgb: Sequence[int] | None = None,
+    ) -> None:
         summary = GaussianSummary("SpatialFIDMetric", network=network, kind="spatial", reference=reference)
-        super().__init__(network=network, kind="spatial", summary=summary)
+        super().__init__(network=network, kind="spatial", summary=summary, rgb=rgb)
         self.score = score_name(network, "sfid", "spatial_frechet")
 
     def result(self) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """Sums of features in constant memory, for their means and covariances."""
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float64, Shaped, UInt8
+from jaxtyping import Float64, Shaped
 from torch import Tensor, nn
 
 from vq.metrics.base import MetricPart, set_to_zero, sum_over_ranks
@@ -9,6 +11,7 @@ from vq.metrics.stamp import Stamp, StatisticsError
 from vq.metrics.statistics import ReferenceStatistics
 from vq.networks.frozen.features import FeatureNetwork
 from vq.ops.frechet import moments
+from vq.ops.images import checked_rgb, rgb_view, to_bytes
 
 
 class MomentSums(MetricPart):
@@ -69,17 +72,26 @@ class StatisticsCollector(nn.Module):
 
     Args:
         network: The network whose `pool` features are summed, and its `spatial` features if it has them.
+        rgb: The channels of the images that the network sees as red, green and blue, such as (0, 0, 0) for grey images;
+            None for images of 3 channels.
+
+    Raises:
+        ValueError: If `rgb` is invalid.
     """
 
-    def __init__(self, *, network: FeatureNetwork) -> None:
+    def __init__(self, *, network: FeatureNetwork, rgb: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.rgb = network, checked_rgb("StatisticsCollector", rgb)
         self.pool = MomentSums(size=network.sizes["pool"])
         self.spatial = MomentSums(size=network.sizes["spatial"]) if "spatial" in network.sizes else None
 
-    def update(self, image: UInt8[Tensor, "b 3 h w"]) -> None:
-        """Adds a batch of images with pixels in 0..255."""
-        features = self.network(image)
+    def update(self, image: Shaped[Tensor, "b channels h w"]) -> None:
+        """Adds a batch of images with pixels in 0..255, uint8 or float32, which is rounded to bytes.
+
+        Raises:
+            ChannelsError: If the images do not have the channels of `rgb`, or not 3 without it.
+        """
+        features = self.network(to_bytes(rgb_view("StatisticsCollector", image, self.rgb)))
         self.pool.add(features["pool"])
         if self.spatial is not None:
             self.spatial.add(features["spatial"])

@@ -14,7 +14,9 @@ MAX_PSNR = 100.0
 _WINDOW, _SIGMA = 11, 1.5
 
 
-def l1(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
+def l1(
+    reconstruction: Float[Tensor, "b channels h w"], image: Float[Tensor, "b channels h w"]
+) -> Float[Tensor, "b"]:
     """Computes the mean absolute difference of the bytes / 255 of images in [-1, 1], one float64 per image.
 
     Example:
@@ -24,7 +26,9 @@ def l1(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
     return _mean(_difference(reconstruction, image).abs() / 255, reconstruction)
 
 
-def mse(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
+def mse(
+    reconstruction: Float[Tensor, "b channels h w"], image: Float[Tensor, "b channels h w"]
+) -> Float[Tensor, "b"]:
     """Computes the mean squared difference of the bytes / 255 of images in [-1, 1], one float64 per image.
 
     Example:
@@ -34,10 +38,13 @@ def mse(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"
     return _mean((_difference(reconstruction, image) / 255).square(), reconstruction)
 
 
-def psnr(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
+def psnr(
+    reconstruction: Float[Tensor, "b channels h w"], image: Float[Tensor, "b channels h w"]
+) -> Float[Tensor, "b"]:
     """Computes the peak signal-to-noise ratio of the bytes of images in [-1, 1], in dB, one float64 per image.
 
-    The ratio is 10 log10(255^2 / mean squared difference), but at most 100 dB, the score of equal images.
+    The ratio is 10 log10(255^2 / mean squared difference over all channels), but at most 100 dB, the score of equal
+    images.
 
     Example:
         >>> psnr(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)).item()
@@ -46,14 +53,16 @@ def psnr(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w
     return (-10 * torch.log10(mse(reconstruction, image))).clamp_max(MAX_PSNR)
 
 
-def ssim(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
+def ssim(
+    reconstruction: Float[Tensor, "b channels h w"], image: Float[Tensor, "b channels h w"]
+) -> Float[Tensor, "b"]:
     """Computes the structural similarity of the bytes of images in [-1, 1], at most 1, one float64 per image.
 
-    Means, variances and covariances of each colour channel are computed under a Gaussian window (11x11, sigma 1.5), at
+    Means, variances and covariances of each channel are computed under a Gaussian window (11x11, sigma 1.5), at
     all positions where the whole window is inside the image. The score is averaged over positions and channels.
 
     Source: Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861, eq. 13, K1 = 0.01, K2 = 0.03, L = 255.
-    Differs from the source: colour channels are scored separately and averaged, and images are not downsampled first.
+    Differs from the source: channels are scored separately and averaged, and images are not downsampled first.
         The score equals that of `skimage.metrics.structural_similarity(x, y, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, data_range=255, channel_axis=...)`.
 
@@ -80,12 +89,14 @@ def ssim(reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w
 
 
 def _difference(
-    reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
-) -> Float[Tensor, "b 3 h w"]:
+    reconstruction: Float[Tensor, "b channels h w"], image: Float[Tensor, "b channels h w"]
+) -> Float[Tensor, "b channels h w"]:
     return to_uint8(reconstruction).double() - to_uint8(image).double()
 
 
-def _mean(values: Float[Tensor, "b 3 mh mw"], reconstruction: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
+def _mean(
+    values: Float[Tensor, "b channels mh mw"], reconstruction: Float[Tensor, "b channels h w"]
+) -> Float[Tensor, "b"]:
     # A byte cannot be NaN: without this, a reconstruction with NaN would score as if it were black.
     is_finite = torch.isfinite(reconstruction).flatten(1).all(dim=1)
     return torch.where(is_finite, values.mean(dim=(1, 2, 3)), torch.nan)

@@ -1,5 +1,7 @@
 """The Inception Score, KID, and precision and recall, from a network's features of two sets of images."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
@@ -84,19 +86,23 @@ class InceptionScore(SetMetric):
     Args:
         network: The network whose `logits` are used; those of Inception have no biases.
         splits: The number of splits, 10 in most papers and 1 in some. A split without images is ignored.
+        rgb: The channels of the images that the network sees as red, green and blue, such as (0, 0, 0) for grey images;
+            None for images of 3 channels.
 
     Raises:
-        ValueError: If `splits` is below 1.
+        ValueError: If `splits` is below 1, or `rgb` is invalid.
     """
 
     higher_is_better = True
     summary: ClassSummary
 
-    def __init__(self, *, network: FeatureNetwork, splits: int = 10) -> None:
+    def __init__(
+        self, *, network: FeatureNetwork, splits: int = 10, rgb: Sequence[int] | None = None
+    ) -> None:
         if splits < 1:
             raise ValueError(f"InceptionScore: expected at least 1 split, got {splits}; most papers use 10")
         summary = ClassSummary(num_classes=network.sizes["logits"], splits=splits)
-        super().__init__(network=network, kind="logits", summary=summary)
+        super().__init__(network=network, kind="logits", summary=summary, rgb=rgb)
         self.score = score_name(network, "inception_score", "class_score")
         self.spread = score_name(network, "inception_score_std", "class_score_std")
 
@@ -124,9 +130,11 @@ class KID(SetMetric):
         subset_size: The number of images in a subset. Sets that have no more images are compared whole, once.
         capacity: The maximum number of images to keep.
         seed: The seed of the subsets; the default is that of torch-fidelity.
+        rgb: The channels of the images that the network sees as red, green and blue, such as (0, 0, 0) for grey images;
+            None for images of 3 channels.
 
     Raises:
-        ValueError: If a count is too small.
+        ValueError: If a count is too small, or `rgb` is invalid.
     """
 
     higher_is_better = False
@@ -140,6 +148,7 @@ class KID(SetMetric):
         subset_size: int = 1000,
         capacity: int = 10_000,
         seed: int = 2020,
+        rgb: Sequence[int] | None = None,
     ) -> None:
         if num_subsets < 1 or subset_size < 2:
             raise ValueError(
@@ -147,7 +156,7 @@ class KID(SetMetric):
                 "papers use 100 of 1000"
             )
         summary = TwoReservoirs(network=network, capacity=capacity)
-        super().__init__(network=network, kind="pool", summary=summary)
+        super().__init__(network=network, kind="pool", summary=summary, rgb=rgb)
         self.num_subsets, self.subset_size, self.seed = num_subsets, subset_size, seed
         self.score = score_name(network, "kid", "kernel_distance")
         self.spread = score_name(network, "kid_std", "kernel_distance_std")
@@ -193,19 +202,28 @@ class PrecisionRecall(SetMetric):
         network: The network whose `pool` features are compared.
         neighbours: The number k of neighbours.
         capacity: The maximum number of images to keep; ADM compares with 10,000.
+        rgb: The channels of the images that the network sees as red, green and blue, such as (0, 0, 0) for grey images;
+            None for images of 3 channels.
 
     Raises:
-        ValueError: If a count is too small.
+        ValueError: If a count is too small, or `rgb` is invalid.
     """
 
     higher_is_better = True
     summary: TwoReservoirs
 
-    def __init__(self, *, network: FeatureNetwork, neighbours: int = 3, capacity: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        network: FeatureNetwork,
+        neighbours: int = 3,
+        capacity: int = 10_000,
+        rgb: Sequence[int] | None = None,
+    ) -> None:
         if neighbours < 1:
             raise ValueError(f"PrecisionRecall: expected at least 1 neighbour, got {neighbours}; take 3")
         summary = TwoReservoirs(network=network, capacity=capacity)
-        super().__init__(network=network, kind="pool", summary=summary)
+        super().__init__(network=network, kind="pool", summary=summary, rgb=rgb)
         self.neighbours = neighbours
         self.precision = score_name(network, "precision", "precision")
         self.recall = score_name(network, "recall", "recall")
@@ -259,14 +277,19 @@ class FeatureCosine(ReconstructionMetric):
 
     Args:
         network: The network whose `pool` features are compared.
+        rgb: The channels of the images that the network sees as red, green and blue, such as (0, 0, 0) for grey images;
+            None for images of 3 channels.
+
+    Raises:
+        ValueError: If `rgb` is invalid.
     """
 
     higher_is_better = False
     distance: Tensor
 
-    def __init__(self, *, network: FeatureNetwork) -> None:
+    def __init__(self, *, network: FeatureNetwork, rgb: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.features = BatchFeatures(network=network)
+        self.features = BatchFeatures(network=network, rgb=rgb, place="FeatureCosine")
         self.score = f"feature_cosine[{network.name}]"
         self.add_sum("distance")
 
@@ -281,4 +304,4 @@ class FeatureCosine(ReconstructionMetric):
 
     def stamp(self) -> dict[str, str | int | None]:
         """Returns the protocol, the network, the SHA-256 of its weights, the resizing and the number of images."""
-        return self.features.network.stamp() | {"num_images": int(self.images)}
+        return self.features.stamp() | {"num_images": int(self.images)}

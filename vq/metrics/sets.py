@@ -1,6 +1,7 @@
 """The interface of metrics that score a set of images as a whole."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float32
@@ -59,11 +60,20 @@ class SetMetric(Metric):
         network: The network whose features are used.
         kind: The kind of feature: a key of `network.sizes`.
         summary: The summary of the features.
+        rgb: The channels that the network sees, as for `BatchFeatures`.
     """
 
-    def __init__(self, *, network: FeatureNetwork, kind: str, summary: FeatureSummary) -> None:
+    def __init__(
+        self,
+        *,
+        network: FeatureNetwork,
+        kind: str,
+        summary: FeatureSummary,
+        rgb: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
-        self.features, self.kind, self.summary = BatchFeatures(network=network), kind, summary
+        self.features = BatchFeatures(network=network, rgb=rgb, place=type(self).__name__)
+        self.kind, self.summary = kind, summary
 
     @property
     def needs_real(self) -> bool:
@@ -81,6 +91,7 @@ class SetMetric(Metric):
 
         Raises:
             RuntimeError: If `sync` was called since the last `reset`.
+            ChannelsError: If the images do not have the channels of `rgb`, or not 3 without it.
         """
         self._count(len(images))
         self.summary.add(self.features(images)[self.kind], images if sample_by is None else sample_by)
@@ -91,6 +102,7 @@ class SetMetric(Metric):
 
         Raises:
             RuntimeError: If `sync` was called since the last `reset`.
+            ChannelsError: If the images do not have the channels of `rgb`, or not 3 without it.
         """
         self._check_not_synced()
         if self.needs_real:
@@ -107,4 +119,4 @@ class SetMetric(Metric):
         reference.
         """
         num_images = int(self.images)
-        return self.features.network.stamp() | {"num_images": num_images} | self.summary.stamp(num_images)
+        return self.features.stamp() | {"num_images": num_images} | self.summary.stamp(num_images)

@@ -1,5 +1,7 @@
 """Scores of a tokenizer's vectors: how exact quantization is, and how well a teacher's features are predicted."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from torch.nn import functional as F
 from vq.metrics.base import Images, VectorMetric
 from vq.metrics.samples import cosine_distance
 from vq.ops.directions import unit
+from vq.ops.images import checked_rgb, rgb_view
 from vq.registry import METRICS
 
 UNIT_TOLERANCE = 0.01
@@ -100,14 +103,19 @@ class TeacherCosine(VectorMetric):
     Args:
         teacher: Maps images in [-1, 1] to features (batch, rows, columns, channels), such as a
             `vq.networks.teachers.Teacher`. It computes in float32, also inside autocast.
+        rgb: The channels of the images that the teacher sees as red, green and blue, such as (0, 0, 0) for grey images;
+            None for images of 3 channels.
+
+    Raises:
+        ValueError: If `rgb` is invalid.
     """
 
     higher_is_better = False
     distance: Tensor
 
-    def __init__(self, *, teacher: nn.Module) -> None:
+    def __init__(self, *, teacher: nn.Module, rgb: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.teacher = teacher
+        self.teacher, self.rgb = teacher, checked_rgb("TeacherCosine", rgb)
         self.add_sum("distance")
 
     def accumulate(
@@ -129,7 +137,7 @@ class TeacherCosine(VectorMetric):
                 "reconstructs images; leave this metric out"
             )
         with torch.autocast(image.device.type, enabled=False):
-            target = self.teacher(image).movedim(-1, 1)
+            target = self.teacher(rgb_view("TeacherCosine", image, self.rgb)).movedim(-1, 1)
         if target.shape[1] != features.shape[1]:
             raise ValueError(
                 f"TeacherCosine: expected features with {target.shape[1]} channels, those of "

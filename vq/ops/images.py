@@ -48,7 +48,7 @@ def to_bytes(image: UInt8[Tensor, "*shape"] | Float32[Tensor, "*shape"]) -> UInt
     return image if image.dtype == torch.uint8 else to_uint8(to_signed_unit(image))
 
 
-def encodable(image: UInt8[Tensor, "*shape"] | Float32[Tensor, "*shape"]) -> Tensor:
+def encodable(image: UInt8[Tensor, "*shape"] | Float32[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     """Converts float32 pixels 0..255 to [-1, 1]; uint8 is returned unchanged. `Tokenizer.encode` takes the result."""
     return image if image.dtype == torch.uint8 else to_signed_unit(image)
 
