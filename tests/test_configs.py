@@ -36,6 +36,8 @@ TRAINED_TOKENIZERS = {
     ("decoder", "finetune_emoji"): "ema/1024_emoji.py",
 }
 """The pages that train a decoder for a trained tokenizer, and a page of such a tokenizer."""
+OPEN_SIZES = {"vocabulary_size": 8192, "num_classes": 3, "grid": (4, 4)}
+"""Sizes for the pages of generators that leave them open."""
 PICTURES = {"type": "vq.data.ProceduralDataset", "num_images": 16, "image_size": 64}
 
 
@@ -189,8 +191,8 @@ def test_builds_on_the_meta_device(page: Path) -> None:
     tree = config.load(page).to_dict()
     if (page.parent.name, page.stem) in TRAINED_TOKENIZERS:
         tree["tokenizer"] = untrained_tokenizer(page)
-    if config.leaves_vocabulary_open(tree):
-        tree["generator"]["vocabulary_size"] = 8192  # a command takes it from the trained tokenizer
+    for name in config.open_sizes(tree):  # a command takes them from the tokenizer and the data
+        tree["generator"][name] = OPEN_SIZES[name]
     with torch.device("meta"):
         model = assembly.make_model(with_offline_teachers(tree))
     assert all(p.is_meta for p in model.parameters())
@@ -224,7 +226,8 @@ def test_takes_two_steps(page: Path, trained_tokenizers: Callable[[Path], Path |
 def test_a_generator_takes_two_steps(page: Path) -> None:
     tree = config.load(page).to_dict()
     node = tree["generator"]
-    node.setdefault("vocabulary_size", 8192)
+    for name in config.open_sizes(tree):
+        node[name] = OPEN_SIZES[name]
     for name in ("transformer", "depth_transformer"):
         if shape := node.get(name):
             shape.update(

@@ -269,10 +269,10 @@ def load_config(
         from vq.tokenizers.pretrained import record_weights
 
         tree = record_weights(tree)
-    if config.leaves_vocabulary_open(tree):
-        from vq.generators.vocabulary import with_vocabulary
+    if sizes := config.open_sizes(tree):
+        from vq.generators.vocabulary import with_sizes
 
-        tree = with_vocabulary(tree)
+        tree = with_sizes(tree, sizes)
     return config.replaced(loaded, tree)
 
 

@@ -280,9 +280,9 @@ class TestGenerator:
 def test_a_vocabulary_of_none_is_left_out_of_a_config(folder: Path) -> None:
     tree = config.load("generator.py").to_dict()
     assert "vocabulary_size" not in tree["generator"]
-    assert config.leaves_vocabulary_open(tree)
+    assert config.open_sizes(tree) == ("vocabulary_size",)
     tree = config.load("generator.py", options={"vocabulary_size": 5}).to_dict()
     assert tree["generator"]["vocabulary_size"] == 5
-    assert not config.leaves_vocabulary_open(tree)
+    assert config.open_sizes(tree) == ()
     with pytest.raises(ConfigError, match=r"generator.vocabulary_size: expected int, got 'x'"):
         config.load("generator.py", options={"vocabulary_size": "x"})

@@ -38,7 +38,7 @@ from vq.config.pretrained import (
     with_weights,
     without_first_weights,
 )
-from vq.config.vocabulary import leaves_vocabulary_open, without_open_vocabulary
+from vq.config.vocabulary import open_sizes, without_open_sizes
 from vq.config.writing import page_text, written_pages
 from vq.errors import ConfigError
 from vq.packages import no_cache_folder
@@ -57,9 +57,9 @@ __all__ = [
     "ConfigError",
     "check",
     "find_config",
-    "leaves_vocabulary_open",
     "load",
     "nodes",
+    "open_sizes",
     "page_text",
     "parse_assignments",
     "parse_json",
@@ -174,7 +174,7 @@ def _resolved(
     try:
         tree, into_other_pages = _with_early_overrides(page.sections, overrides)
         tree = with_pages_written_out(tree, tokenizer_of)
-        tree = without_open_vocabulary(_with_overrides(tree, _with_code_names(into_other_pages)))
+        tree = without_open_sizes(_with_overrides(tree, _with_code_names(into_other_pages)))
         check(tree)
     except ConfigError as error:
         raise ConfigError(f"{page.where(error, overrides)}: {error}") from None
@@ -189,7 +189,7 @@ def _resolved_json(file: Path, text: str, options: Mapping[str, Any], overrides:
         kind = type(tree).__name__
         raise ConfigError(f"{file}: expected an object with the sections of a config, got a {kind}")
     try:
-        tree = without_open_vocabulary(_with_overrides(tree, overrides))
+        tree = without_open_sizes(_with_overrides(tree, overrides))
         check(tree)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
