@@ -27,7 +27,7 @@ from vq.data import ImageLoader, UndecodableSetError
 from vq.data.stores.token_store import TokenStore, TokenStoreError
 from vq.engine import assembly
 from vq.engine.evaluation.progress import PassProgress
-from vq.engine.jobs.views import cut_views, views_of
+from vq.engine.jobs.views import VIEWS, cut_views, views_of
 from vq.engine.loop.launch import launched, open_log
 from vq.ops.keyed import stable_hash
 from vq.text import printable
@@ -170,6 +170,10 @@ def open_source(config: dict[str, Any], tokens: Path) -> Source:
         raise TokenStoreError(
             f"{tokens}: expected a grid of {size[0] // factor} x {size[1] // factor} positions, got indices of the "
             f"shape {axes}; the indices of a sequence correspond to no patch"
+        )
+    if (order := store.manifest.get("view_order", VIEWS[store.views])) != VIEWS[store.views]:
+        raise TokenStoreError(
+            f"{tokens}: expected the views {VIEWS[store.views]!r}, got {order!r} of an earlier version; tokenize again"
         )
     stack = int(np.prod(axes[2:], dtype=np.int64))
     return Source(

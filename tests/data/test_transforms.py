@@ -6,7 +6,9 @@ import torch
 from PIL import Image
 
 from vq.data import (
+    Augmentation,
     CenterCrop,
+    DataError,
     ImageFolder,
     ImageLoader,
     PhotoDataset,
@@ -196,3 +198,33 @@ def test_a_resized_crop_of_a_line_is_small():
     crop = RandomResizedCrop(size=32)
     for shape in ((1, 20_000), (20_000, 1)):
         assert crop(coordinates(*shape), generator(0)).shape == (3, 32, 32)
+
+
+class TestAugmentation:
+    """Each kind against its parts, which use the same random numbers."""
+
+    @pytest.mark.parametrize(
+        ("kind", "parts"),
+        [
+            ("none", [Resize(size=48), CenterCrop(size=48)]),
+            ("weak", [Resize(size=48), RandomCrop(size=48), RandomHorizontalFlip()]),
+            ("strong", [RandomResizedCrop(size=48, scale=(0.8, 1.0)), RandomHorizontalFlip()]),
+            ("default", [RandomResizedCrop(size=48, scale=(0.08, 1.0)), RandomHorizontalFlip()]),
+        ],
+    )
+    def test_it_is_its_parts(self, photo, kind, parts):
+        for seed in range(8):
+            expected, source = photo, generator(seed)
+            for part in parts:
+                expected = part(expected, source)
+            assert torch.equal(Augmentation(kind=kind, size=48)(photo, generator(seed)), expected)
+
+    def test_only_those_that_resize_first_may_decode_at_a_lower_resolution(self):
+        kinds = ("none", "weak", "strong", "default")
+        assert [Augmentation(kind=kind, size=48).min_side for kind in kinds] == [48, 48, None, None]
+
+    def test_another_kind_is_refused(self):
+        with pytest.raises(
+            DataError, match="Augmentation: expected kind 'none', 'weak', 'strong', 'default', got 'x'"
+        ):
+            Augmentation(kind="x", size=48)

@@ -1,5 +1,6 @@
 """Data sets of images and of tokens, transforms, and the loaders that make batches of them."""
 
+from vq.data.adm import ADMCenterCrop, ADMRandomCrop
 from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableSetError
 from vq.data.decode import read_image
 from vq.data.loader import ImageLoader
@@ -16,6 +17,7 @@ from vq.data.stores.features import FeatureBatch, FeatureDataset, FeatureLoader
 from vq.data.stores.token_store import TokenStore, TokenStoreError
 from vq.data.stores.tokens import TokenBatch, TokenDataset, TokenLoader
 from vq.data.transforms import (
+    Augmentation,
     CenterCrop,
     RandomCrop,
     RandomHorizontalFlip,
@@ -25,6 +27,9 @@ from vq.data.transforms import (
 )
 
 __all__ = [
+    "ADMCenterCrop",
+    "ADMRandomCrop",
+    "Augmentation",
     "Batch",
     "CenterCrop",
     "DataError",

@@ -55,20 +55,14 @@ class Resize(Transform):
     """
 
     def __init__(self, *, size: int) -> None:
-        self.size = self.min_side = _checked_size("Resize", size)
+        self.size = self.min_side = checked_size("Resize", size)
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """Resizes one image; nothing is random."""
         height, width = image.shape[1:]
-        shorter, longer = sorted((height, width))
-        if shorter == self.size:
+        if min(height, width) == self.size:
             return image
-        new_longer = self.size * longer // shorter
-        if self.size * new_longer > MAX_PIXELS:
-            raise ImageTooLargeError(
-                f"Resize: an image of {height}x{width} would become {self.size} pixels on the shorter side and "
-                f"{new_longer:,} on the longer, more than {MAX_PIXELS:,} in all; crop it first, or remove it"
-            )
+        check_resizing("Resize", height, width, self.size)
         return _bicubic(image, [self.size])
 
 
@@ -84,7 +78,7 @@ class CenterCrop(Transform):
     """
 
     def __init__(self, *, size: int) -> None:
-        self.size = _checked_size("CenterCrop", size)
+        self.size = checked_size("CenterCrop", size)
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """Crops one image; nothing is random."""
@@ -104,12 +98,12 @@ class RandomCrop(Transform):
     """
 
     def __init__(self, *, size: int) -> None:
-        self.size = _checked_size("RandomCrop", size)
+        self.size = checked_size("RandomCrop", size)
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """Crops one image."""
         spare_y, spare_x = _spare("RandomCrop", image, self.size)
-        return _cut(image, _draw(spare_y + 1, generator), _draw(spare_x + 1, generator), self.size, self.size)
+        return _cut(image, draw(spare_y + 1, generator), draw(spare_x + 1, generator), self.size, self.size)
 
 
 @TRANSFORMS.register_module()
@@ -153,7 +147,7 @@ class RandomResizedCrop(Transform):
     def __init__(
         self, *, size: int, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)
     ) -> None:
-        self.size = _checked_size("RandomResizedCrop", size)
+        self.size = checked_size("RandomResizedCrop", size)
         if not 0 < scale[0] <= scale[1] <= 1:
             raise DataError(f"RandomResizedCrop: expected 0 < scale[0] <= scale[1] <= 1, got scale={scale}")
         if not 0 < ratio[0] <= ratio[1]:
@@ -172,13 +166,69 @@ class RandomResizedCrop(Transform):
             aspect = math.exp(_uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), generator))
             h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 0 < h <= height and 0 < w <= width:
-                return _draw(height - h + 1, generator), _draw(width - w + 1, generator), h, w
+                return draw(height - h + 1, generator), draw(width - w + 1, generator), h, w
         aspect = min(max(width / height, self.ratio[0]), self.ratio[1])
         h, w = min(height, max(1, round(width / aspect))), min(width, max(1, round(height * aspect)))
         return (height - h) // 2, (width - w) // 2, h, w
 
 
-def _checked_size(place: str, size: Any) -> int:
+@TRANSFORMS.register_module()
+class Augmentation(Transform):
+    """Crops an image to a square of `size` pixels with one of four usual amounts of augmentation.
+
+    * `"none"`: `Resize` and `CenterCrop`; nothing is random. This is for evaluation.
+    * `"weak"`: `Resize`, `RandomCrop` and `RandomHorizontalFlip`.
+    * `"strong"`: `RandomResizedCrop` of at least 80 % of the area, and `RandomHorizontalFlip`.
+    * `"default"`: `RandomResizedCrop` of at least 8 % of the area, and `RandomHorizontalFlip`, which is common for
+      classifiers. It changes more than `"strong"`, in spite of the names, which are kept from existing recipes.
+
+    Args:
+        kind: One of the four names.
+        size: The length of a side in pixels, at least 1.
+
+    Raises:
+        DataError: If there is no such kind, or `size` is below 1.
+    """
+
+    def __init__(self, *, kind: str = "default", size: int) -> None:
+        steps: dict[str, tuple[Transform, ...]] = {
+            "none": (Resize(size=size), CenterCrop(size=size)),
+            "weak": (Resize(size=size), RandomCrop(size=size), RandomHorizontalFlip()),
+            "strong": (RandomResizedCrop(size=size, scale=(0.8, 1.0)), RandomHorizontalFlip()),
+            "default": (RandomResizedCrop(size=size, scale=(0.08, 1.0)), RandomHorizontalFlip()),
+        }
+        if kind not in steps:
+            raise DataError(f"Augmentation: expected kind {', '.join(map(repr, steps))}, got {kind!r}")
+        self.kind, self.steps = kind, steps[kind]
+        self.min_side = self.steps[0].min_side
+
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
+        """Crops one image."""
+        for step in self.steps:
+            image = step(image, generator)
+        return image
+
+
+def check_resizing(place: str, height: int, width: int, size: int) -> None:
+    """Checks that an image whose shorter side is resized to `size` pixels does not become too large.
+
+    Raises:
+        ImageTooLargeError: If it would have more than 2^26 pixels.
+    """
+    longer = size * max(height, width) // min(height, width)
+    if size * longer > MAX_PIXELS:
+        raise ImageTooLargeError(
+            f"{place}: an image of {height}x{width} would become {size} pixels on the shorter side and "
+            f"{longer:,} on the longer, more than {MAX_PIXELS:,} in all; crop it first, or remove it"
+        )
+
+
+def checked_size(place: str, size: Any) -> int:
+    """Returns a length in pixels.
+
+    Raises:
+        DataError: If it is not a whole number of at least 1.
+    """
     if not isinstance(size, int) or size < 1:
         raise DataError(f"{place}: expected a size of at least 1 pixel, got {size!r}")
     return size
@@ -205,7 +255,8 @@ def _bicubic(image: Pixels, size: list[int]) -> Pixels:
     )  # bicubic weights may be negative
 
 
-def _draw(below: int, generator: torch.Generator) -> int:
+def draw(below: int, generator: torch.Generator) -> int:
+    """Draws a whole number from 0 to `below` - 1."""
     return int(torch.randint(below, (), generator=generator, device="cpu"))
 
 

@@ -4,13 +4,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from vq.data import CenterCrop, ImageLoader, Resize, TokenStoreError
+from vq.data import ADMCenterCrop, ImageLoader, TokenStoreError
 
 TEN_CROP_SCALE = 1.1
 VIEWS = {
     1: "the image",
     2: "the image, and its mirror image",
-    10: "the four corners and the centre of the image at 1.1 times the size, then their mirror images",
+    10: "four corners and the centre of ADM's centre crop at 1.1 times the size, then those of its mirror image",
 }
 """Number of views -> what they are, in order."""
 
@@ -34,10 +34,10 @@ def views_of(loader: ImageLoader, crops: int, size: tuple[int, int]) -> ImageLoa
         raise TokenStoreError(
             f"--crops 10: expected square images, got {size[0]} x {size[1]}; crop them in val_data"
         )
-    larger = int(TEN_CROP_SCALE * size[0])  # rounded down, as LlamaGen does: 281 pixels for 256
+    larger = int(size[0] * TEN_CROP_SCALE)  # 281 pixels for 256: LlamaGen rounds 281.6 down
     return ImageLoader(
         dataset=loader.dataset,
-        transforms=[Resize(size=larger), CenterCrop(size=larger)],
+        transforms=[ADMCenterCrop(size=larger)],
         batch_size=loader.batch_size,
         num_workers=loader.num_workers,
         shuffle=False,
@@ -53,5 +53,4 @@ def cut_views(
         return [image]
     if crops == 2:
         return [image, image.flip(-1)]
-    corners = list(functional.five_crop(image, list(size)))
-    return corners + [corner.flip(-1) for corner in corners]
+    return [*functional.five_crop(image, list(size)), *functional.five_crop(image.flip(-1), list(size))]
