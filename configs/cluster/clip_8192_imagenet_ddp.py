@@ -21,12 +21,17 @@ from vq.networks import TeacherEncoder, TimmTeacher
 from vq.quantizers import ClusteredCodebook, DirectionDistance, VectorQuantizer
 from vq.tokenizers import FeatureTokenizer
 
-options = dict(image_size=256, max_steps=100_000, codebook_size=8192)
+options = dict(
+    image_size=256,
+    max_steps=100_000,
+    codebook_size=8192,
+    root=None,  # the folder of ImageNet; None: $VQ_DATA/imagenet, or data/imagenet
+)
 image_size, codebook_size, codebook_dim = options["image_size"], options["codebook_size"], 768
 
 train_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="train"),
+    dataset=dict(type=ImageNet, root=options["root"], split="train"),
     transforms=[
         dict(type=RandomResizedCrop, size=image_size, scale=(0.8, 1.0)),
         dict(type=RandomHorizontalFlip),
@@ -36,7 +41,7 @@ train_data = dict(
 )
 val_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="val"),
+    dataset=dict(type=ImageNet, root=options["root"], split="val"),
     transforms=[dict(type=Resize, size=image_size), dict(type=CenterCrop, size=image_size)],
     batch_size=256,
     num_workers=10,

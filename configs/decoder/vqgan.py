@@ -28,12 +28,13 @@ options = dict(
     it_config=None,  # the page of the tokenizer; None takes that inside its weight file
     it_state_dict=None,  # its weights; None takes those of --load-model-from
     codebook_size=8192,  # the tokenizer's, for the scores
+    root=None,  # the folder of ImageNet; None: $VQ_DATA/imagenet, or data/imagenet
 )
 image_size, codebook_size = options["image_size"], options["codebook_size"]
 
 train_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="train"),
+    dataset=dict(type=ImageNet, root=options["root"], split="train"),
     transforms=[
         dict(type=RandomResizedCrop, size=image_size, scale=(0.8, 1.0)),
         dict(type=RandomHorizontalFlip),
@@ -43,7 +44,7 @@ train_data = dict(
 )
 val_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="val"),
+    dataset=dict(type=ImageNet, root=options["root"], split="val"),
     transforms=[dict(type=Resize, size=image_size), dict(type=CenterCrop, size=image_size)],
     batch_size=96,
     num_workers=5,

@@ -10,7 +10,11 @@ from vq.engine import Evaluator
 from vq.metrics import FIDMetric
 from vq.networks import InceptionNetwork
 
-options = dict(image_size=256, reference="imagenet_val")
+options = dict(
+    image_size=256,
+    reference="imagenet_val",
+    root=None,  # the folder of ImageNet; None: $VQ_DATA/imagenet, or data/imagenet
+)
 loader = dict(
     type=ImageLoader,
     transforms=[
@@ -22,8 +26,8 @@ loader = dict(
     shuffle=False,
 )
 
-train_data = dict(loader, dataset=dict(type=ImageNet, split="train"))
-val_data = dict(loader, dataset=dict(type=ImageNet, split="val"))
+train_data = dict(loader, dataset=dict(type=ImageNet, root=options["root"], split="train"))
+val_data = dict(loader, dataset=dict(type=ImageNet, root=options["root"], split="val"))
 evaluator = dict(
     type=Evaluator,
     metrics=[dict(type=FIDMetric, network=dict(type=InceptionNetwork), reference=options["reference"])],

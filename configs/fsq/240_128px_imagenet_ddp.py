@@ -22,14 +22,19 @@ from vq.networks import InceptionNetwork, VQVAEDecoder, VQVAEEncoder
 from vq.quantizers import FiniteScalarQuantizer
 from vq.tokenizers import ImageTokenizer
 
-options = dict(image_size=128, max_steps=500_000, levels=[8, 6, 5])  # 100 epochs
+options = dict(
+    image_size=128,
+    max_steps=500_000,  # 100 epochs
+    levels=[8, 6, 5],
+    root=None,  # the folder of ImageNet; None: $VQ_DATA/imagenet, or data/imagenet
+)
 image_size, levels = options["image_size"], options["levels"]
 codebook_size = prod(levels)
 network = dict(width=512, num_halvings=3, num_blocks=0)  # the bare strided CNN, f8
 
 train_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="train"),
+    dataset=dict(type=ImageNet, root=options["root"], split="train"),
     transforms=[
         dict(type=RandomResizedCrop, size=image_size, scale=(0.8, 1.0)),
         dict(type=RandomHorizontalFlip),
@@ -39,7 +44,7 @@ train_data = dict(
 )
 val_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="val"),
+    dataset=dict(type=ImageNet, root=options["root"], split="val"),
     transforms=[dict(type=Resize, size=image_size), dict(type=CenterCrop, size=image_size)],
     batch_size=256,
     num_workers=8,

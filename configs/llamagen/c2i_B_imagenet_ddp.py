@@ -26,12 +26,13 @@ options = dict(
     ir_config=None,  # the page of the tokenizer; None takes that inside its weight file
     it_state_dict="work_dirs/llamagen/vqgan_imagenet_ddp",
     ir_state_dict=None,  # weights over the first ones, such as a decoder's
+    root=None,  # the folder of ImageNet; None: $VQ_DATA/imagenet, or data/imagenet
 )
 image_size = options["image_size"]
 
 train_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="train"),
+    dataset=dict(type=ImageNet, root=options["root"], split="train"),
     transforms=[
         dict(type=Resize, size=image_size),
         dict(type=CenterCrop, size=image_size),
@@ -42,7 +43,7 @@ train_data = dict(
 )
 val_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="val"),
+    dataset=dict(type=ImageNet, root=options["root"], split="val"),
     transforms=[dict(type=Resize, size=image_size), dict(type=CenterCrop, size=image_size)],
     batch_size=256,
     num_workers=10,

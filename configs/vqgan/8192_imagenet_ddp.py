@@ -23,13 +23,14 @@ options = dict(
     max_steps=260_000,
     codebook_size=8192,
     reference="imagenet_val",  # of the FID: the file in pretrained/fid
+    root=None,  # the folder of ImageNet; None: $VQ_DATA/imagenet, or data/imagenet
 )
 image_size, codebook_size = options["image_size"], options["codebook_size"]
 network = dict(base_width=128, multipliers=(1, 1, 2, 2, 4), num_blocks=2)
 
 train_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="train"),
+    dataset=dict(type=ImageNet, root=options["root"], split="train"),
     transforms=[
         dict(type=RandomResizedCrop, size=image_size, scale=(0.8, 1.0)),
         dict(type=RandomHorizontalFlip),
@@ -39,7 +40,7 @@ train_data = dict(
 )
 val_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="val"),
+    dataset=dict(type=ImageNet, root=options["root"], split="val"),
     transforms=[dict(type=Resize, size=image_size), dict(type=CenterCrop, size=image_size)],
     batch_size=96,
     num_workers=5,

@@ -28,6 +28,7 @@ options = dict(
     with_projection=True,  # into the space of CLIP's texts
     teacher_channels=512,
     teacher_size=None,  # the size in pixels at which the teacher sees images; None: theirs
+    root=None,  # the folder of ImageNet; None: $VQ_DATA/imagenet, or data/imagenet
 )
 image_size, codebook_size, codebook_dim = options["image_size"], options["codebook_size"], 32
 positions = dict(type=LearnedPositions, width=768, grid=(14, 14), offset=0.1)
@@ -41,7 +42,7 @@ teacher = dict(
 
 train_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="train"),
+    dataset=dict(type=ImageNet, root=options["root"], split="train"),
     transforms=[
         dict(type=RandomResizedCrop, size=image_size, scale=(0.08, 1.0)),
         dict(type=RandomHorizontalFlip),
@@ -51,7 +52,7 @@ train_data = dict(
 )
 val_data = dict(
     type=ImageLoader,
-    dataset=dict(type=ImageNet, split="val"),
+    dataset=dict(type=ImageNet, root=options["root"], split="val"),
     transforms=[dict(type=Resize, size=image_size), dict(type=CenterCrop, size=image_size)],
     batch_size=512,
     num_workers=10,
