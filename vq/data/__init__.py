@@ -12,6 +12,7 @@ from vq.data.sets.embedded.procedural import ProceduralDataset
 from vq.data.sets.image_folder import ImageFolder
 from vq.data.sets.published.imagenet import ImageNet
 from vq.data.sets.published.sa_med2d import SAMed2D
+from vq.data.sets.sharded.webdataset import WebDataset
 from vq.data.stores.feature_store import FeatureStore
 from vq.data.stores.features import FeatureBatch, FeatureDataset, FeatureLoader
 from vq.data.stores.token_store import TokenStore, TokenStoreError
@@ -59,6 +60,7 @@ __all__ = [
     "Transform",
     "UndecodableImage",
     "UndecodableSetError",
+    "WebDataset",
     "collate",
     "read_image",
 ]

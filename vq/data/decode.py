@@ -177,10 +177,14 @@ class ImageDecoder:
             pixels = colours.eight_bits(image, self.channels)
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
+    @property
+    def max_bytes(self) -> int:
+        """The largest size of a file that is read: more than an uncompressed image of `max_pixels` needs."""
+        return _BYTES_PER_CHANNEL * max(_RGBA, self.channels) * self.max_pixels + _OTHER_BYTES
+
     def _content(self, path: Path, name: str) -> bytes:
         try:
-            bytes_per_pixel = _BYTES_PER_CHANNEL * max(_RGBA, self.channels)
-            return read_regular(path, most=bytes_per_pixel * self.max_pixels + _OTHER_BYTES)
+            return read_regular(path, most=self.max_bytes)
         except OSError as error:
             raise UndecodableImage(name, f"cannot be read ({error.strerror or error})") from error
 
