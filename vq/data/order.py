@@ -1,4 +1,8 @@
-"""The order of the samples of a set: epochs, and their division into batches, ranks and micro-batches."""
+"""The order of the samples of a set: epochs, and their division into batches, ranks and micro-batches.
+
+A set of single files is shuffled as a whole. A set of shards is shuffled within windows of `SHARDS_PER_WINDOW` shards,
+so that a run reads only a few shards at a time, while shards and samples still come in a new order in each epoch.
+"""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -11,6 +15,9 @@ from torch import Tensor
 from vq.data.base import DataError
 from vq.distributed import rank, world_size
 from vq.ops.keyed import generator
+
+SHARDS_PER_WINDOW = 16
+"""The number of shards whose samples are shuffled together."""
 
 
 @runtime_checkable
@@ -40,6 +47,9 @@ class Piece(NamedTuple):
 
 class SampleOrder:
     """Decides which samples of a set each rank reads, and in which order, as a pure function of (seed, step).
+
+    If the set has `shard_sizes`, a shuffled epoch visits the shards in a new random order, 16 at a time: all samples of
+    these 16 in random order, and then those of the next 16. A set of at most 16 shards is shuffled as a whole.
 
     Args:
         place: The loader that takes the order. Error messages start with it.
@@ -85,12 +95,19 @@ class SampleOrder:
         if not self.shuffle:
             return torch.arange(total, device="cpu")
         keyed = generator("order", seed, epoch)
-        if not self.balance_classes:
-            return torch.randperm(total, generator=keyed, device="cpu")
-        # Inverts the cumulative distribution, because torch.multinomial is limited to 2^24 samples.
-        edges = self._cumulative_weights
-        points = torch.rand(total, generator=keyed, dtype=torch.float64, device="cpu") * edges[-1]
-        return torch.searchsorted(edges, points, right=True).clamp(max=total - 1)
+        if self.balance_classes:
+            # Inverts the cumulative distribution, because torch.multinomial is limited to 2^24 samples.
+            edges = self._cumulative_weights
+            points = torch.rand(total, generator=keyed, dtype=torch.float64, device="cpu") * edges[-1]
+            shuffled = torch.searchsorted(edges, points, right=True).clamp(max=total - 1)
+        else:
+            shuffled = torch.randperm(total, generator=keyed, device="cpu")
+        ends = self._shard_ends
+        if len(ends) <= SHARDS_PER_WINDOW:
+            return shuffled
+        position = torch.randperm(len(ends), generator=generator("shards", seed, epoch), device="cpu")
+        window = (position // SHARDS_PER_WINDOW)[torch.searchsorted(ends, shuffled, right=True)]
+        return shuffled[window.argsort(stable=True)]  # the order within a window stays random
 
     def train_pieces(self, *, seed: int, start_step: int = 0, micro_batches: int = 1) -> Iterator[Piece]:
         """Yields this rank's part of every training batch, without end.
@@ -147,6 +164,12 @@ class SampleOrder:
         total = len(self.dataset)
         num = min(num, total)
         return [i * total // num for i in range(num)]
+
+    @cached_property
+    def _shard_ends(self) -> Int64[Tensor, "shards"]:
+        """The index after the last sample of each shard; empty for a set without shards."""
+        sizes = getattr(self.dataset, "shard_sizes", None) or ()
+        return torch.tensor(list(sizes), dtype=torch.int64, device="cpu").cumsum(0)
 
     @cached_property
     def _cumulative_weights(self) -> Float64[Tensor, "samples"]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -63,17 +63,16 @@ class _Columns(NamedTuple):
     has_text: npt.NDArray[np.bool_]
 
     def select(self, mask: npt.NDArray[np.bool_]) -> "_Columns":
-        return _Columns(*(c.select(mask) if isinstance(c, ByteStrings) else c[mask] for c in self))
+        columns: Any = (c.select(mask) if isinstance(c, ByteStrings) else c[mask] for c in self)
+        return _Columns(*columns)
 
     @staticmethod
     def concatenate(parts: "Sequence[_Columns]") -> "_Columns":
-        columns = zip(*parts, strict=True)
-        return _Columns(
-            *(
-                ByteStrings.concatenate(c) if isinstance(c[0], ByteStrings) else np.concatenate(c)
-                for c in columns
-            )
+        columns: Any = (
+            ByteStrings.concatenate(column) if isinstance(column[0], ByteStrings) else np.concatenate(column)
+            for column in zip(*parts, strict=True)
         )
+        return _Columns(*columns)
 
 
 class _Images(NamedTuple):
@@ -158,8 +157,8 @@ class WebDataset(ImageDataset):
                 raise DataError(f"WebDataset: expected at least one name in {name}, got {value!r}")
         if class_names is not None and len(set(class_names)) < len(class_names):
             raise DataError("WebDataset: expected class_names that differ, got a name twice")
-        cache_folder = reading.pop("cache_folder", None)
-        index_folder = reading.pop("index_folder", None)
+        decoding: dict[str, Any] = {**reading}
+        cache_folder, index_folder = (decoding.pop(name, None) for name in ("cache_folder", "index_folder"))
         self.shards = (shards,) if isinstance(shards, str) else tuple(shards)
         self.image = tuple(s.lower().lstrip(".") for s in ((image,) if isinstance(image, str) else image))
         self.label_text = MemberText(label) if label else None
@@ -168,7 +167,7 @@ class WebDataset(ImageDataset):
         self.cache_folder = None if cache_folder is None else expanded(cache_folder)
         self.index_folder = None if index_folder is None else expanded(index_folder)
         self._class_names = None if class_names is None else tuple(class_names)
-        self._decoder = ImageDecoder(place="WebDataset", **reading)
+        self._decoder = ImageDecoder(place="WebDataset", **decoding)
         self.channels = self._decoder.channels
 
     def __len__(self) -> int:
