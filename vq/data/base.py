@@ -15,7 +15,7 @@ Pixels: TypeAlias = UInt8[Tensor, "_channels _h _w"] | Float32[Tensor, "_channel
 """An image in a data set. Its values are 0..255 in both types: float32 keeps what 8 bits would round."""
 
 
-_SHOWN_CLASSES = 5
+_SHOWN_CLASSES = 10
 _SAMPLED, _SAMPLED_OF_SHARDS = 100, 16  # images whose sizes `describe` looks up
 
 

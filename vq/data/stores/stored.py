@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from vq.data.base import classes_in_words
 from vq.data.order import SampleOrder
 from vq.data.sets.listed import expanded
 from vq.data.stores.store import Store
 from vq.data.stores.token_shards import TokenStoreError
 from vq.ops.keyed import generator
+from vq.text import printable
 
 S = TypeVar("S", bound=Store)
 T = TypeVar("T")
@@ -56,6 +58,15 @@ class StoredDataset(ABC, Generic[S]):
     def class_names(self) -> Sequence[str]:
         """The name of each class."""
         return tuple(self.store.manifest["class_names"])
+
+    def describe(self) -> str:
+        """Summarizes the store in one line: the number of images, the classes, and what is stored of an image."""
+        axes = " x ".join(map(str, self.store.axes))
+        views = f"{self.store.views} views of " if self.store.views > 1 else ""
+        return (
+            f"{len(self):,} images; {classes_in_words(self.class_names)}; {views}{axes} values each, in "
+            f"{printable(str(self.root))}"
+        )
 
     def check(self) -> None:
         """Compares the store with its checksums.

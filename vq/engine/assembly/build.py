@@ -173,6 +173,8 @@ def make_trainer(
     """The trainer of a run with all its parts, ready to `fit`; data that do not fit the model are refused."""
     train_data, val_data = make_loader(config, "train_data"), make_loader(config, "val_data")
     for name, loader in (("train_data", train_data), ("val_data", val_data)):
+        if distributed.rank() == 0:
+            logger.info("%s: %s", name, loader.dataset.describe())
         check_data(train_step.model, frozen_tokenizer, loader, name)
     if isinstance(train_data, FeatureLoader):
         check_features(config, train_step, train_data)
