@@ -11,6 +11,7 @@ from vq.data.decode import ImageDecoder
 from vq.data.sets.image_folder import ImageFolder
 from vq.data.sets.listed import ListedImages, Listing, as_text, data_folder
 from vq.data.sets.published import imagenet_labels as labels
+from vq.data.sets.published.agreement import check_same_images
 from vq.registry import DATASETS
 from vq.text import printable, shown
 
@@ -120,9 +121,8 @@ class ImageNet(ListedImages):
         listed = labels.reference_images(self.root, self.split)
         if listed is not None:
             file = self.root / "annotations" / f"{self.split}.json"
-            labels.check_same_images(
-                file, listed=listed, found=(as_text(path.item()) for path in found.paths)
-            )
+            names = (as_text(path.item()) for path in found.paths)
+            check_same_images("ImageNet", file, listed=listed, found=names)
 
     def _unsorted(self, name: str) -> DataError:
         folder = printable(str(self._images))

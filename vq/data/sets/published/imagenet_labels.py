@@ -2,17 +2,17 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from vq.data.base import DataError
-from vq.files import read_json, read_regular
+from vq.data.sets.published.agreement import bad_line, check_same_images, lines_of
+from vq.files import read_json
 from vq.packages import require
 from vq.text import printable, shown
 
 _WNID = re.compile(r"n\d{8}")
-_MOST_BYTES = 2**26  # of a label file; the largest, LOC_val_solution.csv, has 2 MB
 _DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
 _LINES = "imagenet_2012_validation_synset_labels.txt"
 
@@ -53,37 +53,9 @@ def validation_wnids(root: Path, names: Sequence[str]) -> list[str] | None:
         if (root / place).exists():
             listed = read(root / place)
             stems = [name.rpartition(".")[0] for name in names]
-            check_same_images(root / place, listed=listed, found=stems)
+            check_same_images("ImageNet", root / place, listed=listed, found=stems)
             return [listed[stem] for stem in stems]
     return None
-
-
-def check_same_images(file: Path, *, listed: Iterable[str], found: Iterable[str]) -> None:
-    """Checks that a file lists exactly the images that a folder contains.
-
-    Args:
-        file: The file, for the error message.
-        listed: The images in the file.
-        found: The images in the folder.
-
-    Raises:
-        DataError: If they differ. The message names the first image of each kind.
-    """
-    in_file, in_folder = set(listed), set(found)
-    if in_file == in_folder:
-        return
-    problems = [
-        f"{len(images):,} {what}, such as {shown(min(images))}"
-        for images, what in [
-            (in_file - in_folder, "of its images have no file"),
-            (in_folder - in_file, "image files are not in it"),
-        ]
-        if images
-    ]
-    raise DataError(
-        f"ImageNet: expected {printable(str(file))} to list the {len(in_folder):,} images of the folder, but it lists "
-        f"{len(in_file):,}: {'; '.join(problems)}; complete the images, or use the label file that belongs to them"
-    )
 
 
 def reference_images(root: Path, split: str) -> list[str] | None:
@@ -112,12 +84,12 @@ def reference_images(root: Path, split: str) -> list[str] | None:
 def _from_kaggle(file: Path) -> dict[str, str]:
     """Reads lines such as `ILSVRC2012_val_00048981,n03995372 85 1 499 272`, below a header."""
     found: dict[str, str] = {}
-    for number, row in enumerate(csv.reader(_lines(file)), start=1):
+    for number, row in enumerate(csv.reader(lines_of("ImageNet", file)), start=1):
         if number == 1 and row[:1] == ["ImageId"]:
             continue
         name, prediction = row if len(row) == 2 else ("", "")
         if not name or name in found:
-            raise _bad_line(file, number, row, "NAME,WNID x y x y with another NAME in each line")
+            raise bad_line("ImageNet", file, number, row, "NAME,WNID x y x y with another NAME in each line")
         found[name] = _one_wnid(file, _WNID.findall(prediction), f"line {number}")
     return found
 
@@ -126,7 +98,7 @@ def _from_annotations(folder: Path) -> dict[str, str]:
     """Reads the `<name>` of the objects in one XML file per image."""
     found = {}
     for file in sorted(folder.glob("*.xml")):
-        wnids = re.findall(r"<name>\s*(\S*?)\s*</name>", "\n".join(_lines(file)))
+        wnids = re.findall(r"<name>\s*(\S*?)\s*</name>", "\n".join(lines_of("ImageNet", file)))
         found[file.stem] = _one_wnid(file, wnids, "the <name>s")
     return found
 
@@ -135,9 +107,9 @@ def _from_devkit(file: Path) -> dict[str, str]:
     """Reads one ILSVRC2012_ID per line. `meta.mat` maps them to WordNet IDs, whose sorted order is another one."""
     wnids = _devkit_wnids(file.with_name("meta.mat"))
     found = {}
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in enumerate(lines_of("ImageNet", file), start=1):
         if not re.fullmatch(r"\s*\d{1,4}\s*", line):
-            raise _bad_line(file, number, line, "an ILSVRC2012_ID from 1 to 1000")
+            raise bad_line("ImageNet", file, number, line, "an ILSVRC2012_ID from 1 to 1000")
         if int(line) not in wnids:
             raise _unknown(file, int(line), "meta.mat")
         found[_numbered(number)] = wnids[int(line)]
@@ -148,7 +120,7 @@ def _from_lines(file: Path) -> dict[str, str]:
     """Reads one WordNet ID per line, in the order of the images."""
     return {
         _numbered(number): _one_wnid(file, [line.strip()], f"line {number}")
-        for number, line in enumerate(_lines(file), start=1)
+        for number, line in enumerate(lines_of("ImageNet", file), start=1)
     }
 
 
@@ -169,15 +141,6 @@ def _devkit_wnids(file: Path) -> dict[int, str]:
         ) from error
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        return read_regular(file, most=_MOST_BYTES).decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"ImageNet: the label file {printable(str(file))} cannot be read ({error}); get it again"
-        ) from error
-
-
 def _numbered(number: int) -> str:
     return f"ILSVRC2012_val_{number:08d}"
 
@@ -189,13 +152,6 @@ def _one_wnid(file: Path, wnids: Sequence[str], place: str) -> str:
             f"{shown(sorted(set(wnids)))}; get the file again"
         )
     return wnids[0]
-
-
-def _bad_line(file: Path, number: int, line: object, expected: str) -> DataError:
-    return DataError(
-        f"ImageNet: expected {expected}, got {shown(line)} in line {number} of {printable(str(file))}; "
-        "get the file again"
-    )
 
 
 def _unknown(file: Path, number: int, table: str) -> DataError:
