@@ -145,7 +145,7 @@ def _tokenize(
     tokenizer = assembly.make_tokenizer(config).to(device).eval()
     cli.given_weights(args, args.load_model_from or [run]).load_into(tokenizer)
     loader = assembly.make_loader(config, "val_data")
-    assembly.check_image_size(tokenizer, loader, "val_data")
+    assembly.check_images(tokenizer, loader, "val_data")
     progress = PassProgress("tokenize", loader.num_samples)
     with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
         return tokenize(

@@ -15,14 +15,15 @@ from vq.engine.assembly.build import (
     make_trainer,
     section,
 )
-from vq.engine.assembly.checks import check_data, check_image_size
+from vq.engine.assembly.checks import check_channels, check_data, check_images
 from vq.engine.assembly.describe import describe
 from vq.engine.assembly.step import make_step
 
 __all__ = [
     "Tree",
+    "check_channels",
     "check_data",
-    "check_image_size",
+    "check_images",
     "describe",
     "make_callback",
     "make_checkpointer",

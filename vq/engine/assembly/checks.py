@@ -5,6 +5,8 @@ import math
 import torch
 
 from vq.data import FeatureLoader, ImageLoader, TokenLoader
+from vq.engine.evaluation.base import check_views
+from vq.engine.steps.adversarial import AdversarialStep
 from vq.engine.steps.alternating import AlternatingStep
 from vq.engine.steps.base import TokenizerStep, TrainStep
 from vq.engine.steps.generator import tokens_of
@@ -12,15 +14,16 @@ from vq.errors import ConfigError
 from vq.generators import Generator
 from vq.layers.modes import evaluating
 from vq.losses import FeatureAlignment
-from vq.networks.sizes import declared_size
+from vq.networks.sizes import declared_size, image_channels_of
 from vq.ops.numerics.precision import at_least_float32
 from vq.probes import LinearProbe
 from vq.tokenizers import Tokenizer
 from vq.tokenizers.fingerprint import fingerprint
 
 
-def check_image_size(tokenizer: torch.nn.Module, loader: ImageLoader, name: str) -> None:
-    """Refuses images whose sides the tokenizer's stride does not divide, before any training."""
+def check_images(tokenizer: torch.nn.Module, loader: ImageLoader, name: str) -> None:
+    """Refuses images of other channels than the tokenizer's, or whose sides its stride does not divide."""
+    check_channels(loader, name, type(tokenizer).__name__, image_channels_of(tokenizer))
     height, width = loader.image_size
     factor = declared_size(tokenizer, "downsample_factor")
     if height % factor or width % factor:
@@ -34,6 +37,27 @@ def check_image_size(tokenizer: torch.nn.Module, loader: ImageLoader, name: str)
         raise ConfigError(
             f"{name}: its images are {height} x {width}, but tokenizer.decoder is made for {wanted[0]} x {wanted[1]}; "
             f"resize them, or set tokenizer.decoder.image_size"
+        )
+
+
+def check_channels(loader: ImageLoader, name: str, network: str, wanted: int) -> None:
+    """Refuses images that do not have the number of channels that a network takes.
+
+    Args:
+        loader: The images.
+        name: The section of the loader.
+        network: The name of the tokenizer's or network's class.
+        wanted: The number of channels that it takes.
+
+    Raises:
+        ConfigError: With the two places in the config that can be changed.
+    """
+    found = loader.dataset.channels
+    if found != wanted:
+        raise ConfigError(
+            f"{name}: its images have {found} channel{'s' * (found != 1)}, but {network} takes {wanted}; set "
+            f"{name}.dataset.channels={wanted} if the set takes it, or image_channels={found} in the encoder, the "
+            f"decoder and the discriminator (channels={found} in patches)"
         )
 
 
@@ -62,13 +86,13 @@ def check_data(
     if not isinstance(model, Generator):
         if isinstance(loader, TokenLoader):
             raise ConfigError(f"{name}: holds tokens; a tokenizer needs images")
-        check_image_size(model, loader, name)
+        check_images(model, loader, name)
         return
     _check_num_classes(model.num_classes, "generator", loader, name)
     if isinstance(loader, TokenLoader):
         _check_store(model, frozen_tokenizer, loader, name)
     elif frozen_tokenizer is not None:
-        check_image_size(frozen_tokenizer, loader, name)
+        check_images(frozen_tokenizer, loader, name)
     batch = loader.fixed_batch(1)
     indices, _ = tokens_of(batch, frozen_tokenizer, next(model.parameters()).device)
     if frozen_tokenizer is not None and frozen_tokenizer.codebook_size != model.vocabulary_size:
@@ -103,7 +127,7 @@ def _check_probed(probe: LinearProbe, loader: ImageLoader | TokenLoader, name: s
         )
     tokenizer = probe.features.tokenizer
     if isinstance(loader, ImageLoader):
-        check_image_size(probe.features if tokenizer is None else tokenizer, loader, name)
+        check_images(probe.features if tokenizer is None else tokenizer, loader, name)
     elif tokenizer is None:
         raise ConfigError(
             f"{name}: holds tokens; {type(probe.features).__name__} needs images, an ImageLoader"
@@ -138,15 +162,23 @@ def _check_maker(tokenizer: Tokenizer, loader: TokenLoader, name: str) -> None:
 
 @torch.no_grad()
 def check_losses(step: TrainStep, loader: ImageLoader | TokenLoader | FeatureLoader) -> None:
-    """Refuses a loss of features that does not fit the tokenizer or its teacher, found out with one image.
+    """Refuses losses and discriminators that do not fit the images, the tokenizer or a teacher.
+
+    Losses of features are tried with one image.
 
     Raises:
-        ConfigError: With the place of the loss in the config.
+        ConfigError: With the place in the config.
     """
+    place = "train_step"
     if isinstance(step, AlternatingStep):
-        step = step.step
+        step, place = step.step, "train_step.step"
     if not isinstance(step, TokenizerStep) or not isinstance(loader, ImageLoader):
         return
+    channels = step.tokenizer.image_channels
+    for name, loss in step.losses.items():
+        check_views(f"{place}.losses.{name}", loss, channels)
+    if isinstance(step, AdversarialStep):
+        _check_discriminator(step.adversary.discriminator, f"{place}.adversary.discriminator", channels)
     aligned = {name: loss for name, loss in step.losses.items() if isinstance(loss, FeatureAlignment)}
     if not aligned:
         return
@@ -157,4 +189,15 @@ def check_losses(step: TrainStep, loader: ImageLoader | TokenLoader | FeatureLoa
         try:
             loss(at_least_float32(step.sources.of(loss, output)), image)
         except ValueError as error:
-            raise ConfigError(f"train_step.losses.{name}: {error}") from error
+            raise ConfigError(f"{place}.losses.{name}: {error}") from error
+
+
+def _check_discriminator(discriminator: torch.nn.Module, place: str, channels: int) -> None:
+    """Refuses a discriminator for images of other channels than the tokenizer's."""
+    check_views(place, discriminator, channels)
+    found = getattr(discriminator, "image_channels", channels)
+    if found != channels:
+        raise ConfigError(
+            f"{place}: takes images of {found} channels, but the tokenizer's have {channels}; set "
+            f"{place}.image_channels={channels}"
+        )

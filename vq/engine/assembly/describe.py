@@ -70,5 +70,5 @@ def _num_activations(tokenizer: Tokenizer, batch: int, image_size: tuple[int, in
     for module in ghost.modules():
         module.register_forward_hook(add_output)
     with torch.device("meta"):
-        ghost.bypass(torch.empty(batch, 3, *image_size))
+        ghost.bypass(torch.empty(batch, tokenizer.image_channels, *image_size))
     return count

@@ -5,14 +5,18 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Shaped, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from vq import distributed
+from vq.errors import ConfigError
 from vq.metrics import Metric
+from vq.ops.images import ChannelsError, check_rgb
 
 Scores = dict[str, float]
 Stamps = dict[str, dict[str, str | int | None]]
-OnBatch = Callable[[Any, UInt8[Tensor, "batch 3 height width"] | None, Shaped[Tensor, "batch *index"]], None]
+OnBatch = Callable[
+    [Any, UInt8[Tensor, "batch channels height width"] | None, Shaped[Tensor, "batch *index"]], None
+]
 """Receives a batch, its uint8 reconstructions (None if there is no image decoder) and its indices."""
 
 
@@ -87,6 +91,38 @@ def scores_of(metrics: Iterable[Metric]) -> tuple[Scores, Stamps]:
         if stamp := metric.stamp():
             stamps |= dict.fromkeys(computed, stamp)
     return scores, stamps
+
+
+def check_pictures(rgb: Sequence[int] | None, channels: int) -> None:
+    """Checks that images with a number of channels have those that the pictures of an evaluator show.
+
+    Raises:
+        ConfigError: If they have not.
+    """
+    if rgb is not None:
+        try:
+            check_rgb("evaluator", rgb, channels)
+        except ChannelsError as error:
+            raise ConfigError(str(error)) from error
+
+
+def check_views(place: str, module: nn.Module, channels: int) -> None:
+    """Checks that the RGB networks inside a loss or a metric can see images with a number of channels.
+
+    Args:
+        place: The place of the loss or metric in the config. The error message starts with it.
+        module: The loss or metric. A part of it with such a network says which channels it sees (`rgb`).
+        channels: The number of channels of the images.
+
+    Raises:
+        ConfigError: If a part has no view of such images.
+    """
+    for part in module.modules():
+        if hasattr(part, "rgb"):
+            try:
+                check_rgb(getattr(part, "place", type(part).__name__), part.rgb, channels)
+            except ChannelsError as error:
+                raise ConfigError(f"{place}: {error}") from error
 
 
 def names_on_all_ranks(names: Sequence[str]) -> list[str]:

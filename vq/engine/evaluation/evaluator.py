@@ -4,18 +4,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from vq import distributed
 from vq.data import Batch, ImageLoader
-from vq.engine.evaluation.base import Evaluation, OnBatch, ignore, names_on_all_ranks, scores_of
+from vq.engine.evaluation.base import (
+    Evaluation,
+    OnBatch,
+    check_pictures,
+    check_views,
+    ignore,
+    names_on_all_ranks,
+    scores_of,
+)
 from vq.engine.evaluation.pictures import index_picture
 from vq.errors import ConfigError
 from vq.layers.modes import evaluating
 from vq.metrics import Metric, needs_reconstruction, share_features, update_metrics
-from vq.ops.images import grid, to_signed_unit, to_uint8
+from vq.ops.images import as_rgb, checked_rgb, grid, to_signed_unit, to_uint8
 from vq.registry import ENGINES
 from vq.tokenizers import Tokenizer
 
@@ -32,17 +40,26 @@ class Evaluator:
             share one, so that each batch passes through it once.
         every: Steps between validations during training; the last step is always validated.
         num_grid_images: How many fixed images the grid of pictures shows.
+        rgb: The channels that pictures show as red, green and blue; by default as in `vq.ops.images.preview`.
 
     Raises:
-        ValueError: If `every` or `num_grid_images` is below 1.
+        ValueError: If `every` or `num_grid_images` is below 1, or `rgb` is invalid.
     """
 
-    def __init__(self, *, metrics: Sequence[Metric], every: int = 1000, num_grid_images: int = 16) -> None:
+    def __init__(
+        self,
+        *,
+        metrics: Sequence[Metric],
+        every: int = 1000,
+        num_grid_images: int = 16,
+        rgb: Sequence[int] | None = None,
+    ) -> None:
         if every < 1 or num_grid_images < 1:
             raise ValueError(
                 f"expected every and num_grid_images of at least 1, got {every} and {num_grid_images}"
             )
         self.metrics, self.every, self.num_grid_images = list(metrics), every, num_grid_images
+        self.rgb = checked_rgb("Evaluator", rgb)
         share_features(self.metrics)
 
     @torch.no_grad()
@@ -95,10 +112,11 @@ class Evaluator:
             loader: Its first batch is read, by its workers.
 
         Raises:
-            ConfigError: If a metric is for other codes, scores reconstructions that the tokenizer does not have, or
-                cannot take the batch.
+            ConfigError: If a metric is for other codes, scores reconstructions that the tokenizer does not have, has an
+                RGB network and no view of the images, or cannot take the batch; or the images have no channels `rgb`.
             UndecodableSetError: If too many images of the batch are broken.
         """
+        check_pictures(self.rgb, model.image_channels)
         for i, metric in enumerate(self.metrics):
             _check_fit(f"evaluator.metrics[{i}]", metric, model)
         batch = next(iter(loader.pass_batches()), None)
@@ -117,7 +135,7 @@ class Evaluator:
 
     def picture(self, model: Tokenizer, loader: ImageLoader) -> UInt8[Tensor, "3 height width"]:
         """Draws a few images of the set above their reconstructions or index maps, the same images each time."""
-        return draw_pictures(model, loader.fixed_batch(self.num_grid_images)["image"])
+        return draw_pictures(model, loader.fixed_batch(self.num_grid_images)["image"], rgb=self.rgb)
 
 
 def computed(tokenizer: Tokenizer, batch: Batch) -> dict[str, Any]:
@@ -144,6 +162,7 @@ def _check_fit(place: str, metric: Metric, model: Tokenizer) -> None:
             f"out and use CodebookUsage, Perplexity, QuantizationError or TeacherCosine, or train a decoder with "
             f"configs/decoder/vqgan.py"
         )
+    check_views(place, metric, model.image_channels)
     quantizer = model.quantizer
     for name, wanted in (("codebook_size", model.codebook_size), ("codebook_dim", quantizer.codebook_dim)):
         if (found := getattr(metric, name, wanted)) != wanted:
@@ -154,15 +173,26 @@ def _check_fit(place: str, metric: Metric, model: Tokenizer) -> None:
 
 @torch.no_grad()
 def draw_pictures(
-    tokenizer: Tokenizer, image: UInt8[Tensor, "batch 3 h w"], columns: int = 8
+    tokenizer: Tokenizer,
+    image: Shaped[Tensor, "batch channels h w"],
+    columns: int = 8,
+    rgb: Sequence[int] | None = None,
 ) -> UInt8[Tensor, "3 height width"]:
-    """Draws rows of images, each above the row of their reconstructions, or of their index maps without a decoder."""
+    """Draws rows of images, each above the row of their reconstructions, or of their index maps without a decoder.
+
+    Args:
+        tokenizer: Its mode is restored afterwards.
+        image: Pixels in 0..255, uint8 or float32.
+        columns: The number of images in a row.
+        rgb: The channels to show as red, green and blue; by default as in `vq.ops.images.preview`.
+    """
     with evaluating(tokenizer):
         seen = to_signed_unit(image.to(tokenizer.device))
         if tokenizer.has_image_decoder:
-            below = to_uint8(tokenizer(seen).reconstruction.float()).cpu()
+            below = as_rgb(to_uint8(tokenizer(seen).reconstruction.float()).cpu(), rgb)
         else:
             below = _index_maps(tokenizer, seen)
+    image = as_rgb(image, rgb)
     rows = [
         row
         for start in range(0, len(image), columns)

@@ -15,6 +15,8 @@ from vq.engine.evaluation.base import (
     OnBatch,
     Scores,
     Stamps,
+    check_pictures,
+    check_views,
     ignore,
     names_on_all_ranks,
     scores_of,
@@ -26,7 +28,7 @@ from vq.generators import Generator
 from vq.generators.sampling import sampler_of
 from vq.layers.modes import evaluating
 from vq.metrics import Metric, SetMetric, share_features
-from vq.ops.images import grid, to_signed_unit, to_uint8
+from vq.ops.images import as_rgb, checked_rgb, grid, to_signed_unit, to_uint8
 from vq.ops.keyed import stable_hash
 from vq.registry import ENGINES
 from vq.tokenizers import Tokenizer
@@ -51,10 +53,11 @@ class ProposalEvaluator:
         every: Steps between validations during training; the last step is always validated.
         num_grid_images: Number of columns of the picture.
         seed: Base seed of the generated images.
+        rgb: The channels that pictures show as red, green and blue; by default as in `vq.ops.images.preview`.
 
     Raises:
-        ValueError: If `every` or `num_grid_images` is below 1, only one of `metrics` and `num_generated` is given, a
-            metric scores reconstructions, or a setting of `sampling` is out of range.
+        ValueError: If `every` or `num_grid_images` is below 1, `rgb` is invalid, only one of `metrics` and
+            `num_generated` is given, a metric scores reconstructions, or a setting of `sampling` is out of range.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class ProposalEvaluator:
         every: int = 1000,
         num_grid_images: int = 10,
         seed: int = 0,
+        rgb: Sequence[int] | None = None,
     ) -> None:
         if every < 1 or num_grid_images < 1:
             raise ValueError(
@@ -89,7 +93,7 @@ class ProposalEvaluator:
         self.metrics = [metric for metric in metrics if isinstance(metric, SetMetric)]
         share_features(self.metrics)
         self.num_generated, self.every, self.seed = num_generated, every, seed
-        self.num_grid_images = num_grid_images
+        self.num_grid_images, self.rgb = num_grid_images, checked_rgb("ProposalEvaluator", rgb)
 
     @torch.no_grad()
     def evaluate(
@@ -161,6 +165,9 @@ class ProposalEvaluator:
             UndecodableSetError: If too many images of the batch are broken.
         """
         self._check_set(loader)
+        check_pictures(self.rgb, self.tokenizer.image_channels)
+        for i, metric in enumerate(self.metrics):
+            check_views(f"evaluator.metrics[{i}]", metric, self.tokenizer.image_channels)
         device = next(model.parameters()).device
         batch = next(iter(loader.pass_batches()), None)
         if batch is None or not batch["key"]:
@@ -250,4 +257,4 @@ class ProposalEvaluator:
                 generate_images(model, self.tokenizer, label, seeds, sampling=self.sampling, prefix=prefix)
                 for prefix in (half, None)
             ]
-        return grid(torch.cat(rows), columns=len(label))
+        return grid(as_rgb(torch.cat(rows), self.rgb), columns=len(label))

@@ -33,10 +33,10 @@ def index_picture(
 
 
 def beside(
-    left: UInt8[Tensor, "3 height left"], right: UInt8[Tensor, "3 height right"]
-) -> UInt8[Tensor, "3 height both"]:
+    left: UInt8[Tensor, "channels height left"], right: UInt8[Tensor, "channels height right"]
+) -> UInt8[Tensor, "channels height both"]:
     """Places two pictures of equal height side by side, with a thin white line between them."""
-    line = torch.full((3, left.shape[1], 4), 255, dtype=torch.uint8)
+    line = torch.full((*left.shape[:2], 4), 255, dtype=torch.uint8)
     return torch.cat([left, line, right], dim=-1)
 
 

@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 from torch import Tensor
 
 from vq import distributed
-from vq.engine.evaluation.base import Evaluation, OnBatch, Scores, ignore, names_on_all_ranks
+from vq.engine.evaluation.base import Evaluation, OnBatch, Scores, check_pictures, ignore, names_on_all_ranks
 from vq.engine.evaluation.pictures import index_picture
 from vq.engine.steps.probe import features_of
 from vq.errors import ConfigError
 from vq.layers.modes import evaluating
-from vq.ops.images import grid
+from vq.ops.images import as_rgb, checked_rgb, grid
 from vq.probes import LinearProbe
 from vq.registry import ENGINES
 
@@ -35,17 +35,26 @@ class ProbeEvaluator:
         top: The numbers k of the scores `top{k}`.
         every: Steps between validations during training; the last step is always validated.
         num_grid_images: Number of images of the picture.
+        rgb: The channels that pictures show as red, green and blue; by default as in `vq.ops.images.preview`.
 
     Raises:
-        ValueError: If `every`, `num_grid_images` or a number in `top` is below 1, or `top` is empty.
+        ValueError: If `every`, `num_grid_images` or a number in `top` is below 1, `top` is empty, or `rgb` is invalid.
     """
 
-    def __init__(self, *, top: Sequence[int] = (1, 5), every: int = 1000, num_grid_images: int = 16) -> None:
+    def __init__(
+        self,
+        *,
+        top: Sequence[int] = (1, 5),
+        every: int = 1000,
+        num_grid_images: int = 16,
+        rgb: Sequence[int] | None = None,
+    ) -> None:
         if every < 1 or num_grid_images < 1 or min(top, default=0) < 1:
             raise ValueError(
                 f"expected every, num_grid_images and all of top to be at least 1, got {every}, {num_grid_images} "
                 f"and {list(top)}"
             )
+        self.rgb = checked_rgb("ProbeEvaluator", rgb)
         self.top, self.every, self.num_grid_images = tuple(dict.fromkeys(top)), every, num_grid_images
 
     @torch.no_grad()
@@ -112,9 +121,10 @@ class ProbeEvaluator:
             loader: Its first batch is read.
 
         Raises:
-            ConfigError: If a score is always 1, or the probe cannot take the batch.
+            ConfigError: If a score is always 1, the images have no channels `rgb`, or the probe cannot take the batch.
             UndecodableSetError: If too many images of the batch are broken.
         """
+        check_pictures(self.rgb, model.features.image_channels)
         if max(self.top) >= model.num_classes:
             raise ConfigError(
                 f"evaluator.top: expected numbers below the {model.num_classes} classes of the probe, got "
@@ -136,7 +146,9 @@ class ProbeEvaluator:
         with evaluating(model):
             features, label = features_of(batch, model, next(model.parameters()).device)
             is_right = within(model(features).double(), label, [1])[:, 0].tolist()
-        images = batch["image"] if "image" in batch else _index_maps(batch["indices"], model)
+        images = (
+            as_rgb(batch["image"], self.rgb) if "image" in batch else _index_maps(batch["indices"], model)
+        )
         framed = [
             _framed(image, GREEN if right else RED) for image, right in zip(images, is_right, strict=True)
         ]

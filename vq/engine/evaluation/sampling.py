@@ -21,7 +21,7 @@ def generate_images(
     *,
     sampling: Mapping[str, Any],
     prefix: Int64[Tensor, "b *prefix"] | None = None,
-) -> UInt8[Tensor, "b 3 h w"]:
+) -> UInt8[Tensor, "b channels h w"]:
     """Samples indices of each class within the tokenizer's ranges, each image from its own seed, and decodes them.
 
     Args:

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Int, UInt8
@@ -14,7 +15,7 @@ from torch import Tensor
 from vq.data import Batch
 from vq.engine.evaluation.base import Evaluation
 from vq.engine.evaluation.pictures import index_picture
-from vq.ops.images import save_png
+from vq.ops.images import preview, save_png
 from vq.text import file_name, printable
 
 logger = logging.getLogger(__name__)
@@ -40,13 +41,19 @@ class VisualWriter:
         directory: Made if it is missing.
         kinds: Some of `VISUALS`.
         codebook_size: Decides the colours of an index map.
+        rgb: The channels of images to show as red, green and blue; by default as in `vq.ops.images.preview`.
     """
 
-    def __init__(self, directory: Path, kinds: list[str], codebook_size: int) -> None:
-        self.directory, self.kinds, self.codebook_size = directory, kinds, codebook_size
+    def __init__(
+        self, directory: Path, kinds: list[str], codebook_size: int, rgb: Sequence[int] | None = None
+    ) -> None:
+        self.directory, self.kinds, self.codebook_size, self.rgb = directory, kinds, codebook_size, rgb
 
     def __call__(
-        self, batch: Batch, reconstruction: UInt8[Tensor, "b 3 h w"] | None, indices: Int[Tensor, "b *axes"]
+        self,
+        batch: Batch,
+        reconstruction: UInt8[Tensor, "b channels h w"] | None,
+        indices: Int[Tensor, "b *axes"],
     ) -> None:
         """Writes the pictures of a batch; `reconstruction` is None if it is not one of the kinds."""
         if not self.kinds:
@@ -54,12 +61,12 @@ class VisualWriter:
         for i, key in enumerate(batch["key"]):
             image, name = batch["image"][i], file_name(key)
             for kind in self.kinds:
-                picture = image
+                picture = preview(image, self.rgb)
                 if kind == "indices":
                     _, height, width = image.shape
                     picture = index_picture(indices[i].cpu(), self.codebook_size, height=height, width=width)
                 elif kind == "reconstruction" and reconstruction is not None:
-                    picture = reconstruction[i].cpu()
+                    picture = preview(reconstruction[i].cpu(), self.rgb)
                 save_png(picture, self.directory / f"{kind}_{name}.png")
 
 

@@ -89,7 +89,7 @@ class CheckpointScorer:
         """
         weights = given.load_into(self.model)
         codebook_size = getattr(self.model, "codebook_size", 0)
-        visuals = VisualWriter(directory / "visual", self._visual_kinds, codebook_size)
+        visuals = VisualWriter(directory / "visual", self._visual_kinds, codebook_size, self._rgb)
         progress = PassProgress("validate", self.loader.num_samples)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.autocast):
             with progress:
@@ -174,6 +174,11 @@ class CheckpointScorer:
     @property
     def _device(self) -> torch.device:
         return next(itertools.chain(self.model.parameters(), self.model.buffers())).device
+
+    @property
+    def _rgb(self) -> tuple[int, int, int] | None:
+        rgb: tuple[int, int, int] | None = getattr(self.evaluator, "rgb", None)
+        return rgb
 
     @property
     def _visual_kinds(self) -> list[str]:

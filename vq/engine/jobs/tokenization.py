@@ -16,6 +16,7 @@ from vq.data.stores.token_manifest import TOKENS, StoreFormat
 from vq.data.stores.token_shards import bytes_per_index, pack
 from vq.engine.jobs.store_writing import StoredSet, write_store
 from vq.engine.jobs.views import cut_views
+from vq.ops.images import encodable
 from vq.tokenizers import Tokenizer
 from vq.tokenizers.fingerprint import fingerprint
 
@@ -116,12 +117,12 @@ class ViewEncoder:
 
     def axes(self) -> list[int]:
         """The axes of the indices of one view."""
-        image = torch.zeros(1, 3, *self.size, device=self.device)
+        image = torch.zeros(1, self.tokenizer.image_channels, *self.size, device=self.device)
         return list(self.tokenizer.encode(image).shape[1:])
 
     def __call__(self, batch: Batch) -> Int64[Tensor, "b views *axes"]:
         """The indices of each view of a batch of images, on the tokenizer's device."""
-        image = batch["image"].to(self.device, non_blocking=True)
+        image = encodable(batch["image"].to(self.device, non_blocking=True))
         views = [self.tokenizer.encode(view) for view in cut_views(image, self.crops, self.size)]
         return torch.stack(views, dim=1)
 

@@ -173,7 +173,7 @@ class TokenizerStep(TrainStep):
         """The factor of the quantizer's loss and scalars, which are those of this rank alone if it is frozen."""
         return share.common if self.tokenizer.quantizer.training else share.local
 
-    def image_of(self, batch: Mapping[str, Any]) -> Float[Tensor, "batch 3 height width"]:
+    def image_of(self, batch: Mapping[str, Any]) -> Float[Tensor, "batch channels height width"]:
         """The batch's images in [-1, 1], on the model's device; in float64 for a model in float64, else in float32."""
         image = to_signed_unit(batch["image"].to(self.device, non_blocking=True))
         return image.to(computed_in(self.tokenizer.dtype))
@@ -187,7 +187,7 @@ class TokenizerStep(TrainStep):
         self,
         loss: Loss,
         compared: Float[Tensor, "batch channels *position"],
-        image: Float[Tensor, "batch 3 h w"],
+        image: Float[Tensor, "batch _channels h w"],
     ) -> Float[Tensor, ""]:
         """The value of a loss; with `autocast`, the networks of a loss that `uses_autocast` run in bfloat16."""
         with self.optimization.networks_autocast() if loss.uses_autocast else nullcontext():

@@ -33,7 +33,7 @@ class DiscriminatorOutput:
     """
 
     loss: Float[Tensor, ""]
-    gradient: Float[Tensor, "batch 3 height width"]
+    gradient: Float[Tensor, "batch channels height width"]
     scalars: dict[str, Float[Tensor, ""]]
 
 
@@ -93,8 +93,8 @@ class Adversary:
 
     def judge(
         self,
-        reconstruction: Float[Tensor, "batch 3 height width"],
-        image: Float[Tensor, "batch 3 height width"],
+        reconstruction: Float[Tensor, "batch channels height width"],
+        image: Float[Tensor, "batch channels height width"],
         *,
         share: float | Float[Tensor, ""],
         autocast: bool,

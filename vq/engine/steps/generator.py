@@ -11,6 +11,7 @@ from vq import distributed
 from vq.engine.steps.base import TrainStep
 from vq.engine.steps.optimization import Optimization, OptimizationArguments
 from vq.generators import Generator
+from vq.ops.images import encodable
 from vq.registry import STEPS
 from vq.tokenizers import Tokenizer
 
@@ -87,8 +88,7 @@ def tokens_of(
         return batch["indices"].to(device, torch.int64, non_blocking=True), label
     if tokenizer is None:
         raise ValueError("ProposalStep: the data are images; give a tokenizer, or data from a token store")
-    image = batch["image"].to(device, non_blocking=True)  # uint8: `encode` maps it to [-1, 1]
-    return tokenizer.encode(image), label
+    return tokenizer.encode(encodable(batch["image"].to(device, non_blocking=True))), label
 
 
 def decay_groups(module: nn.Module) -> list[dict[str, Any]]:

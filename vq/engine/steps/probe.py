@@ -11,6 +11,7 @@ from torch import Tensor
 from vq.engine.steps.base import TrainStep
 from vq.engine.steps.micro_batches import shares_of
 from vq.engine.steps.optimization import Optimization, OptimizationArguments
+from vq.ops.images import encodable
 from vq.ops.numerics.precision import at_least_float32
 from vq.probes import LinearProbe
 from vq.registry import STEPS
@@ -54,4 +55,4 @@ def features_of(
     label = batch["label"].to(device, non_blocking=True)
     if "indices" in batch:
         return probe.features.of_indices(batch["indices"].to(device, non_blocking=True)), label
-    return probe.features(batch["image"].to(device, non_blocking=True)), label
+    return probe.features(encodable(batch["image"].to(device, non_blocking=True))), label
