@@ -26,6 +26,7 @@ class ParquetImages(TableImages):
     marks unpublished classes in some test splits, is refused; `label=None` reads such a split.
 
     The key of an image is its file, below the deepest folder that contains all files, and its row: `0000.parquet:17`.
+    `HashSplit` sets validation images aside if there are no files of their own for them.
 
     Args:
         files: A file, a folder (all `*.parquet` below it), a pattern such as `data/train-*.parquet`, an address
@@ -33,6 +34,8 @@ class ParquetImages(TableImages):
             accessed at the first use.
         image: The column of the images.
         label: The column of the classes; None for a set of one class.
+        cache_folder: A folder of this machine to which files behind an address are copied, whole, at their first use.
+            By default nothing is copied, and each worker process transfers the row groups of its images.
         **decoding: How images are decoded.
 
     Raises:
@@ -45,10 +48,11 @@ class ParquetImages(TableImages):
         files: str | Path | Sequence[str | Path],
         image: str = "image",
         label: str | None = "label",
+        cache_folder: str | Path | None = None,
         **decoding: Unpack[DecodingArguments],
     ) -> None:
         super().__init__("ParquetImages", image=image, label=label, **decoding)
-        self._table = ParquetTable(files, place="ParquetImages")
+        self._table = ParquetTable(files, cache_folder=cache_folder, place="ParquetImages")
 
     def _open(self) -> ParquetTable:
         return self._table

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vq.data.base import DataError
+from vq.data.order import SHARDS_PER_WINDOW
 from vq.data.sets.listed import as_text, expanded
 from vq.data.sets.sharded.shard_files import ShardFile, Stamp, expand_shards, protocol_of, shard_file
 from vq.packages import require
@@ -22,8 +23,10 @@ from vq.text import printable
 
 logger = logging.getLogger(__name__)
 
-_CACHED_BYTES = 2**29  # of columns of row groups that a process keeps
-_LARGE_BYTES = 2**30  # of a row group; more is worth a warning
+_KEPT = (
+    SHARDS_PER_WINDOW + 1
+)  # shards of each column in the memory of a process: those that training reads at a time
+_LARGE_BYTES = 2**31  # of these shards; more is worth a warning
 _READERS = 16  # threads that read the footers of files behind addresses
 
 
@@ -48,22 +51,31 @@ class ParquetTable:
     """The rows of one or more Parquet files, in the order of the files.
 
     Constructing a table accesses no files. Before the first row only the footers of the files are read, then one column
-    of one row group (a *shard*) at a time. Each process keeps the columns that it read last.
+    of one row group (a *shard*) at a time. Each process keeps the last ones.
 
     Args:
         files: A file, a folder (all `*.parquet` below it), a pattern with `*`, an address of one of
             `shard_files.PROTOCOLS`, or several of these. What a folder or a pattern stands for is sorted.
+        cache_folder: A folder of this machine to which files behind an address are copied, whole, at their first use.
+            By default nothing is copied, and each process transfers the row groups that it reads.
         place: The class that takes the files. Error messages start with it.
     """
 
-    def __init__(self, files: str | Path | Sequence[str | Path], *, place: str = "ParquetTable") -> None:
+    def __init__(
+        self,
+        files: str | Path | Sequence[str | Path],
+        *,
+        cache_folder: str | Path | None = None,
+        place: str = "ParquetTable",
+    ) -> None:
         self._entries = (files,) if isinstance(files, str | Path) else tuple(files)
+        self._cache_folder = None if cache_folder is None else expanded(cache_folder)
         self._place = place
-        self._recent: OrderedDict[tuple[int, str], Any] = OrderedDict()
+        self._kept: dict[str, OrderedDict[int, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what was read, which a worker process reads again."""
-        return self.__dict__ | {"_recent": OrderedDict()}
+        return self.__dict__ | {"_kept": {}}
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -79,7 +91,7 @@ class ParquetTable:
         """The Arrow schema of the first file."""
         return self._files[0].schema
 
-    @cached_property
+    @property
     def class_names(self) -> Mapping[str, tuple[str, ...]]:
         """The class names of each column that holds classes, according to the metadata that `datasets` writes."""
         return _class_names(self.schema)
@@ -123,17 +135,16 @@ class ParquetTable:
             DataError: As for `value`.
             DamagedRowsError: As for `value`.
         """
-        found = self._recent.pop((shard, column), None)
+        kept = self._kept.setdefault(column, OrderedDict())
+        found = kept.pop(shard, None)
         if found is None:
             try:
                 found = self._read(shard, column)
             except DamagedRowsError as error:
                 found = error
-        self._recent[shard, column] = found
-        sizes = [getattr(kept, "nbytes", 0) for kept in self._recent.values()]
-        while len(sizes) > 1 and sum(sizes) > _CACHED_BYTES:
-            self._recent.popitem(last=False)
-            sizes.pop(0)
+        kept[shard] = found
+        if len(kept) > _KEPT:
+            kept.popitem(last=False)
         if isinstance(found, DamagedRowsError):
             raise found
         return found
@@ -153,7 +164,7 @@ class ParquetTable:
                 f"{self._place}: expected a column {printable(name)!r} in {self._files[0].shard}, found "
                 f"{described(self.schema)}; {cure}"
             )
-        first, names = self.schema.field(name).type, self.class_names.get(name)
+        first, names = self.schema.field(name).type, _class_names(self.schema).get(name)
         for file in self._files[1:]:
             found = file.schema.field(name).type if name in file.schema.names else "no such column"
             if found != first or _class_names(file.schema).get(name) != names:
@@ -188,10 +199,15 @@ class ParquetTable:
     @cached_property
     def _files(self) -> tuple[_File, ...]:
         require("pyarrow", needed_by=self._place)
-        urls = expand_shards([p for entry in self._entries for p in _in_folder(entry)], place=self._place)
+        urls = [url for entry in self._entries for url in self._urls(entry)]
         if not urls:
             raise DataError(f"{self._place}: expected at least one Parquet file, got none; set `files`")
-        shards = [shard_file(url, None, place=self._place) for url in urls]
+        if len(set(urls)) < len(urls):
+            twice = next(url for i, url in enumerate(urls) if url in urls[:i])
+            raise DataError(
+                f"{self._place}: the file {printable(twice)!r} is given twice; give each file once"
+            )
+        shards = [shard_file(url, self._cache_folder, place=self._place) for url in urls]
         if any(map(protocol_of, urls)):
             with ThreadPoolExecutor(_READERS) as pool:
                 files = tuple(pool.map(self._open, shards))
@@ -213,14 +229,14 @@ class ParquetTable:
             for group in range(file.footer.num_row_groups)
             if file.footer.row_group(group).num_rows
         )
-        largest, number = max((self._files[n].footer.row_group(g).total_byte_size, n) for n, g in found)
-        if largest > _LARGE_BYTES:
+        sizes = sorted((self._files[n].footer.row_group(g).total_byte_size for n, g in found), reverse=True)
+        if sum(sizes[:_KEPT]) > _LARGE_BYTES:
             logger.warning(
-                "%s: a row group of %s has %.1f GB, which every worker process reads as a whole; write the file again "
-                "with row_group_size=100",
+                "%s: the row groups are large (up to %.2f GB), and each worker process keeps up to %d of them in "
+                "memory; files written with row_group_size=100 need less",
                 self._place,
-                self._files[number].shard,
-                largest / 1e9,
+                sizes[0] / 1e9,
+                _KEPT,
             )
         return found
 
@@ -236,6 +252,20 @@ class ParquetTable:
     @cached_property
     def _names(self) -> tuple[str, ...]:
         return _below_common_folder([file.shard.url for file in self._files])
+
+    def _urls(self, entry: str | Path) -> list[str]:
+        """Lists the files that a path, a folder, a pattern or an address stands for."""
+        path = None if protocol_of(str(entry)) else expanded(entry)
+        if path is None or not path.exists():
+            return expand_shards([str(entry)], place=self._place)
+        if not path.is_dir():
+            return [str(path)]
+        found = [file.relative_to(path) for file in path.rglob("*.parquet") if file.is_file()]
+        if not found:
+            raise DataError(
+                f"{self._place}: expected files that end in .parquet in the folder {printable(str(path))}, found none"
+            )
+        return [str(path / file) for file in sorted(found) if not any(p.startswith(".") for p in file.parts)]
 
     def _open(self, shard: ShardFile) -> _File:
         from pyarrow import ArrowException, parquet
@@ -317,15 +347,6 @@ def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
         }
     except (KeyError, TypeError, ValueError, AttributeError):  # no such metadata
         return {}
-
-
-def _in_folder(entry: str | Path) -> list[str]:
-    """Lists the Parquet files below a folder that are not hidden; anything else stays as it is."""
-    if protocol_of(str(entry)) or not (folder := expanded(entry)).is_dir():
-        return [str(entry)]
-    found = (path for path in folder.rglob("*.parquet") if path.is_file())
-    below = [path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts)]
-    return [str(path) for path in sorted(below)] or [str(folder / "*.parquet")]
 
 
 def _below_common_folder(urls: Sequence[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from vq.data.sets.sharded.parquet_table import DamagedRowsError, described
 from vq.packages import require
 from vq.text import printable
 
+_ONE_CLASS = ("images",)
 _MAX_CLASSES = 1_000_000  # of a column of integers; more are something else than classes
 
 
@@ -176,7 +177,7 @@ class TableImages(ImageDataset):
             DataError: If there is no such column, or its values cannot be classes.
         """
         if self.label_column is None:
-            return (self.image,)
+            return _ONE_CLASS
         self.table.check_column(
             self.label_column,
             "set `label` to the column of the classes, or to None to use the set without classes",
