@@ -9,9 +9,14 @@ from vq.data.sets.embedded.digits import DigitsDataset
 from vq.data.sets.embedded.emoji import EmojiDataset
 from vq.data.sets.embedded.photos import PhotoDataset
 from vq.data.sets.embedded.procedural import ProceduralDataset
+from vq.data.sets.hash_split import HashSplit
 from vq.data.sets.image_folder import ImageFolder
+from vq.data.sets.published.coco import COCO
+from vq.data.sets.published.faces import FFHQ, CelebA, CelebAHQ
 from vq.data.sets.published.imagenet import ImageNet
 from vq.data.sets.published.sa_med2d import SAMed2D
+from vq.data.sets.sharded.hugging_face import HuggingFaceDataset
+from vq.data.sets.sharded.parquet import ParquetImages
 from vq.data.sets.sharded.webdataset import WebDataset
 from vq.data.stores.feature_store import FeatureStore
 from vq.data.stores.features import FeatureBatch, FeatureDataset, FeatureLoader
@@ -28,10 +33,14 @@ from vq.data.transforms import (
 )
 
 __all__ = [
+    "COCO",
+    "FFHQ",
     "ADMCenterCrop",
     "ADMRandomCrop",
     "Augmentation",
     "Batch",
+    "CelebA",
+    "CelebAHQ",
     "CenterCrop",
     "DataError",
     "DigitsDataset",
@@ -40,10 +49,13 @@ __all__ = [
     "FeatureDataset",
     "FeatureLoader",
     "FeatureStore",
+    "HashSplit",
+    "HuggingFaceDataset",
     "ImageDataset",
     "ImageFolder",
     "ImageLoader",
     "ImageNet",
+    "ParquetImages",
     "PhotoDataset",
     "ProceduralDataset",
     "RandomCrop",
