@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vq.ops.kernels import use_kernels
+
 # Rows and columns of one tile of scores. On a CPU a tile fits into the last-level cache (8 MiB in float32); a GPU
 # needs larger tiles to be fully used (64 MiB).
 CPU_TILE = (1024, 2048)
@@ -75,6 +77,8 @@ def centred(
     "vq::nearest_code", mutates_args=(), schema="(Tensor z, Tensor codebook, bool by_distance=True) -> Tensor"
 )
 def _nearest_code(z: Tensor, codebook: Tensor, by_distance: bool = True) -> Tensor:
+    if use_kernels(z.device) and z.dtype == torch.float32:
+        return _by_kernel(z, codebook, by_distance)
     found = _search(z, codebook, by_distance, z.dtype)
     if (
         z.device.type != "cpu"
@@ -89,6 +93,18 @@ def _nearest_code(z: Tensor, codebook: Tensor, by_distance: bool = True) -> Tens
 @_nearest_code.register_fake
 def _(z: Tensor, codebook: Tensor, by_distance: bool = True) -> Tensor:
     return z.new_empty((z.shape[0],), dtype=torch.int64)
+
+
+def _by_kernel(
+    z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim"], by_distance: bool
+) -> Int[Tensor, "n"]:
+    """Searches on a GPU without writing scores to memory, with the same centre."""
+    from vq.ops.kernels.nearest import nearest
+
+    centre = common_centre(codebook)
+    codes = (codebook - centre).contiguous()
+    half_norms = torch.linalg.vecdot(codes, codes) / 2 if by_distance else codes.new_zeros(len(codes))
+    return nearest((z - centre if by_distance else z).contiguous(), codes, half_norms)
 
 
 class _Found(NamedTuple):
