@@ -173,7 +173,11 @@ class RemoteShard(ShardFile):
             self._checked_at = time.monotonic()
         if size == 0:
             return b""
-        content = self._attempt(lambda fs, path: fs.cat_file(path, start=offset, end=offset + size))
+        # The file system of the Hugging Face hub would read 5 MB more than it is asked for.
+        exactly = {"cache_type": "none"} if protocol_of(self.url) == "hf" else {}
+        content = self._attempt(
+            lambda fs, path: fs.cat_file(path, start=offset, end=offset + size, **exactly)
+        )
         if len(content) != size:
             raise DataError(
                 f"{self}: expected {size:,} bytes from {offset:,} on, got {len(content):,}; {_COPY_IT}"
