@@ -4,7 +4,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ class DecodingArguments(TypedDict, total=False):
     max_pixels: int
 
 
+@runtime_checkable
 class Table(Protocol):
     """Rows that are read one column of one shard at a time."""
 
