@@ -205,7 +205,8 @@ class FFHQ(_Faces):
     The images are in `root/images1024x1024/00000/00000.png`, or in `root/thumbnails128x128` in the same way. Images
     that were made smaller may be in `root/images256x256` or `root/images512x512`, or where `images` says, with or
     without the folders of 1000. By their numbers, the first 60,000 are for training and the other 10,000 for
-    validation, as the publishers appoint; StyleGAN trains on all 70,000. If there are folders `root/train` and `root/val`, these decide.
+    validation, as the publishers appoint; StyleGAN trains on all 70,000. If there are folders `root/train` and
+    `root/val`, these decide.
 
     All images have label 0. The layout is known from the publishers' documentation, not from a copy of the data.
 
