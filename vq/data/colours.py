@@ -28,7 +28,10 @@ _TURNS = {  # EXIF orientation -> the transposition that makes the image upright
     8: Image.Transpose.ROTATE_90,
 }
 _FIRST_ON_ITS_SIDE = 5  # orientations from here on exchange height and width
-_ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 258, 262  # EXIF and TIFF tags
+ORIENTATION = 0x0112
+"""The EXIF tag of the orientation."""
+
+_BITS, _PHOTOMETRIC = 258, 262  # TIFF tags
 
 
 def eight_bits(image: Image.Image, channels: int) -> npt.NDArray[np.uint8]:
@@ -72,6 +75,15 @@ def upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
     return pixels if turn is None else pixels.transpose(turn)
 
 
+def turned(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    """Rotates or flips pixels of the shape (height, width, 1 or 3) as an EXIF orientation says."""
+    turn = _TURNS.get(orientation)
+    if turn is None:
+        return pixels
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    return np.atleast_3d(np.array(image.transpose(turn)))
+
+
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Returns the height and width of an image after its rotation; its pixels need not be loaded."""
     return image.size if _orientation(image) >= _FIRST_ON_ITS_SIDE else (image.height, image.width)
@@ -79,7 +91,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # unreadable EXIF is ignored
         return 1
 

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from vq.data import colours, numbers
+from vq.data import colours, jpeg, numbers
 from vq.data.base import DataError, Pixels, UndecodableImage
 from vq.data.colours import FORMATS
 from vq.files import read_regular
@@ -169,6 +169,9 @@ class ImageDecoder:
         return numbers.to_pixels(array, self.channels, self.value_range)
 
     def _decode_eight_bits(self, data: bytes, min_side: int | None) -> Pixels:
+        ordinary = jpeg.decode(data, channels=self.channels, max_pixels=self.max_pixels, min_side=min_side)
+        if ordinary is not None:
+            return ordinary
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, self.max_pixels)
             if self.channels == _RGBA and image.mode == "RGB" and numbers.samples_per_pixel(image) == _RGBA:
