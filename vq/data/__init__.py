@@ -5,6 +5,7 @@ from vq.data.base import DataError, ImageDataset, UndecodableImage, UndecodableS
 from vq.data.decode import read_image
 from vq.data.loader import ImageLoader
 from vq.data.sample import Batch, Sample, collate
+from vq.data.sets.combined import Concatenation
 from vq.data.sets.embedded.digits import DigitsDataset
 from vq.data.sets.embedded.emoji import EmojiDataset
 from vq.data.sets.embedded.photos import PhotoDataset
@@ -14,7 +15,9 @@ from vq.data.sets.image_folder import ImageFolder
 from vq.data.sets.published.coco import COCO
 from vq.data.sets.published.faces import FFHQ, CelebA, CelebAHQ
 from vq.data.sets.published.imagenet import ImageNet
+from vq.data.sets.published.laion import LAIONAesthetics
 from vq.data.sets.published.sa_med2d import SAMed2D
+from vq.data.sets.published.satin import SATIN
 from vq.data.sets.sharded.hugging_face import HuggingFaceDataset
 from vq.data.sets.sharded.parquet import ParquetImages
 from vq.data.sets.sharded.webdataset import WebDataset
@@ -35,6 +38,7 @@ from vq.data.transforms import (
 __all__ = [
     "COCO",
     "FFHQ",
+    "SATIN",
     "ADMCenterCrop",
     "ADMRandomCrop",
     "Augmentation",
@@ -42,6 +46,7 @@ __all__ = [
     "CelebA",
     "CelebAHQ",
     "CenterCrop",
+    "Concatenation",
     "DataError",
     "DigitsDataset",
     "EmojiDataset",
@@ -55,6 +60,7 @@ __all__ = [
     "ImageFolder",
     "ImageLoader",
     "ImageNet",
+    "LAIONAesthetics",
     "ParquetImages",
     "PhotoDataset",
     "ProceduralDataset",

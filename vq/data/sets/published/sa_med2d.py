@@ -1,6 +1,5 @@
 """SA-Med2D-20M: medical images of eight modalities."""
 
-import json
 import logging
 import os
 import re
@@ -15,12 +14,14 @@ from vq.data.base import DataError
 from vq.data.decode import MAX_PIXELS, ImageDecoder
 from vq.data.sets.listed import ListedImages, Listing, data_folder
 from vq.data.sets.splits import interleaved
+from vq.files import read_json
 from vq.registry import DATASETS
 from vq.text import printable
 
 logger = logging.getLogger(__name__)
 
 _INDEX = "SAMed2D_v1.json"
+_MOST_OF_THE_INDEX = 2**33  # bytes
 _NAME = re.compile(r"images/(x_ray|[^_/-]+)[^/]*")
 
 
@@ -117,8 +118,8 @@ def _listed_names(index: Path) -> list[str]:
     """Returns the names of all images in the JSON file, sorted."""
     place = printable(str(index))
     try:
-        table = json.loads(index.read_bytes())
-    except (ValueError, OSError, RecursionError) as error:
+        table = read_json(index, most=_MOST_OF_THE_INDEX)
+    except (ValueError, OSError) as error:
         raise DataError(
             f"SAMed2D: {place} cannot be read as JSON ({error}); unpack the archive again"
         ) from error
