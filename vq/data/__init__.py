@@ -18,6 +18,7 @@ from vq.data.sets.published.imagenet import ImageNet
 from vq.data.sets.published.laion import LAIONAesthetics
 from vq.data.sets.published.sa_med2d import SAMed2D
 from vq.data.sets.published.satin import SATIN
+from vq.data.sets.published.torchvision_sets import TorchvisionDataset
 from vq.data.sets.sharded.hugging_face import HuggingFaceDataset
 from vq.data.sets.sharded.parquet import ParquetImages
 from vq.data.sets.sharded.webdataset import WebDataset
@@ -75,6 +76,7 @@ __all__ = [
     "TokenLoader",
     "TokenStore",
     "TokenStoreError",
+    "TorchvisionDataset",
     "Transform",
     "UndecodableImage",
     "UndecodableSetError",
