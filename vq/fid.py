@@ -112,7 +112,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
         logger.info("%s", machine)
         logger.info("%d images through %s (%s)", loader.num_samples, network.name, network.resize)
         found = reference.collect(
-            loader, network, device=machine.device, dataset=name, words=reference.preprocessing(node)
+            loader,
+            network,
+            device=machine.device,
+            dataset=name,
+            words=reference.preprocessing(node),
+            rgb=reference.feature_view(tree),
         )
         if distributed.rank() == 0:
             if target.exists():

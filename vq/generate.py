@@ -95,7 +95,13 @@ def _generate(args: argparse.Namespace, run: Path, config: dict[str, Any], devic
     progress = PassProgress("generate", len(wanted))
     with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
         picture = generation.write_images(
-            generation.ImageSource(generator=model, tokenizer=tokenizer, sampling=sampling, seed=args.seed),
+            generation.ImageSource(
+                generator=model,
+                tokenizer=tokenizer,
+                sampling=sampling,
+                seed=args.seed,
+                rgb=(config.get("evaluator") or {}).get("rgb"),
+            ),
             wanted,
             folder,
             batch_size=args.batch_size,

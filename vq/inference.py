@@ -2,9 +2,9 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vq import cli
 from vq.known_weights import refuse_zoo
@@ -13,8 +13,11 @@ from vq.run_config import config_for
 if TYPE_CHECKING:
     from vq.tokenizers import Tokenizer
 
-RECONSTRUCTED = ("_reconstruction.png", "_indices.png", "_indices.npy")
-DECODED = ("_decoded.png",)
+PAIR, INDEX_MAP, INDICES, DECODED = "_reconstruction.png", "_indices.png", "_indices.npy", "_decoded.png"
+OF_IMAGE = (PAIR, INDEX_MAP, INDICES, "_reconstruction.npy")
+"""The endings of what is written for an image; the last one only if a PNG cannot hold its channels."""
+OF_ARRAY = (*OF_IMAGE, DECODED, "_decoded.npy")
+"""The endings of what may be written for an .npy file, which holds indices or an image."""
 logger = logging.getLogger("vq.inference")  # __name__ is __main__ under python -m
 
 
@@ -24,8 +27,9 @@ def arguments() -> argparse.ArgumentParser:
         "inference",
         "For each IMAGE writes three files: the original beside its reconstruction, the map of its indices as a "
         "picture, and the indices as .npy. A tokenizer without an image decoder writes the last two. An IMAGE that is "
-        "such an .npy file is decoded to a picture. Where several images have the same name, the outputs of the second "
-        "get _1, of the third _2, and so on.",
+        "such an .npy file is decoded to a picture. Images are read with the channels of the tokenizer; where a PNG "
+        "cannot hold them, the reconstruction is written as .npy too. Where several images have the same name, the "
+        "outputs of the second get _1, of the third _2, and so on.",
         "vq inference emoji cat.png --out out\n"
         "  vq inference fsq/1000_emoji cat.png --load-model-from model.safetensors",
     )
@@ -34,7 +38,7 @@ def arguments() -> argparse.ArgumentParser:
         metavar="RUN|CONFIG",
         help="a run by its NAME or folder, or a checkpoint folder or file; with --load-model-from, a CONFIG",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, or .npy files of indices")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, or .npy files of indices")
     parser.add_argument(
         "--out", type=Path, default=Path("work_dirs/inference"), metavar="DIR", help="default: %(default)s"
     )
@@ -57,11 +61,8 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     sources = [Path(name) for name in args.images]
     _check_sources(sources)
     cli.check_out(args.out)
-    outputs = [
-        _outputs(source, args.out / name)
-        for source, name in zip(sources, _output_names(sources), strict=True)
-    ]
-    _refuse_overwriting(sources, outputs)
+    targets = [args.out / name for name in _output_names(sources)]
+    _refuse_overwriting(sources, targets)
 
     from vq.engine.jobs.image_files import FileTranslator
     from vq.engine.loop.launch import launched, open_log
@@ -69,17 +70,24 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
         open_log(None)
         logger.info("%s", machine)
-        tokenizer = _tokenizer(args).to(machine.device).eval()
-        translator = FileTranslator(tokenizer=tokenizer, autocast=args.autocast, size=args.size)
+        tokenizer, config = _tokenizer(args)
+        translator = FileTranslator(
+            tokenizer=tokenizer.to(machine.device).eval(),
+            autocast=args.autocast,
+            size=args.size,
+            value_range=_setting(config, "val_data", "dataset", "value_range"),
+            rgb=_setting(config, "evaluator", "rgb"),
+        )
         written = []
-        for source, files in zip(sources, outputs, strict=True):
-            if _holds_indices(source):
-                translator.decode(source, files[0])
-                written.append(files[0])
+        for source, target in zip(sources, targets, strict=True):
+            if translator.holds_indices(source):
+                written += translator.decode(source, _output(target, DECODED))
             else:
-                pair, index_map, indices = files
                 written += translator.translate(
-                    source, beside_original=pair, index_map=index_map, indices=indices
+                    source,
+                    beside_original=_output(target, PAIR),
+                    index_map=_output(target, INDEX_MAP),
+                    indices=_output(target, INDICES),
                 )
         for path in written:
             logger.info("wrote %s", path)
@@ -108,13 +116,17 @@ def _output_names(sources: Sequence[Path]) -> list[str]:
     return names
 
 
-def _outputs(source: Path, target: Path) -> list[Path]:
-    ends = DECODED if _holds_indices(source) else RECONSTRUCTED
-    return [target.with_name(target.name + end) for end in ends]
+def _output(target: Path, end: str) -> Path:
+    return target.with_name(target.name + end)
 
 
-def _refuse_overwriting(sources: Sequence[Path], outputs: Sequence[list[Path]]) -> None:
-    files = [path for some in outputs for path in some]
+def _refuse_overwriting(sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Refuses outputs that may have the name of another output or of an input."""
+    files = [
+        _output(target, end)
+        for source, target in zip(sources, targets, strict=True)
+        for end in (OF_IMAGE if source.suffix.lower() != ".npy" else OF_ARRAY)
+    ]
     inputs = {source.resolve() for source in sources}
     for path in files:
         is_repeated = files.count(path) > 1
@@ -125,11 +137,16 @@ def _refuse_overwriting(sources: Sequence[Path], outputs: Sequence[list[Path]]) 
             )
 
 
-def _holds_indices(source: Path) -> bool:
-    return source.suffix.lower() == ".npy"
+def _setting(config: Mapping[str, Any], *keys: str) -> Any:
+    """A value inside the config; None if the config does not have it."""
+    value: Any = config
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
-def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
+def _tokenizer(args: argparse.Namespace) -> "tuple[Tokenizer, Mapping[str, Any]]":
+    """The tokenizer, and its config, which is empty if the weights have none."""
     from vq.config import trained_section
     from vq.engine.assembly.build import make_tokenizer
     from vq.tokenizers.checkpoint import find_weights, load_tokenizer, read_config
@@ -140,10 +157,11 @@ def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
                 f"{args.model}: a run has its own config and weights; give a CONFIG to change them"
             )
         file = find_weights(_run_or_file(args.model))
-        if (trained := trained_section(read_config(file) or {})) != "tokenizer":
+        found = read_config(file) or {}
+        if (trained := trained_section(found)) != "tokenizer":
             cure = "use `vq generate`" if trained == "generator" else "use vq.load_probe in Python"
             raise cli.UsageError(f"{args.model}: holds a {trained}, not a tokenizer; {cure}")
-        return load_tokenizer(file)
+        return load_tokenizer(file), found
     if not args.load_model_from:
         raise cli.UsageError(
             f"{args.model}: a config has no weights; add --load-model-from, or give a run folder"
@@ -152,7 +170,7 @@ def _tokenizer(args: argparse.Namespace) -> "Tokenizer":
     config = config_for(args, run=None, weights=args.load_model_from, compared=["tokenizer"])
     tokenizer = make_tokenizer(config)
     cli.given_weights(args, args.load_model_from).load_into(tokenizer)
-    return tokenizer
+    return tokenizer, config
 
 
 def _run_or_file(name: str) -> Path:

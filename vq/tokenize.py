@@ -167,9 +167,11 @@ def _store_features(
     from vq.engine import assembly
     from vq.engine.evaluation.progress import PassProgress
     from vq.engine.jobs.features import FeatureRecorder, make_network, settings_of, store_features
+    from vq.networks.sizes import image_channels_of
 
     node, network = make_network(config, args.teacher or "")
     loader = assembly.make_loader(config, "val_data")
+    assembly.check_channels(loader, "val_data", type(network).__name__, image_channels_of(network))
     recorder = FeatureRecorder(
         network=network.to(device),
         dtype=args.feature_dtype or "float16",

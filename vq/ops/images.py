@@ -1,5 +1,6 @@
 """Conversion of pixel ranges (0..255 in files and batches, [-1, 1] in networks, [0, 1] in metrics) and of channels."""
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from vq.errors import UserError
+from vq.files import write_atomically
 
 RGB, RGBA = 3, 4
 """Numbers of channels."""
+
+PNG_CHANNELS = (1, RGB, RGBA)
+"""The numbers of channels that a PNG file can hold: grey, RGB and RGBA."""
 
 _SEPARATOR_WIDTH = 2
 _SEPARATOR_VALUE = 128  # grey, unlike the white background of emoji and the black padding of photographs
@@ -162,7 +167,7 @@ def preview(
     if rgb is not None:
         check_rgb("pictures", rgb, channels)
         return pixels[..., list(rgb), :, :]
-    if channels in (1, RGB, RGBA):
+    if channels in PNG_CHANNELS:
         return pixels
     return pixels[..., : 1 if channels < RGB else RGB, :, :]
 
@@ -231,7 +236,7 @@ def save_png(image: UInt8[Tensor, "channels h w"], path: str | Path) -> None:
     Raises:
         ChannelsError: If the image has another number of channels.
     """
-    if image.shape[0] not in (1, RGB, RGBA):
+    if image.shape[0] not in PNG_CHANNELS:
         raise ChannelsError(
             f"save_png: expected an image of 1, 3 or 4 channels, got {image.shape[0]}; use preview(image)"
         )
@@ -244,3 +249,43 @@ def save_png(image: UInt8[Tensor, "channels h w"], path: str | Path) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_pixels(
+    image: Shaped[Tensor, "channels h w"], path: str | Path, rgb: Sequence[int] | None = None
+) -> list[Path]:
+    """Writes an image as a PNG file, and beside it as `.npy` if a PNG cannot hold all of its channels.
+
+    Images of 1, 3 and 4 channels become grey, RGB and RGBA files. Of others, the PNG shows the channels that `preview`
+    chooses, and `save_array` writes all of them.
+
+    Args:
+        image: Pixels in 0..255, uint8 or float32, on any device.
+        path: Path of the PNG file. Missing folders are created.
+        rgb: The channels that the PNG of an image of other channel numbers shows as red, green and blue.
+
+    Returns:
+        The files that were written.
+    """
+    pixels = to_bytes(image)
+    arrays = save_array(pixels, path)
+    save_png(preview(pixels, rgb if arrays else None), path)
+    return [Path(path), *arrays]
+
+
+def save_array(image: UInt8[Tensor, "channels h w"], path: str | Path) -> list[Path]:
+    """Writes an image as an array (h, w, channels) of uint8 if a PNG cannot hold all of its channels.
+
+    Args:
+        image: Image on any device.
+        path: Path of the PNG file. The array gets the ending `.npy` instead.
+
+    Returns:
+        The file, or nothing for images of 1, 3 and 4 channels.
+    """
+    if image.shape[0] in PNG_CHANNELS:
+        return []
+    content, file = io.BytesIO(), Path(path).with_suffix(".npy")
+    np.save(content, np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy()))
+    write_atomically(file, content.getvalue())
+    return [file]

@@ -18,6 +18,7 @@ from vq.engine.jobs.store_writing import StoredSet, write_store
 from vq.engine.jobs.views import cut_views
 from vq.errors import ConfigError, UserError
 from vq.networks import Teacher, TeacherEncoder
+from vq.networks.sizes import image_channels_of
 from vq.ops.images import to_signed_unit
 from vq.registry import build, resolve
 from vq.text import printable
@@ -132,7 +133,8 @@ class FeatureRecorder:
             ConfigError: If the network does not take images of this size.
         """
         try:
-            return list(self._features(torch.zeros(1, 3, *self.size, device=self.device)).shape[1:])
+            image = torch.zeros(1, image_channels_of(self.network), *self.size, device=self.device)
+            return list(self._features(image).shape[1:])
         except ValueError as error:
             raise ConfigError(f"val_data: {error}") from error
 
@@ -146,7 +148,7 @@ class FeatureRecorder:
         """The bytes of features in a shard."""
         return pack_features(values, self.dtype)
 
-    def _features(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b rows columns channels"]:
+    def _features(self, image: Float[Tensor, "b _channels H W"]) -> Float[Tensor, "b rows columns channels"]:
         features: Tensor = self.network(image)
         if isinstance(self.network, TeacherEncoder):
             return rearrange(features, "b c h w -> b h w c")

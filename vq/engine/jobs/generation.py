@@ -16,7 +16,7 @@ from vq.engine.evaluation.sampling import generate_images
 from vq.engine.jobs.sample_folder import SampleFolderError, claim, finish, note_hashes, read_hashes
 from vq.files import sha256_of
 from vq.generators import Generator
-from vq.ops.images import grid, save_png
+from vq.ops.images import PNG_CHANNELS, grid, save_pixels, save_png
 from vq.ops.keyed import stable_hash
 from vq.tokenizers import Tokenizer
 from vq.tokenizers.fingerprint import fingerprint
@@ -66,18 +66,26 @@ class ImageSource:
         tokenizer: Decodes its indices.
         sampling: Arguments of `Generator.generate`.
         seed: Base seed.
+        rgb: The channels that a PNG shows as red, green and blue if it cannot hold all; by default the first three.
     """
 
     generator: Generator
     tokenizer: Tokenizer
     sampling: Mapping[str, Any]
     seed: int
+    rgb: Sequence[int] | None = None
 
-    def draw(self, wanted: Sequence[Wanted]) -> UInt8[Tensor, "b 3 h w"]:
+    def draw(self, wanted: Sequence[Wanted]) -> UInt8[Tensor, "b channels h w"]:
         """The images, in order."""
         label = torch.tensor([w.label for w in wanted])
         seeds = torch.tensor([stable_hash(self.seed, "sample", w.label, w.number) % 2**62 for w in wanted])
         return generate_images(self.generator, self.tokenizer, label, seeds, sampling=self.sampling)
+
+    def files(self, wanted: Wanted) -> list[str]:
+        """The names of an image's files: its PNG, and an array of its channels if a PNG cannot hold them."""
+        if self.tokenizer.image_channels in PNG_CHANNELS:
+            return [wanted.file]
+        return [wanted.file, str(Path(wanted.file).with_suffix(".npy"))]
 
     def settings(self) -> dict[str, Any]:
         """What the images depend on besides the generator's weights; ready for JSON."""
@@ -87,6 +95,7 @@ class ImageSource:
             "tokenizer_sha256": fingerprint(self.tokenizer),
             "autocast": torch.is_autocast_enabled(device.type),
             "sampling": {name: repr(value) for name, value in self.sampling.items()},
+            **({} if self.rgb is None else {"rgb": list(self.rgb)}),
         }
 
 
@@ -100,6 +109,9 @@ def write_images(
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> Path:
     """Writes the images that are missing, `samples.json`, and a grid of the first hundred beside the folder.
+
+    Grey, RGB and RGBA images are PNG files. Of images of other channels, the PNG is a preview, and an `.npy` file of
+    the same name holds the pixels, (h, w, channels).
 
     Neither the number of ranks nor the batches nor a run that was killed and started again change an image. An image
     counts as written if its file has the SHA-256 that was noted when it was written. At the end the folder holds no
@@ -125,7 +137,7 @@ def write_images(
         raise SampleFolderError(f"{folder}: expected a folder with a name, which the grid beside it gets too")
     picture = folder.with_name(f"{folder.name}_grid.png")
     record = {**settings, **source.settings()}
-    claim(folder, picture, record, [w.file for w in wanted])
+    claim(folder, picture, record, [name for w in wanted for name in source.files(w)])
     _write_missing(source, wanted, folder, batch_size, on_progress)
     distributed.barrier()
     if distributed.rank() == 0:
@@ -133,9 +145,7 @@ def write_images(
         images = torch.stack([read_image(folder / w.file, w.file) for w in shown])
         save_png(grid(images, columns=_columns(shown)), picture)
         noted = read_hashes(folder)
-        samples = [
-            {"file": w.file, "class": w.label, "number": w.number, "sha256": noted[w.file]} for w in wanted
-        ]
+        samples = [_sample(w, source.files(w), noted) for w in wanted]
         finish(folder, {**record, "samples": samples})
     distributed.barrier()
     return picture
@@ -151,15 +161,25 @@ def _write_missing(
     """Draws and writes this rank's share of the images that are not written yet."""
     mine = wanted[distributed.rank() :: distributed.world_size()]
     noted = read_hashes(folder)
-    missing = [w for w in mine if not _is_written(folder / w.file, noted)]
+    missing = [w for w in mine if not all(_is_written(folder / name, noted) for name in source.files(w))]
     distributed.barrier()  # every rank has read the notes before any rank adds to them
     on_progress(len(mine) - len(missing))
     for start in range(0, len(missing), batch_size):
         batch = missing[start : start + batch_size]
-        for w, image in zip(batch, source.draw(batch), strict=True):
-            save_png(image, folder / w.file)
-        note_hashes(folder, {w.file: sha256_of(folder / w.file) for w in batch})
+        files = [
+            file
+            for w, image in zip(batch, source.draw(batch), strict=True)
+            for file in save_pixels(image, folder / w.file, source.rgb)
+        ]
+        note_hashes(folder, {file.name: sha256_of(file) for file in files})
         on_progress(len(batch))
+
+
+def _sample(wanted: Wanted, files: Sequence[str], noted: Mapping[str, str]) -> dict[str, Any]:
+    """The entry of an image in `samples.json`."""
+    picture, *arrays = [{"file": name, "sha256": noted[name]} for name in files]
+    numbers = {"class": wanted.label, "number": wanted.number}
+    return {**picture, **numbers, **({"array": arrays[0]} if arrays else {})}
 
 
 def _is_written(file: Path, noted: Mapping[str, str]) -> bool:

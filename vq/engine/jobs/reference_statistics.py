@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from vq.metrics.stamp import StatisticsError
 from vq.networks import EfficientNetLite0, InceptionNetwork
 from vq.networks.frozen.features import FeatureNetwork
 from vq.networks.frozen.inception import InceptionProtocol
+from vq.ops.images import check_rgb
 from vq.registry import build, resolve
 from vq.text import printable
 
@@ -61,6 +62,15 @@ def feature_network(config: Tree) -> FeatureNetwork:
             found: FeatureNetwork = build(metric["network"], path=f"evaluator.metrics[{i}].network")
             return found
     return InceptionNetwork()
+
+
+def feature_view(config: Tree) -> Sequence[int] | None:
+    """The channels that the network of `feature_network` sees as red, green and blue (`rgb` of its metric)."""
+    for metric in _metrics(config):
+        if _compares_features(metric):
+            found: Sequence[int] | None = metric.get("rgb")
+            return found
+    return None
 
 
 def network_of(stamp: Stamp) -> FeatureNetwork:
@@ -129,7 +139,13 @@ def set_sha256(dataset: ImageDataset, words: str) -> str:
 
 @torch.no_grad()
 def collect(
-    loader: ImageLoader, network: FeatureNetwork, *, device: str, dataset: str, words: str
+    loader: ImageLoader,
+    network: FeatureNetwork,
+    *,
+    device: str,
+    dataset: str,
+    words: str,
+    rgb: Sequence[int] | None = None,
 ) -> ReferenceStatistics:
     """Computes the statistics of a set's features in one pass over all ranks, in constant memory.
 
@@ -139,12 +155,16 @@ def collect(
         device: Where the network runs.
         dataset: The name of the set, for the stamp.
         words: The transforms in words, for the stamp.
+        rgb: The channels of the images that the network sees as red, green and blue; None for images of 3 channels.
 
     Raises:
+        ChannelsError: If the images do not have the channels of `rgb`, or not 3 without it.
         UserError: If there are fewer than two images, or they differ in size.
         UndecodableSetError: If more images are undecodable than the loader tolerates.
     """
-    collector = StatisticsCollector(network=network).to(device)
+    check_rgb("StatisticsCollector", rgb, loader.dataset.channels)
+    words = words if rgb is None else f"{words}, rgb={tuple(rgb)}"
+    collector = StatisticsCollector(network=network, rgb=rgb).to(device)
     undecodable: list[str] = []
     with PassProgress("features", loader.num_samples) as progress:
         for batch in loader.pass_batches():

@@ -67,7 +67,7 @@ def _claim(folder: Path, picture: Path, record: Mapping[str, Any], wanted: set[s
             f"{place}: holds images made otherwise ({printable(changes)}); choose another --out"
         )
     own = read_hashes(folder)
-    old = there - wanted
+    old = (there | _noted(folder, own)) - wanted
     if foreign := sorted(old - set(own)):
         raise SampleFolderError(
             f"{place}: {printable(foreign[0])} is not an image that `vq generate` noted, and would be counted "
@@ -90,9 +90,11 @@ def read_hashes(folder: Path) -> dict[str, str]:
     """The SHA-256 of each image by its name, from `finish` and from the later notes of all ranks."""
     hashes: dict[str, str] = {}
     if (folder / SAMPLES).exists():
-        for sample in _read(folder / SAMPLES).get("samples", []):
-            if isinstance(sample, dict) and "file" in sample:
-                hashes[str(sample["file"])] = str(sample.get("sha256"))  # an older folder has none
+        samples = _read(folder / SAMPLES).get("samples", [])
+        for sample in [sample for sample in samples if isinstance(sample, dict)]:
+            for entry in (sample, sample.get("array")):  # an image of many channels has an array too
+                if isinstance(entry, dict) and "file" in entry:
+                    hashes[str(entry["file"])] = str(entry.get("sha256"))  # an older folder has none
     for notes in sorted(folder.glob(".written_*.jsonl")):
         for line in notes.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
@@ -123,6 +125,11 @@ def _pictures(folder: Path) -> set[str]:
         for entry in folder.iterdir()
         if entry.suffix.lower() in EXTENSIONS and not entry.name.startswith(".")
     }
+
+
+def _noted(folder: Path, own: Mapping[str, str]) -> set[str]:
+    """The names of the arrays in the folder that an earlier run noted."""
+    return {entry.name for entry in folder.glob("*.npy") if entry.name in own}
 
 
 def _read(file: Path) -> dict[str, Any]:
