@@ -29,6 +29,7 @@ from vq.engine import assembly
 from vq.engine.evaluation.progress import PassProgress
 from vq.engine.jobs.views import VIEWS, cut_views, views_of
 from vq.engine.loop.launch import launched, open_log
+from vq.ops.images import as_rgb
 from vq.ops.keyed import stable_hash
 from vq.text import printable
 from vq.tokenizers.checkpoint import self_contained
@@ -385,7 +386,7 @@ def _cut(source: Source, addresses: Ints) -> Pixels:
     with progress:
         for group, batch in zip(groups, batches, strict=True):
             _check_keys([source.store.key(int(row)) for row in group], batch["key"])
-            views = torch.stack(cut_views(batch["image"], source.store.views, _size(source)))
+            views = torch.stack(cut_views(as_rgb(batch["image"]), source.store.views, _size(source)))
             pictures = views.permute(1, 0, 3, 4, 2).numpy()  # image, view, row, column, channel
             for number in range(len(group)):
                 for i in range(first[done + number], ends[done + number]):
