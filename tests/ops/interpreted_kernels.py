@@ -9,6 +9,7 @@ os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
 import torch
 
 from vq.ops.kernels.nearest import nearest
+from vq.ops.kernels.softmax import softmax_sums, softmax_sums_backward
 
 CASES = [
     (n, size, dim, dtype, by_distance)
@@ -24,6 +25,38 @@ CASES = [
     for dtype in (torch.float32, torch.float16)
     for by_distance in (True, False)
 ]
+
+
+SOFTMAX_CASES = [
+    (1, 1, 1, 1.0), (5, 2, 3, 1.0), (40, 130, 3, 5.0), (33, 70, 100, 1.0), (33, 70, 18, 30.0), (0, 4, 4, 1.0),
+]  # fmt: skip
+
+
+def errors_of_softmax(n: int, size: int, dim: int, scale: float) -> list[float]:
+    """The largest error of each result, as a multiple of what the rounding of the scores explains."""
+    arguments = torch.randn(n, dim) * scale, torch.randn(size, dim), torch.randn(size), torch.rand(n)
+    grads = torch.randn(size + 1)
+    found = (*softmax_sums(*arguments), *softmax_sums_backward(grads, *arguments))
+    z, codes, bias = (x.double().requires_grad_() for x in arguments[:3])
+    weight = arguments[3].double()
+    scores = z @ codes.T + bias
+    probabilities = scores.softmax(dim=1)
+    entropy = weight @ -(probabilities * scores.log_softmax(dim=1)).sum(dim=1)
+    distribution = weight @ probabilities
+    loss = entropy * grads[0].double() + distribution @ grads[1:].double()
+    expected = (entropy, distribution, *torch.autograd.grad(loss, (z, codes, bias)))
+    if n == 0:
+        return [float(each.abs().sum()) for each in found]
+    # Scores have an error of at most (dim + 2) eps |z| |e|, which is the relative error of probabilities. Those of logs
+    # of probabilities are as large; a factor of 4 is left for the sums.
+    largest = float(
+        arguments[0].norm(dim=1).max() * arguments[1].norm(dim=1).max() + arguments[2].abs().max()
+    )
+    rounding = (dim + 2) * 2**-24 * largest
+    return [
+        float((mine - other.detach()).abs().max() / (rounding * other.detach().abs().max().clamp_min(0.01)))
+        for mine, other in zip(found, expected, strict=True)
+    ]
 
 
 def main() -> None:
@@ -54,6 +87,7 @@ def main() -> None:
             "ties": ties.tolist(),
             "signed zeros": signed_zeros.tolist(),
             "not finite": not_finite.tolist(),
+            "softmax": {str(case): errors_of_softmax(*case) for case in SOFTMAX_CASES},
         },
         sys.stdout,
     )

@@ -43,6 +43,13 @@ class TestNearestByTheInterpreter:
         assert interpreted["not finite"][3] == 1
 
 
+@needs_triton
+def test_sums_of_softmax_and_their_gradients_have_the_error_of_rounding(interpreted: dict[str, Any]) -> None:
+    assert len(interpreted["softmax"]) == 6
+    for case, errors in interpreted["softmax"].items():
+        assert max(errors) < 4, (case, errors)
+
+
 def test_a_cpu_uses_pytorch() -> None:
     assert not use_kernels(torch.device("cpu"))
 

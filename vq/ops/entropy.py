@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from vq.ops.kernels import use_kernels
+
 # Elements of one tile of probabilities; a backward needs three tiles (4 MiB each in float32).
 CPU_TILE = 2**20
 GPU_TILE = 2**24
@@ -116,6 +118,12 @@ def softmax_tile(
     schema="(Tensor z, Tensor codes, Tensor bias, Tensor weight) -> (Tensor, Tensor)",
 )
 def _softmax_sums(z: Tensor, codes: Tensor, bias: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    if use_kernels(z.device) and z.dtype == torch.float32:
+        from vq.ops.kernels import softmax
+
+        return softmax.softmax_sums(
+            z.contiguous(), codes.contiguous(), bias.contiguous(), weight.contiguous()
+        )
     entropies, distribution = z.new_zeros(()), z.new_zeros(len(codes))
     step = tile_rows(z, len(codes))
     for start in range(0, len(z), step):
@@ -140,6 +148,10 @@ def _(z: Tensor, codes: Tensor, bias: Tensor, weight: Tensor) -> tuple[Tensor, T
 def _softmax_sums_backward(
     grads: Tensor, z: Tensor, codes: Tensor, bias: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if use_kernels(z.device) and z.dtype == torch.float32:
+        from vq.ops.kernels import softmax
+
+        return softmax.softmax_sums_backward(*(x.contiguous() for x in (grads, z, codes, bias, weight)))
     z_grad, codes_grad, bias_grad = torch.empty_like(z), torch.zeros_like(codes), torch.zeros_like(bias)
     step = tile_rows(z, len(codes))
     for start in range(0, len(z), step):
