@@ -4,14 +4,14 @@ Paper:    Esser et al. 2021, https://arxiv.org/abs/2012.09841
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               vqgan/8192_satin_ddp configs/vqgan/8192_satin_ddp.py
 Expected: not yet run
-Needs:    data/satin/{train,val}/ with image files; vq weights lpips inception;
+Needs:    data/satin/<sub-set>/*.parquet (or option root); pip install -e '.[data]'; vq weights lpips inception;
           python -m vq.fid configs/vqgan/8192_satin_ddp.py (the FID's reference)
 """
 
 _base_ = "8192_imagenet_ddp.py"
 
-from vq.data import ImageFolder
+from vq.data import SATIN
 
-options = dict(reference="satin_val")
-train_data = dict(dataset=dict(type=ImageFolder, root="data/satin/train"))
-val_data = dict(dataset=dict(type=ImageFolder, root="data/satin/val"))
+options = dict(reference="satin_val", root=None)  # root: the folder of the data
+train_data = dict(dataset=dict(type=SATIN, root=options["root"], split="train"))
+val_data = dict(dataset=dict(type=SATIN, root=options["root"], split="val"))

@@ -4,12 +4,13 @@ Paper:    Peng et al. 2022 (BEiT v2), https://arxiv.org/abs/2208.06366, section 
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               vqkd/clip_8192_satin_ddp configs/vqkd/clip_8192_satin_ddp.py
 Expected: not yet run
-Needs:    data/satin/{train,val}/ with image files; pip install -e '.[teachers]'; vq weights clip
+Needs:    data/satin/<sub-set>/*.parquet (or option root); pip install -e '.[data,teachers]'; vq weights clip
 """
 
 _base_ = "clip_8192_imagenet_ddp.py"
 
-from vq.data import ImageFolder
+from vq.data import SATIN
 
-train_data = dict(dataset=dict(type=ImageFolder, root="data/satin/train"))
-val_data = dict(dataset=dict(type=ImageFolder, root="data/satin/val"))
+options = dict(root=None)  # the folder of the data
+train_data = dict(dataset=dict(type=SATIN, root=options["root"], split="train"))
+val_data = dict(dataset=dict(type=SATIN, root=options["root"], split="val"))

@@ -30,6 +30,7 @@ import vq
 from vq import config, download, pretrained, weights
 from vq.config.bases import base_of
 from vq.config.pages import Page
+from vq.data.sets.published.satin import SATIN_SUBSETS
 from vq.download import DownloadError
 from vq.networks.frozen.inception import INCEPTION_WEIGHTS
 
@@ -81,9 +82,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_pictures("data/imagenet/train/n01440764", 4, "JPEG")
         write_pictures("data/imagenet/val/n01440764", 4, "JPEG", first=290)
         write_sa_med2d("data/sa_med2d_20m/SAMed2Dv1")
-        for name in ("laion_aesthetics", "satin"):
-            write_pictures(f"data/{name}/train", 4, "png")
-            write_pictures(f"data/{name}/val", 4, "png")
+        write_laion("data/laion_aesthetics")
+        write_satin("data/satin")
         write_inception(folder / "pretrained")
         run(["auto_torchrun", "-m", "vq.fid", "imagenet"])
     return folder
@@ -107,6 +107,26 @@ def write_pictures(folder: str, count: int, suffix: str, first: int = 0) -> None
         name = f"ILSVRC2012_{'val' if first else 'train'}_{number:08d}.{suffix}"
         pixels = draws.integers(0, 256, (4, 5, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((100, 80)).save(Path(folder, name))
+
+
+def write_laion(folder: str) -> None:
+    """Eight images in a shard of img2dataset, of which two are for validation."""
+    write_pictures(f"{folder}/00000", 8, "jpg")
+    for number, file in enumerate(sorted(Path(folder, "00000").iterdir())):
+        file.rename(file.with_stem(f"{number:09d}"))
+        file.with_stem(f"{number:09d}").with_suffix(".txt").write_text("a caption")
+
+
+def write_satin(folder: str) -> None:
+    """Four images in each sub-set, of which one is for validation."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_pictures(f"{folder}/pictures", 4, "png")
+    images = [{"bytes": file.read_bytes(), "path": file.name} for file in Path(folder, "pictures").iterdir()]
+    for name in SATIN_SUBSETS:
+        Path(folder, name, "data").mkdir(parents=True)
+        table = pyarrow.table({"image": images, "label": [0, 1, 0, 1]})
+        parquet.write_table(table, Path(folder, name, "data", "train-00000-of-00001.parquet"))
 
 
 def write_sa_med2d(folder: str) -> None:
