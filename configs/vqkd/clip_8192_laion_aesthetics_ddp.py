@@ -4,7 +4,8 @@ Paper:    Peng et al. 2022 (BEiT v2), https://arxiv.org/abs/2208.06366, section 
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               vqkd/clip_8192_laion_aesthetics_ddp configs/vqkd/clip_8192_laion_aesthetics_ddp.py
 Expected: not yet run
-Needs:    data/laion_aesthetics/, the output of img2dataset (or option root); pip install -e '.[teachers]'; vq weights clip
+Needs:    data/laion_aesthetics/, the output of img2dataset (or option root);
+          pip install -e '.[teachers]'; vq weights clip
 """
 
 _base_ = "clip_8192_imagenet_ddp.py"

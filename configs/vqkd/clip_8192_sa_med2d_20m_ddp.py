@@ -4,7 +4,8 @@ Paper:    Peng et al. 2022 (BEiT v2), https://arxiv.org/abs/2208.06366, section 
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               vqkd/clip_8192_sa_med2d_20m_ddp configs/vqkd/clip_8192_sa_med2d_20m_ddp.py
 Expected: not yet run
-Needs:    data/sa_med2d_20m/SAMed2Dv1/, the unpacked archive (or option root); pip install -e '.[teachers]'; vq weights clip
+Needs:    data/sa_med2d_20m/SAMed2Dv1/, the unpacked archive (or option root);
+          pip install -e '.[teachers]'; vq weights clip
 """
 
 _base_ = "clip_8192_imagenet_ddp.py"
