@@ -263,6 +263,18 @@ class TestBroken:
         take(train.train_batches(seed=0), 8)
         assert [record.getMessage() for record in caplog.records] == ["cannot decode image-2: made so"]
 
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_later_passes_do_not_log_it_again(self, loader, caplog, capfd, num_workers):
+        again = loader(10, broken={2}, num_workers=num_workers)
+        list(again.pass_batches())
+        caplog.clear()
+        capfd.readouterr()
+        for _ in range(2):
+            assert [name for batch in again.pass_batches() for name in batch["undecodable"]] == ["image-2"]
+        again.fixed_batch(10)
+        assert caplog.text == ""
+        assert "cannot decode" not in capfd.readouterr().err
+
 
 class TestTheDoor:
     def test_sizes_that_differ_are_found_before_training(self, loader):

@@ -86,6 +86,7 @@ class ImageLoader:
         self.num_workers = num_workers
         self.max_undecodable = max_undecodable
         self.scaled_decoding = scaled_decoding
+        self._reported: set[str] = set()  # undecodable images, each of which is logged once, not in each pass
 
     @property
     def num_samples(self) -> int:
@@ -167,7 +168,9 @@ class ImageLoader:
         """
         if num < 1:
             raise DataError(f"ImageLoader: expected num of at least 1 image, got {num}")
-        reader = SampleReader(dataset=self.dataset, transforms=self.transforms, replace=True)
+        reader = SampleReader(
+            dataset=self.dataset, transforms=self.transforms, replace=True, reported=self._reported
+        )
         return collate([cast(Sample, reader[Draw(0, 0, index)]) for index in self._order.spread(num)])
 
     def order(self, *, seed: int, epoch: int) -> Int64[Tensor, "samples"]:
@@ -185,6 +188,7 @@ class ImageLoader:
             transforms=self.transforms,
             replace=replace,
             scaled=replace and self.scaled_decoding,
+            reported=self._reported,
         )
         loader: Iterable[Batch | UserError] = DataLoader(
             _Reported(reader),
@@ -209,6 +213,7 @@ class ImageLoader:
             # With `replace`, another image takes the position of an undecodable one; without, the position is empty.
             num_read = len(batch["key"]) + (0 if replace else len(batch["undecodable"]))
             budget.spend(num_read, batch["undecodable"])
+            self._reported.update(batch["undecodable"])
             yield batch
 
     def _checked(self, batches: Iterator[Batch | UserError]) -> Iterator[Batch]:

@@ -39,16 +39,23 @@ class SampleReader(Dataset[Sample | UndecodableImage]):
         scaled: Whether large images may be decoded at a lower resolution, if the first transform resizes them anyway.
         replace: Whether an undecodable image is replaced by the next one of the set, as it looks in the same epoch; if
             not, its error is returned.
+        reported: The names of undecodable images that are not logged again; those that are logged are added.
     """
 
     def __init__(
-        self, *, dataset: ImageDataset, transforms: Sequence[Transform], replace: bool, scaled: bool = False
+        self,
+        *,
+        dataset: ImageDataset,
+        transforms: Sequence[Transform],
+        replace: bool,
+        scaled: bool = False,
+        reported: set[str] | None = None,
     ) -> None:
         self._dataset = dataset
         self._transforms = transforms
         self._replace = replace
         self._min_side = transforms[0].min_side if scaled and transforms else None
-        self._reported: set[str] = set()
+        self._reported: set[str] = set() if reported is None else reported
 
     def __getitem__(self, draw: Draw) -> Sample | UndecodableImage:
         """Returns the sample of a draw, or the error of its image.
