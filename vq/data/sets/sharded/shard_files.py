@@ -4,6 +4,7 @@ import glob
 import hashlib
 import io
 import itertools
+import math
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from vq.data.base import DataError
 from vq.data.sets.listed import expanded
@@ -73,7 +74,7 @@ class ShardFile(ABC):
         """
 
     @abstractmethod
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BufferedReader:
         """Opens the file to read all of it.
 
         Raises:
@@ -122,7 +123,7 @@ class LocalShard(ShardFile):
             finally:
                 os.close(descriptor)
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BufferedReader:
         """Opens the file."""
         with self._explained():
             _stamp_of(os.stat(self.url))
@@ -184,10 +185,10 @@ class RemoteShard(ShardFile):
             )
         return cast("bytes", content)
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BufferedReader:
         """Opens the file; reading is buffered in blocks."""
         self._attempt(_read_second_byte)
-        return cast("BinaryIO", io.BufferedReader(_Ranges(self, self.stamp()), buffer_size=_BUFFER))
+        return io.BufferedReader(_Ranges(self, self.stamp()), buffer_size=_BUFFER)
 
     def copy_to(self, target: Path) -> None:
         """Copies the whole file."""
@@ -269,7 +270,7 @@ class CopiedShard(ShardFile):
         copy = self._copy(stamp)
         return copy.read(offset, size, copy.stamp())
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BufferedReader:
         """Opens the copy."""
         return self._copy(self.stamp()).open()
 
@@ -306,7 +307,7 @@ class PipedShard(ShardFile):
         """Reads a range of the copy."""
         return self._copy().read(offset, size, stamp)
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BufferedReader:
         """Opens the copy."""
         return self._copy().open()
 
@@ -382,12 +383,23 @@ def expand_shards(patterns: Sequence[str], *, place: str) -> list[str]:
     for pattern in patterns:
         for url in _braces(pattern, place) if "{" in pattern else [pattern]:
             found += _matches(url.removeprefix("file://"), place)
-            if len(found) > _MAX_SHARDS:
-                raise DataError(f"{place}: {printable(pattern)!r} gives more than {_MAX_SHARDS:,} shards")
     twice = next((url for url, group in itertools.groupby(sorted(found)) if len(list(group)) > 1), None)
     if twice is not None:
         raise DataError(f"{place}: the shard {printable(twice)!r} is listed twice; list each shard once")
     return found
+
+
+def names_of(urls: Sequence[str]) -> tuple[str, ...]:
+    """Returns the paths of shards below their common folder, without the query of an address if they still differ."""
+    for paths in ([url.partition("?")[0] if protocol_of(url) else url for url in urls], urls):
+        parts = [path.split("/") for path in paths]
+        depth = 0
+        while all(len(part) > depth + 1 and part[depth] == parts[0][depth] for part in parts):
+            depth += 1
+        names = tuple(printable("/".join(part[depth:])) for part in parts)
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def cached_name(*parts: str) -> str:
@@ -451,10 +463,18 @@ def _braces(pattern: str, place: str) -> list[str]:
     require("webdataset", needed_by=f"{place} with braces in the names of shards")  # it installs braceexpand
     from braceexpand import UnbalancedBracesError, braceexpand
 
+    if math.prod(map(_choices, re.findall(r"\{([^{}]*)\}", pattern))) > _MAX_SHARDS:
+        raise DataError(f"{place}: {printable(pattern)!r} gives more than {_MAX_SHARDS:,} shards")
     try:
-        return list(itertools.islice(braceexpand(pattern), _MAX_SHARDS + 1))
+        return list(braceexpand(pattern))
     except UnbalancedBracesError as error:
         raise DataError(f"{place}: the braces of {printable(pattern)!r} do not match ({error})") from error
+
+
+def _choices(inside: str) -> int:
+    """Returns the number of choices between two braces, without writing them out."""
+    ends = re.match(r"(-?\d+)\.\.(-?\d+)", inside)
+    return abs(int(ends[2]) - int(ends[1])) + 1 if ends else inside.count(",") + 1
 
 
 def _matches(url: str, place: str) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -307,7 +307,7 @@ def _check_uncompressed(shard: ShardFile, start: bytes) -> None:
         )
 
 
-def _check_end(shard: ShardFile, file: BinaryIO, end: int) -> None:
+def _check_end(shard: ShardFile, file: io.BufferedReader, end: int) -> None:
     """Checks that zeros follow the last member; `tarfile` takes the end of the file and a damaged header as the end."""
     file.seek(end)
     if len(block := file.read(_BLOCK)) < _BLOCK:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from vq.data.base import DataError, ImageDataset, Pixels, UndecodableImage
 from vq.data.decode import ImageDecoder
 from vq.data.sets.listed import as_text, expanded
-from vq.data.sets.sharded.shard_files import ShardFile, Stamp, expand_shards, protocol_of, shard_file
+from vq.data.sets.sharded.shard_files import ShardFile, Stamp, expand_shards, names_of, shard_file
 from vq.data.sets.sharded.tar_index import ByteStrings, MemberText, TarIndex, load_indexes
 from vq.data.sets.splits import by_hash
 from vq.known_weights import cache
@@ -265,7 +265,7 @@ class WebDataset(ImageDataset):
         indexes = load_indexes(files, self.label_text, self.index_folder or cache() / "shards")
         parts = [self._columns_of(file, index) for file, index in zip(files, indexes, strict=True)]
         columns = _Columns.concatenate(parts)
-        names, counts = _names(urls), [len(part.offset) for part in parts]
+        names, counts = names_of(urls), [len(part.offset) for part in parts]
         if not sum(counts):
             found = Counter(printable(s) for index in indexes for s in index.suffixes).most_common(_SHOWN)
             there = ", ".join(suffix for suffix, _ in found) or "none"
@@ -379,16 +379,3 @@ class WebDataset(ImageDataset):
             labels=images.labels[mask],
             starts=np.append(0, np.cumsum(mask))[images.starts],
         )
-
-
-def _names(urls: Sequence[str]) -> tuple[str, ...]:
-    """Returns the paths of shards below their common folder, without the query of an address if they still differ."""
-    for paths in ([url.partition("?")[0] if protocol_of(url) else url for url in urls], urls):
-        parts = [path.split("/") for path in paths]
-        depth = 0
-        while all(len(part) > depth + 1 and part[depth] == parts[0][depth] for part in parts):
-            depth += 1
-        names = tuple(printable("/".join(part[depth:])) for part in parts)
-        if len(set(names)) == len(names):
-            break
-    return names
