@@ -85,7 +85,7 @@ def test_an_incomplete_copy_keeps_the_split_and_tells_what_is_missing(tmp_path, 
         assert keys(val) == [key for key in whole["val"] if key not in (NAMES[0], NAMES[2])]
     assert len(keys(val)) == 2
     assert train.class_names == ("ct", "fundus", "mr", "x_ray")
-    assert f"2 of 13 images in SAMed2D_v1.json have no file, such as {NAMES[0]}" in caplog.text
+    assert f"2 images in SAMed2D_v1.json have no file, such as {NAMES[0]}" in caplog.text
     assert (
         "1 files are not in SAMed2D_v1.json, such as images/pet_00--new--1--x_0001.png; they are left out"
         in caplog.text

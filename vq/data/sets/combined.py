@@ -5,7 +5,6 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -90,13 +89,6 @@ class Selection(ImageDataset):
         super().check()
 
 
-class _Place(NamedTuple):
-    """Where an image of a concatenation is: the number of its part, and its index there."""
-
-    part: int
-    index: int
-
-
 @DATASETS.register_module()
 class Concatenation(ImageDataset):
     """Several data sets, one after the other.
@@ -128,33 +120,33 @@ class Concatenation(ImageDataset):
 
     def read(self, index: int) -> Pixels:
         """Decodes image `index`."""
-        place = self._locate(index)
-        return self.parts[place.part].read(place.index)
+        part, offset = self._locate(index)
+        return self.parts[part].read(offset)
 
     def read_scaled(self, index: int, *, min_side: int) -> Pixels:
         """Decodes image `index`, at a lower resolution of at least `min_side` pixels if that is faster."""
-        place = self._locate(index)
-        return self.parts[place.part].read_scaled(place.index, min_side=min_side)
+        part, offset = self._locate(index)
+        return self.parts[part].read_scaled(offset, min_side=min_side)
 
     def size(self, index: int) -> tuple[int, int]:
         """Returns the height and width of image `index`."""
-        place = self._locate(index)
-        return self.parts[place.part].size(place.index)
+        part, offset = self._locate(index)
+        return self.parts[part].size(offset)
 
     def sha256(self, index: int) -> str:
         """Returns the SHA-256 of image `index`, as its set does."""
-        place = self._locate(index)
-        return self.parts[place.part].sha256(place.index)
+        part, offset = self._locate(index)
+        return self.parts[part].sha256(offset)
 
     def key(self, index: int) -> str:
         """Returns the name of the set of image `index`, a slash, and its key there."""
-        place = self._locate(index)
-        return f"{self.names[place.part]}/{self.parts[place.part].key(place.index)}"
+        part, offset = self._locate(index)
+        return f"{self.names[part]}/{self.parts[part].key(offset)}"
 
     def label(self, index: int) -> int:
         """Returns the class of image `index`, counted over the classes of all sets."""
-        place = self._locate(index)
-        return self._first_labels[place.part] + self.parts[place.part].label(place.index)
+        part, offset = self._locate(index)
+        return self._first_labels[part] + self.parts[part].label(offset)
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -196,8 +188,9 @@ class Concatenation(ImageDataset):
     def _first_labels(self) -> tuple[int, ...]:
         return tuple(accumulate((len(part.class_names) for part in self.parts), initial=0))
 
-    def _locate(self, index: int) -> _Place:
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Returns the number of the part of image `index`, and its index there."""
         if not 0 <= index < len(self):
             raise IndexError(f"expected an index below {len(self)}, got {index}")
         part = bisect_right(self._ends, index) - 1
-        return _Place(part, index - self._ends[part])
+        return part, index - self._ends[part]

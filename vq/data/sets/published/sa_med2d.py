@@ -3,9 +3,9 @@
 import logging
 import os
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,11 +93,11 @@ class SAMed2D(ListedImages):
         class_names = tuple(sorted(set(modalities)))
         number = {name: i for i, name in enumerate(class_names)}
         labels = np.array([number[name] for name in modalities], dtype=np.int32)
-        listed = np.array([name.encode(errors="replace") for name in names])
         split = interleaved(len(names), self.num_val)
         chosen = split if self.split == "val" else ~split
-        present = _present(folder, listed)
-        return Listing(listed, labels, class_names).select(chosen & present)
+        kept = chosen & _present(folder, names)
+        paths = np.array([os.fsencode(names[i]) for i in np.flatnonzero(kept)], dtype=np.bytes_)
+        return Listing(paths, labels[kept], class_names)
 
     @cached_property
     def _layout(self) -> tuple[Path, Path]:
@@ -141,31 +141,31 @@ def _modality(name: str, index: Path) -> str:
     return found[1]
 
 
-def _present(folder: Path, listed: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Returns a mask of the listed images that have a file, and logs how the two differ."""
+def _present(folder: Path, names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Returns a mask of the listed images that have a file, and logs how the list and the folder differ."""
     place = printable(str(folder))
     try:
-        files = np.array([b"images/" + os.fsencode(name) for name in os.listdir(folder / "images")])
+        files = {f"images/{name}" for name in os.listdir(folder / "images")}
     except OSError as error:
         raise DataError(
             f"SAMed2D: the folder {place}/images cannot be read ({error.strerror}); make it readable"
         ) from error
-    present = np.isin(listed, files)
-    unlisted = files[~np.isin(files, listed)]
+    present = np.array([name in files for name in names])
     if not present.any():
         raise DataError(
-            f"SAMed2D: none of the {len(listed):,} images in {_INDEX} is in {place}/images, such as "
-            f"{printable(os.fsdecode(listed[0].item()))}; unpack the archive again"
+            f"SAMed2D: none of the {len(names):,} images in {_INDEX} is in {place}/images, such as "
+            f"{printable(names[0])}; unpack the archive again"
         )
-    if not present.all():
-        missing = os.fsdecode(listed[~present][0].item())
-        logger.warning(
-            "%s: %d of %d images in %s have no file, such as %s; they are left out",
-            place, (~present).sum(), len(listed), _INDEX, printable(missing),
-        )  # fmt: skip
-    if len(unlisted):
-        logger.warning(
-            "%s: %d files are not in %s, such as %s; they are left out",
-            place, len(unlisted), _INDEX, printable(os.fsdecode(unlisted[0].item())),
-        )  # fmt: skip
+    for what, differing in (
+        (f"images in {_INDEX} have no file", sorted(set(names) - files)),
+        (f"files are not in {_INDEX}", sorted(files.difference(names))),
+    ):
+        if differing:
+            logger.warning(
+                "%s: %d %s, such as %s; they are left out",
+                place,
+                len(differing),
+                what,
+                printable(differing[0]),
+            )
     return present
