@@ -32,6 +32,7 @@ options = dict(
     codebook_size=1024,
 )
 image_size, channels, codebook_size = options["image_size"], options["channels"], options["codebook_size"]
+rgb = {1: (0, 0, 0), 2: (0, 1, 1), 3: None}.get(channels, (0, 1, 2))  # the channels that LPIPS sees
 images = dict(
     type=ImageFolder,
     root=options["root"],
@@ -85,7 +86,7 @@ tokenizer = dict(
 
 train_step = dict(
     type=ReconstructionStep,
-    losses=dict(l1=dict(type=L1Loss), lpips=dict(type=LPIPSLoss, network="alex")),
+    losses=dict(l1=dict(type=L1Loss), lpips=dict(type=LPIPSLoss, network="alex", rgb=rgb)),
     weights=dict(l1=1.0, lpips=0.1, quantizer=1.0),
     optimizer=dict(type=AdamW, lr=3e-3, betas=(0.9, 0.99), weight_decay=0.0),
     schedule=dict(type=WarmupCosine, warmup_steps=options["max_steps"] // 20, final_factor=0.02),
@@ -102,7 +103,7 @@ evaluator = dict(
         dict(type=MSEMetric),
         dict(type=PSNR),
         dict(type=SSIM),
-        dict(type=LPIPSMetric, network="vgg"),
+        dict(type=LPIPSMetric, network="vgg", rgb=rgb),
         dict(type=CodebookUsage, codebook_size=codebook_size),
         dict(type=Perplexity, codebook_size=codebook_size),
     ],

@@ -19,19 +19,19 @@ from vq.losses import HingeObjective, L1Loss, LPIPSLoss
 from vq.networks import PatchDiscriminator
 
 options = dict(channels=3, max_steps=2000)
+channels = options["channels"]
+rgb = {1: (0, 0, 0), 2: (0, 1, 1), 3: None}.get(channels, (0, 1, 2))  # the channels that LPIPS sees
 
 train_step = dict(
     type=AdversarialStep,
-    losses=dict(l1=dict(type=L1Loss), lpips=dict(type=LPIPSLoss, network="alex")),
+    losses=dict(l1=dict(type=L1Loss), lpips=dict(type=LPIPSLoss, network="alex", rgb=rgb)),
     # adversarial: the gain of the adaptive weight
     weights=dict(l1=1.0, lpips=0.1, quantizer=1.0, adversarial=0.25),
     optimizer=dict(type=AdamW, lr=3e-3, betas=(0.9, 0.99), weight_decay=0.0),
     schedule=dict(type=WarmupCosine, warmup_steps=options["max_steps"] // 20, final_factor=0.02),
     adversary=dict(
         type=Adversary,
-        discriminator=dict(
-            type=PatchDiscriminator, base_width=32, depth=2, image_channels=options["channels"]
-        ),
+        discriminator=dict(type=PatchDiscriminator, base_width=32, depth=2, image_channels=channels),
         objective=dict(type=HingeObjective),
         optimizer=dict(type=Adam, lr=5e-5, betas=(0.5, 0.9)),
         augmentation=dict(type=DiffAugment),

@@ -28,6 +28,7 @@ options = dict(
     codebook_size=16384,
 )
 channels, max_steps = options["channels"], options["max_steps"]
+rgb = {1: (0, 0, 0), 2: (0, 1, 1), 3: None}.get(channels, (0, 1, 2))  # the channels that LPIPS sees
 network = dict(base_width=128, multipliers=(1, 1, 2, 2, 4), num_blocks=2, image_channels=channels)
 
 tokenizer = dict(
@@ -49,7 +50,7 @@ tokenizer = dict(
 
 train_step = dict(
     type=AdversarialStep,
-    losses=dict(l1=dict(type=L1Loss), lpips=dict(type=LPIPSLoss, network="vgg")),
+    losses=dict(l1=dict(type=L1Loss), lpips=dict(type=LPIPSLoss, network="vgg", rgb=rgb)),
     # adversarial: the gain of the adaptive weight
     weights=dict(l1=1.0, lpips=1.0, quantizer=1.0, adversarial=0.8),
     optimizer=dict(type=Adam, lr=5.4e-5, betas=(0.5, 0.9)),
