@@ -43,7 +43,7 @@ class SAMed2D(ListedImages):
 
     The images are those of the JSON file in sorted order, and every floor(N / num_val)-th of these N is for validation.
     The split is the same for an incomplete copy: images without a file, and files that are not in the JSON file, are
-    left out, and their numbers are logged. Reading the JSON file takes about 4 GB of memory for a few seconds.
+    left out, and their numbers are logged. Listing them takes about half a minute and 4 GB of memory per process.
 
     Source: Ye et al. 2023, https://arxiv.org/abs/2311.11969; available from
         https://huggingface.co/datasets/OpenGVLab/SA-Med2D-20M under CC BY-NC-SA 4.0.
