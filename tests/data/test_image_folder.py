@@ -119,7 +119,10 @@ def test_images_outside_of_class_folders_are_the_last_class(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("ending", "said"),
     [
-        (".npy", r"but 2 that end in \.npy; arrays are read with extensions=\('\.npy',\), their `channels`"),
+        (
+            ".npy",
+            r"but 2 that end in \.npy; set `value_range`, such as \(0, 255\), and `channels` to those of",
+        ),
         (".heic", r"but 2 that end in \.heic; set `root` or `extensions`"),
     ],
 )
@@ -129,6 +132,18 @@ def test_a_folder_of_other_files_is_named_with_what_was_found(tmp_path, ending, 
         (tmp_path / "a" / f"{i}{ending.upper()}").write_text("")
     with pytest.raises(DataError, match=said):
         ImageFolder(root=tmp_path).check()
+
+
+def test_arrays_are_read_where_their_range_or_channels_are_given(tmp_path):
+    put(tmp_path / "a.png")
+    np.save(tmp_path / "b.npy", np.full((4, 6, 3), 1000, dtype=np.uint16))
+    assert keys(ImageFolder(root=tmp_path)) == ["a.png"]
+    dataset = ImageFolder(root=tmp_path, value_range=(0, 4000))
+    assert keys(dataset) == ["a.png", "b.npy"]
+    assert dataset.read(1)[0, 0, 0] == pytest.approx(63.75)
+    np.save(tmp_path / "c.npy", np.zeros((6, 4, 5), dtype=np.uint8))
+    assert ImageFolder(root=tmp_path, channels=6).read(2).shape == (6, 4, 5)
+    assert keys(ImageFolder(root=tmp_path, channels=6, extensions=(".png",))) == ["a.png"]
 
 
 def test_equal_files_of_different_names_are_different_images(tmp_path):

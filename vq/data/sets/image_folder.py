@@ -24,6 +24,7 @@ EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff",
 )  # fmt: skip
 SPLITS = ("train", "val", "all")
+_COLOURS = (1, 3, 4)  # channels of grey, RGB and RGBA images
 
 
 @DATASETS.register_module()
@@ -50,7 +51,8 @@ class ImageFolder(ListedImages):
         split: `"train"`, `"val"`, or `"all"` for the images of both.
         val_fraction: The expected fraction of validation images where their hashes decide, in (0, 1). At least one
             image is for validation, and one for training.
-        extensions: The endings of the files to read, such as `(".png", ".jpg")`; case does not matter.
+        extensions: The endings of the files to read, such as `(".png", ".jpg")`; case does not matter. None for
+            `EXTENSIONS`, and for `.npy` too if `value_range` is given or the images are neither grey, RGB nor RGBA.
         channels: The number of channels of the images, as for `ImageDecoder`.
         value_range: The values in the files that become 0 and 255, as for `ImageDecoder`.
         max_pixels: The maximum height times width of an image; larger images count as undecodable.
@@ -66,11 +68,14 @@ class ImageFolder(ListedImages):
         root: str | Path,
         split: str = "all",
         val_fraction: float = 0.1,
-        extensions: Sequence[str] = EXTENSIONS,
+        extensions: Sequence[str] | None = None,
         channels: int = 3,
         value_range: Sequence[float | int] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
+        if extensions is None:
+            has_arrays = value_range is not None or channels not in _COLOURS
+            extensions = (*EXTENSIONS, ".npy") if has_arrays else EXTENSIONS
         if isinstance(extensions, str) or not extensions or not all(e.startswith(".") for e in extensions):
             raise DataError(f"ImageFolder: expected extensions such as ('.png', '.jpg'), got {extensions!r}")
         if split not in SPLITS:
@@ -173,7 +178,7 @@ class ImageFolder(ListedImages):
             return f"ImageFolder: expected images in {root} or its subfolders, {what}; set `root` or `extensions`"
         ending, count = others.most_common(1)[0]
         if ending == ".npy":
-            cure = "arrays are read with extensions=('.npy',), their `channels` and their `value_range`"
+            cure = "set `value_range`, such as (0, 255), and `channels` to those of the arrays, and they are read"
         else:
             cure = "set `root` or `extensions`"
         return (
