@@ -2,7 +2,7 @@
 
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.fid imagenet   (the page configs/fid/imagenet.py)
 Expected: pretrained/fid/imagenet_val.npz, with --train imagenet_train.npz (not yet run: it needs ImageNet)
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights inception
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG (or --config-options root::FOLDER); vq weights inception
 """
 
 from vq.data import CenterCrop, ImageLoader, ImageNet, Resize

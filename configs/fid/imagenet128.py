@@ -2,7 +2,7 @@
 
 Command:  torchrun --standalone --nproc-per-node=auto -m vq.fid imagenet128   (the page configs/fid/imagenet128.py)
 Expected: pretrained/fid/imagenet128_val.npz, with --train imagenet128_train.npz (not yet run: it needs ImageNet)
-Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG; vq weights inception
+Needs:    data/imagenet/{train,val}/<wnid>/*.JPEG (or --config-options root::FOLDER); vq weights inception
 """
 
 _base_ = "imagenet.py"
