@@ -41,7 +41,7 @@ class FileTranslator:
     tokenizer: Tokenizer
     autocast: bool = False
     size: int | None = None
-    value_range: Sequence[float] | None = None
+    value_range: Sequence[float | int] | None = None
     rgb: Sequence[int] | None = None
 
     def translate(self, source: Path, *, beside_original: Path, index_map: Path, indices: Path) -> list[Path]:

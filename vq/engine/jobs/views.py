@@ -1,6 +1,6 @@
 """The views of an image that are tokenized: the image, its mirror image, or ten crops."""
 
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
@@ -46,8 +46,8 @@ def views_of(loader: ImageLoader, crops: int, size: tuple[int, int]) -> ImageLoa
 
 
 def cut_views(
-    image: UInt8[Tensor, "b 3 h w"], crops: int, size: tuple[int, int]
-) -> list[UInt8[Tensor, "b 3 height width"]]:
+    image: Shaped[Tensor, "b channels h w"], crops: int, size: tuple[int, int]
+) -> list[Shaped[Tensor, "b channels height width"]]:
     """Cuts images into their views, in the order of `VIEWS`."""
     if crops == 1:
         return [image]
