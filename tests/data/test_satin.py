@@ -1,6 +1,7 @@
 """SATIN on a small copy of its layout: sub-sets as Parquet files, each with its own labels."""
 
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from vq.data import SATIN, DataError
+from vq.data import SATIN, DataError, ImageLoader
 from vq.data.sets.published.satin import SATIN_SUBSETS
 
 CLASS = {"_type": "ClassLabel"}
@@ -119,6 +120,24 @@ def test_the_hub_is_read_like_a_folder(tmp_path):
             assert [dataset.sha256(i) for i in (0, 30)] == [local.sha256(i) for i in (0, 30)]
     finally:
         memory.rm("/datasets", recursive=True)
+
+
+def test_workers_read_the_same_batches_and_a_run_resumes(tmp_path):
+    write_copy(tmp_path)
+
+    def batches(workers, start_step):
+        dataset = SATIN(root=tmp_path, subsets=list(COUNTS))
+        loader = ImageLoader(dataset=dataset, batch_size=10, num_workers=workers)
+        found = list(itertools.islice(loader.train_batches(seed=1, start_step=start_step), 8 - start_step))
+        assert all(
+            b["image"][:, 0, 0, 0].tolist() == [int(k.partition("/")[2]) for k in b["key"]] for b in found
+        )
+        return [(batch["key"], batch["label"].tolist()) for batch in found]
+
+    whole = batches(0, 0)
+    assert batches(2, 3) == whole[3:]
+    epoch = [key for names, _ in whole[:5] for key in names]
+    assert len(set(epoch)) == 50, "an epoch repeats no image"
 
 
 def test_the_default_folder_follows_the_environment(monkeypatch):
