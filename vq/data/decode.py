@@ -100,7 +100,7 @@ class ImageDecoder:
             UndecodableImage: If the path is not a regular file, or the file cannot be read or decoded.
         """
         name = name or str(path)
-        return self.decode(self._content(Path(path), name), name, min_side=min_side)
+        return self.decode(self._content(path, name), name, min_side=min_side)
 
     def decode(self, data: bytes, name: str, *, min_side: int | None = None) -> Pixels:
         """Decodes the content of a file to upright pixels in 0..255, in channels-last memory layout.
@@ -120,10 +120,16 @@ class ImageDecoder:
         """
         if not data:
             raise UndecodableImage(name, "the file is empty")
+        if self.value_range is None:
+            ordinary = jpeg.decode(
+                data, channels=self.channels, max_pixels=self.max_pixels, min_side=min_side
+            )
+            if ordinary is not None:
+                return ordinary
         with _explained(name):
             if self._reads_numbers or numbers.is_npy(data):
                 return self._to_pixels(self._numbers_of(data))
-            return self._decode_eight_bits(data, min_side)
+            return self._decode_eight_bits(data)
 
     def from_array(self, array: npt.NDArray[Any], name: str) -> Pixels:
         """Maps an array of numbers, (height, width[, channels]) or (channels, height, width), to pixels in 0..255.
@@ -141,7 +147,7 @@ class ImageDecoder:
             UndecodableImage: If the file cannot be read, or is not an image.
         """
         name = name or str(path)
-        return self.size_of(self._content(Path(path), name), name)
+        return self.size_of(self._content(path, name), name)
 
     def size_of(self, data: bytes, name: str) -> tuple[int, int]:
         """Returns the height and width of an image, as `size` does, from the content of its file.
@@ -168,10 +174,7 @@ class ImageDecoder:
             numbers.check_size(*sorted(array.shape)[-2:], self.max_pixels)
         return numbers.to_pixels(array, self.channels, self.value_range)
 
-    def _decode_eight_bits(self, data: bytes, min_side: int | None) -> Pixels:
-        ordinary = jpeg.decode(data, channels=self.channels, max_pixels=self.max_pixels, min_side=min_side)
-        if ordinary is not None:
-            return ordinary
+    def _decode_eight_bits(self, data: bytes) -> Pixels:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, self.max_pixels)
             if self.channels == _RGBA and image.mode == "RGB" and numbers.samples_per_pixel(image) == _RGBA:
@@ -185,7 +188,7 @@ class ImageDecoder:
         """The largest size of a file that is read: more than an uncompressed image of `max_pixels` needs."""
         return _BYTES_PER_CHANNEL * max(_RGBA, self.channels) * self.max_pixels + _OTHER_BYTES
 
-    def _content(self, path: Path, name: str) -> bytes:
+    def _content(self, path: str | Path, name: str) -> bytes:
         try:
             return read_regular(path, most=self.max_bytes)
         except OSError as error:
