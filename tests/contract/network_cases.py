@@ -68,39 +68,47 @@ def strided(quantizer: Quantizer) -> Tokenizer:
     return _tokenizer(StridedCNNEncoder(**net), StridedCNNDecoder(**net), quantizer)
 
 
-def _vit(patches: type = PixelPatches, **changes: Any) -> Tokenizer:
+def _vit(channels: int, patches: type = PixelPatches, **changes: Any) -> Tokenizer:
     # A factory, so that encoder and decoder have layers of their own.
     made = [{name: make() for name, make in changes.items()} for _ in range(2)]
     return _tokenizer(
-        ViTEncoder(patches=patches(size=4), transformer=_transformer(**made[0]), num_extra_tokens=1),
-        ViTDecoder(patches=patches(size=4), transformer=_transformer(**made[1])),
+        ViTEncoder(
+            patches=patches(size=4, channels=channels),
+            transformer=_transformer(**made[0]),
+            num_extra_tokens=1,
+        ),
+        ViTDecoder(patches=patches(size=4, channels=channels), transformer=_transformer(**made[1])),
     )
 
 
-def _latent_tokens() -> Tokenizer:
-    parts: dict[str, Any] = {"num_latents": 5, "patches": PixelPatches(size=4)}
+def _latent_tokens(channels: int = 3) -> Tokenizer:
+    parts: dict[str, Any] = {"num_latents": 5, "patches": PixelPatches(size=4, channels=channels)}
     return _tokenizer(
         LatentTokensEncoder(**parts, transformer=_transformer()),
         LatentTokensDecoder(**parts, transformer=_transformer(), image_size=SIDE),
     )
 
 
-def _two_levels() -> Tokenizer:
+def _two_levels(channels: int = 3) -> Tokenizer:
     net: dict[str, Any] = {"width": 8, "num_blocks": 1}
     return TwoLevelTokenizer(
-        bottom_encoder=VQVAEEncoder(**net, num_halvings=2),
+        bottom_encoder=VQVAEEncoder(**net, num_halvings=2, image_channels=channels),
         top_encoder=VQVAEEncoder(**net, num_halvings=1, in_channels=8),
         top_quantizer=FiniteScalarQuantizer(levels=[5, 4, 3]),
         bottom_quantizer=VectorQuantizer(codebook=EMACodebook(size=9, dim=6, init=NormalInit())),
         top_decoder=VQVAEDecoder(**net, num_halvings=1, out_channels=8),
-        decoder=VQVAEDecoder(**net, num_halvings=2),
+        decoder=VQVAEDecoder(**net, num_halvings=2, image_channels=channels),
     )
 
 
-def features(*, has_decoder: bool = True, quantizer: Quantizer | None = None) -> FeatureTokenizer:
+def features(
+    *, has_decoder: bool = True, quantizer: Quantizer | None = None, channels: int = 3
+) -> FeatureTokenizer:
     """Returns a small tokenizer without an image decoder, such as VQ-KD and, without any decoder, Cluster."""
     return FeatureTokenizer(
-        encoder=ViTEncoder(patches=PixelPatches(size=4), transformer=_transformer(), out_channels=6),
+        encoder=ViTEncoder(
+            patches=PixelPatches(size=4, channels=channels), transformer=_transformer(), out_channels=6
+        ),
         quantizer=quantizer or VectorQuantizer(codebook=EMACodebook(size=9, dim=6, init=NormalInit())),
         decoder=ViTDecoder(
             patches=PixelPatches(size=1, channels=5), transformer=_transformer(), in_channels=6
@@ -110,39 +118,57 @@ def features(*, has_decoder: bool = True, quantizer: Quantizer | None = None) ->
     )
 
 
-TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
-    "strided": lambda: strided(FiniteScalarQuantizer(levels=[8, 6, 5])),
-    "cnn": lambda: _tokenizer(
-        CNNEncoder(base_width=8, multipliers=(1, 2), num_blocks=1, out_channels=6),
-        CNNDecoder(base_width=8, multipliers=(1, 2), num_blocks=1, in_channels=6),
+VIEWS: dict[int, tuple[int, int, int] | None] = {1: (0, 0, 0), 3: None, 6: (5, 3, 1)}
+"""The channels that an RGB network sees of images of each number of channels."""
+
+TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
+    "strided": lambda channels=3: _tokenizer(
+        StridedCNNEncoder(widths=(8, 8), num_blocks=1, image_channels=channels),
+        StridedCNNDecoder(widths=(8, 8), num_blocks=1, image_channels=channels),
     ),
-    "vq-vae": lambda: _tokenizer(
-        VQVAEEncoder(width=8, num_blocks=1, num_halvings=2),
-        VQVAEDecoder(width=8, num_blocks=1, num_halvings=2),
+    "cnn": lambda channels=3: _tokenizer(
+        CNNEncoder(base_width=8, multipliers=(1, 2), num_blocks=1, out_channels=6, image_channels=channels),
+        CNNDecoder(base_width=8, multipliers=(1, 2), num_blocks=1, in_channels=6, image_channels=channels),
     ),
-    "frequency": lambda: _tokenizer(
-        FrequencyEncoder(encoder=StridedCNNEncoder(widths=(8, 8))),
-        FrequencyDecoder(decoder=StridedCNNDecoder(widths=(8, 8))),
+    "vq-vae": lambda channels=3: _tokenizer(
+        VQVAEEncoder(width=8, num_blocks=1, num_halvings=2, image_channels=channels),
+        VQVAEDecoder(width=8, num_blocks=1, num_halvings=2, image_channels=channels),
     ),
-    "teacher": lambda: _tokenizer(
-        TeacherEncoder(teacher=EfficientNetTeacher(downsample_factor=2), downsample_factor=4),
-        StridedCNNDecoder(widths=(8, 8)),
+    "frequency": lambda channels=3: _tokenizer(
+        FrequencyEncoder(encoder=StridedCNNEncoder(widths=(8, 8), image_channels=channels)),
+        FrequencyDecoder(decoder=StridedCNNDecoder(widths=(8, 8), image_channels=channels)),
     ),
-    "vit-rotary": lambda: _vit(attention=SoftmaxAttention),
-    "vit-waves-linear": lambda: _vit(positions=SineCosinePositions, attention=LinearAttention),
-    "vit-causal-linear": lambda: _vit(attention=lambda: LinearAttention(causal=True, chunk_size=3)),
-    "vit-learned": lambda: _vit(positions=lambda: LearnedPositions(width=16, grid=(2, 2))),
-    "vit-frequency": lambda: _vit(FrequencyPatches),
-    "vit-bands": lambda: _vit(FrequencyBandPatches),
-    "vit-blocks": lambda: _vit(FrequencyBlockPatches),
-    "vit-spectrum": lambda: _vit(SpectrumPatches),
+    "teacher": lambda channels=3: _tokenizer(
+        TeacherEncoder(
+            teacher=EfficientNetTeacher(downsample_factor=2),
+            downsample_factor=4,
+            image_channels=channels,
+            rgb=VIEWS[channels],
+        ),
+        StridedCNNDecoder(widths=(8, 8), image_channels=channels),
+    ),
+    "vit-rotary": lambda channels=3: _vit(channels, attention=SoftmaxAttention),
+    "vit-waves-linear": lambda channels=3: _vit(
+        channels, positions=SineCosinePositions, attention=LinearAttention
+    ),
+    "vit-causal-linear": lambda channels=3: _vit(
+        channels, attention=lambda: LinearAttention(causal=True, chunk_size=3)
+    ),
+    "vit-learned": lambda channels=3: _vit(
+        channels, positions=lambda: LearnedPositions(width=16, grid=(2, 2))
+    ),
+    "vit-frequency": lambda channels=3: _vit(channels, FrequencyPatches),
+    "vit-bands": lambda channels=3: _vit(channels, FrequencyBandPatches),
+    "vit-blocks": lambda channels=3: _vit(channels, FrequencyBlockPatches),
+    "vit-spectrum": lambda channels=3: _vit(channels, SpectrumPatches),
     "latent-tokens": _latent_tokens,
     "two-levels": _two_levels,
-    "with-decoder": lambda: TokenizerWithDecoder(
-        tokenizer=features(), decoder=StridedCNNDecoder(widths=(8, 8), num_blocks=1)
+    "with-decoder": lambda channels=3: TokenizerWithDecoder(
+        tokenizer=features(channels=channels),
+        decoder=StridedCNNDecoder(widths=(8, 8), num_blocks=1, image_channels=channels),
     ),
 }
-"""The tokenizers that decode indices to images."""
+"""The tokenizers that decode indices to images, as functions of the number of channels of the images."""
 
 
 def _decoder(**changes: Any) -> DecoderTransformer:
