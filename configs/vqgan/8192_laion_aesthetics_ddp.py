@@ -5,7 +5,7 @@ Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               vqgan/8192_laion_aesthetics_ddp configs/vqgan/8192_laion_aesthetics_ddp.py
 Expected: not yet run
 Needs:    data/laion_aesthetics/, the output of img2dataset (or option root); vq weights lpips inception;
-          python -m vq.fid configs/vqgan/8192_laion_aesthetics_ddp.py (the FID's reference)
+          python -m vq.fid laion_aesthetics (the FID's reference)
 """
 
 _base_ = "8192_imagenet_ddp.py"

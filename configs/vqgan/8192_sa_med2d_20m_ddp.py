@@ -5,7 +5,7 @@ Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               vqgan/8192_sa_med2d_20m_ddp configs/vqgan/8192_sa_med2d_20m_ddp.py
 Expected: not yet run
 Needs:    data/sa_med2d_20m/SAMed2Dv1/, the unpacked archive (or option root); vq weights lpips inception;
-          python -m vq.fid configs/vqgan/8192_sa_med2d_20m_ddp.py (the FID's reference)
+          python -m vq.fid sa_med2d_20m (the FID's reference)
 """
 
 _base_ = "8192_imagenet_ddp.py"

@@ -5,7 +5,7 @@ Command:  torchrun --standalone --nproc-per-node=auto -m vq.train \
               vqgan/8192_satin_ddp configs/vqgan/8192_satin_ddp.py
 Expected: not yet run
 Needs:    data/satin/<sub-set>/*.parquet (or option root); pip install -e '.[data]'; vq weights lpips inception;
-          python -m vq.fid configs/vqgan/8192_satin_ddp.py (the FID's reference)
+          python -m vq.fid satin (the FID's reference)
 """
 
 _base_ = "8192_imagenet_ddp.py"
