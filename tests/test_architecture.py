@@ -201,7 +201,7 @@ def test_quantizers_call_public_methods_of_what_they_hold() -> None:
     assert not private, "\n".join(private)
 
 
-ENGINE_PACKAGES = ["steps", "evaluation", "loop", "assembly", "jobs"]
+ENGINE_PACKAGES = ["steps", "evaluation", "loop", "assembly", "doctor", "jobs"]
 """From the lowest to the highest: a package imports only itself and those before it."""
 
 

@@ -19,6 +19,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "train": Command("vq.train", "train a tokenizer, a generator or a probe"),
+    "doctor": Command("vq.doctor", "examine a page or a run: what will go wrong"),
     "val": Command("vq.val", "score the checkpoints of a run"),
     "test": Command("vq.test", "score one checkpoint, given by its path"),
     "fid": Command("vq.fid", "compute the reference statistics that FID needs"),

@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from vq import cli
 from vq.run_config import config_to_continue, left_for_the_model, recorded_frozen_weights
 
 if TYPE_CHECKING:
+    from vq.engine.doctor.findings import Finding
     from vq.engine.jobs.training import TrainingOptions
 
 logger = logging.getLogger("vq.train")  # __name__ is __main__ under python -m
@@ -24,6 +27,15 @@ def arguments() -> argparse.ArgumentParser:
         "vq train emoji fsq/1000_emoji --override .trainer.max_steps:200\n  vq train emoji --auto-resume",
     )
     cli.add_run(parser)
+    add_options(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="examine as vq doctor does, print the plan, train nothing"
+    )
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that decide how a training runs."""
     cli.add_machine(parser)
     cli.add_tuning(parser)
     cli.add_weights(parser)
@@ -50,12 +62,8 @@ def arguments() -> argparse.ArgumentParser:
         help="end the run when one of its processes gives no sign of life for this long (default 600)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="build everything, print the plan, train nothing"
-    )
-    parser.add_argument(
         "--wandb", action="store_true", help="also log to Weights & Biases (WANDB_MODE=offline: no network)"
     )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
@@ -75,12 +83,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     from vq.engine.loop.launch import launched, open_log
     from vq.engine.loop.run_lock import RunLock
 
+    has_trouble = args.dry_run and _log_examination(args, config.to_dict(), run)
     launch = launched(device=args.device, autocast=args.autocast, timeout=args.timeout)
     with cli.ends_on_signal(), launch as machine:
         if args.dry_run:
             open_log(None)
             with pretrained.without_writing():
                 training.plan(config, run, machine, _options(args, config.to_dict()))
+            if has_trouble:
+                sys.exit(1)
             return {}
         with RunLock(run):
             _refuse_overwriting(args, run)
@@ -90,6 +101,45 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                 return training.train(config, run, machine, _options(args, config.to_dict()))
             except ModuleNotFoundError as error:
                 raise cli.UsageError(str(error)) from error
+
+
+def examination(args: argparse.Namespace, tree: Mapping[str, Any], run: Path | None) -> "list[Finding]":
+    """What would go wrong in a training with these arguments; nothing is trained or written.
+
+    Args:
+        args: The options of `add_options`.
+        tree: The resolved config; empty to examine the machine alone.
+        run: The run folder, if it is known.
+    """
+    from vq.engine.doctor.case import Case, Options
+    from vq.engine.doctor.examination import examine
+
+    options = Options(
+        device=args.device,
+        autocast=args.autocast,
+        seed=args.seed,
+        auto_resume=args.auto_resume,
+        load_from=args.load_from,
+        wandb=args.wandb,
+    )
+    return examine(Case(tree=tree, run=run, options=options))
+
+
+def _log_examination(args: argparse.Namespace, tree: Mapping[str, Any], run: Path) -> bool:
+    """Logs the faults that an examination finds, on the first process; returns whether there is trouble."""
+    if os.environ.get("RANK", "0") != "0":
+        return False
+    from vq.engine.doctor.findings import Level, count
+    from vq.engine.doctor.report import line, summary
+    from vq.engine.loop.launch import open_log
+
+    open_log(None)
+    found = examination(args, tree, run)
+    for finding in found:
+        if finding.level is not Level.OK:
+            logger.info("%s", line(finding))
+    logger.info("examined: %s; `vq doctor` lists them", summary(found))
+    return count(found, Level.TROUBLE) > 0
 
 
 def _options(args: argparse.Namespace, tree: Mapping[str, Any]) -> "TrainingOptions":

@@ -22,7 +22,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(count):
             path = folder / "mine" / split / f"{split}_{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (16, 16), (20 * i, 255 - 20 * i, 99)).save(path)
+            Image.new("RGB", (16, 16), (20 * i, 255 - 20 * i, 99 + count)).save(path)
     shutil.copy(TINY, folder / "page.py")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

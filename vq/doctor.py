@@ -1,0 +1,115 @@
+"""Tells before a training what will go wrong: `vq doctor`, `vq doctor CONFIG`, `vq doctor NAME [CONFIG]`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vq import cli, train
+from vq.errors import UserError
+from vq.run_config import config_to_continue
+
+if TYPE_CHECKING:
+    from vq.engine.doctor.findings import Finding
+
+TROUBLE = 1
+"""The exit code if anything would end or spoil the training."""
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = cli.parser(
+        "doctor",
+        "Examines a page or a run before hours are spent on it: the machine, disk, weights, data, memory, the "
+        "schedule, and the checkpoints of a run. Faults that a training would show latest come first. Nothing is "
+        "written. The exit code is 1 if there is trouble, and 0 if there are warnings alone. Without arguments it "
+        "examines the machine. The other options are those of vq train.",
+        "vq doctor vqgan/8192_imagenet_ddp --autocast\n  vq doctor emoji --override .trainer.max_steps:2000",
+    )
+    parser.add_argument(
+        "name",
+        metavar="RUN|CONFIG",
+        nargs="?",
+        help="a run in work_dirs, whose stored config is used and which --auto-resume would continue; or a CONFIG",
+    )
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        help="the page, if the first argument is the name that a run will have",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else to stdout")
+    cli.add_config_changes(parser)
+    train.add_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> "list[Finding]":
+    """Runs the command; returns what it found.
+
+    Raises:
+        SystemExit: With `TROUBLE`, if there is trouble.
+    """
+    args = arguments().parse_args(argv)
+    run, source, subject = _subject(args)
+    config = None if source is None else cli.load_config(args, source)
+    if os.environ.get("RANK", "0") != "0":
+        return []  # the first process of torchrun examines for all
+    _check_torchvision()
+
+    from vq.engine.doctor.findings import Level, count
+
+    if run is not None and args.config is None and not args.load_from:
+        args.auto_resume = True  # what else one would do with a run
+    findings = train.examination(args, {} if config is None else config.to_dict(), run)
+    _show(subject, findings, as_json=args.json)
+    if count(findings, Level.TROUBLE):
+        sys.exit(TROUBLE)
+    return findings
+
+
+def _subject(args: argparse.Namespace) -> tuple[Path | None, str | Path | None, str]:
+    """The run folder and the config that the arguments mean, and both in words."""
+    if args.name is None:
+        return None, None, "this machine"
+    if args.config is not None:
+        run = cli.run_directory(args.name)
+        return run, args.config, f"{args.config} as {run}"
+    if args.name in cli.run_names() or args.auto_resume or args.load_from:
+        run = cli.run_directory(args.name)
+        return run, config_to_continue(args.name, run, args.load_from), f"run {run}"
+    return None, args.name, f"page {args.name}"
+
+
+def _show(subject: str, findings: "Sequence[Finding]", *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from vq.engine.doctor.report import as_json as in_json
+    from vq.engine.doctor.report import show
+
+    if as_json:
+        sys.stdout.write(in_json(subject, findings) + "\n")
+    else:
+        show(Console(file=sys.stdout), subject, findings)
+
+
+def _check_torchvision() -> None:
+    """Refuses a torchvision that cannot be imported, which would end every command with a traceback.
+
+    Raises:
+        UserError: With the command that installs one that fits.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except (RuntimeError, OSError) as error:  # its operators are for another version of torch
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"torchvision cannot be imported ({reason}): it is made for another version of torch; install both again "
+            f"with one command: pip install --upgrade torch torchvision"
+        ) from error
+
+
+if __name__ == "__main__":
+    cli.main(main)
