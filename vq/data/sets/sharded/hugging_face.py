@@ -8,8 +8,8 @@ from typing import Any, Unpack
 
 from vq.data.base import DataError, UndecodableImage
 from vq.data.sets.listed import expanded
-from vq.data.sets.sharded.parquet_table import ParquetTable, described
-from vq.data.sets.sharded.table_images import DecodingArguments, Table, TableImages
+from vq.data.sets.sharded.parquet_table import ParquetTable, Table, described
+from vq.data.sets.sharded.table_images import DecodingArguments, TableImages
 from vq.files import read_regular
 from vq.packages import require
 from vq.registry import DATASETS

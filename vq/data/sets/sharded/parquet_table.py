@@ -11,13 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from vq.data.base import DataError
 from vq.data.order import SHARDS_PER_WINDOW
-from vq.data.sets.listed import as_text, expanded
-from vq.data.sets.sharded.shard_files import ShardFile, Stamp, expand_shards, protocol_of, shard_file
+from vq.data.sets.listed import expanded
+from vq.data.sets.sharded.shard_files import (
+    ShardFile,
+    Stamp,
+    expand_shards,
+    names_of,
+    protocol_of,
+    shard_file,
+)
 from vq.packages import require
 from vq.text import printable
 
@@ -28,6 +35,35 @@ _KEPT = (
 )  # shards of each column in the memory of a process: those that training reads at a time
 _LARGE_BYTES = 2**31  # of these shards; more is worth a warning
 _READERS = 16  # threads that read the footers of files behind addresses
+
+
+@runtime_checkable
+class Table(Protocol):
+    """Rows that are read one column of one shard at a time."""
+
+    @property
+    def schema(self) -> Any:
+        """The Arrow schema."""
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The number of rows of each shard, in order."""
+
+    @property
+    def class_names(self) -> Mapping[str, tuple[str, ...]]:
+        """The class names of each column that is declared to hold classes."""
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Returns the shard of row `index`, and the position of the row in it."""
+
+    def read(self, shard: int, column: str) -> Any:
+        """Reads a column of a shard as a chunked array of Arrow."""
+
+    def check_column(self, name: str, cure: str = ...) -> None:
+        """Checks that there is such a column; else the error says what to do."""
+
+    def bounds(self, column: str) -> tuple[int, int, int] | None:
+        """Returns the lowest and highest number in a column, and how many rows have none; None if unknown."""
 
 
 class DamagedRowsError(ValueError):
@@ -251,7 +287,7 @@ class ParquetTable:
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
-        return _below_common_folder([file.shard.url for file in self._files])
+        return names_of([file.shard.url for file in self._files])
 
     def _urls(self, entry: str | Path) -> list[str]:
         """Lists the files that a path, a folder, a pattern or an address stands for."""
@@ -286,8 +322,10 @@ class ParquetTable:
         file = self._files[number]
         stream = _RangeReader(file.shard, file.stamp)
         try:
-            opened = parquet.ParquetFile(stream, metadata=file.footer)
-            # The threads of Arrow do not survive the fork of a worker process.
+            # Reading ahead would start threads, which do not survive the fork of a worker process.
+            opened = parquet.ParquetFile(
+                stream, metadata=file.footer, pre_buffer=False, page_checksum_verification=True
+            )
             found = opened.read_row_group(group, columns=[column], use_threads=False).column(column)
         except (ArrowException, OSError) as error:
             raise DamagedRowsError(f"row group {group} of {file.shard} is damaged: {error}") from error
@@ -347,12 +385,3 @@ def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
         }
     except (KeyError, TypeError, ValueError, AttributeError):  # no such metadata
         return {}
-
-
-def _below_common_folder(urls: Sequence[str]) -> tuple[str, ...]:
-    """Returns each path or address relative to the deepest folder that contains all of them."""
-    parts = [PurePosixPath(url.partition("?")[0] if protocol_of(url) else url).parts for url in urls]
-    depth = 0
-    while all(len(path) > depth + 1 for path in parts) and len({path[depth] for path in parts}) == 1:
-        depth += 1
-    return tuple(as_text(os.fsencode("/".join(path[depth:]))) for path in parts)

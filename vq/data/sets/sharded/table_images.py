@@ -2,21 +2,20 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol, TypedDict, Unpack, runtime_checkable
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from vq.data.base import DataError, ImageDataset, Pixels, UndecodableImage
 from vq.data.decode import ImageDecoder
-from vq.data.sets.sharded.parquet_table import DamagedRowsError, described
-from vq.packages import require
+from vq.data.sets.sharded.parquet_table import DamagedRowsError, Table, described
+from vq.data.sets.sharded.table_labels import LabelColumn, is_text
 from vq.text import printable
 
 _ONE_CLASS = ("images",)
-_MAX_CLASSES = 1_000_000  # of a column of integers; more are something else than classes
 
 
 class DecodingArguments(TypedDict, total=False):
@@ -31,35 +30,6 @@ class DecodingArguments(TypedDict, total=False):
     channels: int
     value_range: Sequence[float | int] | None
     max_pixels: int
-
-
-@runtime_checkable
-class Table(Protocol):
-    """Rows that are read one column of one shard at a time."""
-
-    @property
-    def schema(self) -> Any:
-        """The Arrow schema."""
-
-    @property
-    def sizes(self) -> Sequence[int]:
-        """The number of rows of each shard, in order."""
-
-    @property
-    def class_names(self) -> Mapping[str, tuple[str, ...]]:
-        """The class names of each column that is declared to hold classes."""
-
-    def locate(self, index: int) -> tuple[int, int]:
-        """Returns the shard of row `index`, and the position of the row in it."""
-
-    def read(self, shard: int, column: str) -> Any:
-        """Reads a column of a shard as a chunked array of Arrow."""
-
-    def check_column(self, name: str, cure: str = ...) -> None:
-        """Checks that there is such a column; else the error says what to do."""
-
-    def bounds(self, column: str) -> tuple[int, int, int] | None:
-        """Returns the lowest and highest number in a column, and how many rows have none; None if unknown."""
 
 
 class TableImages(ImageDataset):
@@ -81,7 +51,6 @@ class TableImages(ImageDataset):
         self.place, self.image, self.label_column = place, image, label
         self.decoder = ImageDecoder(**decoding, place=place)
         self.channels = self.decoder.channels
-        self._labels: dict[int, npt.NDArray[np.int32]] = {}
 
     @abstractmethod
     def _open(self) -> Table:
@@ -159,47 +128,26 @@ class TableImages(ImageDataset):
         """
         self.table.check_column(column)
         shard, offset = self.table.locate(index)
-        return self._column(shard, column)[offset].as_py()
+        try:
+            return self.table.read(shard, column)[offset].as_py()
+        except (DamagedRowsError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{self.place}: {self.key(index)}: the column {printable(column)!r} cannot be read "
+                f"({printable(str(error))}); get the file again"
+            ) from error
 
     def label(self, index: int) -> int:
         """Returns the class of row `index`."""
-        if self.label_column is None:
-            return 0
-        shard, offset = self.table.locate(index)
-        if shard not in self._labels:
-            self._labels[shard] = self._as_labels(self._column(shard, self.label_column))
-        return int(self._labels[shard][offset])
+        return 0 if self._labels is None else self._labels.label(*self.table.locate(index))
 
-    @cached_property
+    @property
     def class_names(self) -> Sequence[str]:
-        """The class names: those that the set declares, else the sorted texts or the numbers in the column of labels.
+        """The class names that the set declares, else the texts or the numbers in the column of labels.
 
         Raises:
             DataError: If there is no such column, or its values cannot be classes.
         """
-        if self.label_column is None:
-            return _ONE_CLASS
-        self.table.check_column(
-            self.label_column,
-            "set `label` to the column of the classes, or to None to use the set without classes",
-        )
-        kind = self.table.schema.field(self.label_column).type
-        pyarrow = require("pyarrow", needed_by=self.place)
-        declared = self.table.class_names.get(self.label_column)
-        if _is_text(kind):
-            return declared or self._distinct_texts()
-        if not (pyarrow.types.is_integer(kind) or pyarrow.types.is_boolean(kind)):
-            raise self._no_classes(f"has {printable(str(kind))}")
-        low, high, nulls = self.table.bounds(self.label_column) or self._bounds(self.label_column)
-        if nulls:
-            raise self._no_classes(f"has no value in {nulls:,} row(s)")
-        if low < 0:
-            raise self._no_classes(f"has the label {low}, which marks images whose class is not published")
-        if declared is not None and high >= len(declared):
-            raise self._no_classes(f"has the label {high}, but only {len(declared)} class names")
-        if high >= _MAX_CLASSES:
-            raise self._no_classes(f"has the number {high:,}")
-        return declared or tuple(str(number) for number in range(high + 1))
+        return _ONE_CLASS if self._labels is None else self._labels.class_names
 
     def check(self) -> None:
         """Opens the table, and looks for its columns and classes.
@@ -222,6 +170,8 @@ class TableImages(ImageDataset):
         Raises:
             UndecodableImage: If it has none.
         """
+        from pyarrow import types
+
         shard, offset = self.table.locate(index)
         try:
             cell = _stored(self.table.read(shard, self.image)[offset])
@@ -229,15 +179,17 @@ class TableImages(ImageDataset):
             raise UndecodableImage(self.key(index), str(error)) from error
         if not cell.is_valid:
             raise UndecodableImage(self.key(index), "the row has no image")
-        if _depth_of_numbers(cell.type):
-            try:
+        try:
+            if _depth_of_numbers(cell.type):
                 return _array(cell)
-            except ValueError as error:
-                raise UndecodableImage(self.key(index), str(error)) from error
-        value = cell.as_py()
-        if isinstance(value, dict) and value["bytes"] is None:
-            return self._linked(index, value.get("path"))
-        return bytes(value["bytes"] if isinstance(value, dict) else value)
+            is_struct = types.is_struct(cell.type)
+            content = cell["bytes"] if is_struct else cell
+            if content.is_valid:
+                return bytes(content.as_py())
+            path = cell["path"].as_py() if is_struct and "path" in cell else None
+        except ValueError as error:
+            raise UndecodableImage(self.key(index), str(error)) from error
+        return self._linked(index, path)
 
     def _linked(self, index: int, path: str | None) -> bytes:
         """Returns the content of an image of which the table only has the path.
@@ -250,70 +202,11 @@ class TableImages(ImageDataset):
         )
         raise UndecodableImage(self.key(index), reason)
 
-    def _column(self, shard: int, column: str) -> Any:
-        try:
-            return self.table.read(shard, column)
-        except DamagedRowsError as error:
-            raise DataError(
-                f"{self.place}: the column {printable(column)!r} cannot be read ({printable(str(error))}); get the "
-                f"file again"
-            ) from error
-
-    def _as_labels(self, values: Any) -> npt.NDArray[np.int32]:
-        from pyarrow import compute
-
-        names = self.class_names
-        if _is_text(values.type):
-            import pyarrow
-
-            values = compute.index_in(
-                values.cast(pyarrow.large_string()), pyarrow.array(names, pyarrow.large_string())
-            )
-        if values.null_count:
-            raise self._no_classes(
-                f"has {values.null_count} row(s) without a value, or with an unknown class"
-            )
-        labels = values.to_numpy().astype(np.int64)
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
-            raise self._no_classes(
-                f"has labels from {labels.min()} to {labels.max()}, but {len(names)} class names"
-            )
-        return labels.astype(np.int32)
-
-    def _distinct_texts(self) -> tuple[str, ...]:
-        assert self.label_column is not None
-        found: set[str | None] = set()
-        for shard in range(len(self.table.sizes)):
-            found.update(self._column(shard, self.label_column).unique().to_pylist())
-        if None in found:
-            raise self._no_classes("has rows without a value")
-        return tuple(sorted(text for text in found if text is not None))
-
-    def _bounds(self, column: str) -> tuple[int, int, int]:
-        from pyarrow import compute
-
-        lows, highs, nulls = [], [], 0
-        for shard in range(len(self.table.sizes)):
-            values = self._column(shard, column)
-            nulls += values.null_count
-            if values.null_count < len(values):
-                found = compute.min_max(values).as_py()
-                lows.append(int(found["min"]))
-                highs.append(int(found["max"]))
-        return min(lows, default=0), max(highs, default=0), nulls
-
-    def _no_classes(self, what: str) -> DataError:
-        return DataError(
-            f"{self.place}: expected integers from 0 on, or texts, in the column of labels "
-            f"{printable(str(self.label_column))!r}, but it {what}; set `label` to another column, or to None to use "
-            f"the set without classes"
-        )
-
-
-def _is_text(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+    @cached_property
+    def _labels(self) -> LabelColumn | None:
+        if self.label_column is None:
+            return None
+        return LabelColumn(self.table, self.label_column, place=self.place)
 
 
 def _is_encoded(kind: Any) -> bool:
@@ -338,7 +231,7 @@ def _depth_of_numbers(kind: Any) -> int:
 
 def _if_links(kind: Any) -> str:
     return (
-        "; images that are paths or addresses must be fetched first, by img2dataset" if _is_text(kind) else ""
+        "; images that are paths or addresses must be fetched first, by img2dataset" if is_text(kind) else ""
     )
 
 
