@@ -136,6 +136,7 @@ class TorchvisionDataset(ImageDataset):
     def _sample(self, index: int) -> tuple[Image.Image, Any]:
         """Returns an image and its label; those read last are kept, because `label` usually follows `read`."""
         if self._latest is None or self._latest[0] != index:
+            EpsImagePlugin.gs_binary = False  # a file may be EPS, and Pillow would start Ghostscript
             try:
                 sample = self._source[index]
             except Exception as error:  # damaged files make Pillow raise nearly any error
@@ -155,9 +156,6 @@ class TorchvisionDataset(ImageDataset):
     def _source(self) -> Any:
         """The set of torchvision."""
         kind = _class_of(self.name)
-        EpsImagePlugin.gs_binary = (
-            False  # for a file that turns out to be EPS, Pillow would start Ghostscript
-        )
         try:
             if "download" not in _parameters(kind):
                 return kind(str(self.root), **self.arguments)
