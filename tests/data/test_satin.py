@@ -14,6 +14,7 @@ from PIL import Image
 
 from vq.data import SATIN, DataError, ImageLoader
 from vq.data.sets.published.satin import SATIN_SUBSETS
+from vq.data.sets.sharded import parquet_table
 
 CLASS = {"_type": "ClassLabel"}
 FEATURES = {
@@ -138,6 +139,25 @@ def test_workers_read_the_same_batches_and_a_run_resumes(tmp_path):
     assert batches(2, 3) == whole[3:]
     epoch = [key for names, _ in whole[:5] for key in names]
     assert len(set(epoch)) == 50, "an epoch repeats no image"
+
+
+def test_a_process_keeps_as_many_row_groups_of_all_subsets_as_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_table, "_KEPT", 2)
+    write_copy(tmp_path)
+    dataset = SATIN(root=tmp_path, subsets=list(COUNTS))
+    read = []
+    monkeypatch.setattr(
+        parquet_table.ParquetTable,
+        "_read",
+        lambda table, shard, column, real=parquet_table.ParquetTable._read: (
+            read.append((str(table._place), shard, column)) or real(table, shard, column)
+        ),
+    )
+    first = {name: keys(dataset).index(f"{name}/{1}") for name in COUNTS}
+    for name in ("EuroSAT", "MultiScene", "EuroSAT", "RSI-CB256", "MultiScene"):
+        dataset.read(first[name])
+    names = [place.removeprefix("SATIN ") for place, _, column in read if column == "image"]
+    assert names == ["EuroSAT", "MultiScene", "RSI-CB256", "MultiScene"]
 
 
 def test_the_default_folder_follows_the_environment(monkeypatch):

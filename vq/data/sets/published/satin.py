@@ -11,7 +11,7 @@ from vq.data.base import DataError, ImageDataset
 from vq.data.decode import MAX_PIXELS, checked_max_pixels
 from vq.data.sets.combined import Concatenation, Selection
 from vq.data.sets.listed import data_folder
-from vq.data.sets.sharded.parquet_table import ParquetTable
+from vq.data.sets.sharded.parquet_table import ParquetTable, RecentShards
 from vq.data.sets.sharded.shard_files import protocol_of
 from vq.data.sets.sharded.table_images import TableImages
 from vq.data.sets.splits import interleaved
@@ -107,9 +107,11 @@ class SATIN(Selection):
                 f"{', '.join(missing)}; get them with `hf download {_OWNER}/{missing[0]} --repo-type dataset "
                 f"--local-dir {printable(self.root)}/{missing[0]}`, or set `root` or `subsets`"
             )
-        return Concatenation(
-            parts={name: _Subset(name, found, self.max_pixels) for name, found in files.items() if found}
-        )
+        recent = RecentShards()
+        parts = {
+            name: _Subset(name, found, self.max_pixels, recent) for name, found in files.items() if found
+        }
+        return Concatenation(parts=parts)
 
     def _select(self, whole: ImageDataset) -> npt.NDArray[np.bool_]:
         sizes = [len(part) for part in cast("Concatenation", whole).parts]
@@ -135,8 +137,8 @@ class SATIN(Selection):
 class _Subset(TableImages):
     """The images of a sub-set, whose keys are their rows."""
 
-    def __init__(self, name: str, files: str | Sequence[Path], max_pixels: int) -> None:
-        self._rows = ParquetTable(files, place=f"SATIN {name}")
+    def __init__(self, name: str, files: str | Sequence[Path], max_pixels: int, recent: RecentShards) -> None:
+        self._rows = ParquetTable(files, recent=recent, place=f"SATIN {name}")
         super().__init__(
             f"SATIN {name}", image="image", label=_label_column(self._rows), max_pixels=max_pixels
         )

@@ -83,6 +83,31 @@ class _File:
         return self.footer.schema.to_arrow_schema()
 
 
+class RecentShards:
+    """The shards that a process read last, of one table or of several that share them.
+
+    With several tables, the memory does not grow with their number. A copy for another process is empty.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, OrderedDict[tuple[object, int], Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what was read, which a worker process reads again."""
+        return {"_columns": {}}
+
+    def take(self, table: object, shard: int, column: str) -> Any:
+        """Removes and returns a column of a shard of a table; None if it is not there."""
+        return self._columns.get(column, {}).pop((table, shard), None)
+
+    def keep(self, table: object, shard: int, column: str, values: Any) -> None:
+        """Adds a column of a shard of a table, and drops the one of that column that was added first."""
+        kept = self._columns.setdefault(column, OrderedDict())
+        kept[table, shard] = values
+        if len(kept) > _KEPT:
+            kept.popitem(last=False)
+
+
 class ParquetTable:
     """The rows of one or more Parquet files, in the order of the files.
 
@@ -94,6 +119,7 @@ class ParquetTable:
             `shard_files.PROTOCOLS`, or several of these. What a folder or a pattern stands for is sorted.
         cache_folder: A folder of this machine to which files behind an address are copied, whole, at their first use.
             By default nothing is copied, and each process transfers the row groups that it reads.
+        recent: Where the shards that were read last are kept; tables that are used together may share one.
         place: The class that takes the files. Error messages start with it.
     """
 
@@ -102,16 +128,13 @@ class ParquetTable:
         files: str | Path | Sequence[str | Path],
         *,
         cache_folder: str | Path | None = None,
+        recent: "RecentShards | None" = None,
         place: str = "ParquetTable",
     ) -> None:
         self._entries = (files,) if isinstance(files, str | Path) else tuple(files)
         self._cache_folder = None if cache_folder is None else expanded(cache_folder)
         self._place = place
-        self._kept: dict[str, OrderedDict[int, Any]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves out what was read, which a worker process reads again."""
-        return self.__dict__ | {"_kept": {}}
+        self._recent = RecentShards() if recent is None else recent
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -171,16 +194,13 @@ class ParquetTable:
             DataError: As for `value`.
             DamagedRowsError: As for `value`.
         """
-        kept = self._kept.setdefault(column, OrderedDict())
-        found = kept.pop(shard, None)
+        found = self._recent.take(self, shard, column)
         if found is None:
             try:
                 found = self._read(shard, column)
             except DamagedRowsError as error:
                 found = error
-        kept[shard] = found
-        if len(kept) > _KEPT:
-            kept.popitem(last=False)
+        self._recent.keep(self, shard, column, found)
         if isinstance(found, DamagedRowsError):
             raise found
         return found
