@@ -44,7 +44,7 @@ tokenizer = dict(type=pretrained_tokenizer, weights=[options["tokenizer"]])
 generator = dict(
     type=TransformerGenerator,
     transformer=dict(
-        type=DecoderTransformer, width=192, depth=6, num_heads=6, style=dict(type=LlamaStyle), dropout=0.1
+        type=DecoderTransformer, width=128, depth=4, num_heads=4, style=dict(type=LlamaStyle), dropout=0.1
     ),
     num_classes=options["num_classes"],
     class_dropout=0.1,

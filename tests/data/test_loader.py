@@ -295,7 +295,7 @@ class TestTheDoor:
 
     def test_a_batch_larger_than_the_set(self, loader):
         with pytest.raises(
-            ValueError, match="expected a batch_size of at most the 5 images of the set, got 8; use a smaller"
+            ValueError, match="expected a batch_size of at most the 5 images of the set, got 8; lower it"
         ):
             loader(5).train_batches(seed=0)
 

@@ -97,9 +97,15 @@ def test_later_files_win(tokenizer: ImageTokenizer, tmp_path: Path) -> None:
     assert tokenizer.post_quant.bias.eq(7).all()
 
 
-def test_what_cannot_be_found_or_read(tmp_path: Path) -> None:
+def test_what_cannot_be_found_or_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="there is no such file or folder"):
         find_weights(tmp_path / "nothing")
+    (tmp_path / "work_dirs" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"mine: there is no such .*; did you mean work_dirs/mine\?"):
+        find_weights("mine")
+    (tmp_path / "work_dirs" / "mine").rmdir()
+    (tmp_path / "work_dirs").rmdir()
     with pytest.raises(
         CheckpointError, match="expected a checkpoint or a run folder with one; it holds nothing"
     ):

@@ -133,7 +133,7 @@ class SampleOrder:
         if self.batch_size > len(self.dataset):
             raise DataError(
                 f"{self.place}: expected a batch_size of at most the {len(self.dataset)} images of the set, "
-                f"got {self.batch_size}; use a smaller one"
+                f"got {self.batch_size}; lower it (--override .train_data.batch_size:N)"
             )
         return self._train_pieces(seed, start_step, micro_batches)
 

@@ -95,10 +95,15 @@ def find_weights(path: str | Path) -> Path:
         return path
     if path.is_dir():
         return _in_folder(path)
+    raise CheckpointError(f"{path}: there is no such file or folder{_near(path)}")
+
+
+def _near(path: Path) -> str:
+    """The end of an error message: the run that a name without `work_dirs` may mean, or what is beside the path."""
+    if not path.is_absolute() and ("work_dirs" / path).is_dir():
+        return f"; did you mean {'work_dirs' / path}?"
     near = sorted(str(p) for p in path.parent.glob("*"))[:8] if path.parent.is_dir() else []
-    raise CheckpointError(
-        f"{path}: there is no such file or folder" + (f"; there are {', '.join(near)}" if near else "")
-    )
+    return f"; there are {', '.join(near)}" if near else ""
 
 
 def _in_folder(path: Path) -> Path:
