@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from vq.data import ImageFolder
+from vq.data.decode import ImageDecoder
 from vq.engine.jobs.generation import ImageSource, plan, write_images
 from vq.engine.jobs.sample_folder import SampleFolderError
 from vq.generators import DecoderTransformer, TransformerGenerator
@@ -141,3 +143,54 @@ def test_what_decides_the_pictures_is_part_of_the_settings(source: ImageSource, 
     ).eval()
     with pytest.raises(SampleFolderError, match="tokenizer_sha256"):
         write_images(replace(source, tokenizer=other), wanted, tmp_path / "g", **GIVEN)
+
+
+def many_channels(channels: int) -> ImageSource:
+    torch.manual_seed(0)
+    network: dict[str, Any] = {"widths": (8, 8), "num_blocks": 1, "image_channels": channels}
+    tokenizer = ImageTokenizer(
+        encoder=StridedCNNEncoder(**network),
+        quantizer=FiniteScalarQuantizer(levels=[4, 4]),
+        decoder=StridedCNNDecoder(**network),
+    )
+    transformer = DecoderTransformer(width=16, depth=1, num_heads=2)
+    generator = TransformerGenerator(
+        transformer=transformer, vocabulary_size=16, num_classes=3, grid=(4, 4)
+    ).eval()
+    return ImageSource(generator=generator, tokenizer=tokenizer.eval(), sampling={}, seed=0)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (4, "RGBA")])
+def test_grey_and_rgba_images_are_png_files(channels: int, mode: str, tmp_path: Path) -> None:
+    source = many_channels(channels)
+    wanted = plan([0, 1], num=None, num_per_class=1)
+    grid = write_images(source, wanted, tmp_path / "g", **GIVEN)
+    assert not list((tmp_path / "g").glob("*.npy"))
+    for one, image in zip(wanted, source.draw(wanted), strict=True):
+        with Image.open(tmp_path / "g" / one.file) as picture:
+            assert picture.mode == mode
+        assert torch.equal(ImageDecoder(channels=channels).read(tmp_path / "g" / one.file), image)
+    with Image.open(grid) as picture:
+        assert picture.mode == "RGB"
+
+
+def test_images_of_many_channels_are_arrays_beside_previews(tmp_path: Path) -> None:
+    source, folder = replace(many_channels(6), rgb=(5, 4, 3)), tmp_path / "g"
+    wanted = plan([0, 1], num=None, num_per_class=2)
+    write_images(source, wanted, folder, **GIVEN)
+    arrays = ImageFolder(root=folder, extensions=(".npy",), channels=6)
+    previews = ImageFolder(root=folder, extensions=(".png",))
+    order = sorted(range(4), key=lambda i: wanted[i].file)
+    for i, image in zip(range(4), source.draw([wanted[i] for i in order]), strict=True):
+        assert torch.equal(arrays.read(i), image)
+        assert torch.equal(previews.read(i), image[[5, 4, 3]])
+    samples = json.loads((folder / "samples.json").read_text())["samples"]
+    assert [s["array"]["file"] for s in samples] == [f"{Path(w.file).stem}.npy" for w in wanted]
+
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    (folder / "class0000_00000.npy").unlink()  # a lost array is written again
+    write_images(source, wanted, folder, **GIVEN)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    write_images(source, wanted[:1], folder, **GIVEN)  # arrays that are no longer wanted are removed
+    assert sorted(f.name for f in folder.glob("*.*g")) == [wanted[0].file]
+    assert [f.name for f in folder.glob("*.npy")] == [f"{Path(wanted[0].file).stem}.npy"]

@@ -66,3 +66,19 @@ def test_unknown_changes_are_refused() -> None:
         ValueError, match=r"DiffAugment: expected changes out of \['color', .*, got \['blur'\]"
     ):
         DiffAugment(changes=["blur"])
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_images_of_any_channels_are_augmented(images: torch.Tensor, channels: int) -> None:
+    image = images[:, :1].repeat(1, channels, 1, 1) * torch.linspace(0.5, 1, channels).reshape(-1, 1, 1)
+    for change in ("color", "translation", "cutout"):
+        out = DiffAugment(changes=[change])(image)
+        assert out.shape == image.shape
+        assert all(not torch.equal(a, b) for a, b in zip(out, image, strict=True)) or change == "translation"
+    out = DiffAugment(changes=["color"])(image)
+    if channels == 1:  # saturation leaves grey as it is, so that only an affine map of each image remains
+        gain = out.flatten(1).std(dim=1) / image.flatten(1).std(dim=1)
+        assert 0.5 <= gain.min() < 0.6
+        assert 1.4 < gain.max() <= 1.5
+        shift = out - image * gain.reshape(-1, 1, 1, 1)
+        torch.testing.assert_close(shift, shift[:, :, :1, :1].expand_as(shift), rtol=0, atol=1e-5)

@@ -7,7 +7,22 @@ import pytest
 import torch
 from PIL import Image
 
-from vq.ops.images import grid, save_png, to_signed_unit, to_uint8, to_unit
+from vq.data.decode import ImageDecoder
+from vq.ops.images import (
+    ChannelsError,
+    as_rgb,
+    checked_rgb,
+    encodable,
+    grid,
+    preview,
+    rgb_view,
+    save_pixels,
+    save_png,
+    to_bytes,
+    to_signed_unit,
+    to_uint8,
+    to_unit,
+)
 
 ALL_PIXELS = torch.arange(256, dtype=torch.uint8)
 
@@ -104,3 +119,93 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         save_png(white, tmp_path / "a.png")
     assert os.listdir(tmp_path) == ["a.png"]
     assert np.asarray(Image.open(tmp_path / "a.png")).max() == 0
+
+
+def test_float_pixels_are_rounded_as_the_metrics_round_them():
+    pixels = torch.cat([torch.linspace(0, 255, 4097), ALL_PIXELS.float()])
+    assert torch.equal(to_bytes(pixels), to_uint8(to_signed_unit(pixels)))
+    assert (to_bytes(pixels).double() - pixels.double()).abs().max() <= 0.5001
+    assert to_bytes(ALL_PIXELS) is ALL_PIXELS
+    assert encodable(ALL_PIXELS) is ALL_PIXELS
+    assert torch.equal(encodable(ALL_PIXELS.float()), to_signed_unit(ALL_PIXELS))
+
+
+def numbered(channels: int) -> torch.Tensor:
+    """An image of 2 x 2 whose channel i is full of 10 i + 10."""
+    return (10 * torch.arange(1, channels + 1, dtype=torch.uint8)).reshape(-1, 1, 1).repeat(1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("channels", "rgb", "shown"),
+    [
+        (1, None, [10]),
+        (1, (0, 0, 0), [10, 10, 10]),
+        (2, None, [10]),
+        (2, (1, 0, 1), [20, 10, 20]),
+        (3, None, [10, 20, 30]),
+        (3, (2, 1, 0), [30, 20, 10]),
+        (4, None, [10, 20, 30, 40]),
+        (5, None, [10, 20, 30]),
+        (16, (15, 7, 3), [160, 80, 40]),
+    ],
+)
+def test_a_preview_shows_what_a_png_can_hold(channels, rgb, shown, tmp_path):
+    for image in (numbered(channels), numbered(channels).float() + 0.2, numbered(channels)[None]):
+        picture = preview(image, rgb)
+        assert picture.shape == (*image.shape[:-3], len(shown), 2, 2)
+        assert picture[..., 0, 0].flatten().tolist() == shown
+    save_png(preview(numbered(channels), rgb), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as stored:
+        assert stored.mode == {1: "L", 3: "RGB", 4: "RGBA"}[len(shown)]
+        assert np.atleast_1d(np.asarray(stored)[0, 0]).tolist() == shown
+
+
+def test_rgb_pictures_repeat_grey_and_composite_transparency_on_white():
+    assert as_rgb(numbered(1))[:, 0, 0].tolist() == [10, 10, 10]
+    assert as_rgb(numbered(7), (6, 5, 4))[:, 0, 0].tolist() == [70, 60, 50]
+    draws = torch.Generator().manual_seed(0)
+    image = torch.randint(256, (4, 64, 64), dtype=torch.uint8, generator=draws)
+    pixels = Image.fromarray(image.permute(1, 2, 0).numpy())
+    white = Image.new("RGBA", pixels.size, (255, 255, 255, 255))
+    expected = np.asarray(Image.alpha_composite(white, pixels).convert("RGB")).astype(int)
+    # Pillow rounds the product of each colour and its transparency in integers.
+    assert np.abs(as_rgb(image).permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
+def test_saved_pixels_are_read_again_in_all_channels(channels, tmp_path):
+    draws = torch.Generator().manual_seed(0)
+    image = torch.randint(256, (channels, 5, 7), dtype=torch.uint8, generator=draws)
+    files = save_pixels(image, tmp_path / "new" / "a.png")
+    names = ["a.png"] if channels in (1, 3, 4) else ["a.png", "a.npy"]
+    assert [file.name for file in files] == names
+    assert sorted(os.listdir(tmp_path / "new")) == sorted(names)
+    assert torch.equal(ImageDecoder(channels=channels).read(files[-1]), image)
+
+
+def test_a_view_selects_channels_or_is_refused():
+    image = torch.rand(2, 6, 4, 4)
+    assert torch.equal(rgb_view("X", image, (5, 0, 0)), image[:, [5, 0, 0]])
+    assert rgb_view("X", image[:, :3], None).data_ptr() == image.data_ptr()
+    with pytest.raises(
+        ChannelsError, match=r"X: expected images of 3 channels, .*RGB.* got images of 6; set rgb"
+    ):
+        rgb_view("X", image, None)
+    with pytest.raises(
+        ChannelsError, match=r"got images of 1; set rgb .* \(0, 0, 0\) to repeat the grey channel"
+    ):
+        rgb_view("X", image[:, :1], None)
+    with pytest.raises(ChannelsError, match=r"X: expected rgb to name channels from 0 to 5, got \(0, 1, 6\)"):
+        rgb_view("X", image, (0, 1, 6))
+    with pytest.raises(ChannelsError, match="pictures: expected rgb to name channels from 0 to 5"):
+        preview(image, (0, 1, 6))
+    with pytest.raises(ChannelsError, match=r"save_png: expected an image of 1, 3 or 4 channels, got 6"):
+        save_png(numbered(6), "never.png")
+
+
+@pytest.mark.parametrize("rgb", [(0, 1), (0, 1, -1), (0, 1, 2, 3), (True, 0, 0)])
+def test_a_view_has_three_numbers(rgb):
+    with pytest.raises(
+        ChannelsError, match="X: expected rgb to be the numbers of three channels, counted from 0"
+    ):
+        checked_rgb("X", rgb)

@@ -60,3 +60,33 @@ def test_values_a_little_outside_the_range_pass_as_they_are(tokenizer: Tokenizer
 def test_what_is_ambiguous_is_refused(tokenizer: Tokenizer, image: Tensor, words: str) -> None:
     with pytest.raises(ImageInputError, match=re.escape(words)):
         tokenizer.encode(image)
+
+
+@pytest.mark.parametrize(
+    ("channels", "shape", "words"),
+    [
+        (
+            1,
+            (2, 3, 8, 8),
+            "expected the shape (batch, 1, height, width), got (2, 3, 8, 8); make them grey with",
+        ),
+        (1, (1, 8, 8), "got (1, 8, 8); add the batch axis with image[None]"),
+        (4, (2, 3, 8, 8), "got (2, 3, 8, 8); add an opaque fourth channel"),
+        (6, (2, 8, 8, 6), "got (2, 8, 8, 6); the channels come before height and width"),
+        (
+            6,
+            (2, 3, 8, 8),
+            "expected the shape (batch, 6, height, width), got (2, 3, 8, 8); this tokenizer was made",
+        ),
+        (6, (6, 8), "got (6, 8); stack images"),
+    ],
+)
+def test_other_channels_have_hints_of_their_own(channels: int, shape: tuple[int, ...], words: str) -> None:
+    network = {"widths": (8,), "num_blocks": 1, "image_channels": channels}
+    tokenizer = ImageTokenizer(
+        encoder=StridedCNNEncoder(**network),
+        quantizer=FiniteScalarQuantizer(levels=[5, 5]),
+        decoder=StridedCNNDecoder(**network),
+    )
+    with pytest.raises(ImageInputError, match=re.escape(words)):
+        tokenizer.encode(torch.zeros(shape))
