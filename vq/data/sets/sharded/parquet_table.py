@@ -98,7 +98,7 @@ class RecentShards:
 
     def take(self, table: object, shard: int, column: str) -> Any:
         """Removes and returns a column of a shard of a table; None if it is not there."""
-        return self._columns.get(column, {}).pop((table, shard), None)
+        return self._columns.setdefault(column, OrderedDict()).pop((table, shard), None)
 
     def keep(self, table: object, shard: int, column: str, values: Any) -> None:
         """Adds a column of a shard of a table, and drops the one of that column that was added first."""
