@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-CORE = ("nearest",)
+CORE = ("nearest", "entropy", "training", "sampling")
 OTHERS: tuple[str, ...] = ()
 NEEDED = (
-    "torch", "torchvision", "triton", "einops", "jaxtyping", "mmengine", "numpy", "PIL", "rich", "safetensors", "simplejpeg",
-)  # fmt: skip
     "torch",
     "torchvision",
     "triton",
