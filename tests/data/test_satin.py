@@ -15,6 +15,7 @@ from PIL import Image
 from vq.data import SATIN, DataError, ImageLoader
 from vq.data.sets.published.satin import SATIN_SUBSETS
 from vq.data.sets.sharded import parquet_table
+from vq.data.sets.sharded.parquet_table import ParquetTable
 
 CLASS = {"_type": "ClassLabel"}
 FEATURES = {
@@ -142,22 +143,24 @@ def test_workers_read_the_same_batches_and_a_run_resumes(tmp_path):
 
 
 def test_a_process_keeps_as_many_row_groups_of_all_subsets_as_of_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet_table, "_KEPT", 2)
     write_copy(tmp_path)
     dataset = SATIN(root=tmp_path, subsets=list(COUNTS))
-    read = []
-    monkeypatch.setattr(
-        parquet_table.ParquetTable,
-        "_read",
-        lambda table, shard, column, real=parquet_table.ParquetTable._read: (
-            read.append((str(table._place), shard, column)) or real(table, shard, column)
-        ),
+    index = {name: keys(dataset).index(f"{name}/1") for name in COUNTS}
+    read, real = [], ParquetTable._read
+
+    def recorded(table, shard, column):
+        read.append(
+            next(name for name, part in zip(COUNTS, dataset.whole.parts, strict=True) if part.table is table)
+        )
+        return real(table, shard, column)
+
+    monkeypatch.setattr(parquet_table, "_KEPT", 2)
+    monkeypatch.setattr(ParquetTable, "_read", recorded)
+    for name in ("EuroSAT", "MultiScene", "EuroSAT", "RSI-CB256", "EuroSAT", "MultiScene"):
+        dataset.read(index[name])
+    assert read == ["EuroSAT", "MultiScene", "RSI-CB256", "MultiScene"], (
+        "the one read last longest ago is dropped"
     )
-    first = {name: keys(dataset).index(f"{name}/{1}") for name in COUNTS}
-    for name in ("EuroSAT", "MultiScene", "EuroSAT", "RSI-CB256", "MultiScene"):
-        dataset.read(first[name])
-    names = [place.removeprefix("SATIN ") for place, _, column in read if column == "image"]
-    assert names == ["EuroSAT", "MultiScene", "RSI-CB256", "MultiScene"]
 
 
 def test_the_default_folder_follows_the_environment(monkeypatch):

@@ -69,7 +69,8 @@ class SATIN(Selection):
             `"hf://datasets/jonathan-roberts1/SATIN"` reads row groups from the hub as they are needed.
         split: `"train"` or `"val"`.
         subsets: The names of the sub-sets to read, in this order; None reads all 27.
-        max_pixels: The maximum height times width of an image; larger images count as undecodable.
+        max_pixels: The maximum height times width of an image; larger images count as undecodable. Some images of
+            Million-AID are up to 10,500 pixels wide.
 
     Raises:
         DataError: If an argument is out of range; at the first use, if a sub-set is missing, or its files are damaged
