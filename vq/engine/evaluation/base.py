@@ -117,12 +117,12 @@ def check_views(place: str, module: nn.Module, channels: int) -> None:
     Raises:
         ConfigError: If a part has no view of such images.
     """
-    for part in module.modules():
-        if hasattr(part, "rgb"):
-            try:
-                check_rgb(getattr(part, "place", type(part).__name__), part.rgb, channels)
-            except ChannelsError as error:
-                raise ConfigError(f"{place}: {error}") from error
+    parts: list[Any] = [part for part in module.modules() if hasattr(part, "rgb")]
+    for part in parts:
+        try:
+            check_rgb(getattr(part, "place", type(part).__name__), part.rgb, channels)
+        except ChannelsError as error:
+            raise ConfigError(f"{place}: {error}") from error
 
 
 def names_on_all_ranks(names: Sequence[str]) -> list[str]:
