@@ -259,4 +259,6 @@ def _array(cell: Any) -> npt.NDArray[Any]:
         values = values.flatten()
     if values.null_count:
         raise ValueError("expected an array, got one with missing values")
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
+    return np.array(values.to_numpy(zero_copy_only=False)).reshape(
+        shape
+    )  # a copy: Arrow's memory must not change
