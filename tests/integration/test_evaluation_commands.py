@@ -157,7 +157,9 @@ class TestFid:
         )
         nothing = refused("fid", "page.py", "--train", "--override", ".dataloader.batch_size:0")
         assert "train_data: ImageLoader: expected a batch_size of at least 1, got 0" in nothing
-        assert "expected one of imagenet, imagenet128" in refused("fid", "imagenett")
+        unknown = refused("fid", "imagenett")
+        assert "expected one of celeba, celeba_hq, cifar10, " in unknown
+        assert unknown.endswith("did you mean 'imagenet'?")
         assert not (place / "pretrained" / "fid").exists()
         assert "found no folder data/imagenet/val" in refused("fid", "imagenet")
 
