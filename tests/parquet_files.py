@@ -56,7 +56,9 @@ def write_numbered(
             "label": pa.array([n % 3 for n in numbers], type=pa.int64()),
             "caption": pa.array([f"number {n}" for n in numbers]),
         }
-        paths.append(write(folder / f"train-{file:05d}.parquet", table(columns, names), sizes))
+        paths.append(
+            write(folder / f"train-{file:05d}-of-{len(groups):05d}.parquet", table(columns, names), sizes)
+        )
         number = numbers.stop
     return paths
 

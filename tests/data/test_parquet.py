@@ -48,11 +48,11 @@ def test_rows_are_those_of_the_files_in_order(folder: Path) -> None:
     assert dataset.class_names == ("a", "b", "c")
     assert [dataset.label(i) for i in range(TOTAL)] == [i % 3 for i in range(TOTAL)]
     assert [dataset.key(i) for i in (0, 7, 8, 9, 21)] == [
-        "train-00000.parquet:0",
-        "train-00000.parquet:7",
-        "train-00001.parquet:0",
-        "train-00002.parquet:0",
-        "train-00002.parquet:12",
+        "train-00000-of-00003.parquet:0",
+        "train-00000-of-00003.parquet:7",
+        "train-00001-of-00003.parquet:0",
+        "train-00002-of-00003.parquet:0",
+        "train-00002-of-00003.parquet:12",
     ]
     assert dataset.content(4) == png(4)
     assert dataset.value(20, "caption") == "number 20"
@@ -241,7 +241,7 @@ def test_files_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             ParquetImages(files=files).check()
 
-    first = folder / "train-00000.parquet"
+    first = folder / "train-00000-of-00003.parquet"
     refused([first, first], "is given twice")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", r"files that end in .parquet in the folder .*, found none")
@@ -264,9 +264,9 @@ def test_files_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
 
 def damaged(folder: Path, target: Path) -> Path:
     """A copy of a file whose second row group has damaged images."""
-    content = bytearray((folder / "train-00000.parquet").read_bytes())
+    content = bytearray((folder / "train-00000-of-00003.parquet").read_bytes())
     start = (
-        parquet.ParquetFile(folder / "train-00000.parquet")
+        parquet.ParquetFile(folder / "train-00000-of-00003.parquet")
         .metadata.row_group(1)
         .column(0)
         .dictionary_page_offset
@@ -292,7 +292,7 @@ def test_a_damaged_row_group_counts_as_undecodable_images(folder: Path, tmp_path
 
 
 def test_any_damage_is_an_error_of_the_data(folder: Path, tmp_path: Path) -> None:
-    content = (folder / "train-00002.parquet").read_bytes()
+    content = (folder / "train-00002-of-00003.parquet").read_bytes()
     draw = random.Random(0)
     for case in range(60):
         changed = bytearray(content)
@@ -314,7 +314,7 @@ def test_any_damage_is_an_error_of_the_data(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_file_that_changes_is_noticed(folder: Path, tmp_path: Path) -> None:
-    content = (folder / "train-00000.parquet").read_bytes()
+    content = (folder / "train-00000-of-00003.parquet").read_bytes()
     path = tmp_path / "0.parquet"
     path.write_bytes(content)
     dataset = ParquetImages(files=path)
@@ -330,7 +330,7 @@ def test_a_network_that_fails_does_not_make_images_undecodable(
 ) -> None:
     monkeypatch.setattr(shard_files, "_ATTEMPTS", 2)
     with served(folder) as (address, server):
-        dataset = ParquetImages(files=f"{address}/train-00000.parquet")
+        dataset = ParquetImages(files=f"{address}/train-00000-of-00003.parquet")
         dataset.check()
         server.failures = 1
         assert torch.equal(dataset.read(6), ParquetImages(files=folder).read(6))
