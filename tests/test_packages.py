@@ -40,6 +40,8 @@ FEATURES = {
     "write_parquet(None, None, '')": ("vq tokens export --to parquet", "data"),
     "vq.data.WebDataset(shards='{0..1}.tar').check()": ("WebDataset with braces in the names of shards", "data"),
     "vq.data.WebDataset(shards='https://localhost/0.tar').check()": ("a shard behind an address", "data"),
+    "vq.data.ParquetImages(files='0.parquet').check()": ("ParquetImages", "data"),
+    "vq.data.HuggingFaceDataset(name='user/set').check()": ("HuggingFaceDataset", "data"),
     "fidelity.main(['page.py', 'images', '--work-dir', '.'])": ("tools/fidelity.py", "fid"),
 }
 PROGRAM = f"""
