@@ -116,7 +116,7 @@ def check_rgb(place: str, rgb: Sequence[int] | None, channels: int) -> None:
         cure = cure if channels < RGB else "for example (0, 1, 2)"
         raise ChannelsError(
             f"{place}: expected images of 3 channels, because its network was trained on RGB images, got images of "
-            f"{channels}; set rgb to the channels to show as red, green and blue, {cure}, or do without {place}"
+            f"{channels}; set rgb to the channels to show as red, green and blue, {cure}, or use a part without such a network"
         )
     if rgb is not None and max(rgb) >= channels:
         raise ChannelsError(
@@ -143,7 +143,8 @@ def rgb_view(
         torch.Size([2, 3, 4, 4])
     """
     check_rgb(place, rgb, image.shape[1])
-    return image if rgb is None else image[:, list(rgb)]
+    # An index that is a list would be copied to the GPU, which waits for it.
+    return image if rgb is None else torch.cat([image[:, i : i + 1] for i in rgb], dim=1)
 
 
 def preview(

@@ -192,6 +192,7 @@ def train(config: Tree, seed: int, *, device: str = "cpu") -> Trained:
     tokenizer = assembly.make_tokenizer(config, seed=seed).to(device).train()
     train_step = assembly.make_step(config, tokenizer, seed=seed)
     trained = Trained(step=train_step, data=assembly.make_loader(config, "train_data"))
+    assembly.check_data(tokenizer, None, trained.data, "train_data")
     steps = config["trainer"]["max_steps"]
     for result in StepRunner(train_step=train_step, data=trained.data, seed=seed).run(stop=steps):
         trained.seconds.append(time.perf_counter() - result.started - result.data_seconds)

@@ -162,7 +162,7 @@ def collect(
         UserError: If there are fewer than two images, or they differ in size.
         UndecodableSetError: If more images are undecodable than the loader tolerates.
     """
-    check_rgb("StatisticsCollector", rgb, loader.dataset.channels)
+    check_rgb("evaluator.metrics", rgb, loader.dataset.channels)
     words = words if rgb is None else f"{words}, rgb={tuple(rgb)}"
     collector = StatisticsCollector(network=network, rgb=rgb).to(device)
     undecodable: list[str] = []
