@@ -309,6 +309,13 @@ class TestDescription:
             f"1 cannot be decoded)"
         )
 
+    def test_a_class_with_a_line_break_stays_on_one_line(self, tmp_path):
+        put(tmp_path / "a\nb" / "1.png")
+        put(tmp_path / "a\nb" / "2.png")
+        said = ImageFolder(root=tmp_path, split="train").describe()
+        assert "1 class (a\\nb)" in said
+        assert "\n" not in said
+
     def test_only_broken_images(self, tmp_path):
         (tmp_path / "a\nb.png").write_bytes(b"broken")
         assert "none of 1 images can be decoded" in ImageFolder(root=tmp_path).describe()
@@ -427,6 +434,23 @@ class TestPlaces:
         loader = ImageLoader(dataset=ImageFolder(root=tmp_path), batch_size=4, max_undecodable=1.0)
         (batch,) = loader.pass_batches()
         assert (batch["key"], batch["undecodable"]) == (["good.png"], ["gone.png", "pipe.png", "self.png"])
+
+    def test_a_file_that_cannot_be_read_counts_as_undecodable(self, tmp_path, monkeypatch):
+        put(tmp_path / "a.png")
+        put(tmp_path / "b.png")
+        opened = os.open
+
+        def refuse(path, *args, **kwargs):
+            if Path(os.fsdecode(path)).name == "b.png":
+                raise PermissionError(13, "Permission denied", str(path))
+            return opened(path, *args, **kwargs)
+
+        monkeypatch.setattr(os, "open", refuse)  # the tests may run as root, who can read any file
+        dataset = ImageFolder(root=tmp_path)
+        assert dataset.read(0).shape == (3, 4, 6)
+        with pytest.raises(UndecodableImage, match=r"^b\.png: cannot be read \(Permission denied\)"):
+            dataset.read(1)
+        assert "all images; 1 cannot be decoded" in dataset.describe()
 
     def test_a_folder_with_the_name_of_an_image_is_a_folder(self, tmp_path):
         put(tmp_path / "cat.png" / "1.png")
