@@ -116,7 +116,8 @@ def check_rgb(place: str, rgb: Sequence[int] | None, channels: int) -> None:
         cure = cure if channels < RGB else "for example (0, 1, 2)"
         raise ChannelsError(
             f"{place}: expected images of 3 channels, because its network was trained on RGB images, got images of "
-            f"{channels}; set rgb to the channels to show as red, green and blue, {cure}, or use a part without such a network"
+            f"{channels}; set rgb to the channels to show as red, green and blue, {cure}, or use a part without such a "
+            f"network"
         )
     if rgb is not None and max(rgb) >= channels:
         raise ChannelsError(
