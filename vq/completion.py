@@ -107,11 +107,12 @@ def _known_values(action: argparse.Action, given: Sequence[str]) -> Iterable[str
         return [str(choice) for choice in action.choices]
     if action.metavar in ("NAME", "RUN|CONFIG"):
         return cli.run_names()
-    if action.metavar in ("CONFIG", "DATASET"):
+    if action.metavar in ("CONFIG", "DATASET", "NAME|CONFIG"):
         from vq.config import packaged
 
         short = [name.removeprefix("fid/") for name in packaged.names() if name.startswith("fid/")]
-        return [*(short if action.metavar == "DATASET" else ()), *packaged.names()]
+        first = {"CONFIG": [], "DATASET": short, "NAME|CONFIG": cli.run_names()}[action.metavar]
+        return [*first, *packaged.names()]
     if action.metavar == "iter_N" and given:
         return sorted(path.name for path in (cli.WORK_DIRS / given[0] / "checkpoints").glob("iter_*"))
     return ()

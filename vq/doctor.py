@@ -38,7 +38,7 @@ def arguments() -> argparse.ArgumentParser:
         "config",
         metavar="CONFIG",
         nargs="?",
-        help="the page, if the first argument is the name that a run will have",
+        help="the page, if NAME is the name that the run will have",
     )
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else to stdout")
     cli.add_config_changes(parser)

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from vq.data import ImageDataset, ImageLoader, TokenLoader
+from vq.data import ImageDataset, ImageLoader
 from vq.engine.assembly.checks import check_images
 from vq.engine.doctor.building import FAULTS
 from vq.engine.doctor.case import Case
@@ -19,8 +19,6 @@ DARK = 16
 """Of 255; 12 bits in a file of 16 bits have no larger value."""
 ENLARGED = 1.15
 """The factor from which on an image counts as enlarged."""
-COUNTED = 100_000
-"""The largest number of labels that are counted."""
 UNEVEN = 10
 """The ratio of the largest and the smallest class from which on there is a warning."""
 BUDGET_OF = 1000
@@ -164,10 +162,9 @@ def check_classes(case: Case) -> Iterator[Finding]:
         names = dataset.class_names
         if isinstance(dataset, ImageDataset):
             yield from wordnet(name, names)
-        if case.trained != "tokenizer" and len(names) > 1 and isinstance(loader, ImageLoader | TokenLoader):
-            yield from balance(
-                name, [dataset.label(i) for i in range(0, len(dataset), _stride(len(dataset)))], names
-            )
+        depends_on_classes = case.trained != "tokenizer" and len(names) > 1 and name == "train_data"
+        if depends_on_classes and not case.tree[name].get("balance_classes"):
+            yield from balance(name, [dataset.label(i) for i in range(len(dataset))], names)
 
 
 def wordnet(name: str, names: Sequence[str]) -> Iterator[Finding]:
@@ -203,10 +200,6 @@ def balance(name: str, labels: Sequence[int], names: Sequence[str]) -> Iterator[
             name, f"the largest class has {most / fewest:.0f} times as many images as the smallest",
             "set balance_classes of the loader", step=NEVER,
         )  # fmt: skip
-
-
-def _stride(total: int) -> int:
-    return max(1, total // COUNTED)
 
 
 def _validated_at(case: Case) -> int:

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from vq import pretrained
 from vq.engine.doctor import data, disk, environment, memory, overlap, run_folder, schedule, weights, world
 from vq.engine.doctor.case import Case
-from vq.engine.doctor.findings import Check, Finding, ordered, warning
+from vq.engine.doctor.findings import Check, Finding, ordered, trouble, warning
+
+SECTIONS = ("train_data", "val_data", "train_step", "trainer", "evaluator", "checkpointer")
+"""The sections that every page of a training has."""
 
 MACHINE: list[Check] = [
     environment.check_versions,
@@ -56,10 +59,11 @@ def examine(case: Case) -> list[Finding]:
     Returns:
         All findings, those that a training would show latest first.
     """
-    checks = [*MACHINE, *(CONFIG if case.tree else ()), *(RUN if case.run is not None else ())]
-    found: list[Finding] = []
+    missing = [name for name in SECTIONS if case.tree and name not in case.tree]
+    found = [trouble("config", f"has no section {name}, so nothing can be trained") for name in missing]
+    of_config = [*CONFIG, *(RUN if case.run is not None else ())] if case.tree and not missing else []
     with _quiet(), pretrained.without_writing():
-        for check in checks:
+        for check in [*MACHINE, *of_config]:
             try:
                 found += check(case)
             except Exception as error:  # one check that fails must not hide what the others find

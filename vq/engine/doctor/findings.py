@@ -114,7 +114,7 @@ def first_lines(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")
 
 
-def bytes_in_words(size: float) -> str:
+def bytes_in_words(size: int | float) -> str:
     """A number of bytes with a unit.
 
     Example:

@@ -6,7 +6,7 @@ tensors as on any other device, so the largest number of bytes that exist at one
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -55,7 +55,7 @@ def trace_of(step: TrainStep, config: Mapping[str, Any], loader: Any, *, batch: 
         loader: The training data, for the size of a sample; None if they are not there.
         batch: Samples of a micro-batch.
     """
-    one = meta_batch(step, config, loader, batch)
+    one: Any = meta_batch(step, config, loader, batch)
     number = 10**7  # late enough for a discriminator to have begun
     counter = Counter()
     with _without_autocast(), counter:
@@ -101,7 +101,7 @@ class Counter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of torch
         self.now = self.peak = self.flops = 0
         self._sizes: dict[int, int] = {}
 
@@ -148,7 +148,8 @@ def _without_autocast() -> Iterator[None]:
     autocast = torch.autocast
 
     def chosen(device_type: str, *args: Any, **kwargs: Any) -> Any:
-        return nullcontext() if device_type == "meta" else autocast(device_type, *args, **kwargs)
+        is_meta = device_type == "meta"
+        return autocast("cpu", enabled=False) if is_meta else autocast(device_type, *args, **kwargs)
 
     with patch.object(torch, "autocast", chosen):
         yield

@@ -16,7 +16,7 @@ from vq.known_weights import AS_PUBLISHED, located
 from vq.metrics.statistics import reference_path
 from vq.metrics.statistics_file import read_statistics
 from vq.registry import build
-from vq.tokenizers.checkpoint import find_weights
+from vq.tokenizers.checkpoint import CheckpointError, find_weights
 
 SLOTS = ("losses", "metrics", "discriminator", "augmentation", "penalties")
 """The keys below which parts with weights of their own are small enough to be built."""
@@ -73,30 +73,35 @@ def _is_built(place: str) -> bool:
 def _find(place: str, node: Mapping[str, Any]) -> int:
     """Raises if the weights of a node are missing or not the recorded ones; returns 1."""
     if node["type"] in PRETRAINED_TOKENIZER:
-        return _check_tokenizer(node)
+        return _check_tokenizer(place, node)
     if node["type"] in WEIGHTS_OF:
-        return _check_file(node, WEIGHTS_OF[node["type"]])
+        return _check_file(place, node, WEIGHTS_OF[node["type"]])
     with torch.device("meta"):
         build(node, path=place)
     return 1
 
 
-def _check_tokenizer(node: Mapping[str, Any]) -> int:
-    files = [find_weights(path) for path in node.get("weights") or []]
+def _check_tokenizer(place: str, node: Mapping[str, Any]) -> int:
+    try:
+        files = [find_weights(path) for path in node.get("weights") or []]
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; train it first, or give its path with --weights {place}=PATH"
+        ) from error
     if not files:
-        build(node, path="tokenizer")  # raises with the options that give them
+        build(node, path=place)  # raises with the options that give them
     for file, expected in zip(files, node.get("sha256") or [], strict=False):
         _check_sha256(file, expected)
     return len(files)
 
 
-def _check_file(node: Mapping[str, Any], argument: str) -> int:
+def _check_file(place: str, node: Mapping[str, Any], argument: str) -> int:
     given = node.get(argument, AS_PUBLISHED)
     if given is None:
         return 0
     file = Path(str(given)) if argument != "weights" else located(str(given), node.get("name"))
     if file is None or not file.is_file():
-        build(node, path=argument)  # raises with the command that fetches them
+        build(node, path=place)  # raises with the command that fetches them
         return 1
     _check_sha256(file, node.get("sha256"))
     return 1
