@@ -42,7 +42,7 @@ PICTURES = {"type": "vq.data.ProceduralDataset", "num_images": 16, "image_size":
 
 
 def smoke(page: Path, pretrained: Path | None = None) -> dict:
-    """The page with small pictures, a small batch, and narrow networks; everything else as it is.
+    """The page with small RGB pictures, a small batch, and narrow networks; everything else as it is.
 
     Args:
         page: The page.
@@ -51,7 +51,9 @@ def smoke(page: Path, pretrained: Path | None = None) -> dict:
     tree = config.load(page, options=options_of(page, pretrained)).to_dict()
     overrides = {}
     for loader in ("train_data", "val_data"):
-        overrides |= {f".{loader}.dataset": PICTURES, f".{loader}.batch_size": 4, f".{loader}.num_workers": 0}
+        overrides |= {f".{loader}.batch_size": 4, f".{loader}.num_workers": 0}
+        if tree[loader]["dataset"].get("channels", 3) == 3:
+            overrides[f".{loader}.dataset"] = PICTURES
     options = {"image_size": 64} if declares(page, "image_size") else {}
     options |= options_of(page, pretrained)
     tree = config.load(page, options=options, overrides=overrides | narrow(tree)).to_dict()

@@ -19,7 +19,7 @@ _SIDE = 28
 
 @DATASETS.register_module()
 class DigitsDataset(ImageDataset):
-    """Reads 5,000 handwritten digits of MNIST, 28x28, 500 of each, white on black, in three equal channels.
+    """Reads 5,000 handwritten digits of MNIST, 28x28, 500 of each, white on black, in three equal channels or one.
 
     The validation split holds one in ten images of each digit. The whole set, 4 MB, is read when it is first used.
 
@@ -28,22 +28,25 @@ class DigitsDataset(ImageDataset):
 
     Args:
         split: `"train"` (4,500), `"val"` (500) or `"all"`.
+        channels: 3 for equal red, green and blue, or 1 for grey.
 
     Raises:
-        DataError: If `split` is none of these, or if the package's file is damaged when it is first used.
+        DataError: If `split` or `channels` is none of these, or if the package's file is damaged when it is first used.
         MissingPackageError: If the package is missing, when the digits are first used.
     """
 
-    def __init__(self, *, split: str = "train") -> None:
-        self.split = checked_split("DigitsDataset", split)
+    def __init__(self, *, split: str = "train", channels: int = 3) -> None:
+        if channels not in (1, 3):
+            raise DataError(f"DigitsDataset: expected channels to be 1 or 3, got {channels}")
+        self.split, self.channels = checked_split("DigitsDataset", split), channels
 
     def __len__(self) -> int:
         """The number of digits."""
         return len(self._rows)
 
-    def read(self, index: int) -> UInt8[Tensor, "3 28 28"]:
+    def read(self, index: int) -> UInt8[Tensor, "{self.channels} 28 28"]:
         """Digit `index`, pixels 0..255."""
-        return self._table[self._rows[index], :-1].view(1, _SIDE, _SIDE).expand(3, -1, -1)
+        return self._table[self._rows[index], :-1].view(1, _SIDE, _SIDE).expand(self.channels, -1, -1)
 
     def key(self, index: int) -> str:
         """The number of its line in the file, as `digit-0417`."""
