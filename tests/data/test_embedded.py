@@ -266,5 +266,5 @@ def test_digits_have_one_channel_or_three_equal_ones() -> None:
     grey, colour = DigitsDataset(channels=1), DigitsDataset()
     assert (grey.channels, colour.channels) == (1, 3)
     assert torch.equal(grey.read(7).expand(3, -1, -1), colour.read(7))
-    with pytest.raises(DataError, match="DigitsDataset: expected channels to be 1 or 3, got 4"):
+    with pytest.raises(ValueError, match="DigitsDataset: expected channels to be 1 or 3, got 4"):
         DigitsDataset(channels=4)
