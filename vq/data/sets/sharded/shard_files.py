@@ -10,6 +10,7 @@ import re
 import stat
 import subprocess
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +32,9 @@ ALLOW_PIPES = "VQ_ALLOW_PIPES"
 _MAX_SHARDS = 1_000_000
 _BUFFER = 2**22  # bytes of a request while a whole file is read
 _ATTEMPTS = 4  # to read a range behind an address; the pauses between them are 0.5, 1 and 2 seconds
+_VERSIONS = (
+    "ETag", "etag", "Last-Modified", "LastModified", "updated", "last_modified", "mtime", "created",
+)  # fmt: skip  # where the file systems of fsspec say which version a file has
 _SECONDS_BETWEEN_STAMPS = 60.0  # behind an address, where each stamp is a request
 _COPY_IT = "set cache_folder, so that whole shards are copied to this machine"
 
@@ -151,21 +155,11 @@ class RemoteShard(ShardFile):
         info = self._attempt(lambda fs, path: fs.info(path))
         if info.get("size") is None or info.get("type") == "directory":
             raise DataError(
-                f"{self}: expected a shard of known size, got {info.get('type')} of size {info.get('size')}"
+                f"{self}: expected a shard of known size, got {info.get('type')} of size {info.get('size')}; copy it "
+                "to this machine"
             )
-        versions = (
-            "ETag",
-            "etag",
-            "Last-Modified",
-            "LastModified",
-            "updated",
-            "last_modified",
-            "mtime",
-            "created",
-        )
-        return Stamp(
-            int(info["size"]), str(next((info[name] for name in versions if info.get(name)), "undated"))
-        )
+        version = next((info[name] for name in _VERSIONS if info.get(name)), "undated")
+        return Stamp(int(info["size"]), str(version))
 
     def read(self, offset: int, size: int, stamp: Stamp) -> bytes:
         """Reads a range of the file; the version is looked up at the first read and then once per minute."""
@@ -420,9 +414,7 @@ def one_process(target: Path) -> Iterator[None]:
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = target.with_name(f".{target.name}.lock")
     with lock.open("wb") as file:
-        with suppress(
-            OSError
-        ):  # a file system without locks: each process makes the file, and renames it when whole
+        with suppress(OSError):  # without locks, each process makes the file and renames it when it is whole
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
         if target.exists():
@@ -436,7 +428,7 @@ def _make_once(target: Path, make: Callable[[Path], None]) -> None:
     with one_process(target):
         if target.exists():
             return
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
         try:
             make(partial)
             fsync(partial)
@@ -461,13 +453,13 @@ def _stamp_of(status: os.stat_result) -> Stamp:
 
 def _braces(pattern: str, place: str) -> list[str]:
     require("webdataset", needed_by=f"{place} with braces in the names of shards")  # it installs braceexpand
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     if math.prod(map(_choices, re.findall(r"\{([^{}]*)\}", pattern))) > _MAX_SHARDS:
         raise DataError(f"{place}: {printable(pattern)!r} gives more than {_MAX_SHARDS:,} shards")
     try:
         return list(braceexpand(pattern))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise DataError(f"{place}: the braces of {printable(pattern)!r} do not match ({error})") from error
 
 

@@ -169,7 +169,7 @@ def index_tar(shard: ShardFile, text: MemberText | None = None) -> TarIndex:
             with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape", encoding="utf-8") as tar:
                 while (member := tar.next()) is not None:
                     builder.add(member, tar)
-                    tar.members = []  # else it would keep them all  # type: ignore[attr-defined]
+                    tar.members = []  # type: ignore[attr-defined]  # else it would keep them all
                 end = tar.offset
             _check_end(shard, file, end)
         except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
