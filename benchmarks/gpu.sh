@@ -3,4 +3,4 @@
 # PYTHON chooses the interpreter. Started again with the same DIR, it goes on where it was stopped.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
-PYTHONPATH=".${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" benchmarks/gpu/run.py "$@"
+PYTHONPATH=".${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" -m benchmarks.gpu.run "$@"

@@ -1,140 +1,136 @@
-"""Runs the sections of the GPU benchmarks, each in a process of its own, and writes one JSON and one Markdown table.
+"""Runs the sections of the GPU suite, each in a process of its own, and writes report.json and report.md.
 
-The sections of the core table take less than 9 minutes together; each other section takes less than 9 minutes. A
-section that fails does not stop the others. With the same --out, a second call measures only what is missing.
+Each section has a time limit; together the core sections take less than 9 minutes, and so does each other section. A
+section that fails or is cut does not stop the others. With the same --out, a second call measures only what is missing.
 """
 
 import argparse
-import importlib.metadata
-import importlib.util
 import json
 import os
-import platform
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-HERE = Path(__file__).parent
-CORE = ("nearest", "entropy", "training", "sampling")
-OTHERS: tuple[str, ...] = ()
-NEEDED = (
-    "torch",
-    "torchvision",
-    "triton",
-    "einops",
-    "jaxtyping",
-    "mmengine",
-    "numpy",
-    "PIL",
-    "rich",
-    "safetensors",
-    "simplejpeg",
-)
-PEERS = ("vector_quantize_pytorch", "transformers", "timm", "pytest")
+from benchmarks.gpu.installation import FOR_TESTS, NEEDED, hardware, installation, is_installed, needs
+from benchmarks.gpu.report import markdown, report_of
 
 
-def installation() -> dict[str, str]:
-    """Says which packages there are, and which are missing."""
-    found = {}
-    for module in (*NEEDED, *PEERS):
-        if importlib.util.find_spec(module) is None:
-            found[module] = "missing"
-            continue
-        try:
-            found[module] = importlib.metadata.version(module)
-        except importlib.metadata.PackageNotFoundError:
-            found[module] = "installed"
-    return found
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section of the suite.
+
+    Attributes:
+        seconds: Its time limit.
+        text: What it measures.
+        is_core: Whether it runs when no section is named.
+    """
+
+    seconds: int
+    text: str
+    is_core: bool = False
 
 
-def hardware(device: str) -> str:
-    """Describes the device on which the figures were measured."""
-    import torch
+SECTIONS = {
+    "nearest": Section(70, "the nearest code against the product of matrices with argmin", is_core=True),
+    "entropy": Section(70, "LFQ and IBQ with entropies over 2^14 and 2^18 codes", is_core=True),
+    "training": Section(160, "the adversarial step of VQGAN f16", is_core=True),
+    "sampling": Section(100, "a Llama generator with guidance", is_core=True),
+    "tokenization": Section(70, "JPEG files to tokens against the bare encoder", is_core=True),
+    "loop": Section(40, "what the trainer adds to a step of 20 ms", is_core=True),
+    "tests": Section(500, "the tests marked gpu"),
+    "fullgraph": Section(500, "each quantizer as one compiled graph"),
+    "growth": Section(400, "cost against vectors, codes, dimensions, tokens and images"),
+}
+CORE = tuple(name for name, section in SECTIONS.items() if section.is_core)
 
-    if device == "cpu":
-        return f"{platform.machine()}, CPU"
-    memory = torch.cuda.get_device_properties(0).total_memory
-    return f"{torch.cuda.get_device_name(0)}, {memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
 
+def run_section(name: str, arguments: argparse.Namespace, left: float) -> str:
+    """Runs a section; returns how it ended.
 
-def run_section(name: str, arguments: argparse.Namespace, limit: float) -> str:
-    """Runs a section; returns how it ended."""
-    words = [sys.executable, str(HERE / f"{name}.py"), "--out", str(arguments.out / f"{name}.json")]
-    words += ["--device", arguments.device, *(["--small"] if arguments.small else [])]
+    Args:
+        name: Of the section.
+        arguments: Of the command.
+        left: Seconds until the command's own limit.
+    """
+    limit = min(left, arguments.seconds or SECTIONS[name].seconds)
+    if limit <= 0:
+        return "not started: the time is over; run the command again to go on"
+    words = [sys.executable, "-m", f"benchmarks.gpu.{name}", "--out", str(arguments.out / f"{name}.json")]
+    words += ["--device", arguments.device, *["--small"] * arguments.small, *["--retry"] * arguments.retry]
+    words += ["--llamagen", str(arguments.llamagen)] if arguments.llamagen else []
+    process = subprocess.Popen(words, start_new_session=True)  # its workers end with it
     try:
-        done = subprocess.run(words, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
+        code = process.wait(limit)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         return f"cut after {limit:.0f} s; run the command again to go on"
-    return "complete" if done.returncode == 0 else f"ended with exit code {done.returncode}"
+    return "complete" if code == 0 else f"ended with exit code {code}"
 
 
-def table(report: dict[str, Any]) -> str:
-    """Writes the report as Markdown."""
-    lines = [f"# GPU figures, {report['date']}", "", f"{report['hardware']}; `{report['command']}`", ""]
-    for section, rows in report["sections"].items():
-        lines += [f"## {section} ({report['ended'].get(section, 'not run')})", ""]
-        lines += ["| row | side | median ms | range | peak MiB | bars |", "|---|---|---|---|---|---|"]
-        for title, row in rows.items():
-            bars = "; ".join(f"{bar} {verdict}" for bar, verdict in row.get("bars", {}).items())
-            facts = ", ".join(f"{name} {value}" for name, value in row.get("facts", {}).items())
-            for name, side in row.items():
-                if name in ("bars", "facts"):
-                    continue
-                if "ms" not in side:
-                    lines.append(f"| {title} | {name} | {side.get('error', side)} | | | |")
-                    continue
-                spread, peak = f"{side['from']:.3f} to {side['to']:.3f}", side.get("peak_mib")
-                lines.append(f"| {title} | {name} | {side['ms']:.3f} | {spread} | {peak} | {bars} |")
-                bars = ""
-            if facts:
-                lines.append(f"| {title} | | | | | {facts} |")
-        lines.append("")
-    return "\n".join(lines)
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    lines = [
+        f"  {name:13} {'core, ' * section.is_core}{section.seconds} s: {section.text}"
+        for name, section in SECTIONS.items()
+    ]
+    made = argparse.ArgumentParser(
+        prog="bash benchmarks/gpu.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["sections:", *lines]),
+    )  # fmt: skip
+    made.add_argument("sections", nargs="*", help="default: the core sections; 'all' for every one")
+    made.add_argument("--out", type=Path, default=Path("work_dirs/gpu"), help="folder of the results")
+    made.add_argument("--minutes", type=float, default=8.7, help="limit of the whole command (default 8.7)")
+    made.add_argument("--seconds", type=float, help="limit of each section, instead of its own")
+    made.add_argument("--retry", action="store_true", help="measure the rows that have an error again")
+    made.add_argument("--llamagen", type=Path, metavar="DIR", help="a checkout of FoundationVision/LlamaGen")
+    made.add_argument(
+        "--needs", nargs="?", const=Path(), type=Path, metavar="LIST",
+        help="print which wheels are missing here, or on a machine whose `pip list` is in LIST, and end",
+    )  # fmt: skip
+    made.add_argument("--device", default="cuda", help="cpu, with --small, only shows that the sections run")
+    made.add_argument("--small", action="store_true", help="tiny sizes, whose figures mean nothing")
+    return made
 
 
 def main() -> int:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="bash benchmarks/gpu.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"core sections: {', '.join(CORE)}; others: {', '.join(OTHERS) or 'none'}",
-    )  # fmt: skip
-    parser.add_argument("sections", nargs="*", help="default: the core sections; 'all' for every one")
-    parser.add_argument("--out", type=Path, default=Path("work_dirs/gpu"), help="folder of the results")
-    parser.add_argument("--minutes", type=float, default=8.5, help="the limit of the whole command")
-    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)
-    parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    known = (*CORE, *OTHERS)
-    wanted = known if arguments.sections == ["all"] else tuple(arguments.sections) or CORE
-    if unknown := [name for name in wanted if name not in known]:
-        parser.error(f"no section {unknown[0]!r}; there are {', '.join(known)}")
-    packages = installation()
-    if missing := [name for name in NEEDED if packages[name] == "missing"]:
-        print(f"missing packages: {', '.join(missing)}; install them first", file=sys.stderr)
+    made = parser()
+    arguments = made.parse_args()
+    if arguments.needs is not None:
+        print(needs(None if arguments.needs == Path() else arguments.needs))
+        return 0
+    wanted = tuple(SECTIONS) if arguments.sections == ["all"] else tuple(arguments.sections) or CORE
+    if unknown := [name for name in wanted if name not in SECTIONS]:
+        made.error(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    if missing := [package.name for package in NEEDED if not is_installed(package)]:
+        print(f"not installed: {', '.join(missing)}; --needs lists the wheels to carry here", file=sys.stderr)
         return 2
+    if missing := [package.name for package in FOR_TESTS if not is_installed(package)]:
+        print(f"not installed, so that tests check less: {', '.join(missing)}", file=sys.stderr)
     deadline, ended = time.monotonic() + 60 * arguments.minutes, {}
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name in wanted:
-        left = deadline - time.monotonic()
-        ended[name] = run_section(name, arguments, left) if left > 0 else "not started: the time is over"
-        print(f"{name}: {ended[name]}", file=sys.stderr)
-    sections = {
-        f.stem: json.loads(f.read_text()) for f in sorted(arguments.out.glob("*.json")) if f.stem in known
-    }
-    report = {
+    about = {
         "command": " ".join(["bash benchmarks/gpu.sh", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "hardware": hardware(arguments.device),
-        "packages": packages,
+        "packages": installation(),
         "kernels": os.environ.get("VQ_KERNELS", "triton"),
-        "ended": ended,
-        "sections": sections,
     }
-    (arguments.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    (arguments.out / "report.md").write_text(table(report))
+    for name in wanted:
+        ended[name] = run_section(name, arguments, deadline - time.monotonic())
+        print(f"{name}: {ended[name]}", file=sys.stderr)
+        report = report_of(
+            arguments.out, SECTIONS, about, ended
+        )  # after each section: the command may be killed
+        (arguments.out / "report.json").write_text(f"{json.dumps(report, indent=1)}\n")
+        (arguments.out / "report.md").write_text(markdown(report))
     print(f"{arguments.out / 'report.md'}")
     return 0 if all(how == "complete" for how in ended.values()) else 1
 
