@@ -20,6 +20,7 @@ from vq.data import ImageFolder, ImageLoader, UndecodableImage, UndecodableSetEr
 from vq.data.reader import Draw, SampleReader
 from vq.engine.assembly.build import make_loader
 from vq.engine.jobs.reference_statistics import (
+    feature_view,
     preprocessing,
     record,
     reference_name,
@@ -27,6 +28,7 @@ from vq.engine.jobs.reference_statistics import (
     set_sha256,
 )
 from vq.networks.frozen.inception import INCEPTION_WEIGHTS
+from vq.ops.images import rgb_view, to_bytes
 
 
 class Images(Dataset[Tensor]):
@@ -34,10 +36,11 @@ class Images(Dataset[Tensor]):
 
     Args:
         loader: The images and their transforms.
+        rgb: The channels that the network sees as red, green and blue; None for images of 3 channels.
     """
 
-    def __init__(self, loader: ImageLoader) -> None:
-        self._loader = loader
+    def __init__(self, loader: ImageLoader, rgb: Sequence[int] | None = None) -> None:
+        self._loader, self._rgb = loader, rgb
         self._reader = SampleReader(dataset=loader.dataset, transforms=loader.transforms, replace=False)
 
     def __len__(self) -> int:
@@ -48,12 +51,12 @@ class Images(Dataset[Tensor]):
         """One image.
 
         Raises:
-            ValueError: If it is broken, or its size differs from that of the others.
+            ValueError: If it is broken, has other channels, or its size differs from that of the others.
         """
         sample = self._reader[Draw(0, 0, index)]
         if isinstance(sample, UndecodableImage):
             raise ValueError(f"cannot decode {sample}; repair or remove it")
-        image = sample["image"]
+        (image,) = rgb_view("evaluator.metrics", to_bytes(sample["image"])[None], self._rgb)
         if tuple(image.shape[1:]) != self._loader.image_size:
             raise ValueError(
                 f"expected images of one size, got {tuple(image.shape[1:])} for {sample['key']!r} and "
@@ -106,7 +109,7 @@ def _compare(args: argparse.Namespace, tree: config.Tree) -> dict[str, float]:
         )
     found = torch_fidelity.calculate_metrics(
         input1=Images(made),
-        input2=Images(wanted),
+        input2=Images(wanted, feature_view(tree)),
         fid=True,
         isc=True,
         isc_splits=min(10, made.num_samples),
