@@ -111,8 +111,8 @@ def _known_values(action: argparse.Action, given: Sequence[str]) -> Iterable[str
         from vq.config import packaged
 
         short = [name.removeprefix("fid/") for name in packaged.names() if name.startswith("fid/")]
-        first = {"CONFIG": [], "DATASET": short, "NAME|CONFIG": cli.run_names()}[action.metavar]
-        return [*first, *packaged.names()]
+        first: dict[str, list[str]] = {"CONFIG": [], "DATASET": short, "NAME|CONFIG": cli.run_names()}
+        return [*first[action.metavar], *packaged.names()]
     if action.metavar == "iter_N" and given:
         return sorted(path.name for path in (cli.WORK_DIRS / given[0] / "checkpoints").glob("iter_*"))
     return ()

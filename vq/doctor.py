@@ -30,7 +30,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "name",
-        metavar="RUN|CONFIG",
+        metavar="NAME|CONFIG",
         nargs="?",
         help="a run in work_dirs, whose stored config is used and which --auto-resume would continue; or a CONFIG",
     )
