@@ -33,7 +33,8 @@ _SHORTEST = {b"JFIF": 14, b"Adob": 12, b"ICC_": 14}  # bytes of these segments
 _X_RESOLUTION = 0x011A  # an EXIF tag
 
 _DENOMINATORS = (8, 4, 2)  # libjpeg-turbo has fast inverse transforms for these scales alone
-_MARGIN = 2
+MARGIN = 2
+"""How many times the target length a scaled image is at least, on its shorter side."""
 
 
 class _Header(NamedTuple):
@@ -82,7 +83,7 @@ def _scaled_size(header: _Header, min_side: int | None) -> tuple[int, int]:
     if min_side is not None:
         for denominator in _DENOMINATORS:
             is_exact = height % denominator == 0 and width % denominator == 0
-            if is_exact and min(height, width) >= _MARGIN * min_side * denominator:
+            if is_exact and min(height, width) >= MARGIN * min_side * denominator:
                 return height // denominator, width // denominator
     return height, width
 

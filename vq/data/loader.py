@@ -15,6 +15,7 @@ from vq.data.base import DataError, ImageDataset
 from vq.data.order import SampleOrder
 from vq.data.reader import Draw, SampleReader, quiet_worker, signals_held
 from vq.data.sample import Batch, Sample, collate
+from vq.data.slots import BatchSlots, taken
 from vq.data.transforms import Transform
 from vq.data.undecodable import UndecodableBudget, batch_or_error, without_gaps
 from vq.distributed import world_size
@@ -23,6 +24,8 @@ from vq.ops.keyed import generator
 from vq.registry import LOADERS
 
 _FRACTION_OF_AT_LEAST = 1000  # images; see UndecodableBudget
+_FORKS = sys.platform == "linux"
+_PREFETCHED = 2  # batches per worker
 
 
 class LoaderWorkerError(UserError, RuntimeError):
@@ -190,14 +193,17 @@ class ImageLoader:
             scaled=replace and self.scaled_decoding,
             reported=self._reported,
         )
-        loader: Iterable[Batch | UserError] = DataLoader(
-            _Reported(reader),
-            batch_sampler=cast("Any", draws),  # the annotation lacks iterables of keys that are not integers
-            collate_fn=batch_or_error,
+        slots = self._slots()
+        loader: Iterable[Any] = DataLoader(
+            _BatchReader(reader, slots),
+            sampler=cast("Any", enumerate(draws)),  # the annotation has integers alone
+            batch_size=None,  # one key is one batch
+            collate_fn=_unchanged,
             num_workers=self.num_workers,
+            prefetch_factor=_PREFETCHED if self.num_workers else None,
             worker_init_fn=quiet_worker,
             # Forked workers share the memory of the dataset and start at once. They never use the GPU.
-            multiprocessing_context="fork" if self.num_workers and sys.platform == "linux" else None,
+            multiprocessing_context="fork" if self.num_workers and _FORKS else None,
             # Without its own generator, the loader would draw from the global one, and a resumed run would differ.
             generator=generator("workers"),
             pin_memory=torch.cuda.is_available(),
@@ -209,14 +215,30 @@ class ImageLoader:
             )
             with signals_held():
                 batches = iter(loader)
-        for batch in self._checked(batches):
+        for received in self._checked(batches):
+            batch: Batch = received if slots is None else taken(received)
             # With `replace`, another image takes the position of an undecodable one; without, the position is empty.
             num_read = len(batch["key"]) + (0 if replace else len(batch["undecodable"]))
             budget.spend(num_read, batch["undecodable"])
             self._reported.update(batch["undecodable"])
             yield batch
 
-    def _checked(self, batches: Iterator[Batch | UserError]) -> Iterator[Batch]:
+    def _slots(self) -> BatchSlots | None:
+        """Allocates memory for the batches of workers, or None where they do not inherit it or no image can be read."""
+        if not self.num_workers or not _FORKS or not self._bytes_per_image:
+            return None
+        local_batch = max(1, self.batch_size // world_size())
+        # Beside the batches that are prefetched, there is the one that this process copies.
+        return BatchSlots(_PREFETCHED * self.num_workers + 1, local_batch * self._bytes_per_image)
+
+    @cached_property
+    def _bytes_per_image(self) -> int:
+        try:
+            return self.fixed_batch(1)["image"].nbytes
+        except UserError:
+            return 0  # the error is raised when a batch is read
+
+    def _checked(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Raises the errors that workers return, and explains the death of a worker."""
         while True:
             try:
@@ -240,17 +262,34 @@ class ImageLoader:
             yield batch
 
 
-class _Reported(Dataset[Sample | UserError]):
-    """Returns the error of a sample instead of raising it, because a worker would wrap it in its own traceback."""
+class _BatchReader(Dataset[Any]):
+    """Reads whole batches, and returns errors instead of raising them: a worker would wrap them in its own traceback.
 
-    def __init__(self, reader: SampleReader) -> None:
+    Args:
+        reader: Reads the samples.
+        slots: Where a worker puts the images; None in the main process.
+    """
+
+    def __init__(self, reader: SampleReader, slots: BatchSlots | None) -> None:
         self._reader = reader
+        self._slots = slots
 
-    def __getitem__(self, draw: Draw) -> Sample | UserError:
+    def __getitem__(self, job: tuple[int, Sequence[Draw]]) -> Batch | dict[str, Any] | UserError:
+        number, draws = job
+        batch = batch_or_error([self._sample(draw) for draw in draws])
+        if self._slots is None or isinstance(batch, UserError):
+            return batch
+        return self._slots.put(number, batch)
+
+    def _sample(self, draw: Draw) -> Sample | UserError:
         try:
             return self._reader[draw]
         except UserError as error:
             return error
+
+
+def _unchanged(batch: Batch | dict[str, Any] | UserError) -> Batch | dict[str, Any] | UserError:
+    return batch
 
 
 def _pass_draws(groups: Iterable[Sequence[int]]) -> Iterator[list[Draw]]:
