@@ -9,8 +9,8 @@ Command:  vq tokenize mine --train
           vq train mine_llama ar/llama_folder --config-options tokenizer::work_dirs/mine
           vq generate mine_llama --num 16
           (the page is configs/ar/llama_folder.py)
-Expected: training loss 0.064, accuracy 98 %; validation loss 10.6: it memorises its 171 images (measured here: 1,000 steps,
-          1 thread, on the set of docs/own_pictures.md; 4 minutes of CPU time)
+Expected: training loss 0.064, accuracy 98 %; validation loss 10.6: it memorises its 171 images
+          (measured here: 1,000 steps, 1 thread, on the set of docs/own_pictures.md; 4 minutes of CPU time)
 Needs:    a tokenizer that was trained on a folder of images, in the run `mine`
 """
 
