@@ -1,7 +1,7 @@
 """Finite scalar quantization with 8 x 5 x 5 x 5 = 1000 codes on a data set of the Hugging Face hub, f8, 64 px.
 
 `name` is a data set on the hub, or a folder that `datasets` reads, such as one of Parquet files; docs/data.md. A tenth
-of the images is set aside for validation.
+of the images is set aside for validation, unless there is a `val_split`.
 
 Paper:    Mentzer et al. 2024, https://arxiv.org/abs/2309.15505
 Command:  vq train cifar10 fsq/1000_hugging_face --config-options name::uoft-cs/cifar10 image::img
@@ -18,30 +18,40 @@ options = dict(
     name="my_dataset",
     config=None,  # the name of a configuration, if the data set has several
     split="train",
+    val_split=None,  # the split with the validation images; None takes some of `split`
+    val_fraction=0.1,  # of the images of `split`, without `val_split`
     streaming=False,  # True reads Parquet files in place instead of downloading the split
     image="image",  # the column of the images
-    label="label",  # the column of the classes; None if there is none
-    val_fraction=0.1,
+    label="label",  # the column of the classes; None if the images have no classes
+    image_size=64,  # a multiple of 8
+    max_undecodable=0.2,  # broken images are counted and left out, up to this fraction
     num_workers=2,  # processes that read images
 )
+image_size = options["image_size"]
 images = dict(
     type=HuggingFaceDataset,
     name=options["name"],
     config=options["config"],
-    split=options["split"],
     streaming=options["streaming"],
     image=options["image"],
     label=options["label"],
 )
-division = dict(type=HashSplit, dataset=images, val_fraction=options["val_fraction"])
+split = dict(split=options["split"], **images)
+val_split = dict(split=options["val_split"], **images)
+divided = dict(type=HashSplit, dataset=split, val_fraction=options["val_fraction"])
+reading = dict(num_workers=options["num_workers"], max_undecodable=options["max_undecodable"])
 
 train_data = dict(
-    dataset=dict(split="train", **division),
-    transforms=[dict(type=Resize, size=80), dict(type=RandomCrop, size=64), dict(type=RandomHorizontalFlip)],
-    num_workers=options["num_workers"],
+    dataset=split if options["val_split"] else dict(split="train", **divided),
+    transforms=[
+        dict(type=Resize, size=image_size * 5 // 4),
+        dict(type=RandomCrop, size=image_size),
+        dict(type=RandomHorizontalFlip),
+    ],
+    **reading,
 )
 val_data = dict(
-    dataset=dict(split="val", **division),
-    transforms=[dict(type=Resize, size=64), dict(type=CenterCrop, size=64)],
-    num_workers=options["num_workers"],
+    dataset=val_split if options["val_split"] else dict(split="val", **divided),
+    transforms=[dict(type=Resize, size=image_size), dict(type=CenterCrop, size=image_size)],
+    **reading,
 )
