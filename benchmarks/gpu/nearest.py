@@ -48,6 +48,15 @@ def peer(size: int, dim: int, z: Tensor) -> Side:
     return training_step(module, z[None], lambda out, _: out[0].square().mean() + out[2].sum())
 
 
+def taming(size: int, dim: int, z: Tensor) -> Side:
+    """VQGAN's own module, which takes grids of 8 x 8 vectors."""
+    from taming.modules.vqvae.quantize import VectorQuantizer2
+
+    grids = z.view(-1, 8, 8, dim).permute(0, 3, 1, 2).contiguous()
+    module = VectorQuantizer2(size, dim, beta=0.25).to(z.device)
+    return training_step(module, grids, lambda out, _: out[0].square().mean() + out[1])
+
+
 def ours(size: int, dim: int, z: Tensor) -> Side:
     """The same with our quantizer."""
     codebook = LearnedCodebook(size=size, dim=dim, init=NormalInit())
@@ -74,12 +83,14 @@ def main() -> None:
                 },
                 bars={"product + argmin, compiled": 1.5},
                 facts={"GFLOP": 2e-9 * n * few * dim},
+                most_mib=1024,
             )
             rows.measure(
                 f"forward and backward, N {n}, K {few}, D {dim}",
                 {
                     "vq": lambda few=few, dim=dim, z=z: ours(few, dim, z),
                     "vector-quantize-pytorch": lambda few=few, dim=dim, z=z: peer(few, dim, z),
+                    "taming": lambda few=few, dim=dim, z=z: taming(few, dim, z),
                 },
                 bars={"vector-quantize-pytorch": 3.0},
             )

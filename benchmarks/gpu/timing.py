@@ -20,6 +20,10 @@ PEER_MODULES = {package.module for package in PEERS}
 NOT_INSTALLED = "not installed"
 
 
+class NotInstalledError(Exception):
+    """A peer that is not there."""
+
+
 class Rows:
     """The rows of one section, in a JSON file that grows row by row.
 
@@ -73,6 +77,7 @@ class Rows:
         warm_up: int = 3,
         facts: Facts | None = None,
         derive: Callable[[float], Facts] | None = None,
+        most_mib: float | None = None,
     ) -> None:
         """Measures a row: builds its sides, warms them up, times them in turn and writes medians and ranges.
 
@@ -85,6 +90,7 @@ class Rows:
             warm_up: How often each side is run before; the memory is that of one more run.
             facts: What else is known of the row, such as FLOPs.
             derive: Returns further facts of the median time of our side, in ms.
+            most_mib: Our side's peak of memory must be below this.
         """
         if title in self.found:
             return
@@ -107,6 +113,10 @@ class Rows:
         if derive is not None and "ms" in row[ours]:
             row["facts"] |= derive(row[ours]["ms"])
         row["bars"] = _judged(row, ours, bars or {})
+        if most_mib is not None:
+            peak = row[ours].get("peak_mib")
+            verdict = "not measured" if peak is None else "met" if peak < most_mib else "missed"
+            row["bars"][f"under {most_mib:.0f} MiB"] = verdict
         self.keep(title, row)
 
     def milliseconds(self, run: Side) -> float:
@@ -149,6 +159,8 @@ class Rows:
 
 def in_one_line(error: BaseException) -> str:
     """The first line of an error; `not installed` if a peer's package is missing."""
+    if isinstance(error, NotInstalledError):
+        return f"{NOT_INSTALLED}; {error}"
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in PEER_MODULES:
         return NOT_INSTALLED
     lines = f"{type(error).__name__}: {error}".splitlines()
