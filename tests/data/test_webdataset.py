@@ -98,7 +98,7 @@ class TestSamples:
             ("cat dog cat", None, "cls", (("cat", "dog"), [0, 1, 0])),
             ("cat dog cat", ("mouse", "dog", "cat"), "cls", (("mouse", "dog", "cat"), [2, 1, 2])),
             ("2 0 2", None, "cls", (("0", "1", "2"), [2, 0, 2])),
-            ("2 0 2", ("a", "b", "c", "d"), "cls.txt", (("a", "b", "c", "d"), [2, 0, 2])),
+            ("2 0 2", ("a", "b", "c", "d"), "target.txt", (("a", "b", "c", "d"), [2, 0, 2])),
             ('{"y":1,"n":"a"} {"y":0,"n":"b"} {"y":1,"n":"b"}', None, "json:y", (("0", "1"), [1, 0, 1])),
             ('{"y":1,"n":"a"} {"y":0,"n":"b"} {"y":1,"n":"b"}', None, "json:n", (("a", "b"), [0, 1, 1])),
             ("7 7 7", None, None, (("images",), [0, 0, 0])),
@@ -118,6 +118,8 @@ class TestSamples:
     def test_a_member_named_cls_txt_is_the_class_too(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "0.tar", {"a.png": png(0), "a.cls.txt": b"4"})
         assert WebDataset(shards=str(path)).label(0) == 4
+        write_tar(path, {"a.png": png(0), "a.cls.txt": b"4", "a.cls": b"5"})
+        refused(r"got 'a.cls' at the bytes [0-9,]+ and [0-9,]+", shards=str(path))
 
     def test_captions_from_json_and_missing_ones(self, tmp_path: Path) -> None:
         members = {"a.png": png(0), "a.json": '{"caption": "ein Käfer"}'.encode(), "b.png": png(1)}
@@ -279,6 +281,21 @@ class TestBadShards:
         for cut in range(0, end, 256):  # up to the end mark
             path.write_bytes(whole[:cut])
             refused("cut short or damaged", shards=str(path))
+
+    def test_a_negative_size_is_damage(self, tmp_path: Path) -> None:
+        """Such a header made the tarfile of Python 3.13.5 and older read the same member forever."""
+        header = tarfile.TarInfo("a.png").tobuf()
+        header = header[:124] + b"\xff" * 10 + (-1024).to_bytes(2, "big", signed=True) + header[136:]
+        checksum = 256 + sum(header[:148]) + sum(header[156:])
+        header = header[:148] + f"{checksum:06o}\0 ".encode() + header[156:]
+        (tmp_path / "0.tar").write_bytes(header * 2 + bytes(1024))
+        refused("cut short or damaged", shards=str(tmp_path / "0.tar"))
+
+    def test_a_chain_of_long_names_is_damage(self, tmp_path: Path) -> None:
+        header = tarfile.TarInfo("name")
+        header.type = tarfile.GNUTYPE_LONGNAME
+        (tmp_path / "0.tar").write_bytes(header.tobuf() * 3000 + bytes(1024))
+        refused("cut short or damaged", shards=str(tmp_path / "0.tar"))
 
     def test_a_damaged_header_is_not_the_end(self, shards: list[Path]) -> None:
         content = bytearray(shards[1].read_bytes())

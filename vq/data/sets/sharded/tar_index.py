@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 1  # of cached indexes; raised when their meaning changes
 _MAX_INDEX = 2**34  # bytes of a cached index
-_MAX_TEXT = 2**20  # bytes of a member whose text is kept
+MAX_TEXT = 2**20
+"""The largest size in bytes of a member with a class or a caption."""
+
 _BLOCK = tarfile.BLOCKSIZE
 _COMPRESSIONS = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK": "zip",
@@ -96,8 +98,10 @@ class MemberText:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """The suffixes of the members that have the text; a text member may end in `.txt` too."""
-        return ("json",) if self.field else (self.rule, f"{self.rule}.txt")
+        """The suffixes of the members that have the text; a class may be in a member `.cls.txt` too."""
+        if self.field:
+            return ("json",)
+        return ("cls", "cls.txt") if self.rule == "cls" else (self.rule,)
 
     @property
     def field(self) -> str:
@@ -172,12 +176,13 @@ def index_tar(shard: ShardFile, text: MemberText | None = None) -> TarIndex:
                     tar.members = []  # type: ignore[attr-defined]  # else it would keep them all
                 end = tar.offset
             _check_end(shard, file, end)
-        except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError, RecursionError) as error:
             if isinstance(error, DataError):
                 raise
+            reason = printable(str(error) or type(error).__name__)
             raise TarError(
                 f"{shard}: cut short or damaged after {builder.end:,} bytes, where {len(builder.keys):,} samples have "
-                f"been read ({printable(str(error))}); copy it again, or leave it out of the shards"
+                f"been read ({reason}); copy it again, or leave it out of the shards"
             ) from error
     return builder.index(stamp)
 
@@ -215,7 +220,7 @@ class _Builder:
 
     def __init__(self, shard: ShardFile, text: MemberText | None) -> None:
         self.shard, self.text = shard, text
-        self.end = 0  # of the last member
+        self.end = 0  # of the last member, in whole blocks
         self.keys: list[bytes] = []
         self._sample_of: dict[bytes, int] = {}
         self._suffixes: dict[str, int] = {}
@@ -226,7 +231,9 @@ class _Builder:
 
     def add(self, member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
         """Adds a member, if it is a file of a sample."""
-        self.end = member.offset_data + member.size
+        if member.size < 0 or tar.offset <= self.end:
+            raise ValueError("a member that does not follow the one before it")
+        self.end = tar.offset
         if not member.isreg() or member.sparse is not None:
             self._num_ignored += not member.isdir()
             return
@@ -286,16 +293,16 @@ class _Builder:
     def _keep(self, number: int, name: bytes, member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
         assert self.text is not None
         try:
-            if member.size > _MAX_TEXT:
-                raise ValueError(f"{member.size:,} bytes, more than {_MAX_TEXT:,}")
+            if member.size > MAX_TEXT:
+                raise ValueError(f"{member.size:,} bytes, more than {MAX_TEXT:,}")
             content = tar.extractfile(member)
             assert content is not None
             found = self.text.of(content.read())
         except ValueError as error:
             shown = printable(name.decode("utf-8", errors="surrogateescape"))
             raise TarError(f"{self.shard}: cannot read {self.text.rule!r} from {shown!r}: {error}") from error
-        if found is not None:
-            self._texts[number] = found
+        if found is not None and self._texts.setdefault(number, found) != found:
+            raise self._twice(self.keys[number] + b".cls", self._here["cls"], self._here["cls.txt"])
 
 
 def _check_uncompressed(shard: ShardFile, start: bytes) -> None:

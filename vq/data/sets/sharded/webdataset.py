@@ -16,7 +16,7 @@ from vq.data.base import DataError, ImageDataset, Pixels, UndecodableImage
 from vq.data.decode import ImageDecoder
 from vq.data.sets.listed import as_text, expanded
 from vq.data.sets.sharded.shard_files import ShardFile, Stamp, expand_shards, names_of, shard_file
-from vq.data.sets.sharded.tar_index import ByteStrings, MemberText, TarIndex, load_indexes
+from vq.data.sets.sharded.tar_index import MAX_TEXT, ByteStrings, MemberText, TarIndex, load_indexes
 from vq.data.sets.splits import by_hash
 from vq.known_weights import cache
 from vq.registry import DATASETS
@@ -120,9 +120,9 @@ class WebDataset(ImageDataset):
             shell command that prints a shard, if the environment variable VQ_ALLOW_PIPES is 1 and `cache_folder` is
             set.
         image: The suffix, or suffixes, of the member that is the image.
-        label: What holds the class: a suffix such as `"cls"` (a member of this name, or with `.txt` after it), or a
-            field of the JSON member, such as `"json:label"`. If all are integers, these are the labels, counted from 0;
-            otherwise they are names of classes. None if the images have no classes.
+        label: What holds the class: a suffix such as `"cls"`, which includes `cls.txt`, or a field of the JSON member,
+            such as `"json:label"`. If all are integers, these are the labels, counted from 0; otherwise they are names
+            of classes. None if the images have no classes.
         class_names: The name of each class. By default, integers are their own names, and names are sorted. Give it
             if training and validation images are in separate shards, and some class may be missing in one of them.
         caption: What holds the text for `caption`, a suffix such as `"txt"` or a field such as `"json:caption"`.
@@ -215,6 +215,8 @@ class WebDataset(ImageDataset):
         if offset < 0:
             return ""
         try:
+            if size > MAX_TEXT:
+                raise ValueError(f"the member has {size:,} bytes, more than {MAX_TEXT:,}")
             text = self.caption_text.of(self._images.read(index, offset, size))
             return (text or b"").decode("utf-8", errors="replace")
         except ValueError as error:
