@@ -292,7 +292,7 @@ class TestDescription:
             f"{40 - num_val} images; 2 classes (ant, bee); height x width 10 x 20 to 49 x 59, "
         )
         assert "(of all images)" in said
-        assert "1 classes have no image here" in said
+        assert "1 class has no image here" in said
         assert (
             f"{num_val} of 40 images are for validation, by the hash of their names (val_fraction=0.1)"
             in said

@@ -97,7 +97,8 @@ class ImageFolder(ListedImages):
         """Summarizes the set in one line: images, classes, sizes, validation images, and files that are not read."""
         summary = super().describe()
         empty = len(self.class_names) - len(np.unique(self.listing.labels))
-        facts = [f"{empty} classes have no image here", *self._facts] if empty else self._facts
+        word = "class has" if empty == 1 else "classes have"
+        facts = [f"{empty} {word} no image here", *self._facts] if empty else self._facts
         return "; ".join([summary, *facts])
 
     def _list(self) -> Listing:
