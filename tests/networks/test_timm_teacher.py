@@ -317,6 +317,21 @@ class TestEncoder:
         rebuilt.load_state_dict(encoder.state_dict())
         assert torch.equal(rebuilt(image), features)
 
+    @pytest.mark.parametrize(("channels", "rgb"), [(1, (0, 0, 0)), (6, (4, 0, 2))])
+    def test_sees_the_declared_channels(
+        self, image: Tensor, channels: int, rgb: tuple[int, int, int]
+    ) -> None:
+        settings = {"name": "tiny_register_vit.seeded", "weights": None}
+        encoder = TimmEncoder(**settings, image_channels=channels, rgb=rgb)
+        usual = TimmEncoder(**settings)
+        usual.load_state_dict(encoder.state_dict())
+        wide = torch.cat([image, image.flip(1) / 2], dim=1)[:, :channels]
+        assert torch.equal(encoder(wide), usual(wide[:, list(rgb)]))
+        with pytest.raises(
+            ValueError, match=f"TimmEncoder: expected images of 3 channels, .* got images of {channels}"
+        ):
+            TimmEncoder(**settings, image_channels=channels)
+
     @families
     def test_has_no_parameter_without_effect(self, family: str, image: Tensor) -> None:
         encoder = TimmEncoder(name=f"{LAYOUTS[family][0]}.seeded", weights=None)
