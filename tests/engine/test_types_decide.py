@@ -153,6 +153,9 @@ def test_loaders_and_folders_of_ones_own_have_reference_statistics(tree: Callabl
     loaded["evaluator"]["metrics"] = []
     assert reference_section(loaded, train=False)["shuffle"] is False
     assert reference_name(loaded, train=False) == "flowers_val"
+    hub = {"type": "vq.data.HuggingFaceDataset", "name": "uoft-cs/cifar10"}
+    loaded["val_data"]["dataset"] = {"type": "vq.data.HashSplit", "dataset": hub, "split": "train"}
+    assert reference_name(loaded, train=True) == "cifar10_train"
     loaded["val_data"]["type"] = "vq.data.TokenLoader"
     with pytest.raises(ConfigError, match="expected an ImageLoader with a dataset of images"):
         reference_section(loaded, train=False)

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vq import distributed
-from vq.data import ImageDataset, ImageFolder, ImageLoader
+from vq.data import HashSplit, HuggingFaceDataset, ImageDataset, ImageFolder, ImageLoader
 from vq.engine.assembly.build import Tree, section
 from vq.engine.evaluation.base import names_on_all_ranks
 from vq.engine.evaluation.progress import PassProgress
@@ -104,8 +104,12 @@ def reference_name(config: Tree, *, train: bool) -> str:
         if found:
             return f"{found[1]}_{split}"
     node = section(config, "val_data")["dataset"]
+    if _is_a(node["type"], HashSplit, "val_data.dataset"):
+        node = node["dataset"]
     if _is_a(node["type"], ImageFolder, "val_data.dataset"):
         return f"{Path(node['root']).name}_{split}"
+    if _is_a(node["type"], HuggingFaceDataset, "val_data.dataset"):
+        return f"{Path(node['name']).name}_{split}"
     return f"{node['type'].rpartition('.')[2].removesuffix('Dataset').lower()}_{split}"
 
 
