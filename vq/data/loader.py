@@ -198,7 +198,7 @@ class ImageLoader:
             _BatchReader(reader, slots),
             sampler=cast("Any", enumerate(draws)),  # the annotation has integers alone
             batch_size=None,  # one key is one batch
-            collate_fn=_unchanged,
+            collate_fn=cast("Any", _unchanged),
             num_workers=self.num_workers,
             prefetch_factor=_PREFETCHED if self.num_workers else None,
             worker_init_fn=quiet_worker,
