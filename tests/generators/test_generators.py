@@ -145,12 +145,11 @@ def test_sampling_step_by_step_follows_the_logits_of_the_whole(name: str) -> Non
 
 
 def test_cached_logits_equal_those_of_the_whole_sequence() -> None:
-    from vq.generators.decoder import KeyValueCache
+    from vq.generators.decoder import KeyValueCache, rotation_by
 
     torch.manual_seed(0)
     network, x = transformer(num_kv_heads=2).eval(), torch.randn(2, 9, 32)
-    rotation = torch.randn(9, 4)
-    turn = torch.stack([rotation.cos(), rotation.sin()])
+    turn = rotation_by(torch.randn(9, 4))
     with torch.no_grad():
         whole = network(x, rotation=turn)
         cache = KeyValueCache(network, rows=2, length=9)

@@ -26,7 +26,7 @@ def sampler(**changes: Any) -> Sampler:
 
 
 def pick(logits: list[float], **changes: Any) -> int:
-    return int(sampler(**changes).pick(torch.tensor([logits]), torch.tensor([0.7]))[0])
+    return int(sampler(**changes).pick(torch.tensor([logits]), torch.tensor([0.7])))
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)

@@ -17,8 +17,8 @@ from vq.generators.errors import GeneratorError
 from vq.ops.numerics.precision import at_least_float32
 from vq.registry import LAYERS
 
-Rotation = Float[Tensor, "2 n pairs"]
-"""Cosines and sines of the angles by which rotary positions rotate each pair of channels at each of n positions."""
+Rotation = Float[Tensor, "2 n dim"]
+"""For each of n positions and each channel, the cosine and the signed sine of the angle that rotates its pair."""
 
 LLAMA_SIZES: dict[str, dict[str, int]] = {
     "B": {"width": 768, "depth": 12, "num_heads": 12, "hidden": 2048},
@@ -324,8 +324,20 @@ def apply_rotary(x: Float[Tensor, "b heads n dim"], rotation: Rotation) -> Float
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, eq. 34.
     """
     cos, sin = rotation
-    first, second = at_least_float32(x).reshape(*x.shape[:-1], -1, 2).unbind(-1)
-    return torch.stack([first * cos - second * sin, first * sin + second * cos], -1).flatten(-2).to(x.dtype)
+    exact = at_least_float32(x)
+    swapped = exact.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return (exact * cos + swapped * sin).to(x.dtype)
+
+
+def rotation_by(angle: Float[Tensor, "n pairs"]) -> Rotation:
+    """Returns what `apply_rotary` multiplies by to turn pair i by the i-th angle.
+
+    Example:
+        >>> apply_rotary(torch.tensor([[[[1.0, 0.0]]]]), rotation_by(torch.tensor([[torch.pi / 2]]))).round()
+        tensor([[[[-0., 1.]]]])
+    """
+    sin = angle.sin()
+    return torch.stack([angle.cos().repeat_interleave(2, -1), torch.stack([-sin, sin], -1).flatten(-2)])
 
 
 def start_normal(network: nn.Module) -> None:

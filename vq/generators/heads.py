@@ -70,7 +70,7 @@ class LinearHead(Head):
     ) -> Int64[Tensor, "b q"]:
         """Samples the index of one position."""
         logits = sampler.guided(self.logits(hidden), position.progress)
-        index, _ = sampler.pick(logits, uniform[:, 0], place=position.place)
+        index = sampler.pick(logits, uniform[:, 0], place=position.place)
         return index[:, None].where(given < 0, given)
 
 
@@ -134,6 +134,6 @@ class DepthHead(Head):
                 x = x + self.tables(sampler.rows(indices[-1]) + (depth - 1) * self.vocabulary_size)
             out = self.transformer((x + self.positions.weight[depth])[:, None], cache=cache)[:, 0]
             logits = sampler.guided(out @ self.logits[depth].T, position.progress)
-            index, _ = sampler.pick(logits, uniform[:, depth], place=position.place, depth=depth)
+            index = sampler.pick(logits, uniform[:, depth], place=position.place, depth=depth)
             indices.append(index.where(given[:, depth] < 0, given[:, depth]))
         return torch.stack(indices, dim=1)

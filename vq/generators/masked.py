@@ -127,14 +127,14 @@ class MaskedGenerator(Generator):
             seen = torch.where(is_open, self.vocabulary_size, indices)
             logits = sampler.guided(self._logits(sampler.rows(seen)[:, :, None], label), progress)
             uniform = uniform_numbers(seeds, self.num_positions, stream=2 * step)
-            drawn, confidence = sampler.pick(logits, uniform)
+            drawn = sampler.pick(logits, uniform)
             indices = torch.where(is_open, drawn, indices)
             left = (count * math.cos(math.pi / 2 * (step + 1) / self.num_steps)).long()
             if step + 1 == self.num_steps:
                 break
             noise = uniform_numbers(seeds, self.num_positions, stream=2 * step + 1).clamp_min(1e-300)
             gumbel = -(-noise.log()).log()
-            confidence = confidence + self.choice_temperature * (1 - progress) * gumbel
+            confidence = sampler.confidence(logits, drawn) + self.choice_temperature * (1 - progress) * gumbel
             # Kept positions stay; of the others, the least confident are masked again.
             surest = confidence.masked_fill(~is_open, torch.inf).argsort(dim=1, descending=True, stable=True)
             is_open = is_open & (surest.argsort(dim=1) >= self.num_positions - left[:, None])

@@ -131,7 +131,7 @@ class PixelCNNGenerator(Generator):
             seen = indices[:, : (row + 1) * columns].clamp_min(0).reshape(-1, row + 1, columns)
             logits = self._logits(sampler.rows(seen), label)[:, :, row, column]
             guided = sampler.guided(logits, place / self.num_positions)
-            drawn, _ = sampler.pick(guided, uniform[:, place], place=place)
+            drawn = sampler.pick(guided, uniform[:, place], place=place)
             indices[:, place] = drawn.where(indices[:, place] < 0, indices[:, place])
         return indices[:, :, None]
 

@@ -187,9 +187,7 @@ class Sampler:
         scale = self.guidance.at(progress)
         if scale in (0, 1):
             return conditional if scale == 1 else unconditional
-        is_excluded = conditional == -torch.inf
-        moved = torch.lerp(unconditional, torch.where(is_excluded, unconditional, conditional), scale)
-        return moved.masked_fill(is_excluded, -torch.inf)
+        return moved_away(unconditional, conditional, scale)
 
     def pick(
         self,
@@ -198,7 +196,7 @@ class Sampler:
         *,
         place: int = -1,
         depth: int = 0,
-    ) -> tuple[Int64[Tensor, "*b"], Float[Tensor, "*b"]]:
+    ) -> Int64[Tensor, "*b"]:
         """Samples one index from each row of logits by inverting the cumulative distribution function.
 
         The vocabulary is never sorted: top-k selects before the softmax. At temperature 0, ties go to the lowest
@@ -210,22 +208,38 @@ class Sampler:
             place: The position, for error messages; -1 if the last axis before the vocabulary is the positions.
             depth: The number of the index within its position. It selects the range, and appears in error messages.
 
-        Returns:
-            The indices, and in float64 the log-probability of each one under `logits` within its range, which
-            disregards temperature, top-k and top-p.
-
         Raises:
             NotFiniteLogitsError: If a logit is NaN or plus infinity, or all of them are minus infinity.
         """
-        start = 0
-        if self.ranges is not None:
-            start, stop = self.ranges[depth if len(self.ranges) > 1 else 0]
-            logits = logits[..., start:stop]
+        start, logits = self._within_range(logits, depth)
         largest = logits.amax(-1, keepdim=True)
+        self.check_finite(largest, logits, place, depth)
+        index = logits.argmax(-1) if self.temperature == 0 else self._draw(logits, largest, uniform)
+        return index + start
+
+    def confidence(
+        self, logits: Float[Tensor, "*b v"], index: Int64[Tensor, "*b"], *, depth: int = 0
+    ) -> Float[Tensor, "*b"]:
+        """Returns, in float64, the log-probability of each index under its logits within the allowed range.
+
+        It disregards temperature, top-k and top-p.
+        """
+        start, logits = self._within_range(logits, depth)
+        return log_probability(logits, index - start)
+
+    def check_finite(
+        self, largest: Float[Tensor, "*b 1"], logits: Float[Tensor, "*b v"], place: int, depth: int
+    ) -> None:
+        """Raises an error if an index cannot be sampled from some row of logits, given each row's largest one."""
         if not bool(largest.isfinite().all()):
             raise _not_finite(logits, place, depth)
-        index = logits.argmax(-1) if self.temperature == 0 else self._draw(logits, largest, uniform)
-        return index + start, log_probability(logits, index)
+
+    def _within_range(self, logits: Tensor, depth: int) -> tuple[int, Tensor]:
+        """The first allowed value of an index, and the logits of all allowed ones."""
+        if self.ranges is None:
+            return 0, logits
+        start, stop = self.ranges[depth if len(self.ranges) > 1 else 0]
+        return start, logits[..., start:stop]
 
     def _draw(self, logits: Tensor, largest: Tensor, uniform: Tensor) -> Tensor:
         candidates = None
@@ -260,6 +274,16 @@ def sampler_of(*, guidance: Guidance | float = 1.0, **settings: Any) -> Sampler:
     if not isinstance(guidance, Guidance):
         raise TypeError(f"guidance: expected a number or a Guidance, got {guidance!r}")
     return Sampler(guidance=guidance, **settings)
+
+
+def moved_away(
+    unconditional: Float[Tensor, "b *v"],
+    conditional: Float[Tensor, "b *v"],
+    scale: float | Float[Tensor, "1"],
+) -> Float[Tensor, "b *v"]:
+    """Computes unconditional + scale * (conditional - unconditional); a conditional minus infinity stays as it is."""
+    moved = torch.lerp(unconditional, conditional, scale)
+    return moved.masked_fill(conditional == -torch.inf, -torch.inf)
 
 
 def log_probability(logits: Float[Tensor, "*b v"], index: Int64[Tensor, "*b"]) -> Float[Tensor, "*b"]:

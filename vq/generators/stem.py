@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from vq.generators.decoder import start_normal
+from vq.generators.decoder import rotation_by, start_normal
 from vq.generators.errors import GeneratorError
 from vq.layers.positions import angles
 from vq.ops.dct import zigzag
@@ -73,14 +73,13 @@ class TokenStem(nn.Module):
         vectors = vectors[:, :, 0] if indices.shape[2] == 1 else vectors.sum(2)
         return vectors if self.positions is None else vectors + self.positions(places + 1)
 
-    def rotation(self, places: Int64[Tensor, "n"]) -> Float[Tensor, "2 1+n pairs"] | None:
+    def rotation(self, places: Int64[Tensor, "n"]) -> Float[Tensor, "2 1+n dim"] | None:
         """The rotary positions of the class token and of some positions; None if positions are learned."""
         if self.head_width is None:
             return None
         where = torch.stack([places // self.grid[1], places % self.grid[1]], dim=-1)
         angle = angles(where, self.head_width // 4).flatten(1)
-        angle = torch.cat([torch.zeros_like(angle[:1]), angle])
-        return torch.stack([angle.cos(), angle.sin()])
+        return rotation_by(torch.cat([torch.zeros_like(angle[:1]), angle]))
 
 
 def order_of(order: str | Sequence[int], grid: Sequence[int]) -> Int64[Tensor, "places"]:
