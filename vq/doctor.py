@@ -5,11 +5,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vq import cli, train
 from vq.errors import UserError
-from vq.run_config import config_to_continue
 
 if TYPE_CHECKING:
     from vq.engine.doctor.findings import Finding
@@ -53,34 +52,45 @@ def main(argv: Sequence[str] | None = None) -> "list[Finding]":
         SystemExit: With `TROUBLE`, if there is trouble.
     """
     args = arguments().parse_args(argv)
-    run, source, subject = _subject(args)
-    config = None if source is None else cli.load_config(args, source)
+    run, subject = _subject(args)
+    if not args.timeout > 0:
+        raise cli.UsageError(f"--timeout: expected seconds above 0, got {args.timeout:g}")
+    tree = _tree(args, run)
     if os.environ.get("RANK", "0") != "0":
         return []  # the first process of torchrun examines for all
     _check_torchvision()
 
     from vq.engine.doctor.findings import Level, count
 
-    if run is not None and args.config is None and not args.load_from:
-        args.auto_resume = True  # what else one would do with a run
-    findings = train.examination(args, {} if config is None else config.to_dict(), run)
+    findings = train.examination(args, tree, run)
     _show(subject, findings, as_json=args.json)
     if count(findings, Level.TROUBLE):
         sys.exit(TROUBLE)
     return findings
 
 
-def _subject(args: argparse.Namespace) -> tuple[Path | None, str | Path | None, str]:
-    """The run folder and the config that the arguments mean, and both in words."""
+def _subject(args: argparse.Namespace) -> tuple[Path | None, str]:
+    """The run folder that the arguments mean, and what is examined, in words; fills in `--auto-resume` for a run."""
     if args.name is None:
-        return None, None, "this machine"
+        return None, "this machine"
     if args.config is not None:
         run = cli.run_directory(args.name)
-        return run, args.config, f"{args.config} as {run}"
+        return run, f"{args.config} as {run}"
     if args.name in cli.run_names() or args.auto_resume or args.load_from:
+        args.auto_resume = args.auto_resume or not args.load_from
         run = cli.run_directory(args.name)
-        return run, config_to_continue(args.name, run, args.load_from), f"run {run}"
-    return None, args.name, f"page {args.name}"
+        return run, f"run {run}"
+    args.config = args.name
+    return None, f"page {args.name}"
+
+
+def _tree(args: argparse.Namespace, run: Path | None) -> dict[str, Any]:
+    """The resolved config; empty to examine the machine alone."""
+    if args.name is None:
+        return {}
+    config = train.config_of(args, cli.WORK_DIRS if run is None else run)
+    tree: dict[str, Any] = config.to_dict()
+    return tree
 
 
 def _show(subject: str, findings: "Sequence[Finding]", *, as_json: bool) -> None:

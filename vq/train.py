@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vq import cli
+from vq.errors import UserError
 from vq.run_config import config_to_continue, left_for_the_model, recorded_frozen_weights
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from vq.engine.doctor.findings import Finding
     from vq.engine.jobs.training import TrainingOptions
 
@@ -70,13 +73,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Runs the command; returns the scores of the last validation."""
     args = arguments().parse_args(argv)
     run = cli.run_directory(args.name)
-    source = args.config or config_to_continue(args.name, run, args.load_from)
-    frozen_from = args.load_model_from
-    if not frozen_from and (args.auto_resume or args.load_from):
-        frozen_from = recorded_frozen_weights(
-            run, [args.load_from] if args.load_from and Path(args.load_from).is_dir() else []
-        )
-    config = cli.load_config(args, source, frozen_from=frozen_from)
+    config = config_of(args, run)
 
     from vq import pretrained
     from vq.engine.jobs import training
@@ -103,6 +100,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                 raise cli.UsageError(str(error)) from error
 
 
+def config_of(args: argparse.Namespace, run: Path) -> "Config":
+    """The config of a training: CONFIG, or that of the run or the checkpoint that it continues."""
+    source = args.config or config_to_continue(args.name, run, args.load_from)
+    frozen_from = args.load_model_from
+    if not frozen_from and (args.auto_resume or args.load_from):
+        frozen_from = recorded_frozen_weights(
+            run, [args.load_from] if args.load_from and Path(args.load_from).is_dir() else []
+        )
+    return cli.load_config(args, source, frozen_from=frozen_from)
+
+
 def examination(args: argparse.Namespace, tree: Mapping[str, Any], run: Path | None) -> "list[Finding]":
     """What would go wrong in a training with these arguments; nothing is trained or written.
 
@@ -113,7 +121,12 @@ def examination(args: argparse.Namespace, tree: Mapping[str, Any], run: Path | N
     """
     from vq.engine.doctor.case import Case, Options
     from vq.engine.doctor.examination import examine
+    from vq.engine.steps.tuning import Tuning
 
+    try:
+        given = left_for_the_model(tree, args.load_model_from)
+    except UserError:  # the files are missing or damaged, as the examination will say
+        given = args.load_model_from
     options = Options(
         device=args.device,
         autocast=args.autocast,
@@ -121,6 +134,10 @@ def examination(args: argparse.Namespace, tree: Mapping[str, Any], run: Path | N
         auto_resume=args.auto_resume,
         load_from=args.load_from,
         wandb=args.wandb,
+        weights=given,
+        allow_missing=".*" if args.non_strict else args.allow_missing,
+        allow_unexpected=".*" if args.non_strict else args.allow_unexpected,
+        tuning=Tuning(is_channels_last=args.channels_last, is_compiled=args.compile),
     )
     return examine(Case(tree=tree, run=run, options=options))
 
@@ -133,8 +150,8 @@ def _log_examination(args: argparse.Namespace, tree: Mapping[str, Any], run: Pat
     from vq.engine.doctor.report import line, summary
     from vq.engine.loop.launch import open_log
 
-    open_log(None)
     found = examination(args, tree, run)
+    open_log(None)
     for finding in found:
         if finding.level is not Level.OK:
             logger.info("%s", line(finding))

@@ -28,6 +28,7 @@ from vq.engine.doctor.findings import Finding, Level, from_error, ok, ordered, t
 from vq.engine.doctor.images import Sample, indices_of
 from vq.engine.loop.checkpoint_files import Content, estimated_bytes
 from vq.engine.loop.run_lock import RunLock
+from vq.engine.steps.tuning import Tuning
 from vq.files import sha256_of
 from vq.tokenizers.checkpoint import save_weights
 
@@ -136,6 +137,16 @@ class TestMachine:
         assert not list(machine.check_precision(case()))
         found = list(machine.check_precision(case(options=Options(device="cpu", autocast=True))))
         assert bool(warnings_of(found)) != torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+    def test_tuning(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        both = Options(device="cpu", tuning=Tuning(is_channels_last=True, is_compiled=True))
+        found = troubles(machine.check_tuning(case(options=both)))
+        is_old = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 12)
+        assert any("--channels-last" in words for words in found) == is_old
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CXX", raising=False)
+        assert "needs a C++ compiler" in troubles(machine.check_tuning(case(options=both)))[-1]
+        assert not list(machine.check_tuning(case()))
 
     def test_loggers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not list(machine.check_loggers(case(options=Options(wandb=True))))
@@ -303,6 +314,16 @@ class TestWeights:
         save_weights(assembly.make_tokenizer(tree, seed=1).state_dict(), file, tree)
         assert "expected the SHA-256" in troubles(weights.check_weights(one))[0]
 
+    def test_given_weights(self, tmp_path: Path) -> None:
+        file, tree = tmp_path / "model.safetensors", config.load(TINY).to_dict()
+        one = case(options=Options(device="cpu", weights=[str(file)]))
+        assert "there is no such file" in troubles(weights.check_given_weights(one))[0]
+        save_weights(assembly.make_tokenizer(tree).state_dict(), file, tree)
+        assert is_fine(weights.check_given_weights(one))
+        other = case(options=one.options, tokenizer={"encoder": {"type": "CNNEncoder", "out_channels": 8}})
+        assert "not the weights of this model" in troubles(weights.check_given_weights(other))[0]
+        assert not list(weights.check_given_weights(case()))
+
     def test_losses_without_weights_are_left_out_of_the_estimate(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -390,6 +411,7 @@ class TestData:
 
     def test_reading_against_computing(self) -> None:
         one = case(train_data={"num_workers": 1})
+        assert is_fine(data.check_reading(one))
         loader = one.train_data.value
         (words,) = warnings_of(data.speed(one, loader, Sample(total=64, seconds=10.0)))
         assert "reading takes longer than computing: 1e+04 ms per image, 80 s per step with 1 worker" in words
@@ -521,7 +543,7 @@ class TestRunFolder:
         assert "already holds a trained run" in troubles(run_folder.check_checkpoints(case(run=tmp_path)))[0]
         ended = case(run=tmp_path, options=resume, trainer={"max_steps": 4})
         changed, over = warnings_of(run_folder.check_checkpoints(ended))
-        assert "1 changes will be applied: trainer.max_steps: 8 -> 4" in changed
+        assert "1 change(s) will be applied: trainer.max_steps: 8 -> 4" in changed
         assert "4, and iter_4 is there already: nothing is left to train" in over
         other = case(
             run=tmp_path, options=resume, tokenizer={"encoder": {"type": "CNNEncoder", "out_channels": 4}}

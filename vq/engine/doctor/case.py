@@ -1,7 +1,7 @@
 """What is examined: a config, its run folder, the machine, and the parts that the checks share."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,10 @@ import torch
 from vq.config import trained_section
 from vq.data import FeatureLoader, ImageLoader, TokenLoader
 from vq.engine.doctor.building import FAULTS, meta_step
+from vq.engine.doctor.images import sample_of
 from vq.engine.doctor.tracing import Trace, trace_of
 from vq.engine.steps.base import TrainStep
+from vq.engine.steps.tuning import Tuning
 from vq.registry import build
 
 Tree = Mapping[str, Any]
@@ -57,6 +59,10 @@ class Options:
         auto_resume: Whether the newest valid checkpoint of the run would be continued.
         load_from: A checkpoint folder to continue from.
         wandb: Whether the run is logged to Weights & Biases.
+        weights: Weight files that are loaded into the model before a new training.
+        allow_missing: Regular expression of the names that these files may lack.
+        allow_unexpected: Regular expression of the names that the model may lack.
+        tuning: Memory layout and compilation.
     """
 
     device: str | None = None
@@ -65,6 +71,10 @@ class Options:
     auto_resume: bool = False
     load_from: str | None = None
     wandb: bool = False
+    weights: Sequence[str] = ()
+    allow_missing: str = ""
+    allow_unexpected: str = ""
+    tuning: Tuning = field(default_factory=Tuning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +100,7 @@ class Case:
     run: Path | None = None
     options: Options = field(default_factory=Options)
     world: World = field(default_factory=World.here)
+    _samples: dict[str, Part] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def device(self) -> str:
@@ -136,6 +147,13 @@ class Case:
     def val_data(self) -> Part:
         """The loader of the section `val_data`."""
         return _loader(self.tree, "val_data")
+
+    def sample(self, name: str) -> Part:
+        """What a random sample of the images of a section shows: a `Sample`; it is read once."""
+        if name not in self._samples:
+            loader = self.loaders()[name]
+            self._samples[name] = _attempt(lambda: sample_of(loader, is_training=name == "train_data"))
+        return self._samples[name]
 
     def loaders(self) -> dict[str, ImageLoader | TokenLoader | FeatureLoader]:
         """The loaders whose sets are there, by section."""

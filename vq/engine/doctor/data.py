@@ -9,7 +9,7 @@ from vq.engine.assembly.checks import check_images
 from vq.engine.doctor.building import FAULTS
 from vq.engine.doctor.case import Case
 from vq.engine.doctor.findings import NEVER, Finding, first_lines, from_error, ok, trouble, warning
-from vq.engine.doctor.images import Sample, sample_of
+from vq.engine.doctor.images import Sample
 from vq.engine.doctor.memory import step_seconds
 from vq.tokenizers import Tokenizer
 
@@ -56,21 +56,22 @@ def check_images_of_sets(case: Case) -> Iterator[Finding]:
     for name, loader in case.loaders().items():
         if not isinstance(loader, ImageLoader):
             continue
-        try:
-            sample = sample_of(loader, is_training=name == "train_data")
-        except FAULTS as error:
-            yield from_error(name, error, step=1 if name == "train_data" else _validated_at(case))
+        part = case.sample(name)
+        if part.error is not None:
+            yield from_error(name, part.error, step=1 if name == "train_data" else _validated_at(case))
             continue
-        faults = [
-            *undecodable(case, name, loader, sample),
-            *values(name, sample),
-            *shapes(case, name, sample),
+        sample: Sample = part.value
+        found = [*undecodable(case, name, loader, sample), *values(name, sample), *shapes(case, name, sample)]
+        yield from found or [
+            ok(name, f"{sample.num} of {sample.total:,} images decoded, all of ordinary values")
         ]
-        yield from faults
-        if not faults:
-            yield ok(name, f"{sample.num} of {sample.total:,} images decoded, all of ordinary values")
-        if name == "train_data":
-            yield from speed(case, loader, sample)
+
+
+def check_reading(case: Case) -> Iterator[Finding]:
+    """The time to read the images of a step against the time of the step."""
+    loader = case.train_data.value
+    if isinstance(loader, ImageLoader) and case.sample("train_data").error is None:
+        yield from speed(case, loader, case.sample("train_data").value)
 
 
 def undecodable(case: Case, name: str, loader: ImageLoader, sample: Sample) -> Iterator[Finding]:
@@ -140,7 +141,7 @@ def shapes(case: Case, name: str, sample: Sample) -> Iterator[Finding]:
 
 
 def speed(case: Case, loader: ImageLoader, sample: Sample) -> Iterator[Finding]:
-    """The time to read the images of a step against the time of the step."""
+    """Compares the time to read the images of a step, as the sample took it, with the time of the step."""
     processes = max(1, min(loader.num_workers, case.world.cores // case.world.local_ranks))
     reading = sample.seconds * loader.batch_size / case.world.ranks / processes
     who = f"{processes} worker{'s' if processes > 1 else ''}" if loader.num_workers else "the main process"

@@ -1,8 +1,11 @@
 """Checks of the machine and of what is installed on it."""
 
 import importlib.metadata
+import os
 import platform
+import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +14,8 @@ from packaging.version import Version
 
 from vq import packages
 from vq.engine.doctor.case import Case
-from vq.engine.doctor.findings import Finding, bytes_in_words, ok, trouble, warning
+from vq.engine.doctor.findings import Finding, bytes_in_words, from_error, ok, trouble, warning
+from vq.errors import ConfigError
 
 BUSY = 0.1
 """The part of a GPU's memory that other processes may use without a warning."""
@@ -152,6 +156,22 @@ def check_precision(case: Case) -> Iterator[Finding]:
         yield warning("precision", "this CPU only emulates bfloat16, slowly", "leave out --autocast", step=1)
     else:
         yield ok("precision", "bfloat16 (--autocast) is supported")
+
+
+def check_tuning(case: Case) -> Iterator[Finding]:
+    """Whether the memory layout is possible on the device, and whether there is a compiler for `--compile`."""
+    tuning = case.options.tuning
+    if tuning.is_channels_last and case.device == "cpu":
+        try:
+            replace(tuning, is_compiled=False).apply(torch.nn.Conv2d(1, 1, 1, device="cpu"), [])
+        except ConfigError as error:
+            yield from_error("--channels-last", error)
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
+    if tuning.is_compiled and not any(shutil.which(name) for name in compilers if name):
+        yield trouble(
+            "--compile", "torch.compile needs a C++ compiler, and there is none",
+            "install g++, set CXX, or leave it out", step=1,
+        )  # fmt: skip
 
 
 def check_loggers(case: Case) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ MACHINE: list[Check] = [
     environment.check_torchvision,
     environment.check_device,
     environment.check_precision,
+    environment.check_tuning,
     environment.check_loggers,
     world.check_environment,
 ]
@@ -25,9 +26,11 @@ MACHINE: list[Check] = [
 
 CONFIG: list[Check] = [
     weights.check_weights,
+    weights.check_given_weights,
     data.check_sets,
     data.check_sizes,
     data.check_images_of_sets,
+    data.check_reading,
     data.check_classes,
     overlap.check_overlap,
     world.check_batches,

@@ -106,7 +106,7 @@ def _continued(case: Case, newest: Path) -> Iterator[Finding]:
         return
     if changes:
         yield warning(
-            str(source), f"{len(changes)} changes will be applied: {first_lines(map(str, changes), 6)}"
+            str(source), f"{len(changes)} change(s) will be applied: {first_lines(map(str, changes), 6)}"
         )
     left = case.max_steps - step_of(source)
     if left <= 0:

@@ -1,6 +1,7 @@
 """Checks that pretrained weights and reference statistics are there, before a training or a validation needs them."""
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ import torch
 from vq.config import PRETRAINED_TOKENIZER, WEIGHTS_OF
 from vq.engine.doctor.building import FAULTS
 from vq.engine.doctor.case import Case
-from vq.engine.doctor.findings import Finding, from_error, ok
+from vq.engine.doctor.findings import Finding, first_lines, from_error, ok
 from vq.files import sha256_of
 from vq.known_weights import AS_PUBLISHED, located
 from vq.metrics.statistics import reference_path
 from vq.metrics.statistics_file import read_statistics
 from vq.registry import build
-from vq.tokenizers.checkpoint import CheckpointError, find_weights
+from vq.tokenizers.checkpoint import CheckpointError, find_weights, load_weights
 
 SLOTS = ("losses", "metrics", "discriminator", "augmentation", "penalties")
 """The keys below which parts with weights of their own are small enough to be built."""
@@ -50,6 +51,28 @@ def _missing_reference(place: str, node: Mapping[str, Any], error: Exception) ->
         except FAULTS as missing:
             if str(missing) not in str(error):
                 yield from_error(f"{place}.reference", missing)
+
+
+def check_given_weights(case: Case) -> Iterator[Finding]:
+    """Whether the files of `--load-model-from` are intact, and hold the weights of the model."""
+    if not (given := case.options.weights):
+        return
+    try:
+        files = [find_weights(path) for path in given]
+        if case.step.error is None:
+            with warnings.catch_warnings(
+                action="ignore"
+            ):  # nothing is copied, because the model has no values
+                load_weights(
+                    case.step.value.step.model,
+                    files,
+                    allow_missing=case.options.allow_missing,
+                    allow_unexpected=case.options.allow_unexpected,
+                )
+    except FAULTS as error:
+        yield from_error("--load-model-from", error)
+    else:
+        yield ok("--load-model-from", f"{first_lines(map(str, files))}: intact, of this model")
 
 
 def _nodes(value: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
