@@ -320,7 +320,8 @@ class TestWeights:
         assert "there is no such file" in troubles(weights.check_given_weights(one))[0]
         save_weights(assembly.make_tokenizer(tree).state_dict(), file, tree)
         assert is_fine(weights.check_given_weights(one))
-        other = case(options=one.options, tokenizer={"encoder": {"type": "CNNEncoder", "out_channels": 8}})
+        other = case(options=one.options)
+        other.tree["tokenizer"]["encoder"]["base_width"] = 16
         assert "not the weights of this model" in troubles(weights.check_given_weights(other))[0]
         assert not list(weights.check_given_weights(case()))
 
