@@ -176,6 +176,9 @@ class _ArrowTable:
         self.class_names = _class_names(dataset.features)
         self.schema = self._dataset.data.schema
 
+    def __len__(self) -> int:
+        return len(self._dataset)
+
     def locate(self, index: int) -> tuple[int, int]:
         return 0, index
 

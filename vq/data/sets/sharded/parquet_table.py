@@ -41,6 +41,9 @@ _READERS = 16  # threads that read the footers of files behind addresses
 class Table(Protocol):
     """Rows that are read one column of one shard at a time."""
 
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+
     @property
     def schema(self) -> Any:
         """The Arrow schema."""
@@ -135,6 +138,7 @@ class ParquetTable:
         self._cache_folder = None if cache_folder is None else expanded(cache_folder)
         self._place = place
         self._recent = RecentShards() if recent is None else recent
+        self._checked: set[str] = set()
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -215,6 +219,8 @@ class ParquetTable:
         Raises:
             DataError: If there is none, or the files differ.
         """
+        if name in self._checked:
+            return
         if name not in self.schema.names:
             raise DataError(
                 f"{self._place}: expected a column {printable(name)!r} in {self._files[0].shard}, found "
@@ -230,6 +236,8 @@ class ParquetTable:
                     f"{'other class names' if found == first else found} in {file.shard}; use the files "
                     f"of one set"
                 )
+
+        self._checked.add(name)
 
     def bounds(self, column: str) -> tuple[int, int, int] | None:
         """Returns the lowest and highest number in a column of integers, and the number of rows without a value.

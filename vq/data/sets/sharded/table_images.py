@@ -76,7 +76,7 @@ class TableImages(ImageDataset):
 
     def __len__(self) -> int:
         """Returns the number of rows."""
-        return sum(self.table.sizes)
+        return len(self.table)
 
     @property
     def shard_sizes(self) -> Sequence[int] | None:
@@ -148,6 +148,11 @@ class TableImages(ImageDataset):
             DataError: If there is no such column, or its values cannot be classes.
         """
         return _ONE_CLASS if self._labels is None else self._labels.class_names
+
+    def describe(self) -> str:
+        """Summarizes the set in one line: images, classes, sizes, and in how many row groups the images are."""
+        sizes = self.shard_sizes
+        return super().describe() + (f"; {len(sizes):,} row groups" if sizes is not None else "")
 
     def check(self) -> None:
         """Opens the table, and looks for its columns and classes.
