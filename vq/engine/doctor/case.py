@@ -151,7 +151,7 @@ class Case:
     def sample(self, name: str) -> Part:
         """What a random sample of the images of a section shows: a `Sample`; it is read once."""
         if name not in self._samples:
-            loader = self.loaders()[name]
+            loader: Any = self.loaders()[name]
             self._samples[name] = _attempt(lambda: sample_of(loader, is_training=name == "train_data"))
         return self._samples[name]
 
