@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vq.ops.numerics.constants import constant
+
 BLUR = (1.0, 3.0, 3.0, 1.0)
 
 
@@ -75,9 +77,13 @@ def blur(x: Float[Tensor, "b c h w"], *, padding: int) -> Float[Tensor, "b c oh 
         >>> blur(torch.ones(1, 1, 6, 6), padding=0).flatten()[0].item()
         1.0
     """
-    taps = torch.tensor(BLUR, device=x.device, dtype=x.dtype) / sum(BLUR)
+    taps = constant(_taps, x.dtype, device=x.device)
     channels = x.shape[1]
     rows = taps.reshape(1, 1, 4, 1).expand(channels, 1, 4, 1)
     columns = taps.reshape(1, 1, 1, 4).expand(channels, 1, 1, 4)
     smoothed = F.conv2d(x, rows, padding=(padding, 0), groups=channels)
     return F.conv2d(smoothed, columns, padding=(0, padding), groups=channels)
+
+
+def _taps(dtype: torch.dtype) -> Float[Tensor, "4"]:
+    return torch.tensor(BLUR, dtype=dtype) / sum(BLUR)

@@ -90,7 +90,7 @@ class Event:
         if world_size() == 1:
             return mean
         count = torch.tensor(self._count) if self._mask is None else self._mask.sum()
-        count = count.to(mean.device, torch.float64)
+        count = count.to(mean.device, torch.float64, non_blocking=True)
         if self._total is None:
             self._total = all_reduce_sum_with_gradient(count)
         return mean * (count * world_size() / self._total.clamp_min(1)).to(mean.dtype)

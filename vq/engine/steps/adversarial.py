@@ -171,7 +171,7 @@ class _AdversarialGradient:
             share: The micro-batch's part of the step.
         """
         if not self.step.is_adaptive:
-            return wanted + self.gain * judged.gradient, torch.tensor(self.gain, device=wanted.device)
+            return wanted + self.gain * judged.gradient, torch.full((), self.gain, device=wanted.device)
         at_last_layer = [self._at_last_layer(reconstruction, g * share) for g in (wanted, judged.gradient)]
         if not self.is_deferred:
             weight = self._weight(at_last_layer)

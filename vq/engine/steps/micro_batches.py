@@ -40,7 +40,7 @@ def shares_of(counts: Sequence[int], like: Shaped[Tensor, "..."]) -> list[Share]
     """
     if distributed.world_size() == 1:
         return [Share(count / max(1, sum(counts)), count / max(1, sum(counts))) for count in counts]
-    own = torch.tensor(counts, dtype=torch.float64, device=like.device)
+    own = torch.tensor(counts, dtype=torch.float64).to(like.device, non_blocking=True)
     everywhere = distributed.all_reduce_sum(own)
     total = everywhere.sum().clamp_min(1)
     shares = torch.stack([own * distributed.world_size() / total, everywhere / total])
