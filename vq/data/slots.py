@@ -3,13 +3,17 @@
 import mmap
 from collections.abc import Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
 import torch
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from vq.data.sample import Batch
+
+Images: TypeAlias = UInt8[Tensor, "b channels h w"] | Float32[Tensor, "b channels h w"]
+"""The images of a batch."""
 
 _open_slots: "WeakValueDictionary[int, BatchSlots]" = WeakValueDictionary()
 _numbers = count()
@@ -52,7 +56,7 @@ class BatchSlots:
         packed["label"] = batch["label"].tolist()  # a tensor would be passed in shared memory of its own
         return packed
 
-    def images(self, slot: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    def images(self, slot: int, shape: Sequence[int], dtype: torch.dtype) -> Images:
         """Returns the images in a slot, as a view that the next batch in this slot overwrites."""
         size = dtype.itemsize
         for side in shape:
@@ -68,11 +72,11 @@ class _InSlot(NamedTuple):
     shape: tuple[int, ...]
     dtype: torch.dtype
 
-    def images(self) -> Tensor:
+    def images(self) -> Images:
         """Copies the images from the slot; this runs in the main process."""
         return _open_slots[self.slots].images(self.slot, self.shape, self.dtype).clone()
 
-    def pin_memory(self) -> Tensor:
+    def pin_memory(self) -> Images:
         """Copies the images to pinned memory; PyTorch calls it in a thread of its own."""
         return _open_slots[self.slots].images(self.slot, self.shape, self.dtype).pin_memory()
 
