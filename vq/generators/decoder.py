@@ -6,11 +6,13 @@ grouped queries, rotary positions and the GPT-2 and Llama blocks, with their ini
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from vq.generators.errors import GeneratorError
@@ -19,6 +21,9 @@ from vq.registry import LAYERS
 
 Rotation = Float[Tensor, "2 n dim"]
 """For each of n positions and each channel, the cosine and the signed sine of the angle that rotates its pair."""
+
+Append = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""Stores keys and values, and returns all that are stored and which of them exist (`KeyValueCache.append`)."""
 
 LLAMA_SIZES: dict[str, dict[str, int]] = {
     "B": {"width": 768, "depth": 12, "num_heads": 12, "hidden": 2048},
@@ -134,6 +139,11 @@ class KeyValueCache:
         transformer: The transformer whose keys and values are stored.
         rows: The batch size.
         length: The number of tokens of a whole sequence.
+
+    Attributes:
+        length: The number of tokens stored so far.
+        position: If set, the number of tokens stored so far, as a tensor that takes the place of `length`: a step that
+            is recorded in a CUDA graph reads it again in each replay. The token that follows is a single one.
     """
 
     def __init__(self, transformer: "DecoderTransformer", *, rows: int, length: int) -> None:
@@ -144,7 +154,24 @@ class KeyValueCache:
         dtype = torch.float32 if is_slow else weight.dtype
         self.blocks = [weight.new_zeros(shape, dtype=dtype) for _ in transformer.blocks]
         self.length = 0
-        """The number of tokens stored so far."""
+        self.position: Int64[Tensor, "1"] | None = None
+
+    def append(
+        self, block: int, key: Float[Tensor, "b kv n dim"], value: Float[Tensor, "b kv n dim"]
+    ) -> tuple[Float[Tensor, "2 b kv stored dim"], Bool[Tensor, "1 stored"] | None]:
+        """Stores the next keys and values of a block.
+
+        Returns:
+            All keys and values stored so far. With a `position`, the whole memory, and which of it is stored.
+        """
+        memory = self.blocks[block]
+        if self.position is None:
+            end = self.length + key.shape[2]
+            memory[0, :, :, self.length : end] = key
+            memory[1, :, :, self.length : end] = value
+            return memory[:, :, :, :end], None
+        memory.index_copy_(3, self.position, torch.stack([key, value]).to(memory.dtype))
+        return memory, (torch.arange(memory.shape[3], device=memory.device) <= self.position)[None]
 
 
 class DecoderBlock(nn.Module):
@@ -187,8 +214,7 @@ class DecoderBlock(nn.Module):
         self,
         x: Float[Tensor, "b n c"],
         rotation: Rotation | None = None,
-        memory: Float[Tensor, "2 b kv length dim"] | None = None,
-        start: int = 0,
+        append: Append | None = None,
         causal: bool = True,
     ) -> Float[Tensor, "b n c"]:
         """Applies the block.
@@ -196,17 +222,15 @@ class DecoderBlock(nn.Module):
         Args:
             x: All tokens, or the next ones if there is a cache.
             rotation: The rotary positions of `x`; None for none.
-            memory: The cached keys and values of this block, into which those of `x` are written.
-            start: The number of tokens in the cache; if it is above 0, `x` must be a single token.
+            append: Stores the keys and values of `x` in a cache, and returns all that are stored; None for no cache.
+                If tokens were stored before, `x` must be a single token.
             causal: Whether a token attends only to itself and to those before it.
         """
-        found = self._attend(self.norm1(x), rotation, memory, start, causal)
+        found = self._attend(self.norm1(x), rotation, append, causal)
         x = x + F.dropout(self.out(found), self.dropout, self.training)
         return x + F.dropout(self.feed_forward(self.norm2(x)), self.dropout, self.training)
 
-    def _attend(
-        self, x: Tensor, rotation: Tensor | None, memory: Tensor | None, start: int, causal: bool
-    ) -> Tensor:
+    def _attend(self, x: Tensor, rotation: Tensor | None, append: Append | None, causal: bool) -> Tensor:
         heads = self.query_key_value(x).unflatten(-1, (self.num_heads + 2 * self.num_kv_heads, -1))
         query, key, value = heads.transpose(1, 2).split(
             [self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1
@@ -214,16 +238,15 @@ class DecoderBlock(nn.Module):
         query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
             query, key = apply_rotary(query, rotation), apply_rotary(key, rotation)
-        if memory is not None:
-            end = start + x.shape[1]
-            memory[0, :, :, start:end] = key
-            memory[1, :, :, start:end] = value
-            key, value = memory[:, :, :, :end]
+        mask = None
+        if append is not None:
+            (key, value), mask = append(key, value)
             query = query.to(key.dtype)
         found = F.scaled_dot_product_attention(
             query,
             key,
             value,
+            attn_mask=mask,
             is_causal=causal and x.shape[1] > 1,
             enable_gqa=self.num_heads != self.num_kv_heads,
         )
@@ -309,10 +332,9 @@ class DecoderTransformer(nn.Module):
             cache: Holds the keys and values of earlier tokens; those of `x` are appended.
             causal: Whether a token attends only to itself and to those before it.
         """
-        start = 0 if cache is None else cache.length
         for i, block in enumerate(self.blocks):
-            x = block(x, rotation, None if cache is None else cache.blocks[i], start, causal)
-        if cache is not None:
+            x = block(x, rotation, None if cache is None else partial(cache.append, i), causal)
+        if cache is not None and cache.position is None:
             cache.length += x.shape[1]
         normed: Tensor = self.norm(x)
         return normed

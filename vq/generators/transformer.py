@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 
-from jaxtyping import Int64
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vq.generators.base import Generator, GeneratorOutput, generator_output
-from vq.generators.decoder import DecoderTransformer, KeyValueCache
+from vq.generators.decoder import DecoderTransformer, KeyValueCache, Rotation
 from vq.generators.errors import GeneratorError
+from vq.generators.graphs import RECORDED, can_be_recorded, graph_sampler, run_steps
 from vq.generators.heads import DepthHead, Head, LinearHead
 from vq.generators.packed import packed_weights
 from vq.generators.sampling import Position, Sampler, uniform_numbers
@@ -118,27 +121,91 @@ class TransformerGenerator(Generator):
         seeds: Int64[Tensor, "b"],
         given: Int64[Tensor, "b l q"],
     ) -> Int64[Tensor, "b l q"]:
-        """Samples the indices in `order`, one position per step."""
-        length, order = self.num_positions, constant(int64s, *self.order, device=given.device)
+        """Samples the indices in `order`, one position per step; on a CUDA device the steps are one CUDA graph."""
+        order = constant(int64s, *self.order, device=given.device)
+        given = given[:, order]
         # Each uniform number belongs to a position and a depth, whatever the order.
-        uniform = uniform_numbers(seeds, length * self.num_indices).view(len(seeds), length, -1)
-        indices = given[:, order].clone()
-        uniform, rotation = uniform[:, order], self.stem.rotation(order)
-        cache = KeyValueCache(self.transformer, rows=len(label), length=length)
+        uniform = uniform_numbers(seeds, self.num_positions * self.num_indices)
+        batch = _Batch(
+            order=order,
+            given=given,
+            indices=given.clone(),
+            uniform=uniform.view(len(seeds), self.num_positions, -1)[:, order],
+            rotation=self.stem.rotation(order),
+            cache=KeyValueCache(self.transformer, rows=len(label), length=self.num_positions),
+        )
         # The positions that are given for all images pass through the network at once.
-        known = (indices >= 0).all(2).all(0).long().cumprod(0).sum().item()
-        first = min(int(known), length - 1)
-        x = self.stem(label, sampler.rows(indices[:, :first]), order[:first])
+        known = (given >= 0).all(2).all(0).long().cumprod(0).sum().item()
+        first = min(int(known), self.num_positions - 1)
+        left = self.num_positions - first
         # For fewer than some tens of steps, packing would cost more than it saves.
-        packing = packed_weights(self, rows=len(label)) if length - first >= 32 else nullcontext()
+        packing = packed_weights(self, rows=len(label)) if left >= 32 else nullcontext()
         with packing:
-            for t in range(first, length):
-                start = cache.length
-                turn = None if rotation is None else rotation[:, start : t + 1]
-                hidden = self.transformer(x, rotation=turn, cache=cache)[:, -1]
-                position = Position(place=self.order[t], progress=t / length)
-                drawn = self.head.draw(hidden, sampler, position, uniform[:, t], indices[:, t])
-                indices[:, t] = drawn
-                if t + 1 < length:
-                    x = self.stem.of_indices(sampler.rows(drawn[:, None]), order[t : t + 1])
-        return indices[:, order.argsort()]
+            self._start(batch, sampler, label, first)
+            if can_be_recorded(sampler, given.device, left):
+                self._replay(batch, sampler, first + 1)
+            else:
+                self._go_on(batch, sampler, first + 1)
+        return batch.indices[:, order.argsort()]
+
+    def _start(self, batch: "_Batch", sampler: Sampler, label: Tensor, first: int) -> None:
+        """Passes the class and the given indices before a position through the network, and samples that position."""
+        x = self.stem(label, sampler.rows(batch.indices[:, :first]), batch.order[:first])
+        turn = None if batch.rotation is None else batch.rotation[:, : first + 1]
+        hidden = self.transformer(x, rotation=turn, cache=batch.cache)[:, -1]
+        batch.indices[:, first] = self.head.draw(
+            hidden, sampler, self._position(first), batch.uniform[:, first], batch.given[:, first]
+        )
+
+    def _go_on(self, batch: "_Batch", sampler: Sampler, first: int) -> None:
+        """Samples all positions from the given one on."""
+        steps = torch.arange(self.num_positions, device=batch.order.device)
+        for t in range(first, self.num_positions):
+            self._step(batch, sampler, steps[t : t + 1], self._position(t))
+
+    def _replay(self, batch: "_Batch", sampler: Sampler, first: int) -> None:
+        """Samples all positions from the given one on with one step that is recorded in a CUDA graph."""
+        step = torch.full((1,), first, device=batch.order.device)
+        recorded = graph_sampler(sampler, step, self.num_positions)
+
+        def sample() -> None:
+            self._step(batch, recorded, step, RECORDED)
+            step.add_(1)
+
+        batch.cache.position = step
+        run_steps(sample, self.num_positions - first, step.device)
+        batch.cache.position = None
+        if not bool(recorded.is_finite):
+            self._go_on(batch, sampler, first)  # raises the error, which names the image and the position
+
+    def _step(self, batch: "_Batch", sampler: Sampler, t: Int64[Tensor, "1"], position: Position) -> None:
+        """Passes the index before position t through the network, and samples position t."""
+        x = self.stem.of_indices(sampler.rows(batch.indices[:, t - 1]), batch.order[t - 1])
+        turn = None if batch.rotation is None else batch.rotation[:, t]
+        hidden = self.transformer(x, rotation=turn, cache=batch.cache)[:, -1]
+        drawn = self.head.draw(hidden, sampler, position, batch.uniform[:, t][:, 0], batch.given[:, t][:, 0])
+        batch.indices[:, t] = drawn[:, None]
+
+    def _position(self, t: int) -> Position:
+        return Position(place=self.order[t], progress=t / self.num_positions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """A batch of images while they are sampled. Positions are in the order of sampling.
+
+    Attributes:
+        order: The position in raster order of each of them.
+        given: The indices that are given; -1 where an index is sampled.
+        indices: The indices so far.
+        uniform: The numbers that decide the draws.
+        rotation: The rotary positions; None if positions are learned.
+        cache: The keys and values so far.
+    """
+
+    order: Int64[Tensor, "l"]
+    given: Int64[Tensor, "b l q"]
+    indices: Int64[Tensor, "b l q"]
+    uniform: Float[Tensor, "b l q"]
+    rotation: Rotation | None
+    cache: KeyValueCache
