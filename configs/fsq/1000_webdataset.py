@@ -6,8 +6,8 @@ Paper:    Mentzer et al. 2024, https://arxiv.org/abs/2309.15505
 Command:  vq train shards fsq/1000_webdataset --config-options 'shards::my_shards/{0000..0127}.tar'
           (the page is configs/fsq/1000_webdataset.py)
 Expected: PSNR 23.28 dB, SSIM 0.631, LPIPS-vgg 0.508, codebook usage 56 %
-          (measured here: 1,000 steps, seed 3407, on the crops of PhotoDataset in 25 tars, written as docs/data.md shows,
-           with those of its validation split as val_shards)
+          (measured here: 1,000 steps, seed 3407, on the crops of PhotoDataset in 25 tars that are written as in
+           docs/data.md, with those of its validation split as val_shards)
 Needs:    WebDataset tars with a member .cls in each sample (or --config-options label:None), on disk or at an address
 """
 
