@@ -60,6 +60,14 @@ def test_all_batches_of_workers_may_be_kept(numbered, workers):
     assert all(same(*pair) for pair in kept)
 
 
+def test_workers_that_do_not_inherit_memory(numbered, monkeypatch):
+    monkeypatch.setattr("vq.data.loader._FORKS", False)  # as on macOS
+    options = {"dataset": numbered(60), "batch_size": 4}
+    expected = list(ImageLoader(**options).pass_batches())
+    found = list(ImageLoader(**options, num_workers=2).pass_batches())
+    assert all(same(*pair) for pair in zip(found, expected, strict=True))
+
+
 def test_batches_of_images_larger_than_the_first(numbered):
     options = {"dataset": numbered(6, sizes=(8, 12, 16)), "batch_size": 1}
     expected = list(ImageLoader(**options).pass_batches())
