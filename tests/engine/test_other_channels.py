@@ -1,8 +1,11 @@
 """Images of other channels in steps, evaluators and probes; what does not fit them is refused before training."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from feature_networks import TinyNetwork
@@ -21,6 +24,7 @@ from vq.engine import (
 )
 from vq.engine.assembly.checks import check_losses
 from vq.engine.assembly.describe import describe
+from vq.engine.jobs.image_files import FileTranslator
 from vq.engine.jobs.reference_statistics import collect
 from vq.engine.jobs.tokenization import ViewEncoder
 from vq.engine.steps.generator import tokens_of
@@ -32,7 +36,7 @@ from vq.metrics import KID, PSNR, CodebookUsage
 from vq.networks import EfficientNetLite0, PatchDiscriminator, StridedCNNDecoder, StridedCNNEncoder
 from vq.ops.images import ChannelsError, as_rgb
 from vq.probes import LinearProbe, PooledCodes, PooledPixels
-from vq.quantizers import FiniteScalarQuantizer
+from vq.quantizers import FiniteScalarQuantizer, ResidualQuantizer
 from vq.tokenizers import ImageTokenizer, Tokenizer
 
 CPU = torch.device("cpu")
@@ -238,3 +242,42 @@ def test_the_description_and_reference_statistics_of_other_channels() -> None:
     assert found[0].stamp.preprocessing == "none, rgb=(5, 4, 3)"
     with pytest.raises(ChannelsError, match="expected images of 3 channels"):
         collect(loader_of(6), TinyNetwork(), **given)
+
+
+@pytest.mark.parametrize(
+    ("channels", "array", "holds_indices"),
+    [
+        (6, np.zeros((16, 16, 6), np.uint8), False),
+        (6, np.zeros((6, 16, 16), np.float32), False),
+        (6, np.zeros((4, 4), np.int64), True),
+        (6, np.zeros((16, 16, 3), np.uint8), True),  # is refused: neither
+        (1, np.zeros((16, 16), np.uint8), False),
+        (1, np.zeros((16, 16), np.float64), False),
+        (1, np.zeros((4, 4), np.int64), True),
+        (1, np.zeros((16, 16, 1), np.uint8), False),
+        (3, np.zeros((4, 4), np.uint8), True),
+        (3, np.zeros((16, 16, 3), np.uint8), False),
+        (3, np.zeros(5), True),
+    ],
+)
+def test_an_array_is_an_image_if_it_has_the_channels(
+    channels: int, array: npt.NDArray[Any], holds_indices: bool, tmp_path: Path
+) -> None:
+    translator = FileTranslator(tokenizer=tokenizer_of(channels).eval())
+    np.save(tmp_path / "a.npy", array)
+    assert translator.holds_indices(tmp_path / "a.npy") == holds_indices
+    assert not translator.holds_indices(tmp_path / "a.png")
+
+
+def test_an_array_of_indices_with_a_stack_as_deep_as_the_channels_is_decoded(tmp_path: Path) -> None:
+    network: dict[str, Any] = {"widths": (8, 8), "num_blocks": 1, "image_channels": 6}
+    stages = [FiniteScalarQuantizer(levels=[4, 4]) for _ in range(6)]
+    tokenizer = ImageTokenizer(
+        encoder=StridedCNNEncoder(**network),
+        quantizer=ResidualQuantizer(quantizers=stages),
+        decoder=StridedCNNDecoder(**network),
+    )
+    translator = FileTranslator(tokenizer=tokenizer.eval())
+    for dtype, holds_indices in ((np.int64, True), (np.int32, True), (np.uint8, False), (np.float32, False)):
+        np.save(tmp_path / "a.npy", np.zeros((4, 4, 6), dtype))
+        assert translator.holds_indices(tmp_path / "a.npy") == holds_indices

@@ -93,8 +93,8 @@ class FileTranslator:
     def holds_indices(self, source: Path) -> bool:
         """Whether a file is to be decoded: an `.npy` file, unless it is an image.
 
-        An array of three axes, the first or last of which has the tokenizer's number of channels, is an image if it is
-        of uint8, or has not the shape of the tokenizer's indices.
+        An array is an image if its first or last of three axes has the length of the tokenizer's channels (a grey image
+        may have two axes), and it is of uint8 or has not the shape of the tokenizer's indices.
         """
         if source.suffix.lower() != ".npy":
             return False
@@ -102,8 +102,11 @@ class FileTranslator:
             array = read_npy(source)
         except (ValueError, OSError):
             return True  # `decode` says what is wrong
-        is_image = array.ndim == 3 and self.tokenizer.image_channels in (array.shape[0], array.shape[-1])
-        return not is_image or (array.dtype != np.uint8 and self._fits(array))
+        channels, shape = self.tokenizer.image_channels, array.shape
+        has_channels = (
+            channels in (shape[0], shape[-1]) if len(shape) == 3 else (channels, len(shape)) == (1, 2)
+        )
+        return not has_channels or (array.dtype != np.uint8 and self._fits(array))
 
     def _decoded(self, source: Path, indices: Int[Tensor, "*axes"]) -> Float[Tensor, "1 channels h w"]:
         try:
