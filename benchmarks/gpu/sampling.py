@@ -1,16 +1,20 @@
 """Sampling of a Llama generator with guidance, 256 tokens: sizes L (24 blocks of 1024 channels) and B, 32 pictures.
 
 A step cannot take less time than one read of the weights and of the key-value cache, at the bandwidth that a copy of
-1 GiB reaches on this device; `x one read` says how many times as long it takes.
+1 GiB reaches on this device; `x one read` says how many times as long it takes. The steps of `vq` are replays of a CUDA
+graph; `vq, bfloat16, eager` launches each kernel (`VQ_KERNELS=eager`).
 """
 
+import os
 import sys
 from collections.abc import Callable
+from unittest import mock
 
 import torch
 
 from benchmarks.gpu.timing import Facts, NotInstalledError, Rows, Side
 from vq.generators import LLAMA_SIZES, DecoderTransformer, TransformerGenerator
+from vq.ops.kernels import VARIABLE
 
 VOCABULARY = 16384
 TOP_K, TOP_P, GUIDANCE = 600, 0.92, 2.0
@@ -47,6 +51,17 @@ def sample(made: TransformerGenerator, pictures: int) -> Side:
             made.generate(label, seeds=seeds, guidance=GUIDANCE, top_k=top_k, top_p=TOP_P)
 
     return run
+
+
+def sample_eagerly(made: TransformerGenerator, pictures: int) -> Side:
+    """Samples pictures with guidance, without a CUDA graph."""
+    run = sample(made, pictures)
+
+    def run_eagerly() -> None:
+        with mock.patch.dict(os.environ, {VARIABLE: "eager"}):
+            run()
+
+    return run_eagerly
 
 
 def llamagen(rows: Rows, size: str, tokens: int, pictures: int) -> Side:
@@ -130,18 +145,19 @@ def main() -> None:
         read_ms = 1e3 * read / bandwidth(rows)
         shape = (rows, size, tokens, pictures)
 
-        def ours(dtype: torch.dtype, size: str = size) -> Side:
-            return sample(generator(rows, size, tokens, dtype), pictures)
+        def ours(dtype: torch.dtype, size: str = size, how: Callable[..., Side] = sample) -> Side:
+            return how(generator(rows, size, tokens, dtype), pictures)
 
         rows.measure(
             f"sampling, size {size}, {tokens} tokens, {pictures} pictures, guidance",
             {
                 "vq, bfloat16": lambda ours=ours: ours(torch.bfloat16),
+                "vq, bfloat16, eager": lambda ours=ours: ours(torch.bfloat16, how=sample_eagerly),
                 "vq, float32": lambda ours=ours: ours(torch.float32),
                 "LlamaGen, bfloat16": lambda shape=shape: llamagen(*shape),
                 "transformers, bfloat16": lambda shape=shape: transformers(*shape),
             },
-            bars={"LlamaGen, bfloat16": 3.0},
+            bars={"LlamaGen, bfloat16": 3.0, "vq, bfloat16, eager": 5.0},
             rounds=3,
             warm_up=1,
             facts={
