@@ -122,7 +122,7 @@ def bandwidth(rows: Rows) -> float:
 def bytes_per_token(rows: Rows, size: str, tokens: int, pictures: int) -> int:
     """How many bytes of bfloat16 weights and, on average, of the key-value cache a step reads at least once."""
     made, shape = generator(rows, size, tokens, torch.bfloat16), shape_of(rows, size)
-    weights = sum(p.numel() for name, p in made.named_parameters() if "embedding" not in name)
+    weights = sum(p.numel() for name, p in made.named_parameters() if not name.startswith("stem."))
     cache = COPIES * pictures * 2 * shape["depth"] * shape["width"] * tokens // 2
     return 2 * (weights + cache)
 
