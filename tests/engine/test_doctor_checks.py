@@ -18,7 +18,7 @@ from golden.record_adversarial_run import ADVERSARY
 from PIL import Image
 
 from vq import config
-from vq.data import ImageFolder
+from vq.data import ImageFolder, ProceduralDataset
 from vq.engine import assembly
 from vq.engine.doctor import data, disk, memory, overlap, run_folder, schedule, weights, world
 from vq.engine.doctor import environment as machine
@@ -277,6 +277,14 @@ class TestMemory:
         assert is_fine(memory.fits(one, needed, 2 * needed, "the GPU"))
         assert is_fine(memory.check_memory(one))
 
+    def test_a_model_that_cannot_be_built(self) -> None:
+        node = {"type": "vq.tokenizers.pretrained_tokenizer", "weights": ["nothing"]}
+        one = case()
+        one.tree["tokenizer"] = node
+        for check in (memory.check_memory, disk.check_disk):
+            assert "the model cannot be built here" in warnings_of(check(one))[0]
+        assert not list(memory.check_time(one))
+
     def test_time(self) -> None:
         assert is_fine(memory.check_time(case()))
         (words,) = warnings_of(memory.check_time(case(trainer={"max_steps": 10**12})))
@@ -449,6 +457,14 @@ class TestData:
         assert indices_of(dataset, 64) == list(range(40))
         assert indices_of(dataset, 8) == indices_of(dataset, 8)
         assert len(set(indices_of(dataset, 8))) == 8
+
+    def test_the_sample_of_a_set_in_shards_is_in_one_shard(self) -> None:
+        class Sharded(ProceduralDataset):
+            shard_sizes = (30, 0, 10)
+
+        indices = indices_of(Sharded(num_images=40, image_size=16), 8)
+        assert len(set(indices)) == 8
+        assert len({index >= 30 for index in indices}) == 1
 
 
 class TestSchedule:

@@ -26,6 +26,9 @@ LONG = 3 * 24 * 3600
 
 def check_memory(case: Case) -> Iterator[Finding]:
     """The memory of a step against that of the device, and of worker processes against that of the host."""
+    if case.step.error is not None:
+        yield warning("memory", "not estimated, because the model cannot be built here")
+        return
     if case.trace.error is not None:
         reason = " ".join(str(case.trace.error).split()).partition("; ")[0]
         yield warning(
