@@ -17,11 +17,20 @@ def report_of(
         about: The command, the date, the hardware and the packages of this call.
         ended: How each section of this call ended; sections of earlier calls keep how they ended then.
     """
-    earlier = folder / "report.json"
-    before = json.loads(earlier.read_text())["ended"] if earlier.is_file() else {}
-    files = {name: folder / f"{name}.json" for name in known}
-    sections = {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
-    return {**about, "ended": before | ended, "sections": sections}
+    before = _read(folder / "report.json").get("ended", {})
+    sections = {name: _read(folder / f"{name}.json") for name in known}
+    return {
+        **about, "ended": before | ended,
+        "sections": {name: section for name, section in sections.items() if section},
+    }  # fmt: skip
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a file holds; nothing if it is not there or damaged, so that one section cannot hide the others."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def markdown(report: dict[str, Any]) -> str:
