@@ -213,6 +213,24 @@ def test_labels_that_are_no_classes(
     assert (unlabelled.class_names, unlabelled.label(1)) == (("images",), 0)
 
 
+def test_behind_an_address_the_labels_of_the_first_row_group_are_looked_at_before_training(
+    tmp_path: Path,
+) -> None:
+    labels = pa.array([0, 1, 1, -1])
+    made = table({"image": images([png(i) for i in range(4)]), "label": labels}, ("x", "y"))
+    path = write(tmp_path / "0.parquet", made, (2, 2))
+    with served(tmp_path) as (address, server):
+        dataset = ParquetImages(files=f"{address}/0.parquet")
+        dataset.check()
+        requests = len(server.requests)
+        assert (dataset.label(0), dataset.label(1)) == (0, 1)
+        assert len(server.requests) == requests
+        with pytest.raises(DataError, match="the label -1"):
+            dataset.label(2)
+    with pytest.raises(DataError, match="the label -1"):
+        ParquetImages(files=path).check()
+
+
 def test_a_text_that_is_no_declared_class(one: Callable[..., ParquetImages]) -> None:
     made = table({"image": images([png(0)]), "label": pa.array(["cow"])}, ("cat", "dog"))
     with pytest.raises(DataError, match="an unknown class"):
@@ -294,11 +312,12 @@ def test_a_damaged_row_group_counts_as_undecodable_images(folder: Path, tmp_path
 
 def test_any_damage_is_an_error_of_the_data(folder: Path, tmp_path: Path) -> None:
     content = (folder / "train-00002-of-00003.parquet").read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     draw = random.Random(0)
-    for case in range(60):
+    for case in range(100):
         changed = bytearray(content)
         for _ in range(draw.choice((1, 20))):
-            changed[draw.randrange(len(changed))] = draw.randrange(256)
+            changed[draw.randrange(footer * (case % 2), len(changed))] = draw.randrange(256)
         path = tmp_path / f"{case}.parquet"
         path.write_bytes(changed)
         dataset = ParquetImages(files=path)

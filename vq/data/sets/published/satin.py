@@ -14,6 +14,7 @@ from vq.data.sets.listed import data_folder
 from vq.data.sets.sharded.parquet_table import ParquetTable, RecentShards
 from vq.data.sets.sharded.shard_files import protocol_of
 from vq.data.sets.sharded.table_images import TableImages
+from vq.data.sets.sharded.table_labels import has_labels
 from vq.data.sets.splits import interleaved
 from vq.registry import DATASETS
 from vq.text import printable, suggest
@@ -160,8 +161,7 @@ def _label_column(table: ParquetTable) -> str | None:
     from pyarrow import types
 
     for name in _LABELS:
-        if name in table.schema.names and types.is_integer(table.schema.field(name).type):
-            lowest, _, nulls = table.bounds(name) or (0, 0, 0)
-            if lowest >= 0 and not nulls:
-                return name
+        is_there = name in table.schema.names and types.is_integer(table.schema.field(name).type)
+        if is_there and has_labels(table, name):
+            return name
     return None

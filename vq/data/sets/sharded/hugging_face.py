@@ -191,8 +191,9 @@ class _ArrowTable:
                 f"{_PLACE}: expected a column {printable(name)!r}, found {described(self.schema)}; {cure}"
             )
 
-    def bounds(self, column: str) -> tuple[int, int, int] | None:
-        return None
+    @property
+    def shards_to_check(self) -> range:
+        return range(1)
 
 
 class _StreamedTable(ParquetTable):

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _KEPT = (
     SHARDS_PER_WINDOW + 1
-)  # shards of each column in the memory of a process: those that training reads at a time
+)  # shards of each column that a process keeps: those that training reads at a time
 _LARGE_BYTES = 2**31  # of these shards; more is worth a warning
 _READERS = 16  # threads that read the footers of files behind addresses
 
@@ -65,8 +65,9 @@ class Table(Protocol):
     def check_column(self, name: str, cure: str = ...) -> None:
         """Checks that there is such a column; else the error says what to do."""
 
-    def bounds(self, column: str) -> tuple[int, int, int] | None:
-        """Returns the lowest and highest number in a column, and how many rows have none; None if unknown."""
+    @property
+    def shards_to_check(self) -> range:
+        """The shards whose labels are looked at before training."""
 
 
 class DamagedRowsError(ValueError):
@@ -80,10 +81,7 @@ class _File:
     shard: ShardFile
     stamp: Stamp
     footer: Any
-
-    @cached_property
-    def schema(self) -> Any:
-        return self.footer.schema.to_arrow_schema()
+    schema: Any
 
 
 class RecentShards:
@@ -239,26 +237,15 @@ class ParquetTable:
 
         self._checked.add(name)
 
-    def bounds(self, column: str) -> tuple[int, int, int] | None:
-        """Returns the lowest and highest number in a column of integers, and the number of rows without a value.
+    @property
+    def shards_to_check(self) -> range:
+        """All shards if the files are on this machine, else the first, because each is a request.
 
-        They are taken from the footers; None if a footer does not have them.
+        The footers have the lowest and highest value in each row group too, but pyarrow ends the process when it looks
+        for them in a damaged footer.
         """
-        lows, highs, nulls = [], [], 0
-        for number, group in self._shards:
-            row_group = self._files[number].footer.row_group(group)
-            chunks = (row_group.column(i) for i in range(row_group.num_columns))
-            found = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == column), None)
-            if found is None or not found.has_null_count:
-                return None
-            nulls += found.null_count
-            if found.null_count == row_group.num_rows:
-                continue
-            if not found.has_min_max:
-                return None
-            lows.append(int(found.min))
-            highs.append(int(found.max))
-        return min(lows, default=0), max(highs, default=0), nulls
+        is_remote = self._cache_folder is None and any(protocol_of(file.shard.url) for file in self._files)
+        return range(1 if is_remote else len(self.sizes))
 
     @cached_property
     def _files(self) -> tuple[_File, ...]:
@@ -336,8 +323,10 @@ class ParquetTable:
 
         stamp = shard.stamp()
         try:
-            return _File(shard, stamp, parquet.ParquetFile(_RangeReader(shard, stamp)).metadata)
-        except (ArrowException, OSError) as error:
+            opened = parquet.ParquetFile(_RangeReader(shard, stamp))
+            described(opened.schema_arrow)  # fails if a name is not UTF-8
+            return _File(shard, stamp, opened.metadata, opened.schema_arrow)
+        except (ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{self._place}: expected a Parquet file, but {shard} is none, or its end is missing "
                 f"({printable(str(error))}); get the file again"
@@ -411,5 +400,5 @@ def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
             for column, feature in features.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
         }
-    except (KeyError, TypeError, ValueError, AttributeError):  # no such metadata
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):  # no such metadata
         return {}

@@ -161,7 +161,8 @@ class TableImages(ImageDataset):
             DataError: If files or columns are missing, or cannot be used.
         """
         super().check()
-        _ = self.class_names
+        if self._labels is not None:
+            self._labels.check()
 
     def _decode(self, index: int, min_side: int | None) -> Pixels:
         content, key = self._content(index), self.key(index)

@@ -42,9 +42,7 @@ class LabelColumn:
         Raises:
             DataError: If the row has none, or an unknown one, or the column is damaged.
         """
-        if shard not in self._labels:
-            self._labels[shard] = self._labels_of(self._read(shard))
-        return int(self._labels[shard][offset])
+        return int(self._of_shard(shard)[offset])
 
     @cached_property
     def class_names(self) -> Sequence[str]:
@@ -53,42 +51,69 @@ class LabelColumn:
         Raises:
             DataError: If the values cannot be classes.
         """
+        found = self._distinct_texts if is_text(self._type) else self._numbers
+        return self._declared or found()
+
+    def check(self) -> None:
+        """Looks at the labels in `shards_to_check` of the table; the others are looked at when they are used.
+
+        Raises:
+            DataError: If a row has no label, or an unknown one.
+        """
+        _ = self.class_names
+        for shard in self._table.shards_to_check:
+            self._of_shard(shard)
+
+    @cached_property
+    def _type(self) -> Any:
         from pyarrow import types
 
         kind = self._table.schema.field(self._name).type
         kind = kind.value_type if types.is_dictionary(kind) else kind
-        declared = self._table.class_names.get(self._name)
-        if is_text(kind):
-            return declared or self._distinct_texts()
-        if not (types.is_integer(kind) or types.is_boolean(kind)):
-            raise self._unusable(f"has the type {kind}")
-        low, high, nulls = self._table.bounds(self._name) or self._bounds()
-        if nulls:
-            raise self._unusable(f"has no value in {nulls:,} row(s)")
-        if low < 0:
-            raise self._unusable(f"has the label {low}, which marks images whose class is not published")
-        if high >= (len(declared) if declared else _MAX_CLASSES):
-            limit = f"{len(declared)} class names" if declared else f"{_MAX_CLASSES:,} classes at most"
-            raise self._unusable(f"has the label {high:,} with {limit}")
-        return declared or tuple(str(number) for number in range(high + 1))
+        if not (is_text(kind) or types.is_integer(kind) or types.is_boolean(kind)):
+            raise self._unusable(f"has the type {printable(str(kind))}")
+        return kind
 
-    def _labels_of(self, values: Any) -> npt.NDArray[np.int32]:
+    @property
+    def _declared(self) -> tuple[str, ...] | None:
+        return self._table.class_names.get(self._name)
+
+    def _of_shard(self, shard: int) -> npt.NDArray[np.int32]:
+        if shard not in self._labels:
+            values = self._read(shard)
+            self._labels[shard] = (
+                self._from_texts(values) if is_text(self._type) else self._from_numbers(values)
+            )
+        return self._labels[shard]
+
+    def _from_texts(self, values: Any) -> npt.NDArray[np.int32]:
         import pyarrow
         from pyarrow import compute
 
-        if is_text(values.type):
-            names = pyarrow.array(self.class_names, type=values.type)
-            values = compute.index_in(values, names)
+        found = compute.index_in(values, pyarrow.array(self.class_names, type=values.type))
+        if found.null_count:
+            raise self._unusable(f"has {found.null_count:,} row(s) without a value, or with an unknown class")
+        return np.asarray(found.to_numpy()).astype(np.int32)
+
+    def _from_numbers(self, values: Any) -> npt.NDArray[np.int32]:
         if values.null_count:
-            raise self._unusable(
-                f"has {values.null_count:,} row(s) without a value, or with an unknown class"
+            raise self._unusable(f"has no value in {values.null_count:,} row(s)")
+        numbers = np.asarray(values.to_numpy())
+        low, high = int(numbers.min()), int(numbers.max())
+        if low < 0:
+            raise self._unusable(f"has the label {low}, which marks images whose class is not published")
+        if high >= (len(self._declared) if self._declared else _MAX_CLASSES):
+            limit = (
+                f"{len(self._declared)} class names"
+                if self._declared
+                else f"{_MAX_CLASSES:,} classes at most"
             )
-        labels = values.to_numpy().astype(np.int64)
-        if not 0 <= labels.min() <= labels.max() < len(self.class_names):
-            raise self._unusable(
-                f"has labels from {labels.min()} to {labels.max()}, with {len(self.class_names)} names"
-            )
-        return labels.astype(np.int32)
+            raise self._unusable(f"has the label {high:,} with {limit}")
+        return numbers.astype(np.int32)
+
+    def _numbers(self) -> tuple[str, ...]:
+        highest = max(int(self._of_shard(shard).max()) for shard in range(len(self._table.sizes)))
+        return tuple(str(number) for number in range(highest + 1))
 
     def _distinct_texts(self) -> tuple[str, ...]:
         found: set[str | None] = set()
@@ -100,19 +125,6 @@ class LabelColumn:
         if None in found:
             raise self._unusable("has rows without a value")
         return tuple(sorted(text for text in found if text is not None))
-
-    def _bounds(self) -> tuple[int, int, int]:
-        from pyarrow import compute
-
-        lows, highs, nulls = [], [], 0
-        for shard in range(len(self._table.sizes)):
-            values = self._read(shard)
-            nulls += values.null_count
-            if values.null_count < len(values):
-                found = compute.min_max(values).as_py()
-                lows.append(int(found["min"]))
-                highs.append(int(found["max"]))
-        return min(lows, default=0), max(highs, default=0), nulls
 
     def _read(self, shard: int) -> Any:
         from pyarrow import types
@@ -135,3 +147,12 @@ def is_text(kind: Any) -> bool:
     from pyarrow import types
 
     return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def has_labels(table: Table, name: str) -> bool:
+    """Whether no row in `shards_to_check` lacks a number in a column of integers, or has -1, for an unknown class."""
+    try:
+        shards = [table.read(shard, name) for shard in table.shards_to_check]
+    except DamagedRowsError:
+        return True  # `LabelColumn.check` reports it
+    return not any(values.null_count or int(values.to_numpy().min()) < 0 for values in shards)
