@@ -171,7 +171,8 @@ class ImageDecoder:
 
     def _to_pixels(self, array: npt.NDArray[Any]) -> Pixels:
         if array.ndim > 1:
-            numbers.check_size(*sorted(array.shape)[-2:], self.max_pixels)
+            shorter, longer = sorted(array.shape)[-2:]  # of three axes, the smallest is that of the channels
+            numbers.check_size(shorter, longer, self.max_pixels)
         return numbers.to_pixels(array, self.channels, self.value_range)
 
     def _decode_eight_bits(self, data: bytes) -> Pixels:
