@@ -23,9 +23,9 @@ class BatchSlots:
     """Memory for a fixed number of batches, which a process shares with the workers that it forks.
 
     PyTorch would put each batch into new shared memory. To allocate and map it can take more than half as long as
-    decoding the batch from JPEGs of 256 pixels, and to pass its descriptor, the two processes exchange messages for each
-    tensor. Here the worker copies the images into a slot, and the main process copies them from there. Slots are used
-    in turn, so there must be more of them than batches that are prefetched.
+    decoding the batch from JPEGs of 256 pixels, and to pass its descriptor, the two processes exchange messages for
+    each tensor. Here the worker copies the images into a slot, and the main process copies them from there. Slots are
+    used in turn, so there must be more of them than batches that are prefetched.
 
     Args:
         num_slots: The number of slots.
