@@ -1,13 +1,13 @@
 """Decodes ordinary JPEG files with simplejpeg, and leaves all others to Pillow.
 
 Both call libjpeg-turbo, so the pixels are the same. simplejpeg writes them where they are used, while Pillow stores
-four bytes per pixel and copies them twice: it takes 1.4 to 1.8 times as long. `benchmarks/data.py` measures both and
+four bytes per pixel and copies them twice: it takes 1.3 to 1.8 times as long. `benchmarks/data.py` measures both and
 these:
 
 * PyTurboJPEG is about as fast, but the user has to install the library libjpeg-turbo.
-* torchvision's `decode_jpeg` takes 1.07 to 1.2 times as long and is deprecated. It does not report warnings of the
+* torchvision's `decode_jpeg` takes 1.04 to 1.2 times as long and is deprecated. It does not report warnings of the
   library, and cannot decode at a lower resolution.
-* OpenCV takes 1.07 to 1.15 times as long, because its pixels are in the order blue, green, red. It does not report
+* OpenCV takes 1.05 to 1.15 times as long, because its pixels are in the order blue, green, red. It does not report
   warnings either.
 * Pillow-SIMD decodes as Pillow does. Only its resizing is faster, as fast as the resizing of tensors used here.
 
