@@ -234,7 +234,6 @@ class ParquetTable:
                     f"{'other class names' if found == first else found} in {file.shard}; use the files "
                     f"of one set"
                 )
-
         self._checked.add(name)
 
     @property
@@ -325,7 +324,11 @@ class ParquetTable:
         try:
             opened = parquet.ParquetFile(_RangeReader(shard, stamp))
             described(opened.schema_arrow)  # fails if a name is not UTF-8
-            return _File(shard, stamp, opened.metadata, opened.schema_arrow)
+            footer = opened.metadata
+            rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+            if min(rows, default=0) < 0 or sum(rows) != footer.num_rows:
+                raise OSError(f"{footer.num_rows} rows in row groups of {rows[:5]} rows")
+            return _File(shard, stamp, footer, opened.schema_arrow)
         except (ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{self._place}: expected a Parquet file, but {shard} is none, or its end is missing "
