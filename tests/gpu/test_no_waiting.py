@@ -29,13 +29,22 @@ STYLEGAN = {
     "discriminator": {"type": "StyleGAN2Discriminator", "image_size": SIDE, "max_width": 8},
     "augmentation": {"type": "DiffAugment"},
 }
-WEIGHTS = {"l1": 1.0, "lpips": 1.0, "quantizer": 1.0}
 LPIPS = {"type": "LPIPSLoss", "network": "alex"}
 
 
+def has_lpips() -> bool:
+    """Whether the weights of LPIPS are here; a machine with a GPU may have no network to fetch them."""
+    try:
+        LPIPSLoss(network="alex")
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def reconstruction(tree: dict[str, Any]) -> None:
-    tree["train_step"]["losses"]["lpips"] = LPIPS
-    tree["train_step"]["weights"] = WEIGHTS
+    if has_lpips():
+        tree["train_step"]["losses"]["lpips"] = LPIPS
+        tree["train_step"]["weights"]["lpips"] = 1.0
 
 
 def adversarial(tree: dict[str, Any]) -> None:
