@@ -58,11 +58,11 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["x", TINY, "--override", ".tokenizer.encoder:" + ONE_CHANNEL.format("Encoder", "in_channels")],
-            "expected an encoder that takes the 3 channels of images, got one that takes 1",
+            "expected an encoder and a decoder for images of equally many channels",
         ),
         (
             ["x", TINY, "--override", ".tokenizer.decoder:" + ONE_CHANNEL.format("Decoder", "out_channels")],
-            "expected a decoder that returns the 3 channels of images, got one that returns 1",
+            "expected an encoder and a decoder for images of equally many channels",
         ),
         (["x", TINY, "--override", ".trainer.max_step:65"], "no key 'max_step'; did you mean 'max_steps'"),
         (
