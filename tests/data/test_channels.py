@@ -139,6 +139,12 @@ class TestRangeOfValues:
         )
         assert image.flatten().tolist() == [0, 0, 127.5, 255]
 
+    def test_an_array_is_not_changed(self) -> None:
+        array = PHOTO.astype(np.float32)
+        before = array.copy()
+        ImageDecoder(value_range=(0, 100)).from_array(array, "an array")
+        assert np.array_equal(array, before)
+
     def test_big_endian_arrays(self) -> None:
         array = SIXTEEN[:, :, 0].astype(">u2")
         image = decoded(encoded(array, "npy"), channels=1, value_range=(0, 4095))

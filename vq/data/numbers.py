@@ -99,7 +99,7 @@ def to_pixels(array: npt.NDArray[Any], channels: int, value_range: ValueRange | 
         image = image.to(torch.float32)
         if not image.isfinite().all():
             raise ValueError("the image holds NaN or infinite values; replace them, or remove the image")
-        image = image.sub_(lowest).mul_(255 / (highest - lowest)).clamp_(0, 255)
+        image = image.sub(lowest).mul_(255 / (highest - lowest)).clamp_(0, 255)
     return image.expand(channels, -1, -1) if image.shape[0] == _GREY else image
 
 
