@@ -46,7 +46,7 @@ def generator_of(kind: str) -> TransformerGenerator:
 
 def record(monkeypatch: pytest.MonkeyPatch, *, is_recorded: bool) -> None:
     """Chooses the step, which otherwise depends on the device."""
-    monkeypatch.setattr(transformer, "can_be_recorded", lambda *_: is_recorded)
+    monkeypatch.setattr(transformer, "can_be_recorded", lambda *_, **__: is_recorded)
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -99,13 +99,17 @@ def test_logits_that_are_not_finite_are_named_after_the_last_step(
 def test_what_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     def can(num_steps: int = 256, device: str = "cuda", **settings: Any) -> bool:
         sampler: Sampler = sampler_of(**settings)
-        return graphs.can_be_recorded(sampler, torch.device(device), num_steps)
+        return graphs.can_be_recorded(
+            sampler, device=torch.device(device), num_steps=num_steps, vocabulary_size=40
+        )
 
     monkeypatch.setattr("vq.ops.kernels._is_installed", lambda: True)
     monkeypatch.delenv("VQ_KERNELS", raising=False)
     assert can(top_k=5, top_p=0.9)
     assert can(top_p=0.9, temperature=0.0)
     assert not can(top_p=0.9)
+    assert not can(top_k=40, top_p=0.9)
+    assert not can(top_k=5, top_p=0.9, ranges=((0, 40), (3, 8)))
     assert not can(num_steps=8)
     assert not can(device="cpu")
     monkeypatch.setenv("VQ_KERNELS", "eager")

@@ -17,6 +17,9 @@ from vq.ops.kernels import use_kernels
 FEWEST_STEPS = 16
 """Recording takes about as long as a few steps, so that a graph does not pay for fewer steps than this."""
 
+RECORDED = Position(place=-1, progress=0.0)
+"""The position that a recorded step passes on. A `GraphSampler` knows the step, and raises no error."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphSampler(Sampler):
@@ -58,12 +61,15 @@ def graph_sampler(sampler: Sampler, step: Int64[Tensor, "1"], num_steps: int) ->
     )
 
 
-def can_be_recorded(sampler: Sampler, device: torch.device, num_steps: int) -> bool:
+def can_be_recorded(sampler: Sampler, *, device: torch.device, num_steps: int, vocabulary_size: int) -> bool:
     """Whether sampling uses a CUDA graph: on a CUDA device for more than a few steps, unless `VQ_KERNELS` is eager.
 
-    Top-p without top-k looks at more and more candidates until their probability suffices, which cannot be recorded.
+    Top-p without a smaller top-k looks at more and more candidates until their probability suffices, which cannot be
+    recorded.
     """
-    needs_decision = sampler.top_k is None and sampler.top_p not in (None, 1) and sampler.temperature > 0
+    fewest_values = min(stop - start for start, stop in sampler.ranges or ((0, vocabulary_size),))
+    has_candidates = sampler.top_k is not None and sampler.top_k < fewest_values
+    needs_decision = sampler.top_p not in (None, 1) and sampler.temperature > 0 and not has_candidates
     return use_kernels(device) and num_steps >= FEWEST_STEPS and not needs_decision
 
 
@@ -91,7 +97,3 @@ def run_steps(step: Callable[[], None], count: int, device: torch.device) -> Non
     for _ in range(count - 1):
         graph.replay()
     torch.cuda.current_stream(device).synchronize()  # the graph must outlive its last replay
-
-
-RECORDED = Position(place=-1, progress=0.0)
-"""The position that a recorded step passes on. A `GraphSampler` knows the step, and raises no error."""

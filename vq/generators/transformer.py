@@ -142,7 +142,8 @@ class TransformerGenerator(Generator):
         packing = packed_weights(self, rows=len(label)) if left >= 32 else nullcontext()
         with packing:
             self._start(batch, sampler, label, first)
-            if can_be_recorded(sampler, given.device, left):
+            size = self.vocabulary_size
+            if can_be_recorded(sampler, device=given.device, num_steps=left, vocabulary_size=size):
                 self._replay(batch, sampler, first + 1)
             else:
                 self._go_on(batch, sampler, first + 1)
