@@ -18,7 +18,7 @@ from benchmarks.gpu.installation import FOR_TESTS, is_installed
 from benchmarks.gpu.timing import Rows
 
 ROOT = Path(__file__).parents[2]
-PYTEST, TIMEOUT, BEARTYPE, _ = FOR_TESTS
+PYTEST, _, BEARTYPE, _ = FOR_TESTS
 LIMIT = 120
 """Seconds that a test may take."""
 CRASHES = 3
@@ -106,7 +106,7 @@ def run_file(file: str) -> None:
 
     words = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--override-ini=addopts=", "--strict-markers"]
     words += ["--jaxtyping-packages=vq,beartype.beartype"] if is_installed(BEARTYPE) else []
-    words += [] if is_installed(TIMEOUT) else ["-W", "ignore::pytest.PytestConfigWarning"]
+    words += ["-W", "default"]  # what another version of torch warns of, or of a plugin that is missing
     code = int(pytest.main([*words, file], plugins=[Recorder(Rows(__doc__)), Limit()]))
     sys.exit(0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else code)
 

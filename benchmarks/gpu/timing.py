@@ -103,6 +103,8 @@ class Rows:
             except Exception as error:
                 runs.pop(name, None)
                 row[name] = {"error": in_one_line(error)}
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # one side that needs most of the memory leaves none in pieces
         times: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(1 if self.is_small else rounds):
             for name, run in runs.items():
