@@ -38,7 +38,10 @@ FEATURES = {
     "WandB(directory=Path('.'), name='run', config={})": ("--wandb", "wandb"),
     "League(tree={}, names=[], seeds=[0], steps=1, folder=Path('.')).check()": ("vq compare", "plots"),
     "write_parquet(None, None, '')": ("vq tokens export --to parquet", "data"),
-    "vq.data.WebDataset(shards='{0..1}.tar').check()": ("WebDataset with braces in the names of shards", "data"),
+    "vq.data.WebDataset(shards='{0..1}.tar').check()": (
+        "WebDataset with braces in the names of shards",
+        "data",
+    ),
     "vq.data.WebDataset(shards='https://localhost/0.tar').check()": ("a shard behind an address", "data"),
     "vq.data.ParquetImages(files='0.parquet').check()": ("ParquetImages", "data"),
     "vq.data.HuggingFaceDataset(name='user/set').check()": ("HuggingFaceDataset", "data"),
