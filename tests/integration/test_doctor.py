@@ -59,7 +59,7 @@ def examined(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) 
     return found
 
 
-def whats(found: dict[str, Any], level: str) -> list[str]:
+def lines_of(found: dict[str, Any], level: str) -> list[str]:
     return [f"{f['place']}: {f['what']}" for f in found["findings"] if f["level"] == level]
 
 
@@ -75,7 +75,7 @@ def test_a_page_that_is_fine(empty: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found["subject"] == f"page {TINY}"
     assert found["troubles"] == found["warnings"] == 0
     assert any(
-        text.startswith("batch: 8 per step: 1 process x 1 micro-batch of 8") for text in whats(found, "ok")
+        text.startswith("batch: 8 per step: 1 process x 1 micro-batch of 8") for text in lines_of(found, "ok")
     )
 
 
@@ -84,7 +84,7 @@ def test_the_options_of_a_training_count(empty: Path, capsys: pytest.CaptureFixt
         capsys, "new", TINY, "--config-options", "max_steps:3", "--override", ".evaluator.every:2", "--wandb"
     )
     assert found["subject"] == f"{TINY} as work_dirs/new"
-    assert any("3 steps are 0.4 epochs of 64 samples" in text for text in whats(found, "warning"))
+    assert any("3 steps are 0.4 epochs of 64 samples" in text for text in lines_of(found, "warning"))
 
 
 def test_warnings_alone_end_with_0_and_trouble_with_1(
@@ -102,7 +102,7 @@ def test_a_page_without_its_data_and_weights(
 ) -> None:
     monkeypatch.delenv("VQ_DATA", raising=False)
     found = examined(capsys, "vqgan/8192_imagenet_ddp", "--device", "cpu", code=1)
-    missing = [text for text in whats(found, "trouble") if "expected" in text or "pretrained" in text]
+    missing = [text for text in lines_of(found, "trouble") if "expected" in text or "pretrained" in text]
     assert [text.partition(":")[0] for text in missing] == [
         "evaluator.metrics[5].network",
         "evaluator.metrics[5].reference",
@@ -110,7 +110,7 @@ def test_a_page_without_its_data_and_weights(
         "val_data",
     ]
     assert any(
-        "disk: the run writes 26 checkpoints of 8" in text for text in whats(found, "ok")
+        "disk: the run writes 26 checkpoints of 8" in text for text in lines_of(found, "ok")
     )  # all else was done
     places = {f["place"] for f in found["findings"]}
     assert {"memory", "time", "batch"} <= places
@@ -119,20 +119,20 @@ def test_a_page_without_its_data_and_weights(
 def test_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = examined(capsys, "tiny")
     assert found["subject"] == "run work_dirs/tiny"
-    assert whats(found, "trouble") == []
-    assert whats(found, "warning") == [
+    assert lines_of(found, "trouble") == []
+    assert lines_of(found, "warning") == [
         "trainer.max_steps: 8, and iter_8 is there already: nothing is left to train"
     ]
     found = examined(capsys, "tiny", "--override", ".trainer.max_steps:20")
-    assert "resume: continues from work_dirs/tiny/checkpoints/iter_8; 12 of 20 steps are left" in whats(
+    assert "resume: continues from work_dirs/tiny/checkpoints/iter_8; 12 of 20 steps are left" in places(
         found, "ok"
     )
     found = examined(capsys, "tiny", TINY, code=1)
-    assert "work_dirs/tiny: already holds a trained run" in whats(found, "trouble")
+    assert "work_dirs/tiny: already holds a trained run" in lines_of(found, "trouble")
     (run / "checkpoints/iter_8/train_state.pt").write_bytes(b"cut")
     found = examined(capsys, "tiny")
-    assert any("iter_8: damaged: train_state.pt has 3 bytes" in text for text in whats(found, "warning"))
-    assert any("continues from work_dirs/tiny/checkpoints/iter_6" in text for text in whats(found, "ok"))
+    assert any("iter_8: damaged: train_state.pt has 3 bytes" in text for text in lines_of(found, "warning"))
+    assert any("continues from work_dirs/tiny/checkpoints/iter_6" in text for text in lines_of(found, "ok"))
 
 
 def test_own_pictures_with_broken_ones(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,7 @@ def test_own_pictures_with_broken_ones(empty: Path, capsys: pytest.CaptureFixtur
     ]
     changes += [f".{name}_data.transforms:{crop}" for name in ("train", "val")]
     found = examined(capsys, TINY, "--override", *changes, code=1)
-    overlap, broken = whats(found, "trouble")
+    overlap, broken = lines_of(found, "trouble")
     assert overlap == "val_data: 1 of 11 validation images are among 30 training images: 5.png"
     assert broken.startswith("train_data: 3 of 30 images of a sample cannot be decoded: ")
 
@@ -182,7 +182,7 @@ def test_one_process_of_torchrun_speaks(
     found = examined(capsys, TINY, code=1)
     assert any(
         "8 images do not divide into 3 rank(s) x 1 micro-batch(es)" in text
-        for text in whats(found, "trouble")
+        for text in lines_of(found, "trouble")
     )
 
 
