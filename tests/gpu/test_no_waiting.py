@@ -52,9 +52,8 @@ def adversarial(tree: dict[str, Any]) -> None:
     kept = {
         key: tree["train_step"][key] for key in ("losses", "optimizer", "weight_ema", "max_gradient_norm")
     }
-    tree["train_step"] = {
-        "type": "AdversarialStep", **kept, "weights": {**WEIGHTS, "adversarial": 0.8}, "adversary": ADVERSARY,
-    }  # fmt: skip
+    weights = {**tree["train_step"]["weights"], "adversarial": 0.8}
+    tree["train_step"] = {"type": "AdversarialStep", **kept, "weights": weights, "adversary": ADVERSARY}
 
 
 def not_adaptive(tree: dict[str, Any]) -> None:

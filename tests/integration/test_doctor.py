@@ -112,8 +112,8 @@ def test_a_page_without_its_data_and_weights(
     assert any(
         "disk: the run writes 26 checkpoints of 8" in text for text in lines_of(found, "ok")
     )  # all else was done
-    places = {f["place"] for f in found["findings"]}
-    assert {"memory", "time", "batch"} <= places
+    named = {f["place"] for f in found["findings"]}
+    assert {"memory", "time", "batch"} <= named
 
 
 def test_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +124,7 @@ def test_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "trainer.max_steps: 8, and iter_8 is there already: nothing is left to train"
     ]
     found = examined(capsys, "tiny", "--override", ".trainer.max_steps:20")
-    assert "resume: continues from work_dirs/tiny/checkpoints/iter_8; 12 of 20 steps are left" in places(
+    assert "resume: continues from work_dirs/tiny/checkpoints/iter_8; 12 of 20 steps are left" in lines_of(
         found, "ok"
     )
     found = examined(capsys, "tiny", TINY, code=1)

@@ -337,7 +337,7 @@ def test_the_help_names_each_format() -> None:
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(tmp_path / "s")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pyarrow, which is not installed; run .*\[export\]"):
+    with pytest.raises(UserError, match=r"pyarrow, which is not installed; run .*\[data\]"):
         export_tokens(tmp_path / "s", "parquet", tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 

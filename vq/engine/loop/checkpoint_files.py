@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_leaves
 
 from vq import __version__, distributed
 from vq.engine.loop.resuming import ARGUMENTS
@@ -86,17 +85,17 @@ def estimated_bytes(train_step: TrainStep) -> int:
     """How large a checkpoint will be: weights, averages, discriminators, and the moments, before these exist."""
     weights = sum(tensor.nbytes for tensor in train_step.model.state_dict().values())
     average = {} if train_step.weight_ema is None else train_step.weight_ema.average
-    moments, counted = 0, set[int]()
+    own = {id(parameter) for parameter in train_step.model.parameters()}
+    moments, others = 0, dict[int, int]()
     for optimizer in _optimizers(train_step, set()):
         defaults = optimizer.defaults
         num_moments = (
             2 + bool(defaults.get("amsgrad")) if "betas" in defaults else int(bool(defaults.get("momentum")))
         )
         moments += num_moments * sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
-        counted |= {id(value) for state in optimizer.state.values() for value in state.values()}
-    state = [leaf for leaf in tree_leaves(train_step.state_dict()) if isinstance(leaf, Tensor)]
-    others = sum(tensor.nbytes for tensor in state if id(tensor) not in counted)
-    return weights + sum(tensor.nbytes for tensor in average.values()) + moments + others
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        others |= {id(p): p.nbytes for p in trained if id(p) not in own}  # such as those of a discriminator
+    return weights + sum(tensor.nbytes for tensor in average.values()) + moments + sum(others.values())
 
 
 def _optimizers(part: object, seen: set[int]) -> Iterator[Optimizer]:
