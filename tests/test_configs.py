@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from pages import tree_of
 
 from vq import config
 from vq.config.bases import base_of
@@ -24,8 +25,8 @@ from vq.tokenizers.checkpoint import save_weights
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.parent.name != "fid")  # those train nothing
 IDS = [str(p.relative_to(ROOT / "configs")) for p in PAGES]
-GENERATORS = [p for p in PAGES if config.trained_section(config.load(p).to_dict()) == "generator"]
-PROBES = [p for p in PAGES if config.trained_section(config.load(p).to_dict()) == "probe"]
+GENERATORS = [p for p in PAGES if config.trained_section(tree_of(p)) == "generator"]
+PROBES = [p for p in PAGES if config.trained_section(tree_of(p)) == "probe"]
 TRAINED_TOKENIZERS = {
     ("decoder", "vqgan"): "vqkd/clip_8192_imagenet_ddp.py",
     ("decoder", "llamagen"): "cluster/clip_8192_imagenet_ddp.py",
@@ -48,7 +49,8 @@ def smoke(page: Path, pretrained: Path | None = None) -> dict:
         page: The page.
         pretrained: The weights of the trained tokenizer that it needs.
     """
-    tree = config.load(page, options=options_of(page, pretrained)).to_dict()
+    given = options_of(page, pretrained)
+    tree = config.load(page, options=given).to_dict() if given else tree_of(page)
     overrides = {}
     for loader in ("train_data", "val_data"):
         overrides |= {f".{loader}.batch_size": 4, f".{loader}.num_workers": 0}
@@ -66,7 +68,7 @@ def options_of(page: Path, pretrained: Path | None) -> dict[str, str]:
 
 def untrained_tokenizer(page: Path) -> dict:
     """The section `tokenizer` of a page for a trained tokenizer, which takes its place without weights."""
-    node = config.load(page).to_dict()["tokenizer"]
+    node = tree_of(page)["tokenizer"]
     inner = config.load(ROOT / "configs" / TRAINED_TOKENIZERS[page.parent.name, page.stem]).to_dict()
     if node["type"] in config.PRETRAINED_TOKENIZER:
         return inner["tokenizer"]
@@ -190,7 +192,7 @@ def repeats(changes: dict, base: dict, place: str = "") -> Iterator[str]:
     "page", [p for p in PAGES if p not in PROBES], ids=lambda p: f"{p.parent.name}-{p.stem}"
 )
 def test_builds_on_the_meta_device(page: Path) -> None:
-    tree = config.load(page).to_dict()
+    tree = tree_of(page)
     if (page.parent.name, page.stem) in TRAINED_TOKENIZERS:
         tree["tokenizer"] = untrained_tokenizer(page)
     for name in config.open_sizes(tree):  # a command takes them from the tokenizer and the data
@@ -226,7 +228,7 @@ def test_takes_two_steps(page: Path, trained_tokenizers: Callable[[Path], Path |
 
 @pytest.mark.parametrize("page", GENERATORS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_generator_takes_two_steps(page: Path) -> None:
-    tree = config.load(page).to_dict()
+    tree = tree_of(page)
     node = tree["generator"]
     for name in config.open_sizes(tree):
         node[name] = OPEN_SIZES[name]
@@ -258,7 +260,7 @@ def test_a_generator_takes_two_steps(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PROBES, ids=lambda p: p.stem)
 def test_a_probe_takes_two_steps(page: Path) -> None:
-    tree = config.load(page).to_dict()
+    tree = tree_of(page)
     frozen = None
     if "tokenizer" in tree:
         frozen = assembly.make_tokenizer(config.load(ROOT / "tests" / "tiny_page.py").to_dict()).eval()
@@ -279,7 +281,7 @@ def test_a_probe_takes_two_steps(page: Path) -> None:
 def test_the_page_of_frequencies_proposes_low_ones_first() -> None:
     """A wave of frequency (v, u) must come out at the place that the generator reaches after all lower v + u."""
     pages = [ROOT / "configs" / name for name in ("ar/frequency_emoji.py", "frequency/1024_emoji.py")]
-    generator_page, tokenizer_page = (config.load(page).to_dict() for page in pages)
+    generator_page, tokenizer_page = (tree_of(page) for page in pages)
     assert generator_page["tokenizer"]["weights"] == ["work_dirs/frequency/1024_emoji"]
     with torch.device("meta"):
         generator = assembly.make_model(generator_page)
@@ -321,12 +323,12 @@ def test_the_reference_setting_has_the_published_sizes() -> None:
 
 
 def timm_teachers() -> list[Path]:
-    return [p for p in PAGES if "TimmTeacher" in json.dumps(config.load(p).to_dict())]
+    return [p for p in PAGES if "TimmTeacher" in json.dumps(tree_of(p))]
 
 
 @pytest.mark.parametrize("page", timm_teachers(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_parts_have_the_channels_and_the_grid_of_the_teacher(page: Path) -> None:
-    tree = config.load(page).to_dict()
+    tree = tree_of(page)
     (node, *others) = [node for node in config.nodes(tree) if node["type"] == "vq.networks.TimmTeacher"]
     assert all(other["name"] == node["name"] for other in others)
     with torch.device("meta"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import ROOT, accepted
+from pages import tree_of
 from PIL import Image
 from torchvision import datasets
 
@@ -129,7 +130,7 @@ def test_every_page_of_the_folder_is_tested_here() -> None:
 
 def published(page: Path) -> bool:
     """Whether a page reads a set that its users must get themselves."""
-    kind = (config.load(page).to_dict().get("val_data") or {}).get("dataset", {}).get("type", "")
+    kind = (tree_of(page).get("val_data") or {}).get("dataset", {}).get("type", "")
     return kind.rpartition(".")[2] in (
         *("ImageNet", "COCO", "CelebA", "CelebAHQ", "FFHQ", "TorchvisionDataset", "SAMed2D", "SATIN"),
         "LAIONAesthetics",
