@@ -84,7 +84,7 @@ def test_a_tokenizer_without_images_is_refused(tmp_path: Path, monkeypatch: pyte
     assert said.startswith("features: expected a tokenizer that reconstructs images")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_no_training_outlives_the_command(number: signal.Signals, tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     process = subprocess.Popen(

@@ -249,6 +249,7 @@ class TestMemory:
         kept = sum(t.nbytes for t in (*content.weights.values(), *content.average.values()))
         assert trace.held > 2 * kept  # with moments and frozen parts
 
+    @pytest.mark.slow
     def test_twice_the_batch_takes_twice_the_activations(self) -> None:
         small, large = (case(train_data={"batch_size": size}).trace.value for size in (16, 32))
         assert (large.peak - large.held) / (small.peak - small.held) == pytest.approx(2, rel=0.1)

@@ -7,8 +7,9 @@ import pytest
 from commands import ROOT, accepted
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:FIDMetric")  # few images, as the metric says
-@pytest.mark.parametrize("page", [pytest.param("fsq/1000_emoji", marks=pytest.mark.slow), "ema/1024_emoji"])
+@pytest.mark.parametrize("page", ["fsq/1000_emoji", "ema/1024_emoji"])
 def test_the_loss_falls_on_emoji(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VQ_PRETRAINED", str(ROOT / "pretrained"))

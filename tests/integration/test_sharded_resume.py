@@ -93,7 +93,7 @@ def unbroken(
     ("unbroken", "workers", "place"),
     [
         ((tars, 1), 2, "disk"),
-        ((row_groups, 1), 2, "disk"),
+        pytest.param((row_groups, 1), 2, "disk", marks=pytest.mark.slow),
         pytest.param((tars, 1), 0, "disk", marks=pytest.mark.slow),
         pytest.param((tars, 1), 2, "web server", marks=pytest.mark.slow),
         pytest.param((row_groups, 1), 0, "disk", marks=pytest.mark.slow),

@@ -28,7 +28,7 @@ def is_logged(words: str) -> Callable[[Path], bool]:
     return lambda cwd: any(words in p.read_text() for p in (cwd / "work_dirs/run/val").glob("log.txt"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_val_ends_and_keeps_the_scores_it_has(folder: Path, number: signal.Signals) -> None:
     (folder / "work_dirs/run/val/log.txt").unlink(missing_ok=True)
     said = run_and_stop(["val", "run", *MANY], number, cwd=folder, when=is_logged("process x"))
