@@ -36,7 +36,7 @@ def test_val_ends_and_keeps_the_scores_it_has(folder: Path, number: signal.Signa
     assert not list((folder / "work_dirs/run/val").glob("*/metrics.json"))
 
 
-FEW = ["--override", ".val_data.dataset.num_images:1500", "--images-per-shard", 32]
+FEW = ["--override", ".val_data.dataset.num_images:4000", "--images-per-shard", 32]
 
 
 @pytest.fixture(scope="module")
