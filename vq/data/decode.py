@@ -237,9 +237,7 @@ def _explained(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except UndecodableImage:
-        raise
-    except MissingPackageError:
+    except (UndecodableImage, MissingPackageError):
         raise
     except UnidentifiedImageError as error:
         reason = f"UnidentifiedImageError: expected one of {', '.join(FORMATS)}, found none of them"

@@ -126,9 +126,8 @@ class SATIN(Selection):
         if protocol_of(self.root):
             return f"{self.root.removesuffix('/SATIN')}/{name}/**/*.parquet"
         entries = Path(self.root).iterdir() if Path(self.root).is_dir() else ()
-        folder = next(
-            (e for e in entries if e.name.casefold() == name.casefold()), None
-        )  # NaSC-TG2 on the hub
+        # Upper and lower case do not matter: NASC-TG2 is NaSC-TG2 on the hub.
+        folder = next((e for e in entries if e.name.casefold() == name.casefold()), None)
         files = () if folder is None else folder.rglob("*.parquet")
         return (
             sorted(f for f in files if not any(p.startswith(".") for p in f.relative_to(self.root).parts))
