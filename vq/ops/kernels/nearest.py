@@ -8,11 +8,12 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vq.ops.kernels.tiles import LEAST_DEPTH, products
+
 ROWS, COLUMNS, DEPTH = 64, 64, 64
 """The vectors, codes and dimensions of one tile in shared memory."""
 
 _PROGRAMS = 1024  # enough to occupy a large GPU; with fewer rows, the codebook is divided too
-_LEAST_DEPTH = 16  # of a product of matrices in Triton
 
 
 def nearest(
@@ -39,7 +40,7 @@ def nearest(
     splits = triton.cdiv(size, per_split)
     keys = torch.empty((splits, n), dtype=torch.int64, device=z.device)
     if n:
-        depth = min(DEPTH, max(_LEAST_DEPTH, triton.next_power_of_2(dim)))
+        depth = min(DEPTH, max(LEAST_DEPTH, triton.next_power_of_2(dim)))
         _search[(blocks, splits)](
             z, codes, half_norms, keys, n, size, per_split,
             dim=dim, rows=ROWS, columns=COLUMNS, depth=depth, num_warps=4,
@@ -68,21 +69,8 @@ def _search(  # noqa: PLR0917  # a kernel takes its arguments by position
     index = tl.full((rows,), 0, tl.int32) + first
     for start in range(first, min(first + per_split, size), columns):
         column = start + tl.arange(0, columns)
-        products = tl.zeros((rows, columns), tl.float32)
-        for offset in range(0, dim, depth):
-            channel = offset + tl.arange(0, depth)
-            some_z = tl.load(
-                z + row[:, None].to(tl.int64) * dim + channel[None, :],
-                mask=(row[:, None] < n) & (channel[None, :] < dim),
-                other=0.0,
-            )
-            some_codes = tl.load(
-                codes + column[None, :].to(tl.int64) * dim + channel[:, None],
-                mask=(column[None, :] < size) & (channel[:, None] < dim),
-                other=0.0,
-            )
-            products = tl.dot(some_z, some_codes, products, input_precision="ieee")
-        scores = tl.load(half_norms + column, mask=column < size, other=float("inf"))[None, :] - products
+        scores = -products(z, codes, row, column, n, size, dim, rows, columns, depth)
+        scores += tl.load(half_norms + column, mask=column < size, other=float("inf"))[None, :]
         scores = tl.where((scores == scores) & (column[None, :] < size), scores, float("inf"))  # noqa: PLR0124  # no NaN
         smallest = tl.min(scores, axis=1)
         where = tl.min(tl.where(scores == smallest[:, None], column[None, :], size), axis=1)

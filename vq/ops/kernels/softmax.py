@@ -13,8 +13,9 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from vq.ops.kernels.tiles import LEAST_DEPTH, products
+
 _ROWS, _COLUMNS, _DEPTH = 32, 64, 64
-_LEAST_DEPTH = 16  # of a product of matrices in Triton
 
 
 def softmax_sums(
@@ -89,7 +90,7 @@ def _normalisers(
 
 
 def _tile(z: Float[Tensor, "n dim"]) -> dict[str, int]:
-    depth = min(_DEPTH, max(_LEAST_DEPTH, triton.next_power_of_2(z.shape[1])))
+    depth = min(_DEPTH, max(LEAST_DEPTH, triton.next_power_of_2(z.shape[1])))
     return {"dim": z.shape[1], "rows": _ROWS, "columns": _COLUMNS, "depth": depth, "num_warps": 4}
 
 
@@ -108,21 +109,8 @@ def _scores(  # noqa: PLR0917  # a kernel takes its arguments by position
     depth: tl.constexpr,
 ) -> Any:
     """Computes a tile of scores; those of columns past the end are minus infinity."""
-    products = tl.zeros((rows, columns), tl.float32)
-    for offset in range(0, dim, depth):
-        channel = offset + tl.arange(0, depth)
-        some_z = tl.load(
-            z + row[:, None].to(tl.int64) * dim + channel[None, :],
-            mask=(row[:, None] < n) & (channel[None, :] < dim),
-            other=0.0,
-        )
-        some_codes = tl.load(
-            codes + column[None, :].to(tl.int64) * dim + channel[:, None],
-            mask=(column[None, :] < size) & (channel[:, None] < dim),
-            other=0.0,
-        )
-        products = tl.dot(some_z, some_codes, products, input_precision="ieee")
-    return products + tl.load(bias + column, mask=column < size, other=float("-inf"))[None, :]
+    found = products(z, codes, row, column, n, size, dim, rows, columns, depth)
+    return found + tl.load(bias + column, mask=column < size, other=float("-inf"))[None, :]
 
 
 @triton.jit
