@@ -5,10 +5,12 @@
 # make demo   trains, validates and uses a tokenizer on real images, then generates digits; no GPU, no download but packages
 # make demo-full  the same, then trains generators of emoji (Llama) and of digits (MaskGIT); 35 minutes
 # make mutants  counts how many small changes of the code the tests notice (up to an hour; it continues where it was stopped)
+# make soak   kills and damages 50 programs at random moments and compares what they end with; half an hour
 # make bench  the benchmarks that hold on any machine
 # make docs   the documentation site, in build/site; warnings are errors
+# make backup  adds the runs in work_dirs to backups/ by hard links (BACKUPS=DIR for another folder)
 # make hooks  installs the checks before each commit (.pre-commit-config.yaml)
-.PHONY: env hooks test slow league mutants lint types docs demo demo-full bench clean
+.PHONY: env hooks test slow league mutants lint types docs demo demo-full soak bench backup clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -70,9 +72,19 @@ demo: $(READY)
 demo-full: $(READY)
 	$(BIN)/python -m tools.demo --full
 
+SOAK := --rounds 50 --docs docs/reliability.md --out benchmarks/results/$(shell date +%F)_2cores_faults.json
+
+soak: $(READY)
+	$(BIN)/python benchmarks/faults.py $(SOAK)
+
 bench: $(READY)
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/quality.py
+
+BACKUPS ?= backups
+
+backup: $(READY)
+	$(BIN)/python -m tools.backup work_dirs $(BACKUPS)
 
 clean:
 	rm -rf $(VENV) build/site work_dirs/demo .mypy_cache .ruff_cache .pytest_cache

@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vq.ops.distance import nearest_code
 from vq.quantizers import (
     CosineDistance,
     EMACodebook,
@@ -200,6 +201,17 @@ def single(title: str, vectors: int, dim: int, size: int, *, ema: bool = False, 
     return Row(full_title, sides, faster_than={PEER: 12, TAMING: 5}, extra_mib=16)
 
 
+def search(vectors: int, dim: int, size: int, *, bar: float) -> Row:
+    """The search alone beside one product and the argmin of all of it."""
+    z, codes = torch.randn(vectors, dim), torch.randn(size, dim)
+    sides: list[Side] = [
+        ("product, argmin", lambda: (z @ codes.T).argmin(dim=1)),
+        ("vq", lambda: nearest_code(z, codes)),
+    ]
+    full_title = f"Nearest code: N {vectors}, D {dim}, K {size}"
+    return Row(full_title, sides, at_most={"product, argmin": bar})
+
+
 def stacked(title: str, *, ema: bool) -> Row:
     z = torch.randn(8192, 64)
     sides = [(f"depth {depth}", residual(z, 1024, depth, ema=ema)) for depth in (1, 4)]
@@ -217,6 +229,9 @@ def index_backpropagation() -> Row:
 
 
 ROWS: list[Callable[[], Row]] = [
+    lambda: search(1024, 64, 1024, bar=1.1),
+    lambda: search(4096, 64, 1024, bar=1.1),
+    lambda: search(4096, 8, 65536, bar=1.2),
     lambda: single("VQ", 8192, 256, 16384),
     lambda: single("VQ, EMA", 8192, 256, 16384, ema=True),
     lambda: single("VQ", 2048, 8, 16384),

@@ -40,6 +40,7 @@ from vq.networks import CNNDecoder, CNNEncoder, StridedCNNDecoder, StridedCNNEnc
 from vq.ops.images import to_signed_unit
 from vq.quantizers import FiniteScalarQuantizer, LearnedCodebook, UniformInit, VectorQuantizer
 from vq.tokenizers import ImageTokenizer
+from vq.tokenizers.fingerprint import fingerprint
 
 BAR = 0.95
 BATCH = 32
@@ -109,7 +110,8 @@ def measure(title: str, given: argparse.Namespace, folder: Path) -> dict[str, fl
     count = sum(len(batch) for batch in batches)
 
     def write() -> None:
-        tokenize(tokenizer, loader, out, settings={}, images_per_shard=given.images_per_shard)
+        settings = {"tokenizer_sha256": fingerprint(tokenizer)}
+        tokenize(tokenizer, loader, out, settings=settings, images_per_shard=given.images_per_shard)
 
     ours, bare, on_cpu = [], [], []
     for i in range(given.repeats + 1):  # the first pair warms up

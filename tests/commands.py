@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from vq import failures
+from vq import failures, packages
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "tiny_page.py"
 MARK = "VQ_TEST_PROCESS"
+RAY = ["--engine", "ray", "--ray-workers", "2"]
+needs_ray = pytest.mark.skipif(not packages.is_installed("ray"), reason="pip install 'ray[data]'")
 
 
 def command(module: str, *arguments: object, ranks: int = 1) -> list[str]:
@@ -40,7 +42,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def run(
-    module: str, *arguments: object, cwd: Path, ranks: int = 1, expect: int = 0
+    module: str, *arguments: object, cwd: Path, ranks: int = 1, expect: int = 0, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end and checks its exit code."""
     done = subprocess.run(
@@ -49,7 +51,7 @@ def run(
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=timeout,
         check=False,
     )
     assert done.returncode == expect, (

@@ -14,6 +14,7 @@ LAYERS = [
         "registry",
         "config",
         "distributed",
+        "download",
         "known_weights",
         "moved",
         "pretrained",
@@ -24,13 +25,14 @@ LAYERS = [
         "packages",
         "text",
         "torchscript",
+        "zoo",
     },
     {"layers"},
     {"networks"},
     {"quantizers", "losses", "metrics", "data"},
-    {"tokenizers"},
-    {"generators", "probes"},
     {"interop"},
+    {"tokenizers"},
+    {"generators", "probes", "exporting"},
     {"engine"},
 ]
 COMMANDS = len(LAYERS)  # vq/train.py and its siblings
@@ -201,7 +203,19 @@ def test_quantizers_call_public_methods_of_what_they_hold() -> None:
     assert not private, "\n".join(private)
 
 
-ENGINE_PACKAGES = ["steps", "evaluation", "loop", "assembly", "doctor", "jobs"]
+ENGINE_PACKAGES = [
+    "strategies",
+    "steps",
+    "evaluation",
+    "callbacks",
+    "loop",
+    "reporting",
+    "assembly",
+    "doctor",
+    "jobs",
+    "comparison",
+    "on_ray",
+]
 """From the lowest to the highest: a package imports only itself and those before it."""
 
 

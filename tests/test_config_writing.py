@@ -125,7 +125,9 @@ def test_the_page_that_was_given_is_not_replaced(page: Path, tmp_path: Path) -> 
 
 def test_data_that_no_command_has_built_does_not_become_code(tmp_path: Path) -> None:
     """A page may name any class, a JSON file registered ones only; a training builds no contestants."""
-    tree = {"contestants": {"a": {"type": "vq.quantizers.FiniteScalarQuantizer"}}}
+    quantizer = {"type": "vq.quantizers.FiniteScalarQuantizer"}
+    tokenizer = {"type": "vq.tokenizers.ImageTokenizer", "quantizer": quantizer}
+    tree = {"contestants": {"a": {"tokenizer": tokenizer}}}
     (tmp_path / "config.json").write_text(json.dumps(tree))
     run = tmp_path / "run"
     run.mkdir()

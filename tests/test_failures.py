@@ -113,6 +113,13 @@ def test_names_are_shown_on_one_line() -> None:
     assert user_message(ZeroDivisionError()) is None
 
 
+def test_a_file_that_may_not_grow_is_named() -> None:
+    error = OSError(errno.EFBIG, "File too large", "shard_00001.bin")
+    assert str(user_message(error)).startswith(
+        "shard_00001.bin: a file may not be so large here; raise `ulimit -f`"
+    )
+
+
 def test_a_worker_of_a_data_loader_reports_a_missing_file_on_one_line(tmp_path: Path) -> None:
     text = f"Caught FileNotFoundError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n" \
         f"  File x\nFileNotFoundError: [Errno 2] No such file or directory: '{tmp_path}'\n"  # fmt: skip

@@ -18,12 +18,13 @@ from rich.console import Console
 
 from tools import visualize_patches
 from vq import weights
+from vq.engine.callbacks import MetricsFile, TensorBoard, WandB
+from vq.engine.comparison.plan import Comparison
+from vq.engine.comparison.report import write_results
 from vq.engine.evaluation.base import Evaluation
 from vq.engine.evaluation.progress import progress_bar
-from vq.engine.jobs import league_table
 from vq.engine.jobs import reference_statistics as reference
 from vq.engine.jobs.score_report import show
-from vq.engine.loop.callbacks import MetricsFile, TensorBoard, WandB
 from vq.engine.loop.launch import close_log, open_log
 from vq.text import markdown, spreadsheet_cell
 
@@ -31,7 +32,20 @@ NASTY = "w[/q]<img src=x onerror=1>|$x^2$\n=1+1"
 NOT_UTF8 = os.fsdecode(b"=\xe4[bold]")
 TERMINAL = "\x1b]0;title\x07\u202e"
 NAMES = [NASTY, NOT_UTF8, TERMINAL, "+1", "-1", "@x", "=cmd|' /C calc'!A0", "__x__", "`a`", "$a$"]
-ROW = {"seed": 0, "psnr": 20.0, "codebook_usage": 0.5, "bits_per_token": 4.0}
+
+
+def row_of(name: str, psnr: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "seed": 0,
+        "page_sha256": "0" * 64,
+        "train_command": f"vq train {NASTY}",
+        "steps": 10,
+        "scores": {"psnr": psnr, "codebook_usage": 0.5},
+        "measured": {"cpu_seconds": 1.0, "bits_per_token": 4.0},
+        "hardware": {"device": "cpu", "threads": 1, "torch": "2.15"},
+        "command": f"vq compare {NASTY}",
+    }
 
 
 def is_one_line(text: str) -> bool:
@@ -48,23 +62,24 @@ def test_a_table_of_contestants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return draw(self, *arguments, **keywords)
 
     monkeypatch.setattr(FigureText, "draw", noted)
-    rows = [{**ROW, "name": name, "psnr": 20.0 - i} for i, name in enumerate(NAMES)]
-    files = league_table.write_table(league_table.summarise(rows), f"title {NASTY}", tmp_path)
+    rows = [row_of(name, 20.0 - i) for i, name in enumerate(NAMES)]
+    plan = Comparison(baseline=NAMES[0], question=f"title {NASTY}")
+    files = write_results("experiment", rows, plan, tmp_path, is_higher_better=True)
     lines = files[0].read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 4 + len(NAMES)
-    cells = [line.replace(r"\\", "").replace(r"\|", "").split("|") for line in lines[4:]]
+    table = [line for line in lines if line.startswith("| ")]
+    assert len(table) == 1 + len(NAMES)
+    cells = [line.replace(r"\\", "").replace(r"\|", "").split("|") for line in table]
     assert {len(row) for row in cells} == {len(cells[0])}
-    assert r"w\[/q\]\<img src=x onerror=1\>\|\$x^2\$\\n=1+1" in lines[4]
+    assert r"w\[/q\]\<img src=x onerror=1\>\|\$x^2\$\\n=1+1" in table[1]
     assert all(is_one_line(line) for line in lines)
     with files[1].open(encoding="utf-8", newline="") as file:
         names = [row["name"] for row in csv.DictReader(file)]
     assert len(names) == len(NAMES)
     assert not any(name.startswith(tuple("=+-@\t\r")) for name in names)
     assert all(is_one_line(name) for name in names)
-    assert files[2].stat().st_size > 1000
-    assert {r"w[/q]<img src=x onerror=1>|$x^2$\n=1+1", r"title w[/q]<img src=x onerror=1>|$x^2$\n=1+1"} < set(
-        drawn
-    )
+    shown = r"w[/q]<img src=x onerror=1>|$x^2$\n=1+1"
+    assert {shown, f"title {shown}", f"not told apart from {shown}"} <= {*drawn}
+    assert "<img src=x" not in files[3].read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

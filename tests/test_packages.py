@@ -36,7 +36,7 @@ FEATURES = {
     "vq.networks.TimmViTFeatures(name='vit_tiny_patch16_224', blocks=[1])": ("TimmViTFeatures", "teachers"),
     "TensorBoard(directory=Path('.'))": ("TensorBoard", "tensorboard"),
     "WandB(directory=Path('.'), name='run', config={})": ("--wandb", "wandb"),
-    "League(tree={}, names=[], seeds=[0], steps=1, folder=Path('.')).check()": ("vq compare", "plots"),
+    "check_packages(num_seeds=1)": ("vq compare", "plots"),
     "write_parquet(None, None, '')": ("vq tokens export --to parquet", "data"),
     "vq.data.WebDataset(shards='{0..1}.tar').check()": (
         "WebDataset with braces in the names of shards",
@@ -45,7 +45,10 @@ FEATURES = {
     "vq.data.WebDataset(shards='https://localhost/0.tar').check()": ("a shard behind an address", "data"),
     "vq.data.ParquetImages(files='0.parquet').check()": ("ParquetImages", "data"),
     "vq.data.HuggingFaceDataset(name='user/set').check()": ("HuggingFaceDataset", "data"),
+    "Export(target='onnx').check_packages()": ("vq export --to onnx", "export"),
+    "cli.check_engine(tokenize.arguments().parse_args(['run', '--engine', 'ray']))": ("--engine ray", "ray"),
     "fidelity.main(['page.py', 'images', '--work-dir', '.'])": ("tools/fidelity.py", "fid"),
+    "vq.load('hf://user/tokenizer')": ("hf://user/tokenizer", "hub"),
 }
 PROGRAM = f"""
 import pkgutil
@@ -54,9 +57,10 @@ import vq
 for module in pkgutil.walk_packages(vq.__path__, "vq."):
     __import__(module.name)
 from tools import fidelity
-from vq import train
-from vq.engine.jobs.league import League
-from vq.engine.loop.callbacks import TensorBoard, WandB
+from vq import cli, tokenize, train
+from vq.engine.comparison.experiment import check_packages
+from vq.engine.callbacks import TensorBoard, WandB
+from vq.exporting import Export
 from vq.interop.token_files import write_parquet
 from vq.packages import MissingPackageError
 for feature in {list(FEATURES)!r}:
@@ -140,3 +144,14 @@ def test_a_damaged_cache_of_yapf_does_not_matter(imports: str, tmp_path: Path) -
     assert subprocess.run([*run, "import yapf"], env=changed, capture_output=True, check=False).returncode
     check = "; import os; assert os.environ['XDG_CACHE_HOME'] == " + repr(str(tmp_path))
     subprocess.run([*run, imports + check], env=changed, check=True)
+
+
+def test_imports_leave_out_what_takes_as_long_as_torch() -> None:
+    program = (
+        "import sys, vq.engine, vq.engine.assembly, vq.engine.jobs.scoring, vq.engine.jobs.training, vq.exporting\n"
+        "print(*({'torch._dynamo', 'torch.distributed.tensor', 'torchvision', 'timm', 'scipy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []

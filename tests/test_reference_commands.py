@@ -5,6 +5,7 @@
 
 import importlib
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     page = tmp_path / DECODER_RUN / "vqgan.py"
     page.parent.mkdir(parents=True)
-    tokenizer = {"it_config": "configs/vqkd/clip_8192_imagenet_ddp.py"}
-    page.write_text(config.page_text(config.load("configs/decoder/vqgan.py", options=tokenizer).to_dict()))
+    page.write_text(decoder_page())
     return tmp_path
+
+
+@cache
+def decoder_page() -> str:
+    tokenizer = {"it_config": str(ROOT / "configs/vqkd/clip_8192_imagenet_ddp.py")}
+    tree = config.load(ROOT / "configs/decoder/vqgan.py", options=tokenizer)
+    return config.page_text(tree.to_dict())
 
 
 def test_there_are_as_many_lines_as_in_the_documents() -> None:

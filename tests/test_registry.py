@@ -60,7 +60,7 @@ NOT_REGISTERED = [
     "vq.registry.build",
     "vq.registry.SLOTS",
     "vq.engine.loop.launch.open_log",
-    "vq.engine.loop.callbacks.TensorBoard",
+    "vq.engine.callbacks.TensorBoard",
     "vq.quantizers.base.torch.hub.load",
     "builtins.exec",
     "a.b.c",

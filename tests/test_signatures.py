@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +64,17 @@ def test_keys_of_an_unpacked_typed_dict_are_arguments_with_types(
     assert "optimizer" in read.required
     assert "accumulate" in read.names
     assert "accumulate" not in read.required
+
+
+def test_a_folder_of_modules_needs_no_init_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_parts").mkdir()
+    (tmp_path / "own_parts" / "books.py").write_text(
+        "class Book:\n    def __init__(self, *, size):\n        pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert signatures.has_module("own_parts.books")
+    assert not signatures.has_module("own_parts")
+    assert not signatures.has_module("own_parts.shelves")
+    found = signatures.signature("own_parts.books.Book")
+    assert found is not None
+    assert list(found.names) == ["size"]

@@ -83,17 +83,32 @@ print("\\n", sorted({"torch", "mmengine", "numpy"} & set(sys.modules)))
         ("words", "message"),
         [
             (["trains"], "vq: there is no command 'trains'; did you mean 'train'?"),
-            (["export", "run"], "reserved for exporting a tokenizer to ONNX"),
+            (["export", "run"], "the following arguments are required: --to"),
             (["tokens"], "required: export|import; `vq tokens --help`"),
+            (["train", "zoo:family/name"], "NAME 'zoo:family/name': expected a relative name such as"),
+            (["train", "run", "zoo:family/name"], "is the name of a published model, not of a page"),
+            (["test", "zoo:llamagen/vq_ds16_c2"], "of this name; did you mean 'llamagen/vq_ds16_c2i'"),
+            (["test", "zoo:llamagen/vq_ds16_c2i", "page"], "expected neither CONFIG nor --load-model-from"),
+            (["test", "zoo:llamagen/c2i_B_256"], "expected a tokenizer, got a generator; use `vq generate`"),
+            (["test", "run"], "run: expected --load-model-from F, the checkpoint to score, got none"),
             (
-                ["train", "zoo:family/name"],
-                "zoo:family/name: names of pretrained models (zoo:family/name) are reserved",
+                ["test", "run", "--data", "photos"],
+                "--data: expected the name of a published model (zoo:...), got run",
             ),
-            (["train", "run", "zoo:family/name"], "zoo:family/name: names of pretrained models"),
-            (["inference", "zoo:family/name", "cat.png"], "zoo:family/name: names of pretrained models"),
+            (
+                ["test", "run", "--expect"],
+                "--expect: expected the name of a published model (zoo:...), got run",
+            ),
+            (["generate", "zoo:llamagen/vq_ds16_c2i"], "expected a generator, got a tokenizer"),
+            (
+                ["generate", "zoo:llamagen/c2i_B_256", "page"],
+                "expected neither CONFIG, --load-from nor changes",
+            ),
+            (["weights", "inceptio"], "argument GROUP: invalid choice: 'inceptio'; did you mean 'inception'"),
+            (["weights", "zoo:llamagen/vq_ds16_c2i", "lpips"], "expected published models alone"),
             (
                 ["test", "run", "--load-model-from", "zoo:family/name"],
-                "zoo:family/name: names of pretrained models",
+                "zoo:family/name: there is no published model of this name; `vq list pretrained` shows all",
             ),
         ],
     )
@@ -150,10 +165,19 @@ class TestListings:
         assert [line.split()[0] for line in lines] == [
             "FiniteScalarQuantizer",
             "ResidualFiniteScalarQuantizer",
+            "ScalarPerturbationQuantizer",
             "SimpleFiniteScalarQuantizer",
         ]
+        main(["list", "pretrained", "llamagen/vq*"])
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == [
+            "llamagen/vq_ds8_c2i",
+            "llamagen/vq_ds16_c2i",
+            "llamagen/vq_ds16_t2i",
+        ]
+        assert "LlamaGen, tokenizer, 256 px, fid 2.19" in lines[1]
         main(["configs", "fsq/*_emoji"])
-        assert capsys.readouterr().out.startswith("fsq/1000_emoji  Finite scalar quantization with ")
+        assert re.match(r"fsq/1000_emoji +Finite scalar quantization with ", capsys.readouterr().out)
 
     def test_every_page_has_a_title(self) -> None:
         titles = packaged.titles()
@@ -170,6 +194,7 @@ class TestListings:
             ),
             (["list", "losses", "lpips"], "no losses match 'lpips'; did you mean '*lpips*'?"),
             (["list", "losses", "zzz"], "no losses match 'zzz'"),
+            (["list", "pretrained", "ds16"], "no published models match 'ds16'; did you mean '*ds16*'?"),
         ],
     )
     def test_nothing_found(self, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,6 +254,7 @@ class TestCompletion:
             ("--v", ["--version"]),
             ("val emo", ["emoji"]),
             ("inference em", ["emoji"]),
+            ("report emoji em", ["emoji"]),
             ("train emoji fsq/1000_e", ["fsq/1000_emoji"]),
             ("train emoji configs/", []),  # the shell completes file names
             ("val emoji --load-from iter_1", ["iter_10"]),
@@ -241,6 +267,10 @@ class TestCompletion:
             ("fid imagenet1", ["imagenet128"]),
             ("list quantizer", ["quantizers", "quantizer-parts"]),
             ("weights lpips inc", ["inception"]),
+            ("weights zoo:unit", ["zoo:unitok/unitok_tokenizer"]),
+            ("test zoo:unit", ["zoo:unitok/unitok_tokenizer"]),
+            ("val zoo:unit", []),
+            ("list pre", ["pretrained"]),
             ("completion ", ["bash", "zsh", "fish"]),
             ("nothing ", []),
         ],
@@ -272,6 +302,8 @@ class TestCompletion:
             expect(terminal, "fsq/1000_emoji ")
             os.write(terminal, b"--dry\t")
             expect(terminal, "--dry-run ")
+            os.write(terminal, b"\x15vq test zoo:unitok/\t")
+            expect(terminal, "vq test zoo:unitok/unitok_tokenizer ")
         finally:
             os.close(terminal)
             os.waitpid(child, 0)

@@ -2,10 +2,12 @@
 
 import importlib.util
 import os
+import re
 import site
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -73,7 +75,7 @@ def run(place: Path, program: str, *words: object, expect: int = 0, **extra: str
 def test_a_newcomer_in_an_empty_folder(place: Path) -> None:
     work = place / "work"
     assert run(place, "vq", "--version").startswith("vq ")
-    assert "fsq/1000_emoji  Finite scalar" in run(place, "vq", "configs", "fsq/*_emoji")
+    assert re.match("fsq/1000_emoji +Finite scalar", run(place, "vq", "configs", "fsq/*_emoji"))
     assert "VectorQuantizer " in run(place, "vq", "list", "quantizers")
     said = run(place, "vq", "train", "t", "fsq/1000_emoji", "--dry-run")
     assert "dry run: nothing was trained or written" in said
@@ -97,6 +99,14 @@ def test_a_newcomer_in_an_empty_folder(place: Path) -> None:
     said = run(place, "python", "six_lines.py")
     assert f"{place}/env" in said
     assert said.endswith("(1, 8, 8) (1, 3, 64, 64)\n")
+
+
+def test_the_wheel_has_every_file_of_the_package(place: Path) -> None:
+    """Also those that are not Python, such as the templates of `vq report`."""
+    (wheel,) = place.glob("vq-*.whl")
+    files = (file for file in (ROOT / "vq").rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    with zipfile.ZipFile(wheel) as archive:
+        assert not {str(file.relative_to(ROOT)) for file in files} - set(archive.namelist())
 
 
 def test_what_is_not_there_is_named(place: Path) -> None:

@@ -4,54 +4,41 @@ r"""Converts the tokenizer weights of another project to a file that `vq.load` r
         --config configs/vqgan/1024_imagenet_ddp.py --out pretrained/vqgan_1024.safetensors
     python tools/convert_checkpoints.py beitv2 vqkd_encoder_base_decoder_1x768x12_clip.pth \
         --options with_decoder:True --suffix .converted.with_decoder
+    python tools/convert_checkpoints.py taming_transformers last.ckpt --check vqgan/1024_imagenet_ddp
 
 Nothing is written unless every tensor of the file has a counterpart and every tensor of the tokenizer is set. A pickle
 is read as plain tensors only: none of its content is executed.
 """
 
 import argparse
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from vq import cli
 from vq import config as pages
-from vq.engine.assembly.build import make_tokenizer
-from vq.interop import DIALECTS, InteropError, describe_beitv2, from_dialect
+from vq.interop import DIALECTS, InteropError
+from vq.interop.convert import options_of
 from vq.text import printable
-from vq.tokenizers.checkpoint import read_weights, save_weights
+from vq.tokenizers.published import convert_file
 
-
-class Ignored:
-    """Replaces a class that training files store beside the weights, and ignores its content."""
-
-    def __init__(self, *_: object, **__: object) -> None: ...
-
-    def __setstate__(self, _: object) -> None: ...
-
-
-# The training files of taming have callbacks as keys, those of LlamaGen their arguments.
-IGNORED = (
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
-    "argparse.Namespace",
-)
+ALIASES = {"taming_transformers": "taming"}
+"""Other names of dialects, by which the original documents call them."""
 
 
 def arguments() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = cli.tool_parser(__doc__)
-    parser.add_argument("dialect", choices=sorted(DIALECTS), help="the project that wrote the file")
+    parser.add_argument(
+        "dialect", choices=sorted([*DIALECTS, *ALIASES]), help="the project that wrote the file"
+    )
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="its weights: .safetensors, .ckpt, .pt, .bin, .pth"
     )
     parser.add_argument(
         "--config",
         metavar="PAGE",
-        help="the page whose tokenizer has these weights; beitv2 does not need one, because the names and shapes of "
-        "its weights say what the tokenizer is",
+        help="the page whose tokenizer has these weights; default: the names and shapes of the weights say what it is",
     )
     parser.add_argument(
         "--options",
@@ -59,8 +46,16 @@ def arguments() -> argparse.ArgumentParser:
         action="extend",
         default=[],
         metavar="KEY:VALUE",
-        help="for beitv2 without a page: with_decoder:True keeps the decoder, which predicts the teacher's features; "
-        "with_decoder:False, the default, drops it, because indices do not need it",
+        help="options of the dialect, without a page. beitv2: with_decoder:True keeps the decoder, which predicts the "
+        "teacher's features; "
+        "with_decoder:False, the default, drops it, because indices do not need it. llamagen_gpt: image_size:384, the "
+        "size of the images that the transformer generates",
+    )
+    parser.add_argument(
+        "--check",
+        metavar="PAGE",
+        help="write nothing unless the model of this page can hold the weights: it has the same tensors, and the "
+        "distance, norms and heads of the project",
     )
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--out", type=Path, metavar="F.safetensors", help="the file to write")
@@ -76,7 +71,12 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Converts one file."""
     given = arguments().parse_args(argv)
-    print(printable(convert(given.dialect, given.file, output(given), given.config, given.options)))
+    dialect = ALIASES.get(given.dialect, given.dialect)
+    print(
+        printable(
+            convert(dialect, given.file, output(given), given.config, given.options, compared=given.check)
+        )
+    )
 
 
 def output(given: argparse.Namespace) -> Path:
@@ -100,7 +100,15 @@ def output(given: argparse.Namespace) -> Path:
     return out
 
 
-def convert(dialect: str, file: Path, out: Path, page: str | None, options: Sequence[str]) -> str:
+def convert(
+    dialect: str,
+    file: Path,
+    out: Path,
+    page: str | None,
+    options: Sequence[str],
+    *,
+    compared: str | None = None,
+) -> str:
     """Reads, translates, checks and writes the weights; returns a line that says so.
 
     Args:
@@ -109,58 +117,38 @@ def convert(dialect: str, file: Path, out: Path, page: str | None, options: Sequ
         out: The file to write.
         page: The page whose tokenizer has these weights; None if the weights say what it is.
         options: `KEY:VALUE` words for the description of the tokenizer.
+        compared: A page whose tokenizer must be able to hold the weights.
 
     Raises:
         UserError: If there is no such file, the page or an option cannot be used, or the weights are not those of the
             tokenizer.
     """
-    with_decoder = wants_decoder(dialect, page, options)
-    config = pages.load(page).to_dict() if page else None
-    with ignoring_training_state():
-        state, _ = read_weights(file)
-    try:
-        if config is None:
-            config = {"tokenizer": describe_beitv2(state, with_decoder=with_decoder)}
-        tokenizer = make_tokenizer(config)
-        from_dialect(tokenizer, state, dialect)
-    except InteropError as error:
-        raise InteropError(f"{file}{f' with {page}' if page else ''}: {error}") from error
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(tokenizer.state_dict(), out, config)
-    count = sum(t.numel() for t in tokenizer.state_dict().values())
-    dropped = "" if page or with_decoder else ", without the decoder (--options with_decoder:True keeps it)"
-    return f"{out}: {len(state)} tensors of {file.name} read, {count / 1e6:.2f} M numbers written{dropped}"
+    values = given_options(dialect, page, options)
+    converted = convert_file(file, out, dialect=dialect, page=page, options=options, compared=compared)
+    count = sum(t.numel() for t in converted.tensors.values())
+    left = (
+        DIALECTS[dialect].options.get("with_decoder") is False and not values.get("with_decoder") and not page
+    )
+    dropped = ", without the decoder (--options with_decoder:True keeps it)" if left else ""
+    return f"{out}: {converted.num_read} tensors of {file.name} read, {count / 1e6:.2f} M numbers written{dropped}"
 
 
-def wants_decoder(dialect: str, page: str | None, options: Sequence[str]) -> bool:
-    """The option `with_decoder`.
+def given_options(dialect: str, page: str | None, options: Sequence[str]) -> dict[str, Any]:
+    """The options of the dialect.
 
     Raises:
-        UsageError: If a page is missing, or an option is unknown, has another type or has no effect.
+        UsageError: If there are some beside a page, one does not exist, or has another type.
     """
-    if page is None and dialect != "beitv2":
+    if options and page is not None:
         raise cli.UsageError(
-            f"--config: expected the page whose tokenizer has these weights, got none; {dialect} weights do not say "
-            "what their codebook and distance are"
+            "--options: expected none with --config, whose page describes the whole tokenizer"
         )
-    values = pages.parse_assignments(list(options))
-    if values and page is not None:
-        raise cli.UsageError(
-            "--options: expected none with --config, whose page says whether there is a decoder"
-        )
-    given = values.pop("with_decoder", False)
-    if values or not isinstance(given, bool):
-        raise cli.UsageError(
-            f"--options: expected with_decoder:True or with_decoder:False, got {' '.join(options)}"
-        )
-    return given
-
-
-@contextlib.contextmanager
-def ignoring_training_state() -> Iterator[None]:
-    """Lets torch's reader of plain tensors accept some classes, each replaced by one that does nothing."""
-    with torch.serialization.safe_globals([(Ignored, name) for name in IGNORED]):
-        yield
+    values = dict(pages.parse_assignments(list(options)))
+    try:
+        options_of(dialect, values)
+    except InteropError as error:
+        raise cli.UsageError(f"--options: {error}") from error
+    return values
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def report(seconds: float) -> None:
         (newest / "reconstructions.png", "originals above their reconstructions"),
         (RUN / "inference", "four images: their reconstructions, and their indices as a map and as .npy"),
         (RUN / "images", "reconstructions in the course of the training"),
-        (RUN / "metrics.jsonl", f"losses and scores; to see them as curves: tensorboard --logdir {RUN}"),
+        (RUN / "report.html", "losses, scores, pictures and speed on one page; open it in a browser"),
     ):
         console.print(f"  {path}  {what}", highlight=False, soft_wrap=True, markup=False)
     lines = ("In Python:", f'  tokenizer = vq.load("{RUN}"); indices = tokenizer.encode(images)')
@@ -180,6 +180,7 @@ def main() -> None:
     command("3. images to indices", "inference", RUN, *pictures, "--size", 64, "--out", RUN / "inference")
     indices = [RUN / "inference" / f"{p.stem}_indices.npy" for p in pictures]
     command("4. indices to images", "inference", RUN, *indices, "--out", RUN / "inference")
+    command("   the training on one page", "report", name)
     report(time.monotonic() - start)
     write_digits(args)
     if args.full:

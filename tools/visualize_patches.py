@@ -9,7 +9,6 @@ the number of pixels.
 """
 
 import argparse
-import html
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,9 +28,10 @@ from vq.engine import assembly
 from vq.engine.evaluation.progress import PassProgress
 from vq.engine.jobs.views import VIEWS, cut_views, views_of
 from vq.engine.loop.launch import launched, open_log
+from vq.engine.reporting.rendering import render
+from vq.files import write_atomically
 from vq.ops.images import as_rgb
 from vq.ops.keyed import stable_hash
-from vq.text import printable
 from vq.tokenizers.checkpoint import self_contained
 
 logger = logging.getLogger("vq.visualize_patches")
@@ -45,15 +45,7 @@ ROWS_A_STEP = 64
 DRAWN_SIDE = 40  # a patch is enlarged by an integer factor to about this many pixels
 LINE = (90, 150, 220)  # between patches: a colour that few patches have, since many are black or white
 _NOTHING = np.uint64(2**64 - 1)
-_STYLE = """
-body { font: 14px sans-serif; margin: 2em; color: #222; }
-table { border-collapse: collapse; }
-td, th { padding: 2px 10px 2px 0; text-align: right; }
-td.patches { text-align: left; }
-.strip { image-rendering: pixelated; background-repeat: no-repeat; }
-.track { width: 120px; background: #eee; }
-.bar { height: 12px; background: #47a; }
-"""
+TEMPLATE = Path(__file__).parent / "templates" / "atlas.html"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -423,39 +415,34 @@ def write(atlas: Atlas, folder: Path, *, title: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob("index_*_sheet_*.png"):
         file.unlink()
-    height, width = atlas.patch_size
-    shown = html.escape(printable(title))
-    parts = [
-        f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{shown}</title>",
-        f"<style>{_STYLE}</style></head><body><h1>{shown}</h1>",
-        f"<p>{atlas.num_images} images, {atlas.views} view(s) each. Each code encodes a patch of {height} x {width} "
-        "pixels, which is shown; the receptive field of the encoder is larger.</p>",
-    ]
+    sections = []
     for number, section in enumerate(atlas.sections):
-        name = "The index" if len(atlas.sections) == 1 else f"Level {number} of the stack"
-        parts.append(f"<h2>{name}</h2><p class='summary'>{section}.</p>{_unused(section)}")
-        parts += _table(section, folder, f"index_{number}_sheet")
+        anchor = f"index_{number}"
+        values = {
+            "id": anchor,
+            "name": "The index" if len(atlas.sections) == 1 else f"Level {number} of the stack",
+            "summary": str(section),
+            "unused": _unused(section),
+            "rows": list(_rows(section, folder, f"{anchor}_sheet")),
+        }
+        sections.append(values)
     page = folder / "index.html"
-    partial = folder / "index.html.partial"
-    partial.write_text("\n".join([*parts, "</body></html>\n"]), encoding="utf-8")
-    partial.replace(page)
+    write_atomically(page, render(TEMPLATE, title=title, atlas=atlas, sections=sections))
     return page
 
 
 def _unused(section: Section, most: int = 100) -> str:
+    """The codes that are never used, in words; empty if there are none."""
     unused = np.flatnonzero(section.counts == 0)
-    if not len(unused):
-        return ""
     more = f" and {len(unused) - most} more" if len(unused) > most else ""
-    return f"<p>Never used: {', '.join(map(str, unused[:most]))}{more}.</p>"
+    return ", ".join(map(str, unused[:most])) + more
 
 
-def _table(section: Section, folder: Path, name: str) -> Iterator[str]:
+def _rows(section: Section, folder: Path, name: str) -> Iterator[dict[str, str]]:
     """The rows of a section's table. Writes the sheets that they show, each with the strips of some codes."""
     total, largest = int(section.counts.sum()), int(section.counts.max())
     per_code, height, width = section.patches.shape[1:4]
     factor = max(1, DRAWN_SIDE // max(height, width))
-    yield "<table><tr><th>code</th><th>uses</th><th>share</th><th></th><th></th></tr>"
     for start in range(0, len(section.codes), ROWS_A_SHEET):
         file = f"{name}_{start // ROWS_A_SHEET:04d}.png"
         sheet = _spaced(section.patches[start : start + ROWS_A_SHEET])
@@ -463,18 +450,15 @@ def _table(section: Section, folder: Path, name: str) -> Iterator[str]:
         for row, code in enumerate(section.codes[start : start + ROWS_A_SHEET]):
             uses = int(section.counts[code])
             across = (width + 1) * int(section.num_patches[start + row]) * factor
-            strip = (
-                f"width:{across}px;height:{height * factor}px;"
+            yield {
+                "code": str(code),
+                "uses": str(uses),
+                "share": f"{uses / total:.3%}",
+                "bar": f"{100 * uses / largest:.1f}",
+                "strip": f"width:{across}px;height:{height * factor}px;"
                 f"background-image:url({file});background-position:0 -{row * (height + 1) * factor}px;"
-                f"background-size:{(width + 1) * per_code * factor}px {sheet.shape[0] * factor}px"
-            )
-            yield (
-                f"<tr id='{name.removesuffix('_sheet')}_code_{code}'><td>{code}</td><td>{uses}</td>"
-                f"<td>{uses / total:.3%}</td><td><div class='track'><div class='bar' "
-                f"style='width:{100 * uses / largest:.1f}%'></div></div></td>"
-                f"<td class='patches'><div class='strip' style='{strip}'></div></td></tr>"
-            )
-    yield "</table>"
+                f"background-size:{(width + 1) * per_code * factor}px {sheet.shape[0] * factor}px",
+            }
 
 
 def _spaced(patches: Pixels) -> Pixels:

@@ -24,22 +24,19 @@ COMMANDS: dict[str, Command] = {
     "test": Command("vq.test", "score one checkpoint, given by its path"),
     "fid": Command("vq.fid", "compute the reference statistics that FID needs"),
     "compare": Command("vq.compare", "train several quantizers under equal conditions"),
+    "report": Command("vq.report", "write one page that shows what runs did"),
     "inference": Command("vq.inference", "encode images as indices, and decode indices"),
     "tokenize": Command("vq.tokenize", "encode a whole data set as a token store"),
     "tokens": Command("vq.tokens", "exchange token stores with other projects (export, import)"),
+    "export": Command("vq.export", "write a tokenizer as ONNX, TorchScript or an exported program"),
     "generate": Command("vq.generate", "sample images from a generator"),
     "configs": Command("vq.list_configs", "list the config pages that come with vq"),
     "list": Command("vq.list_parts", "list quantizers, networks, losses, metrics and other parts"),
-    "weights": Command("vq.weights", "fetch the weights of frozen networks"),
+    "weights": Command("vq.weights", "fetch the weights of frozen networks and of published models"),
+    "convert": Command("vq.convert", "convert a weight file of another project"),
     "completion": Command("vq.completion", "print the completion script of a shell"),
 }
 """Every sub-command, in the order of the help."""
-
-RESERVED = {
-    "export": "vq export: not available yet; the name is reserved for exporting a tokenizer to ONNX. "
-    "`vq tokens export` writes token stores for other readers, and vq.load reads the model.safetensors of a checkpoint"
-}
-"""Commands that later versions will have."""
 
 HELP = """\
 usage: vq COMMAND ...        vq COMMAND --help describes one command
@@ -88,8 +85,6 @@ def main(argv: Sequence[str] | None = None) -> Any:
     if name == "--version":
         sys.stdout.write(f"vq {__version__}\n")
         return None
-    if name in RESERVED:
-        raise UserError(RESERVED[name])
     if name not in COMMANDS:
         raise UserError(f"vq: there is no command {name!r}{suggest(name, COMMANDS)}")
     return importlib.import_module(COMMANDS[name].module).main(rest)

@@ -4,6 +4,7 @@ Nothing here imports torch, so that a misspelt key is reported before the slow p
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vq import config, failures
+from vq import config, failures, packages
 from vq.errors import ConfigError
-from vq.known_weights import refuse_zoo
 from vq.parsing import UsageError, parser, pattern, positive, subparser, tool_parser
 from vq.text import printable, suggest
 
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
     from vq.engine.jobs.given_weights import GivenWeights
+    from vq.engine.on_ray import Workers
 
 __all__ = [
     "WORK_DIRS",
     "UsageError",
     "add_as_given",
     "add_config_changes",
+    "add_engine",
     "add_machine",
     "add_run",
     "add_tokenize",
@@ -34,19 +36,23 @@ __all__ = [
     "add_visual",
     "add_wandb",
     "add_weights",
+    "check_engine",
     "check_out",
     "ends_on_signal",
     "given_weights",
     "known_runs",
     "load_config",
     "main",
+    "own_device",
     "parser",
     "positive",
+    "ray_workers",
     "run_directory",
     "run_names",
     "say",
     "subparser",
     "tool_parser",
+    "wandb_names",
 ]
 
 WORK_DIRS = Path("work_dirs")
@@ -165,6 +171,90 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Adds `--engine`, `--ray-address` and `--ray-workers`."""
+    group = parser.add_argument_group("scale-out")
+    group.add_argument(
+        "--engine",
+        choices=("torchrun", "ray"),
+        default="torchrun",
+        help="who does the work: this process, or those that torchrun starts (default); or the workers of a Ray "
+        "cluster, which are started again when they end. The result is the same",
+    )
+    group.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="a cluster that runs already, or auto for the one of this machine (default: $RAY_ADDRESS, else a cluster "
+        "is started on this machine for the command)",
+    )
+    group.add_argument(
+        "--ray-workers",
+        type=positive,
+        metavar="N",
+        help="worker processes (default: one per GPU of the cluster, or per CPU if it has none)",
+    )
+
+
+def check_engine(args: argparse.Namespace) -> None:
+    """Refuses options of `add_engine` that do not fit together.
+
+    Raises:
+        UsageError: With the option.
+        MissingPackageError: If Ray is needed and not installed.
+    """
+    if args.engine != "ray":
+        for option, value in (("--ray-address", args.ray_address), ("--ray-workers", args.ray_workers)):
+            if value is not None:
+                raise UsageError(
+                    f"{option}: has no effect without --engine ray; add it, or leave {option} out"
+                )
+        return
+    if args.device not in (None, "cpu", "cuda"):
+        raise UsageError(
+            f"--device {args.device}: expected cpu or cuda with --engine ray, which chooses the GPU"
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "--engine ray: expected one process, got several of torchrun; start it without torchrun"
+        )
+    address = _ray_address(args)
+    if address is not None and address != "auto" and not re.fullmatch(r"[^/\s]+:\d{1,5}", address):
+        raise UsageError(
+            f"--ray-address {address}: expected HOST:PORT of the head node, such as 10.0.0.1:6379, or auto (ray:// is "
+            f"the port of another protocol)"
+        )
+    if not packages.is_installed("ray"):
+        raise packages.missing("ray", needed_by="--engine ray")
+
+
+def _ray_address(args: argparse.Namespace) -> str | None:
+    """The address of a cluster that exists; None to start one."""
+    address: str | None = args.ray_address or os.environ.get("RAY_ADDRESS") or None
+    return None if address == "local" else address
+
+
+def own_device(args: argparse.Namespace) -> str | None:
+    """The device of this process: with `--engine ray` only the workers use that of `--device`."""
+    return "cpu" if args.engine == "ray" else args.device
+
+
+@contextmanager
+def ray_workers(args: argparse.Namespace) -> Iterator["Workers | None"]:
+    """Inside, the workers of a Ray cluster wait for work; None without `--engine ray`."""
+    if args.engine != "ray":
+        yield None
+        return
+    from vq.engine.on_ray import ray_workers as joined
+
+    with joined(
+        address=_ray_address(args),
+        count=args.ray_workers,
+        device=args.device,
+        autocast=getattr(args, "autocast", False),
+    ) as workers:
+        yield workers
+
+
 def add_tuning(parser: argparse.ArgumentParser) -> None:
     """Adds `--channels-last` and `--compile`."""
     parser.add_argument(
@@ -230,12 +320,42 @@ def add_visual(parser: argparse.ArgumentParser) -> None:
 
 
 def add_wandb(parser: argparse.ArgumentParser) -> None:
-    """Adds `--wandb`."""
+    """Adds `--wandb` and the names of the W&B run."""
     parser.add_argument(
         "--wandb",
         action="store_true",
         help="also log to Weights & Biases (WANDB_MODE=offline needs no network)",
     )
+    for name, (what, default) in WANDB_NAMES.items():
+        parser.add_argument(
+            f"--wandb-{name}", metavar="NAME", help=f"{what} (default: WANDB_{name.upper()}, or {default})"
+        )
+
+
+WANDB_NAMES = {
+    "project": ("the project in W&B", "vq"),
+    "entity": ("the user or team in W&B that owns the project", "that of the login"),
+    "name": ("the full name of the run in W&B", "NAME, for example fsq/1000_emoji"),
+}
+
+
+def wandb_names(args: argparse.Namespace, name: str) -> dict[str, str] | None:
+    """The names with which W&B is used: those of the options, else of the environment; None without `--wandb`.
+
+    Args:
+        args: With the options of `add_wandb`.
+        name: The name of the W&B run if none is given.
+
+    Raises:
+        UsageError: If a name is given without `--wandb`.
+    """
+    given = {key: value for key in WANDB_NAMES if (value := getattr(args, f"wandb_{key}")) is not None}
+    if not args.wandb:
+        for key in given:
+            raise UsageError(f"--wandb-{key}: has no effect without --wandb; add --wandb, or leave it out")
+        return None
+    environment = {key: os.environ.get(f"WANDB_{key.upper()}", "") for key in WANDB_NAMES}
+    return {"name": name} | {key: value for key, value in environment.items() if value} | given
 
 
 def add_tokenize(parser: argparse.ArgumentParser) -> None:
@@ -289,7 +409,6 @@ def run_directory(name: str) -> Path:
     Raises:
         UserError: If the folder would be outside work_dirs, or the name is not a plain path or belongs to a file.
     """
-    refuse_zoo(name)
     plain = name.removeprefix("./").removeprefix(f"{WORK_DIRS}/").rstrip("/")
     parts = plain.split("/")
     if name.endswith((".py", ".json")):

@@ -8,14 +8,24 @@ import argparse
 import importlib
 from collections.abc import Iterable, Sequence
 
-from vq import cli
+from vq import cli, zoo
 from vq.__main__ import COMMANDS
 
 SCRIPTS = {
     "bash": """\
 _vq() {
-    local IFS=$'\\n'
-    COMPREPLY=($("$1" completion --for "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+    local IFS=$'\\n' i last=-1 start
+    local -a words
+    for ((i = 1; i <= COMP_CWORD; i++)); do  # bash splits a word at its colons
+        if ((last >= 0)) && [[ "${COMP_WORDS[i]}" == :* || "${COMP_WORDS[i-1]}" == :* ]]; then
+            words[last]+="${COMP_WORDS[i]}"
+        else
+            words[++last]="${COMP_WORDS[i]}"
+        fi
+    done
+    COMPREPLY=($("$1" completion --for "${words[@]}" 2>/dev/null))
+    start="${words[last]%"${words[last]##*:}"}"
+    if [[ "$COMP_WORDBREAKS" == *:* ]]; then COMPREPLY=("${COMPREPLY[@]#"$start"}"); fi
 }
 complete -o bashdefault -o default -F _vq vq
 """,
@@ -35,6 +45,9 @@ complete -c vq -a '(set -l words (commandline -opc) (commandline -ct); vq comple
 """What each shell runs once to know how to complete `vq`."""
 
 FOR = "--for"
+
+TAKE_PUBLISHED = ("export", "generate", "inference", "test")
+"""The commands that take the name of a published model in place of a run."""
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -71,7 +84,10 @@ def candidates(words: Sequence[str]) -> list[str]:
     if before[0] not in COMMANDS:
         return []
     parser = importlib.import_module(COMMANDS[before[0]].module).arguments()
-    return _beginning(current, _values(parser, before[1:], current))
+    found = _beginning(current, _values(parser, before[1:], current))
+    if current and len(before) == 1 and before[0] in TAKE_PUBLISHED:
+        found += _beginning(current, (f"{zoo.PREFIX}{name}" for name in zoo.names()))
+    return found
 
 
 def _beginning(current: str, words: Iterable[str]) -> list[str]:
@@ -105,7 +121,7 @@ def _known_values(action: argparse.Action, given: Sequence[str]) -> Iterable[str
     """The values of an argument, as far as they are known: its choices, or names of its kind."""
     if action.choices is not None:
         return [str(choice) for choice in action.choices]
-    if action.metavar in ("NAME", "RUN|CONFIG"):
+    if action.metavar in ("NAME", "RUN", "RUN|CONFIG"):
         return cli.run_names()
     if action.metavar in ("CONFIG", "DATASET", "NAME|CONFIG"):
         from vq.config import packaged

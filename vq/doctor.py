@@ -40,6 +40,13 @@ def arguments() -> argparse.ArgumentParser:
         help="the page, if NAME is the name that the run will have",
     )
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else to stdout")
+    parser.add_argument(
+        "--ranks",
+        type=cli.positive,
+        metavar="N",
+        help="the number of processes that will train (default: as torchrun says, else 1); if there are several, the "
+        "memory of one of them is estimated with DDP and with FSDP2",
+    )
     cli.add_config_changes(parser)
     train.add_options(parser)
     return parser
@@ -62,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> "list[Finding]":
 
     from vq.engine.doctor.findings import Level, count
 
-    findings = train.examination(args, tree, run)
+    findings = train.examination(args, tree, run, num_ranks=args.ranks)
     _show(subject, findings, as_json=args.json)
     if count(findings, Level.TROUBLE):
         sys.exit(TROUBLE)

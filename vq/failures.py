@@ -31,6 +31,7 @@ _CURES = {
     errno.EDQUOT: "your quota on this disk is used up; free some space and start the command again",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.ELOOP: "its symbolic links form a loop",
+    errno.EFBIG: "a file may not be so large here; raise `ulimit -f`, or choose another place",
     errno.EMFILE: "too many files are open; raise `ulimit -n` or lower num_workers",
     errno.ENFILE: "too many files are open on this machine; close other programs",
     errno.EADDRINUSE: "the port is in use; start torchrun with --standalone or another --rdzv-endpoint",
@@ -59,7 +60,7 @@ def reported() -> Iterator[None]:
     except Exception as error:
         message = user_message(error)
         if message is not None:
-            _end(f"error: {message}", USER_ERROR)
+            _end(f"error: {message}", USER_ERROR, is_of_one=getattr(error, "is_of_one_process", False))
         if isinstance(error, RuntimeError) and _another_has_spoken(2.0):
             sys.exit(USER_ERROR)  # a collective failed because the other process has ended
         raise
@@ -101,9 +102,9 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0].rstrip(".")
 
 
-def _end(message: str, code: int) -> None:
-    """Prints the message, on one process of all, and ends."""
-    if _may_speak():
+def _end(message: str, code: int, *, is_of_one: bool = False) -> None:
+    """Prints the message, on one process of all unless it is about this one, and ends."""
+    if is_of_one or _may_speak():
         sys.stderr.write("\n".join(map(printable, message.split("\n"))) + "\n")
         sys.stderr.flush()
     sys.exit(code)
@@ -116,7 +117,7 @@ def _may_speak() -> bool:
     if os.environ.get("RANK", "0") != "0":
         time.sleep(1.0)  # the same error reaches the first process at about the same time
     try:
-        is_first = int(_store().add(_key(), 1)) == 1
+        is_first = claim_message()
     except Exception:  # the store ended with torchrun, or with the first process
         return os.environ.get("RANK", "0") == "0"
     if not is_first:
@@ -124,12 +125,17 @@ def _may_speak() -> bool:
     return is_first
 
 
+def claim_message() -> bool:
+    """Whether this process, of all that torchrun started, is the first that wants to print a message for all."""
+    return int(torchrun_store().add(_key(), 1)) == 1
+
+
 def _another_has_spoken(seconds: float) -> bool:
     """Whether another process prints a message within this time."""
     if not _is_one_of_many():
         return False
     try:
-        store, deadline = _store(), time.monotonic() + seconds
+        store, deadline = torchrun_store(), time.monotonic() + seconds
         while time.monotonic() < deadline:
             if store.add(_key(), 0) > 0:
                 return True
@@ -147,7 +153,7 @@ def _key() -> str:
     return f"vq/failure/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
-def _store() -> Any:
+def torchrun_store() -> Any:
     """The store in which the processes of torchrun found each other; needs torch, which is imported only here."""
     from datetime import timedelta
 

@@ -2,7 +2,8 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from vq.text import suggest
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+    from vq.engine.jobs.reference_statistics import AddFeatures
 
 SHORT = "fid/"
 """The pages whose short names DATASET may be."""
@@ -38,6 +41,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="another file than pretrained/fid/NAME_{val,train}.npz")
     cli.add_config_changes(parser)
     parser.add_argument("--device", help="cuda, cpu, ... (default: cuda where there is one)")
+    cli.add_engine(parser)
     return parser
 
 
@@ -92,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         raise cli.UsageError(
             f"--out {args.out}: expected a file name such as {args.out}/NAME.npz, got a folder"
         )
+    cli.check_engine(args)
     cli.check_out(None if args.out is None else args.out.parent)
     tree = data_config(args).to_dict()
 
@@ -101,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     from vq.engine.loop.launch import launched, open_log
     from vq.metrics.statistics import reference_path
 
-    with cli.ends_on_signal(), launched(device=args.device) as machine:
+    with cli.ends_on_signal(), launched(device=cli.own_device(args)) as machine:
         node = reference.reference_section(tree, train=args.train)
         name = reference.reference_name(tree, train=args.train)
         section = "train_data" if args.train else "val_data"
@@ -111,14 +116,16 @@ def main(argv: Sequence[str] | None = None) -> Path:
         open_log(cli.WORK_DIRS / "fid" / f"{name}.log")
         logger.info("%s", machine)
         logger.info("%d images through %s (%s)", loader.num_samples, network.name, network.resize)
-        found = reference.collect(
-            loader,
-            network,
-            device=machine.device,
-            dataset=name,
-            words=reference.preprocessing(node),
-            rgb=reference.feature_view(tree),
-        )
+        with _adding(args) as add:
+            found = reference.collect(
+                loader,
+                network,
+                device=machine.device,
+                dataset=name,
+                words=reference.preprocessing(node),
+                rgb=reference.feature_view(tree),
+                add=add,
+            )
         if distributed.rank() == 0:
             if target.exists():
                 logger.info("replacing %s", target)
@@ -126,6 +133,20 @@ def main(argv: Sequence[str] | None = None) -> Path:
             logger.info("wrote %s: %s", target, found.stamp)
         distributed.barrier()
         return target
+
+
+@contextmanager
+def _adding(args: argparse.Namespace) -> Iterator["AddFeatures"]:
+    """What computes the features: this process, or inside the block the workers of a Ray cluster."""
+    from vq.engine.jobs.reference_statistics import add_features
+
+    with cli.ray_workers(args) as workers:
+        if workers is None:
+            yield add_features
+        else:
+            from vq.engine.on_ray import RayFeatures
+
+            yield RayFeatures(workers=workers)
 
 
 if __name__ == "__main__":

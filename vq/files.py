@@ -4,12 +4,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +123,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     data = content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".partial")
+    descriptor, partial = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name[:100]}.{os.getpid()}.", suffix=".partial"
+    )
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
@@ -133,6 +137,41 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         Path(partial).unlink(missing_ok=True)
         raise
     fsync(path.parent)
+
+
+def temporary_name(path: Path) -> Path:
+    """The name under which this process writes a file before it renames it; `remove_unfinished` knows it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_unfinished(folder: Path, *patterns: str) -> list[str]:
+    """Removes the temporary files of processes that were killed before they had written a file.
+
+    Args:
+        folder: Need not exist. Its subfolders are not searched.
+        *patterns: The names of the finished files, such as `class*.png`.
+
+    Returns:
+        The names of the removed files. Those of a process that runs on this machine stay.
+    """
+    removed = []
+    for file in folder.glob(".*") if folder.is_dir() else ():
+        found = re.fullmatch(r"\.(.+)\.([0-9]{1,9})\.(?:tmp|[^.]*\.partial)", file.name)
+        if found and any(fnmatchcase(found[1], pattern) for pattern in patterns) and not _runs(int(found[2])):
+            file.unlink(missing_ok=True)
+            removed.append(file.name)
+    return sorted(removed)
+
+
+def _runs(pid: int) -> bool:
+    """Whether this machine has a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # that of another user
+        return True
+    return True
 
 
 @contextmanager

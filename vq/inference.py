@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vq import cli
-from vq.known_weights import refuse_zoo
 from vq.run_config import config_for
 
 if TYPE_CHECKING:
@@ -36,7 +35,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "model",
         metavar="RUN|CONFIG",
-        help="a run by its NAME or folder, or a checkpoint folder or file; with --load-model-from, a CONFIG",
+        help="a run by its NAME or folder, a checkpoint folder or file, zoo:FAMILY/MODEL, or hf://OWNER/REPOSITORY; "
+        "with --load-model-from, a CONFIG",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, or .npy files of indices")
     parser.add_argument(
@@ -57,7 +57,6 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Runs the command; returns the files it wrote."""
     args = arguments().parse_args(argv)
-    refuse_zoo(args.model)
     sources = [Path(name) for name in args.images]
     _check_sources(sources)
     cli.check_out(args.out)
@@ -173,8 +172,10 @@ def _tokenizer(args: argparse.Namespace) -> "tuple[Tokenizer, Mapping[str, Any]]
     return tokenizer, config
 
 
-def _run_or_file(name: str) -> Path:
-    """The path that a NAME or a path means; a path that exists comes first."""
+def _run_or_file(name: str) -> str | Path:
+    """What `find_weights` takes for a NAME, a path, or an address; a path that exists comes first."""
+    if name.startswith(("zoo:", "hf://")):
+        return name
     if Path(name).exists():
         return Path(name)
     run = Path(cli.WORK_DIRS / name)

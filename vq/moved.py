@@ -7,7 +7,7 @@ So pages and programs that name a module inside a package keep working. Names th
 import importlib
 import importlib.abc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -16,8 +16,8 @@ _MOVED_INTO = {
     "vq.data.stores": "token_manifest token_shards token_store tokens",
     "vq.engine.assembly": "class_names",
     "vq.engine.evaluation": "evaluator pictures progress",
-    "vq.engine.jobs": "following generation league sample_folder tokenization",
-    "vq.engine.loop": "callbacks checkpointer heartbeat launch resuming run_lock trainer",
+    "vq.engine.jobs": "following generation sample_folder tokenization",
+    "vq.engine.loop": "checkpointer heartbeat launch resuming run_lock trainer",
     "vq.engine.steps": "adversarial alternating schedules tuning weight_ema",
     "vq.interop.dialects": "diffusers llamagen taming",
     "vq.networks.convolutional": "cnn strided_cnn vq_vae",
@@ -40,6 +40,7 @@ MOVED = {
     "vq.data.embedded": "vq.data",
     "vq.engine.adversary": "vq.engine.steps.discriminator",
     "vq.engine.assemble": "vq.engine.assembly",
+    "vq.engine.loop.callbacks": "vq.engine.callbacks",
     "vq.engine.ending": "vq.engine.loop.stopping",
     "vq.engine.moving": "vq.engine.steps.optimization",
     "vq.engine.proposal": "vq.engine.steps.generator",
@@ -55,7 +56,7 @@ class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a module under its old name, and loads the one under the new name."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         return ModuleSpec(fullname, self) if fullname in MOVED else None
 

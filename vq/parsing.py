@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from vq.errors import UserError
+from vq.text import suggest
+
+MAX_LISTED = 40
+"""The largest number of choices that an error message lists."""
 
 
 class UsageError(UserError, ValueError):
@@ -18,6 +22,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; `{self.prog} --help` lists the arguments")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Names the nearest choices where there are too many to list."""
+        choices = [str(choice) for choice in action.choices or ()]
+        if len(choices) > MAX_LISTED and value not in choices:
+            near = suggest(str(value), choices).partition("; valid here")[0].rstrip("?")
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{near}")
+        super()._check_value(action, value)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -12,6 +12,7 @@ import logging
 import os
 import pickle
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -32,6 +33,12 @@ from vq.text import printable
 from vq.torchscript import is_torchscript, read_torchscript
 
 logger = logging.getLogger(__name__)
+IGNORED = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "argparse.Namespace",
+)
+"""Classes that training files hold beside the weights: those of taming callbacks as keys, LlamaGen's its arguments."""
 _may_write = ContextVar("vq.pretrained.may_write", default=True)
 _MAX_HEADER = 10**8  # safetensors refuses a longer one
 
@@ -42,6 +49,21 @@ class MissingWeightsError(UserError, FileNotFoundError):
 
 class WeightsFileError(UserError, ValueError):
     """A file of weights that cannot be read as names and tensors, or that holds others than expected."""
+
+
+class _Ignored:
+    """Replaces a class that training files store beside the weights, and ignores its content."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+@contextmanager
+def ignoring_training_state() -> Iterator[None]:
+    """Inside, torch's reader of plain tensors accepts the classes `IGNORED`, each replaced by one that does nothing."""
+    with torch.serialization.safe_globals([(_Ignored, name) for name in IGNORED]):
+        yield
 
 
 @contextmanager
@@ -190,7 +212,8 @@ def read_tensors(file: Path) -> dict[str, Shaped[Tensor, "..."]]:
     """The tensors of a file: safetensors, a TorchScript archive, or one that `torch.save` wrote; no code of it runs.
 
     Args:
-        file: A state dict, a dict that has one as `state_dict` or `model`, or a module in a TorchScript archive.
+        file: A state dict, a dict that has one as `state_dict`, `model`, `vae` (Infinity) or `unitok` in `trainer`
+            (UniTok), or a module in a TorchScript archive.
 
     Raises:
         WeightsFileError: If it is damaged, or holds anything but names and tensors.
@@ -205,8 +228,11 @@ def read_tensors(file: Path) -> dict[str, Shaped[Tensor, "..."]]:
         kind = "not a safetensors file, and torch refuses it as plain tensors"
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and torch raise many kinds; all mean the same to a user
+        if _is_archive(file):
+            kind = "an archive of files; unpack it, and give the file of weights that it contains"
+            raise WeightsFileError(f"{file}: expected a file of weights, got {kind}") from error
         raise WeightsFileError(f"{file}: {kind}: {_reason(error)}") from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "vae", "trainer", "unitok"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping):
@@ -217,6 +243,21 @@ def read_tensors(file: Path) -> dict[str, Shaped[Tensor, "..."]]:
                 f"{file}: expected names and tensors, got {type(value).__name__} under {printable(repr(name))[:120]}"
             )
     return dict(content)
+
+
+def _is_archive(file: Path) -> bool:
+    """Whether a file is a tar, compressed by gzip or not, or a zip that `torch.save` did not write."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        start = opened.read(512)
+    if start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
+        return True
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return all(Path(name).name != "data.pkl" for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
 
 
 def _reason(error: Exception) -> str:

@@ -349,9 +349,11 @@ def _file(module: str) -> Path | None:
         spec = importlib.util.find_spec(top)  # a top-level module is found without being imported
     except (ImportError, ValueError):
         return None
-    if spec is None or spec.origin is None:
+    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
         return None
-    file = Path(spec.origin)
+    # A folder of modules without an __init__.py has no file itself.
+    folders = [Path(folder) / "__init__.py" for folder in spec.submodule_search_locations or ()]
+    file = folders[0] if spec.origin is None else Path(spec.origin)
     for part in rest:
         if file.name != "__init__.py":
             return None
@@ -362,4 +364,4 @@ def _file(module: str) -> Path | None:
             file = single
         else:
             return None
-    return file
+    return None if spec.origin is None and not file.is_file() else file

@@ -59,6 +59,7 @@ SLOTS: dict[str, Kind] = {
     "distance": QUANTIZER_PART,
     "regularisers": QUANTIZER_PART,
     "annealing": QUANTIZER_PART,
+    "weights": QUANTIZER_PART,  # of losses: those that are functions of the step, as annealing is
     "encoder": ENCODER,
     "decoder": DECODER,
     "bottom_encoder": ENCODER,
@@ -78,8 +79,6 @@ SLOTS: dict[str, Kind] = {
     "guidance": SAMPLING_PART,
     "probe": PROBE,
     "features": PROBE_FEATURES,
-    "contestants": QUANTIZER,
-    "tokenizers": TOKENIZER,
     "losses": LOSS,
     "discriminator": DISCRIMINATOR,
     "objective": ADVERSARIAL_PART,
@@ -94,13 +93,16 @@ SLOTS: dict[str, Kind] = {
     "adversary": ENGINE,
     "schedule": SCHEDULE,
     "optimizer": OPTIMIZER,
+    "strategy": ENGINE,
     "trainer": ENGINE,
     "evaluator": ENGINE,
     "checkpointer": ENGINE,
+    "callbacks": CALLBACK,
+    "comparison": ENGINE,
 }
 """The kind of part that a config key holds. Below any other key, a class is given by its full name."""
 
-COLLECTIONS = ("losses", "penalties", "contestants", "tokenizers", "annealing")
+COLLECTIONS = ("losses", "penalties", "annealing", "weights")
 """The keys whose entries are named parts: `losses=dict(l1=dict(type=...), ...)`."""
 
 MAX_DEPTH = 64
@@ -122,8 +124,8 @@ RUNTIME: dict[str, dict[str, str]] = {
         "runner": "the sections train_step and train_data, and --seed",
         "validation": "the sections evaluator and val_data",
         "checkpointer": "the section checkpointer",
-        "callback": "the command",
     },
+    "callbacks": {"directory": "NAME"},
     "evaluator": {"tokenizer": "the section tokenizer"},
     "checkpointer": {"directory": "NAME", "config": "CONFIG"},
 }

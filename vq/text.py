@@ -2,12 +2,35 @@
 
 import difflib
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
 _HASHED = re.compile(r".*-[0-9a-f]{10}")
 _MAX_NAME = 120
+_HIDDEN = "***"
+_SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSW")
+_SHORTEST_SECRET = 8  # characters
+# Tokens that services begin with a mark of their own, and a user with a password in an address.
+_MARKED_SECRET = re.compile(
+    r"\b(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|xox[abp]-|AKIA)[A-Za-z0-9_-]{12,}"
+    r"|(?<=://)[^\s/@:\"']{0,200}:[^\s/@\"']{1,200}(?=@)"
+)
+# The value of `api_key=...`, `"password": "..."` or `--token ...`; not of `num_tokens=...`, `class_token=...` or
+# `key: ...`. A match begins at the first character of a name, and repetitions are bounded, so that no text takes long.
+_NAMED_SECRET = re.compile(
+    r"""(
+        (?<![\w.-])
+        (?: (?: [\w.-]{0,60} [_.-] )? (?i: (?:api|access|secret|private)[_-]?key | secret | passw(?:or)?d )
+          | (?: [\w.-]{0,60} [_.-] )? (?i: (?:api|access|auth|hf|hub|session)[_-]?token )
+          | (?: [\w.-]{0,60} \. )? token | [A-Z0-9_]{0,60}_(?:KEY|TOKEN)
+        )
+        ["']? \s{0,3} [=:] \s{0,3} ["']?
+      | (?<!\S) --[\w-]{0,60} (?: key|token|secret|password ) (?: = | \s{1,3} ) ["']?
+    ) (?!\d+\b) [^\s"',;()\[\]{}*]{8,}""",
+    re.VERBOSE,
+)
 
 
 def printable(text: str) -> str:
@@ -24,6 +47,43 @@ def printable(text: str) -> str:
         'a\\nb'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def without_secrets(text: str) -> str:
+    """Replaces what looks like a key, a token or a password by `***`, in a text that is stored or shown.
+
+    These are the values of environment variables with KEY, TOKEN, SECRET or PASSW in their name, of arguments and
+    settings with such names, tokens with the mark of a service (`hf_...`, `sk-...`), and passwords in addresses.
+
+    Args:
+        text: The text, of one or more lines.
+
+    Example:
+        >>> without_secrets("--api-key 0123456789ab s3://user:secret@host/data num_tokens=100000000")
+        '--api-key *** s3://***@host/data num_tokens=100000000'
+    """
+    for name, value in os.environ.items():
+        is_secret = (
+            _SECRET_VARIABLE.search(name.upper()) and not value.startswith("/") and not value.isdecimal()
+        )
+        if is_secret and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, _HIDDEN)
+    return _NAMED_SECRET.sub(rf"\1{_HIDDEN}", _MARKED_SECRET.sub(_HIDDEN, text))
+
+
+def holds_secret(name: str, value: str) -> bool:
+    """Whether a setting looks like a key, a token or a password, by its name or its value.
+
+    Args:
+        name: The name of the setting.
+        value: Its value.
+
+    Example:
+        >>> holds_secret("password", "0123456789ab"), holds_secret("path", "0123456789ab")
+        (True, False)
+    """
+    pair = f"{name}={value}"
+    return _NAMED_SECRET.search(pair) is not None or _MARKED_SECRET.search(pair) is not None
 
 
 def file_name(key: str) -> str:

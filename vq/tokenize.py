@@ -2,7 +2,8 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from vq import cli
 from vq.run_config import DATA, config_for
 
 if TYPE_CHECKING:
-    from vq.engine.jobs.store_writing import StoredSet
+    from vq.engine.jobs.store_writing import StoredSet, WriteShards
 
 logger = logging.getLogger("vq.tokenize")  # __name__ is __main__ under python -m
 
@@ -21,13 +22,15 @@ def arguments() -> argparse.ArgumentParser:
         "tokenize",
         "Writes the indices of every image of the page's validation set (or training set, without its random "
         "transforms) to work_dirs/NAME/tokens/{val,train}: 2 to 4 bytes per index, read by vq.data.TokenDataset. "
-        "Stopped and started again, it continues, to the same bytes; under torchrun the ranks share the work. With "
-        "--features it writes the features of the page's frozen teacher instead, to work_dirs/NAME/features.",
+        "Stopped and started again, it continues, to the same bytes; under torchrun the ranks share the work, and with "
+        "--engine ray the workers of a Ray cluster. With --features it writes the features of the page's frozen "
+        "teacher instead, to work_dirs/NAME/features.",
         "vq tokenize fsq/240_digits --train",
     )
     cli.add_run(parser, exists=True)
     cli.add_machine(parser)
     cli.add_weights(parser)
+    cli.add_engine(parser)
     parser.add_argument(
         "--train", action="store_true", help="the images of train_data, with the transforms of val_data"
     )
@@ -73,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> "StoredSet":
 def run_with(args: argparse.Namespace) -> "StoredSet":
     """Runs the command with its parsed arguments."""
     _check(args)
+    cli.check_engine(args)
     run = cli.run_directory(args.name)
     config = config_for(args, run=run, weights=args.load_model_from, compared=(*DATA, "tokenizer"))
     cli.check_out(args.out)
@@ -81,7 +85,8 @@ def run_with(args: argparse.Namespace) -> "StoredSet":
 
     from vq.engine.loop.launch import launched, open_log
 
-    with cli.ends_on_signal(), launched(device=args.device, autocast=args.autocast) as machine:
+    device = cli.own_device(args)
+    with cli.ends_on_signal(), launched(device=device, autocast=args.autocast) as machine:
         open_log(None)
         logger.info("%s", machine)
         config = _with_images(config, train=args.train)
@@ -95,6 +100,8 @@ def run_with(args: argparse.Namespace) -> "StoredSet":
         logger.info(
             "wrote %d images, %.2f MB of %s, to %s", found.num_images, found.num_bytes / 1e6, what, directory
         )
+        if found.pace.busy:  # else all shards were there already
+            logger.info("%s", found.pace)
         if found.undecodable:
             logger.warning(
                 "%d images could not be decoded and are left out: %s (all are in manifest.json)",
@@ -133,6 +140,20 @@ def _check(args: argparse.Namespace) -> None:
         )
 
 
+@contextmanager
+def _shard_writer(args: argparse.Namespace) -> Iterator["WriteShards"]:
+    """What writes the shards: this process, or inside the block the workers of a Ray cluster."""
+    from vq.engine.jobs.store_writing import write_shards
+
+    with cli.ray_workers(args) as workers:
+        if workers is None:
+            yield write_shards
+        else:
+            from vq.engine.on_ray import RayShards
+
+            yield RayShards(workers=workers)
+
+
 def _tokenize(
     args: argparse.Namespace, run: Path, config: dict[str, Any], directory: Path, device: str
 ) -> "StoredSet":
@@ -146,8 +167,11 @@ def _tokenize(
     cli.given_weights(args, args.load_model_from or [run]).load_into(tokenizer)
     loader = assembly.make_loader(config, "val_data")
     assembly.check_images(tokenizer, loader, "val_data")
-    progress = PassProgress("tokenize", loader.num_samples)
-    with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
+    with (
+        _shard_writer(args) as write,
+        PassProgress("tokenize", loader.num_samples) as progress,
+        torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast),
+    ):
         return tokenize(
             tokenizer,
             loader,
@@ -156,6 +180,7 @@ def _tokenize(
             images_per_shard=args.images_per_shard,
             settings=settings_of(config, tokenizer, split=_split(args), autocast=args.autocast),
             on_progress=progress.advance,
+            write=write,
         )
 
 
@@ -178,8 +203,11 @@ def _store_features(
         crops=args.crops,
         size=loader.image_size,
     )
-    progress = PassProgress("features", loader.num_samples)
-    with progress, torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast):
+    with (
+        _shard_writer(args) as write,
+        PassProgress("features", loader.num_samples) as progress,
+        torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.autocast),
+    ):
         return store_features(
             recorder,
             loader,
@@ -188,6 +216,7 @@ def _store_features(
             settings=settings_of(config, node, network, split=_split(args), autocast=args.autocast),
             on_size=lambda text: logger.info("%s, to %s", text, directory),
             on_progress=progress.advance,
+            write=write,
         )
 
 

@@ -32,9 +32,35 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_run(parser)
     add_options(parser)
     parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="compute every sum in a fixed order, so that equal runs on equal machines give equal bits; slower",
+    )
+    parser.add_argument(
+        "--profile",
+        nargs="?",
+        const="11-13",
+        type=steps_to_profile,
+        metavar="FIRST-LAST",
+        help="write a trace of these steps, counted from the start of the command (11-13), to profile/ in the run",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="examine as vq doctor does, print the plan, train nothing"
     )
     return parser
+
+
+def steps_to_profile(text: str) -> tuple[int, int]:
+    """The first and the last step of `11-13`, or of `11`."""
+    first, is_range, last = text.partition("-")
+    if not (first.isdecimal() and (last if is_range else first).isdecimal()):
+        raise argparse.ArgumentTypeError(
+            f"expected steps such as 11-13, got {text!r}; put NAME and CONFIG before --profile"
+        )
+    steps = int(first), int(last if is_range else first)
+    if not 1 <= steps[0] <= steps[1]:
+        raise argparse.ArgumentTypeError(f"expected FIRST-LAST with 1 <= FIRST <= LAST, got {text!r}")
+    return steps
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +81,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--auto-resume",
         action="store_true",
-        help="continue from the newest valid checkpoint of NAME, if there is one",
+        help="continue from the newest valid checkpoint of NAME, if there is one (torchrun --max-restarts does so)",
+    )
+    parser.add_argument(
+        "--changed-data",
+        action="store_true",
+        help="continue although images were added to the training set, removed or renamed",
     )
     parser.add_argument(
         "--timeout",
@@ -64,9 +95,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="end the run when one of its processes gives no sign of life for this long (default 600)",
     )
-    parser.add_argument(
-        "--wandb", action="store_true", help="also log to Weights & Biases (WANDB_MODE=offline: no network)"
-    )
+    cli.add_wandb(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
@@ -77,12 +106,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     from vq import pretrained
     from vq.engine.jobs import training
+    from vq.engine.jobs.restarts import is_restart
     from vq.engine.loop.launch import launched, open_log
     from vq.engine.loop.run_lock import RunLock
+    from vq.ops.numerics.determinism import deterministic
 
     has_trouble = args.dry_run and _log_examination(args, config.to_dict(), run)
     launch = launched(device=args.device, autocast=args.autocast, timeout=args.timeout)
-    with cli.ends_on_signal(), launch as machine:
+    with cli.ends_on_signal(), deterministic(is_on=args.deterministic), launch as machine:
         if args.dry_run:
             open_log(None)
             with pretrained.without_writing():
@@ -91,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                 sys.exit(1)
             return {}
         with RunLock(run):
+            args.auto_resume = args.auto_resume or is_restart(run)
             _refuse_overwriting(args, run)
             # A command that is refused leaves the log of the run that it would continue as it is.
             open_log(run / "log.txt", is_held=args.auto_resume or bool(args.load_from))
@@ -111,15 +143,20 @@ def config_of(args: argparse.Namespace, run: Path) -> "Config":
     return cli.load_config(args, source, frozen_from=frozen_from)
 
 
-def examination(args: argparse.Namespace, tree: Mapping[str, Any], run: Path | None) -> "list[Finding]":
+def examination(
+    args: argparse.Namespace, tree: Mapping[str, Any], run: Path | None, *, num_ranks: int | None = None
+) -> "list[Finding]":
     """What would go wrong in a training with these arguments; nothing is trained or written.
 
     Args:
         args: The options of `add_options`.
         tree: The resolved config; empty to examine the machine alone.
         run: The run folder, if it is known.
+        num_ranks: The processes that will train, of which one is on this machine; None for those of torchrun.
     """
-    from vq.engine.doctor.case import Case, Options
+    from dataclasses import replace
+
+    from vq.engine.doctor.case import Case, Options, World
     from vq.engine.doctor.examination import examine
     from vq.engine.steps.tuning import Tuning
 
@@ -139,7 +176,10 @@ def examination(args: argparse.Namespace, tree: Mapping[str, Any], run: Path | N
         allow_unexpected=".*" if args.non_strict else args.allow_unexpected,
         tuning=Tuning(is_channels_last=args.channels_last, is_compiled=args.compile),
     )
-    return examine(Case(tree=tree, run=run, options=options))
+    world = World.here()
+    if num_ranks is not None:
+        world = replace(world, ranks=num_ranks, local_ranks=1)
+    return examine(Case(tree=tree, run=run, options=options, world=world))
 
 
 def _log_examination(args: argparse.Namespace, tree: Mapping[str, Any], run: Path) -> bool:
@@ -171,7 +211,10 @@ def _options(args: argparse.Namespace, tree: Mapping[str, Any]) -> "TrainingOpti
         load_from=args.load_from,
         weights=cli.given_weights(args, left_for_the_model(tree, args.load_model_from)),
         tuning=Tuning(is_channels_last=args.channels_last, is_compiled=args.compile),
-        wandb=args.wandb,
+        wandb=cli.wandb_names(args, args.name),
+        is_deterministic=args.deterministic,
+        may_data_differ=args.changed_data,
+        profile=args.profile,
     )
 
 

@@ -67,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
             tree,
             run,
             machine,
-            name=f"{run.name}-val",
-            wandb=args.wandb,
+            wandb=cli.wandb_names(args, f"{args.name}-val"),
             visual=args.visual,
             is_tokenized=args.tokenize,
         ) as scorer:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vq import cli, known_weights
+from vq import cli, known_weights, zoo
 from vq.download import DownloadError, fetch, file_name, is_address
 from vq.errors import UserError
 from vq.files import sha256_of
@@ -49,7 +49,11 @@ def arguments() -> argparse.ArgumentParser:
         "  vq weights inception --from ~/Downloads/pt_inception-2015-12-05-6726825d.pth",
     )
     parser.add_argument(
-        "groups", nargs="+", choices=known, metavar="GROUP", help=f"one or more of {', '.join(known)}"
+        "groups",
+        nargs="+",
+        choices=[*known, *(f"{zoo.PREFIX}{name}" for name in zoo.names())],
+        metavar="GROUP",
+        help=f"one or more of {', '.join(known)}; or zoo:FAMILY/MODEL, a published model (`vq list pretrained`)",
     )
     parser.add_argument(
         "--root",
@@ -70,6 +74,8 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> list[Path]:
     """Runs the command; returns the files it wrote or found."""
     args = arguments().parse_args(argv)
+    if published := [word for word in args.groups if zoo.is_name(word)]:
+        return _published(args, published)
     known = known_weights.groups()
     names = list(dict.fromkeys(name for group in args.groups for name in known[group]))
     wanted = [Wanted(name, args.root, args.source) for name in _chosen(names, args.only, args.source)]
@@ -79,6 +85,26 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
         except DownloadError as error:
             raise DownloadError(f"{error}{_remaining(wanted[i + 1 :])}") from error
     return [each.target for each in wanted]
+
+
+def _published(args: argparse.Namespace, names: Sequence[str]) -> list[Path]:
+    """Downloads and converts published models, or converts the file that `--from` gives."""
+    from vq.tokenizers.published import converted, download
+
+    if len(names) != len(args.groups) or args.only or (args.source and len(names) != 1):
+        raise cli.UsageError(
+            "vq weights: expected published models alone, without --only, and one of them with --from"
+        )
+    files = []
+    for name in names:
+        if args.source:
+            source: Path | None = Path(args.source).expanduser()
+        else:
+            with _Bar(name) as bar:
+                source = download(name, bar.move)
+        files.append(converted(name, source))
+        cli.say(f"{name}: {source or 'its published file'}, converted to {files[-1]}")
+    return files
 
 
 def _remaining(wanted: Sequence[Wanted]) -> str:
@@ -229,14 +255,13 @@ def _existing(file: Path) -> Path:
 
 
 class _Bar:
-    """A progress bar in bytes if stderr is a terminal."""
+    """A progress bar in bytes if stderr is a terminal. It appears with the first bytes."""
 
     def __init__(self, name: str) -> None:
         self.progress = _progress()
         self._task = self.progress.add_task(Path(name).name, total=None)
 
     def __enter__(self) -> "_Bar":
-        self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -244,6 +269,7 @@ class _Bar:
 
     def move(self, done: int, total: int | None) -> None:
         """Shows how many bytes have arrived, and of how many if the server has said so."""
+        self.progress.start()  # only the first call has an effect
         self.progress.update(self._task, completed=done, total=total)
 
 

@@ -2,7 +2,8 @@
 
 A step cannot take less time than one read of the weights and of the key-value cache, at the bandwidth that a copy of
 1 GiB reaches on this device; `x one read` says how many times as long it takes. The steps of `vq` are replays of a CUDA
-graph; `vq, bfloat16, eager` launches each kernel (`VQ_KERNELS=eager`).
+graph; `vq, bfloat16, eager` launches each kernel (`VQ_KERNELS=eager`); `vq, int8` and
+`vq, float8` have 8-bit weights in their linear layers.
 """
 
 import os
@@ -13,7 +14,7 @@ from unittest import mock
 import torch
 
 from benchmarks.gpu.timing import Facts, NotInstalledError, Rows, Side
-from vq.generators import LLAMA_SIZES, DecoderTransformer, TransformerGenerator
+from vq.generators import LLAMA_SIZES, DecoderTransformer, TransformerGenerator, convert_weights
 from vq.ops.kernels import VARIABLE
 
 VOCABULARY = 16384
@@ -51,6 +52,13 @@ def sample(made: TransformerGenerator, pictures: int) -> Side:
             made.generate(label, seeds=seeds, guidance=GUIDANCE, top_k=top_k, top_p=TOP_P)
 
     return run
+
+
+def converted(rows: Rows, size: str, tokens: int, dtype: str) -> TransformerGenerator:
+    """Makes a generator with 8-bit weights; what is not converted is in bfloat16."""
+    made = generator(rows, size, tokens, torch.bfloat16)
+    convert_weights(made, dtype)
+    return made
 
 
 def sample_eagerly(made: TransformerGenerator, pictures: int) -> Side:
@@ -154,6 +162,8 @@ def main() -> None:
                 "vq, bfloat16": lambda ours=ours: ours(torch.bfloat16),
                 "vq, bfloat16, eager": lambda ours=ours: ours(torch.bfloat16, how=sample_eagerly),
                 "vq, float32": lambda ours=ours: ours(torch.float32),
+                "vq, int8": lambda size=size: sample(converted(rows, size, tokens, "int8"), pictures),
+                "vq, float8": lambda size=size: sample(converted(rows, size, tokens, "float8"), pictures),
                 "LlamaGen, bfloat16": lambda shape=shape: llamagen(*shape),
                 "transformers, bfloat16": lambda shape=shape: transformers(*shape),
             },

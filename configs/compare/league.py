@@ -1,6 +1,6 @@
 """The league: every quantizer with the same networks, data, losses, budget and seeds.
 
-Command:  python -m vq.compare configs/compare/league.py [--seeds 0 1 2] [--only NAME ...]
+Command:  python -m vq.compare configs/compare/league.py [--only NAME ...]
           python -m vq.compare configs/compare/league.py --config-options data::photos
 Expected: docs/quantizers.md (measured here, with the command)
 """
@@ -8,7 +8,7 @@ Expected: docs/quantizers.md (measured here, with the command)
 from torch.optim import AdamW
 
 from vq.data import EmojiDataset, ImageLoader, PhotoDataset, Resize
-from vq.engine import Checkpointer, Evaluator, ReconstructionStep, Trainer, WarmupCosine
+from vq.engine import Checkpointer, Comparison, Evaluator, ReconstructionStep, Trainer, WarmupCosine
 from vq.losses import MSELoss
 from vq.metrics import PSNR, SSIM, CodebookUsage, L1Metric, MSEMetric, Perplexity
 from vq.networks import StridedCNNDecoder, StridedCNNEncoder
@@ -16,10 +16,12 @@ from vq.quantizers import (
     AffineCodebook,
     BinarySphericalQuantizer,
     BottleneckQuantizer,
+    BridgedCodebook,
     CarryQuantizer,
     ClusteredCodebook,
     CosineDistance,
     DataMomentsInit,
+    DirectionalReparameterisation,
     DirectionDistance,
     EMACodebook,
     EntropyRegulariser,
@@ -27,12 +29,15 @@ from vq.quantizers import (
     FrozenCodebook,
     GumbelQuantizer,
     IdentityQuantizer,
+    ImplicitResidualQuantizer,
     IndexBackpropagationQuantizer,
     KMeansInit,
+    LatticeInit,
     LearnedCodebook,
     LookupFreeQuantizer,
     MultiScaleResidualQuantizer,
     NormalInit,
+    NormPreservingQuantizer,
     ProductQuantizer,
     ProjectedCodebook,
     RadialQuantizer,
@@ -42,6 +47,7 @@ from vq.quantizers import (
     ResidualFiniteScalarQuantizer,
     ResidualQuantizer,
     RotationTrick,
+    ScalarPerturbationQuantizer,
     SimpleFiniteScalarQuantizer,
     SoftmaxQuantizer,
     Synchronised,
@@ -66,7 +72,7 @@ learned = dict(type=LearnedCodebook, init=dict(type=KMeansInit), **codes)
 averaged = dict(type=EMACodebook, **codes)
 revival = dict(type=ReplaceDeadCodes)
 
-contestants = dict(
+quantizers = dict(
     vq_uniform=dict(type=VectorQuantizer, codebook=dict(learned, init=dict(type=UniformInit))),
     vq_moments=dict(type=VectorQuantizer, codebook=dict(learned, init=dict(type=DataMomentsInit))),
     vq_kmeans=dict(type=VectorQuantizer, codebook=learned),
@@ -76,6 +82,18 @@ contestants = dict(
         type=VectorQuantizer, codebook=dict(learned, revival=revival), estimator=dict(type=RotationTrick)
     ),
     vq_countdown=dict(type=VectorQuantizer, codebook=dict(learned, revival=dict(type=ReplaceUnusedCodes))),
+    vq_directional=dict(  # DiVeQ; contestants["vq_directional"] leaves the quantizer's loss out
+        type=VectorQuantizer,
+        codebook=dict(learned, revival=revival),
+        estimator=dict(type=DirectionalReparameterisation),
+    ),
+    vq_bridge=dict(type=VectorQuantizer, codebook=dict(learned, type=BridgedCodebook, groups=32)),
+    vq_e8=dict(  # the form of L24-SQ in 8 dimensions
+        type=VectorQuantizer,
+        codebook=dict(type=FrozenCodebook, size=240, dim=8, init=dict(type=LatticeInit)),
+        distance=dict(type=CosineDistance),
+        commitment_weight=0.0,
+    ),
     vq_sync=dict(
         type=VectorQuantizer, codebook=dict(learned, revival=revival), estimator=dict(type=Synchronised)
     ),
@@ -97,6 +115,12 @@ contestants = dict(
     ),
     vq_direction=dict(type=VectorQuantizer, codebook=learned, distance=dict(type=DirectionDistance)),
     vq_cosine=dict(type=VectorQuantizer, codebook=learned, distance=dict(type=CosineDistance)),
+    cosine_norm=dict(  # also stores the length of every vector
+        type=NormPreservingQuantizer,
+        quantizer=dict(
+            type=VectorQuantizer, codebook=dict(averaged, revival=revival), distance=dict(type=CosineDistance)
+        ),
+    ),
     ema=dict(type=VectorQuantizer, codebook=averaged),
     ema_revival=dict(type=VectorQuantizer, codebook=dict(averaged, revival=revival)),
     ema_cosine_revival=dict(
@@ -112,7 +136,9 @@ contestants = dict(
     softmax=dict(type=SoftmaxQuantizer, is_straight_through=False, **codes),  # known not to work
     softmax_st=dict(type=SoftmaxQuantizer, **codes),
     fsq=dict(type=FiniteScalarQuantizer, levels=(8, 6, 5)),
+    fsq_noise=dict(type=FiniteScalarQuantizer, levels=(8, 6, 5), noise_rate=0.5),
     sfsq=dict(type=SimpleFiniteScalarQuantizer, levels=(8, 6, 5)),
+    fsp=dict(type=ScalarPerturbationQuantizer, levels=(8, 6, 5)),
     radial=dict(type=RadialQuantizer, levels=(4, 4, 4, 4)),
     lfq=dict(type=LookupFreeQuantizer, bits=8),
     lfq_no_entropy=dict(type=LookupFreeQuantizer, bits=8, entropy_weight=0.0),
@@ -125,6 +151,17 @@ contestants = dict(
     rvq4_separate=dict(
         type=ResidualQuantizer,
         quantizers=[dict(type=VectorQuantizer, codebook=dict(averaged, revival=revival))] * 4,
+    ),
+    rvq4_beam=dict(
+        type=ResidualQuantizer,
+        quantizers=[dict(type=VectorQuantizer, codebook=dict(averaged, revival=revival))] * 4,
+        beam_width=4,
+    ),
+    qinco4=dict(
+        type=ImplicitResidualQuantizer,
+        codebooks=[dict(learned, revival=revival)] * 4,
+        hidden_dim=32,
+        num_blocks=1,
     ),
     rfsq4=dict(type=ResidualFiniteScalarQuantizer, levels=(8, 6, 5), depth=4),
     rlfq4=dict(
@@ -168,13 +205,16 @@ contestants = dict(
         digits=4,
     ),
 )
+contestants = {name: dict(tokenizer=dict(quantizer=quantizer)) for name, quantizer in quantizers.items()}
+contestants["vq_directional"]["train_step"] = dict(weights=dict(quantizer=0.0))
+comparison = dict(type=Comparison, seeds=(0, 1, 2), baseline="ema_revival", cpu_hours=3.0)
 
 train_data = dict(type=ImageLoader, dataset=train_set, transforms=[resize], batch_size=32)
 val_data = dict(type=ImageLoader, dataset=val_set, transforms=[resize], batch_size=32, shuffle=False)
 tokenizer = dict(
     type=ImageTokenizer,
     encoder=dict(type=StridedCNNEncoder, **network),
-    quantizer=contestants["fsq"],  # replaced by each contestant in turn
+    quantizer=quantizers["ema_revival"],
     decoder=dict(type=StridedCNNDecoder, **network),
 )
 train_step = dict(
@@ -193,8 +233,8 @@ evaluator = dict(
         dict(type=MSEMetric),
         dict(type=PSNR),
         dict(type=SSIM),
-        dict(type=CodebookUsage, codebook_size=240),  # replaced by the size of each contestant
-        dict(type=Perplexity, codebook_size=240),
+        dict(type=CodebookUsage, codebook_size=256),  # vq.compare sets the size of each contestant
+        dict(type=Perplexity, codebook_size=256),
     ],
 )
-checkpointer = dict(type=Checkpointer, every=400)
+checkpointer = dict(type=Checkpointer, every=200)

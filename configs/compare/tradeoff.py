@@ -4,7 +4,7 @@ All quantizers are FSQ, which uses its codes whatever their number, so that the 
 divide the bits: 2.6 bits in each of 256 tokens, 10 in 64, 40 in 16, or 160 in 4; then 10 bits in each token. Two
 transformers are added, whose one-dimensional tokens each see the whole image.
 
-Command:  python -m vq.compare configs/compare/tradeoff.py [--seeds 0 1 2]
+Command:  python -m vq.compare configs/compare/tradeoff.py
           python -m vq.compare configs/compare/tradeoff.py --config-options data::emoji
 Expected: docs/training.md (measured here, one seed; latent_159_bits not yet run; before the photographs moon and
           motorcycle left the training set)
@@ -13,7 +13,7 @@ Expected: docs/training.md (measured here, one seed; latent_159_bits not yet run
 from torch.optim import AdamW
 
 from vq.data import EmojiDataset, ImageLoader, PhotoDataset, Resize
-from vq.engine import Checkpointer, Evaluator, ReconstructionStep, Trainer, WarmupCosine
+from vq.engine import Checkpointer, Comparison, Evaluator, ReconstructionStep, Trainer, WarmupCosine
 from vq.layers import PixelPatches, RotaryPositions, Transformer
 from vq.losses import MSELoss
 from vq.metrics import PSNR, SSIM, CodebookUsage, L1Metric, MSEMetric, Perplexity
@@ -62,7 +62,9 @@ for name, num_latents in dict(latent_638_bits=64, latent_159_bits=16).items():
 
 train_data = dict(type=ImageLoader, dataset=train_set, transforms=[resize], batch_size=32)
 val_data = dict(type=ImageLoader, dataset=val_set, transforms=[resize], batch_size=32, shuffle=False)
-tokenizer = tokenizers["f8_638_bits"]  # replaced by each tokenizer in turn
+tokenizer = tokenizers["f8_638_bits"]
+contestants = {name: dict(tokenizer=tokenizer) for name, tokenizer in tokenizers.items()}
+comparison = dict(type=Comparison, seeds=(0, 1, 2), baseline="f8_638_bits", cpu_hours=3.0)
 train_step = dict(
     type=ReconstructionStep,
     losses=dict(mse=dict(type=MSELoss)),
@@ -79,8 +81,8 @@ evaluator = dict(
         dict(type=MSEMetric),
         dict(type=PSNR),
         dict(type=SSIM),
-        dict(type=CodebookUsage, codebook_size=1000),  # replaced by the size of each tokenizer
+        dict(type=CodebookUsage, codebook_size=1000),  # vq.compare sets the size of each contestant
         dict(type=Perplexity, codebook_size=1000),
     ],
 )
-checkpointer = dict(type=Checkpointer, every=600)
+checkpointer = dict(type=Checkpointer, every=200)

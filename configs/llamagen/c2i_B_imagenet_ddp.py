@@ -63,7 +63,7 @@ generator = dict(
         depth=12,
         num_heads=12,
         hidden=2048,
-        style=dict(type=LlamaStyle),
+        style=dict(type=LlamaStyle, class_key=False),
         dropout=0.1,
     ),
     vocabulary_size=16384,

@@ -1,8 +1,11 @@
-"""Evaluates the two published models of the reference framework with `vq.test` and compares every score.
+"""Evaluates published models with `vq.test`, and compares every score with the published one.
 
     python docs/reproducing/published.py [--only taming] [--device cuda]
+    python docs/reproducing/published.py --zoo "*" [--device cuda]
 
-If ImageNet, weights or statistics are missing, it lists them with the command that provides them and evaluates nothing.
+Without --zoo these are the two models of the reference framework; if ImageNet, weights or statistics are missing, it
+lists them with the command that provides them and evaluates nothing. With --zoo these are the tokenizers of the
+catalogue (docs/zoo.md) whose published files are on this machine.
 """
 
 import argparse
@@ -98,6 +101,22 @@ def compare(line: Line, scores: Mapping[str, float], console: Console) -> bool:
     return all(verdicts)
 
 
+def evaluate_zoo(pattern: str, words: Sequence[str]) -> int:
+    """Scores the tokenizers whose files are on this machine; returns 2 if there are none."""
+    from vq import zoo
+    from vq.tokenizers.published import located
+
+    status = 2
+    for name in zoo.names(pattern):
+        family, model = zoo.find(name)
+        if "tokenizer" in model.config and located(family, model) is not None:
+            importlib.import_module("vq.test").main([f"{zoo.PREFIX}{name}", "--expect", *words])
+            status = 0
+        else:
+            Console(highlight=False).print(f"{name}: not run; its file is not on this machine")
+    return status
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluates the models; returns 0 if all scores agree, 1 if one differs, 2 if something is missing."""
     parser = argparse.ArgumentParser(
@@ -105,7 +124,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--only", choices=sorted(LINES), help="evaluate one of the two models")
     parser.add_argument("--device", help="cuda, cpu, ...")
+    parser.add_argument(
+        "--zoo", metavar="PATTERN", help="evaluate the tokenizers of docs/zoo.md with such names"
+    )
     args = parser.parse_args(argv)
+    if args.zoo:
+        return evaluate_zoo(args.zoo, ["--device", args.device] if args.device else [])
     console = Console(soft_wrap=True, highlight=False)
     status = 0
     for name, line in LINES.items():

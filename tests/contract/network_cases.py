@@ -1,5 +1,6 @@
 """A small instance of every network, layer, tokenizer and generator that a config can name."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,17 +32,30 @@ from vq.networks import (
     CNNDecoder,
     CNNEncoder,
     EfficientNetTeacher,
+    Emu3Decoder,
+    Emu3Encoder,
     FrequencyDecoder,
     FrequencyEncoder,
     LatentTokensDecoder,
     LatentTokensEncoder,
+    MaskGITDecoder,
+    MaskGITEncoder,
+    OpenMAGVIT2Decoder,
+    OpenMAGVIT2Encoder,
     StridedCNNDecoder,
     StridedCNNEncoder,
     TeacherEncoder,
+    TiTokCodeDecoder,
+    TiTokDecoder,
+    TiTokEncoder,
+    ViTaminDecoder,
+    ViTaminEncoder,
     ViTDecoder,
     ViTEncoder,
     VQVAEDecoder,
     VQVAEEncoder,
+    WaveletCNNDecoder,
+    WaveletCNNEncoder,
 )
 from vq.quantizers import EMACodebook, FiniteScalarQuantizer, NormalInit, Quantizer, VectorQuantizer
 from vq.tokenizers import FeatureTokenizer, ImageTokenizer, Tokenizer, TokenizerWithDecoder, TwoLevelTokenizer
@@ -89,6 +103,26 @@ def _latent_tokens(channels: int = 3) -> Tokenizer:
     )
 
 
+def _titok(channels: int = 3, *, two_stage: bool) -> Tokenizer:
+    shared: dict[str, Any] = {"num_latents": 5, "image_size": SIDE}
+    pixels = MaskGITDecoder(
+        base_width=8, multipliers=(1, 1, 2), num_blocks=1, in_channels=6, image_channels=channels
+    )
+    encoder = TiTokEncoder(
+        patches=PixelPatches(size=4, channels=channels),
+        transformer=_transformer(positions=None),
+        reshaped=two_stage,
+        **shared,
+    )
+    transformer = _transformer(positions=None)
+    if two_stage:
+        return _tokenizer(
+            encoder, TiTokCodeDecoder(decoder=pixels, transformer=transformer, num_codes=9, **shared)
+        )
+    patches = PixelPatches(size=4, channels=channels)
+    return _tokenizer(encoder, TiTokDecoder(patches=patches, transformer=transformer, **shared))
+
+
 def _two_levels(channels: int = 3) -> Tokenizer:
     net: dict[str, Any] = {"width": 8, "num_blocks": 1}
     return TwoLevelTokenizer(
@@ -118,6 +152,8 @@ def features(
     )
 
 
+_VITAMIN: dict[str, Any] = {"widths": (8,), "depths": (2,), "width": 16, "depth": 1, "num_heads": 2}
+
 VIEWS: dict[int, tuple[int, int, int] | None] = {1: (0, 0, 0), 3: None, 6: (5, 3, 1)}
 """The channels that an RGB network sees of images of each number of channels."""
 
@@ -129,6 +165,63 @@ TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
     "cnn": lambda channels=3: _tokenizer(
         CNNEncoder(base_width=8, multipliers=(1, 2), num_blocks=1, out_channels=6, image_channels=channels),
         CNNDecoder(base_width=8, multipliers=(1, 2), num_blocks=1, in_channels=6, image_channels=channels),
+    ),
+    "wavelet-cnn": lambda channels=3: _tokenizer(
+        WaveletCNNEncoder(
+            **{
+                "base_width": 8,
+                "multipliers": (1, 2),
+                "num_blocks": 1,
+                "patch_size": 2,
+                "downsample_factor": 4,
+            },
+            out_channels=6,
+            image_channels=channels,
+        ),
+        WaveletCNNDecoder(
+            **{
+                "base_width": 8,
+                "multipliers": (1, 2),
+                "num_blocks": 1,
+                "patch_size": 2,
+                "downsample_factor": 4,
+            },
+            in_channels=6,
+            image_channels=channels,
+        ),
+    ),
+    "maskgit": lambda channels=3: _tokenizer(
+        MaskGITEncoder(
+            base_width=8, multipliers=(1, 2), num_blocks=1, out_channels=6, image_channels=channels
+        ),
+        MaskGITDecoder(
+            base_width=8, multipliers=(1, 2), num_blocks=1, in_channels=6, image_channels=channels
+        ),
+    ),
+    "maskgit-strided": lambda channels=3: _tokenizer(
+        MaskGITEncoder(
+            base_width=8,
+            multipliers=(1, 2),
+            num_blocks=1,
+            out_channels=6,
+            image_channels=channels,
+            strided=True,
+        ),
+        MaskGITDecoder(
+            base_width=8, multipliers=(1, 2), num_blocks=1, in_channels=6, image_channels=channels
+        ),
+    ),
+    "emu3": lambda channels=3: _tokenizer(
+        Emu3Encoder(base_width=8, multipliers=(1, 2), num_blocks=1, out_channels=6, image_channels=channels),
+        Emu3Decoder(base_width=8, multipliers=(1, 2), num_blocks=1, in_channels=6, image_channels=channels),
+    ),
+    "open-magvit2": lambda channels=3: _tokenizer(
+        OpenMAGVIT2Encoder(
+            base_width=8, multipliers=(1, 2), num_blocks=1, out_channels=6, image_channels=channels
+        ),
+        OpenMAGVIT2Decoder(
+            base_width=8, multipliers=(1, 2), num_blocks=1, in_channels=6, image_channels=channels
+        ),
     ),
     "vq-vae": lambda channels=3: _tokenizer(
         VQVAEEncoder(width=8, num_blocks=1, num_halvings=2, image_channels=channels),
@@ -161,7 +254,13 @@ TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
     "vit-bands": lambda channels=3: _vit(channels, FrequencyBandPatches),
     "vit-blocks": lambda channels=3: _vit(channels, FrequencyBlockPatches),
     "vit-spectrum": lambda channels=3: _vit(channels, SpectrumPatches),
+    "vitamin": lambda channels=3: _tokenizer(
+        ViTaminEncoder(**_VITAMIN, out_channels=4, image_channels=channels),
+        ViTaminDecoder(**_VITAMIN, in_channels=4, image_channels=channels),
+    ),
     "latent-tokens": _latent_tokens,
+    "titok": functools.partial(_titok, two_stage=False),
+    "titok-two-stage": functools.partial(_titok, two_stage=True),
     "two-levels": _two_levels,
     "with-decoder": lambda channels=3: TokenizerWithDecoder(
         tokenizer=features(channels=channels),
@@ -179,6 +278,9 @@ _SHAPE: dict[str, Any] = {"vocabulary_size": 12, "num_classes": 3, "grid": (3, 4
 
 GENERATORS: dict[str, Callable[[], Generator]] = {
     "llama": lambda: TransformerGenerator(transformer=_decoder(style=LlamaStyle(qk_norm=True)), **_SHAPE),
+    "no-class-key": lambda: TransformerGenerator(
+        transformer=_decoder(style=LlamaStyle(class_key=False)), **_SHAPE
+    ),
     "zigzag": lambda: TransformerGenerator(transformer=_decoder(style=GPT2Style()), order="zigzag", **_SHAPE),
     "stacked": lambda: TransformerGenerator(
         transformer=_decoder(), num_indices=3, depth_transformer=_decoder(), **_SHAPE

@@ -11,6 +11,7 @@ from torch import Tensor
 import vq.quantizers
 from vq.quantizers import (
     AffineCodebook,
+    BinarySphericalQuantizer,
     ClusteredCodebook,
     Codebook,
     CosineDistance,
@@ -19,10 +20,14 @@ from vq.quantizers import (
     Distance,
     EMACodebook,
     Estimator,
+    FiniteScalarQuantizer,
+    FrozenCodebook,
     KMeansInit,
+    LatticeInit,
     LearnedCodebook,
     LookupFreeQuantizer,
     MiniBatchKMeansCodebook,
+    MultiScaleResidualQuantizer,
     NormalInit,
     ProductQuantizer,
     ProjectedCodebook,
@@ -104,8 +109,43 @@ def cases() -> Iterator[tuple[str, Callable[[], Quantizer]]]:
         ),
     )
     yield (
+        "residual-beam",
+        lambda: ResidualQuantizer(
+            quantizers=[
+                VectorQuantizer(codebook=EMACodebook(**SMALL, revival=ReplaceDeadCodes())),
+                VectorQuantizer(codebook=LearnedCodebook(**SMALL, init=KMeansInit())),
+                VectorQuantizer(codebook=LearnedCodebook(**SMALL, init=NormalInit())),
+            ],
+            beam_width=3,
+        ),
+    )
+    yield (
+        "residual-beam-shared",
+        lambda: ResidualQuantizer(
+            quantizers=[VectorQuantizer(codebook=EMACodebook(**SMALL))],
+            depth=3,
+            scales=[1.0, 0.5, 0.25],
+            beam_width=4,
+        ),
+    )
+    yield (
+        "frozen-lattice",
+        lambda: VectorQuantizer(
+            codebook=FrozenCodebook(size=24, dim=4, init=LatticeInit()),
+            distance=CosineDistance(),
+            commitment_weight=0.0,
+        ),
+    )
+    yield "fsq-noise", lambda: FiniteScalarQuantizer(levels=[8, 6, 5], noise_rate=0.5)
+    yield (
         "residual-lfq",
         lambda: ResidualQuantizer(quantizers=[LookupFreeQuantizer(bits=4)], depth=3, scales=[1.0, 0.5, 0.25]),
+    )
+    yield (
+        "multi-scale-binary",
+        lambda: MultiScaleResidualQuantizer(
+            quantizer=BinarySphericalQuantizer(bits=4), scales=[1, (2, 3)], mix=0.0, upsampling="bilinear"
+        ),
     )
     yield (
         "product-unequal-packed",

@@ -147,7 +147,7 @@ class TestSteps:
         tokenizer = TOKENIZERS["strided"]().train()
         step = step_of(tokenizer, source, channels, is_adversarial=is_adversarial)
         # Only the alignment has a weight: what moves, moves because of it.
-        step.weights = dict.fromkeys(step.weights, 0.0) | {"align": 1.0}
+        step.weights.update(dict.fromkeys(step.weights, 0.0) | {"align": 1.0})
         projection = step.losses["align"].projection
         before = projection.weight.clone(), tokenizer.pre_quant.weight.clone()
         losses = [float(step([batch()], number)["loss/align"]) for number in range(15)]

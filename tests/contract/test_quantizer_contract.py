@@ -327,16 +327,9 @@ def test_an_index_out_of_range_is_refused(quantizer: Quantizer, wrong: int | str
         quantizer.decode(indices)
 
 
-# One case of each kind: without a codebook, with entropies, in stages, and with averages and revival.
-REPRESENTATIVE = [
-    "FiniteScalarQuantizer",
-    "LookupFreeQuantizer",
-    "ResidualQuantizer",
-    "VectorQuantizer-ema-ReplaceDeadCodes",
-]
-
-
-def compile_cases(names: list[str]) -> None:
+@pytest.mark.slow
+def test_every_case_compiles_to_one_graph_in_training_and_eval() -> None:
+    names = sorted(CASES)
     # A separate process, because the run-time type checks of this test session would break the graphs.
     script = Path(__file__).with_name("compile_quantizers.py")
     result = subprocess.run(
@@ -348,12 +341,3 @@ def compile_cases(names: list[str]) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.split() == names
-
-
-def test_representative_cases_compile_to_one_graph_in_training_and_eval() -> None:
-    compile_cases(REPRESENTATIVE)
-
-
-@pytest.mark.slow
-def test_every_case_compiles_to_one_graph_in_training_and_eval() -> None:
-    compile_cases(sorted(CASES))

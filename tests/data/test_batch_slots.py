@@ -104,3 +104,11 @@ def test_the_images_are_pinned_for_a_gpu(numbered):
         batch = next(found)
         assert batch["image"].is_pinned()
         assert same(batch, next(expected))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_chosen_batches_have_the_checksums_of_their_images(numbered, workers):
+    dataset = numbered(20)
+    groups = [[3, 1, 2], [0], [19, 3]]
+    batches = ImageLoader(dataset=dataset, batch_size=4, num_workers=workers).chosen_batches(groups)
+    assert [batch["sha256"] for batch in batches] == [[dataset.sha256(i) for i in group] for group in groups]

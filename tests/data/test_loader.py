@@ -346,6 +346,14 @@ def test_it_is_built_from_a_config_of_real_images():
     assert batch["image"].shape == (16, 3, 32, 32)
 
 
+def _is_running(process: str) -> bool:
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 class TestWorkers:
     @pytest.mark.parametrize("workers", [0, 2])
     def test_an_error_comes_out_of_a_worker_as_it_went_in(self, loader, workers):
@@ -381,6 +389,33 @@ class TestWorkers:
                 os._exit(3)
             os._exit(4)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def test_workers_end_after_the_main_process_was_killed(self):
+        """Their next batches do not fit into the pipe, which nobody reads any more; one starts after the kill."""
+        if not os.path.isdir("/proc"):
+            pytest.skip("no /proc here, which tells processes that have ended")
+        program = (
+            "import os, signal, time\n"
+            "from torch.utils.data import DataLoader\n"
+            "from vq.data.reader import quiet_worker\n"
+            "def init(number):\n"
+            "    time.sleep(2 * number)\n"
+            "    quiet_worker(number)\n"
+            "loader = DataLoader(['x' * 200_000] * 8, batch_size=None, num_workers=2, worker_init_fn=init)\n"
+            "batches = iter(loader)\n"
+            "next(batches)\n"
+            "print(*(worker.pid for worker in batches._workers), flush=True)\n"
+            "os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=60, check=False
+        )  # it ends when the workers have closed the pipe
+        workers = done.stdout.split()
+        assert (done.returncode, len(workers)) == (-signal.SIGKILL, 2)
+        deadline = time.monotonic() + 60
+        while any(_is_running(worker) for worker in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
     def test_a_file_that_can_no_longer_be_read_counts_as_undecodable(self, tmp_path):
         for i in range(4):

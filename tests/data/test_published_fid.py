@@ -91,6 +91,7 @@ def satin(data: Path, _: pytest.MonkeyPatch) -> None:
 SETS: dict[str, tuple[Write, tuple[str, ...]]] = {
     "imagenet": (imagenet, ()),
     "imagenet128": (imagenet, ()),
+    "imagenet_adm": (imagenet, ()),
     "coco2014": (coco, ()),
     "coco2017": (coco, ()),
     "celeba": (celeba, ()),

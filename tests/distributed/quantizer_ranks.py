@@ -24,15 +24,18 @@ from vq.quantizers import (
     AffineCodebook,
     BinarySphericalQuantizer,
     BottleneckQuantizer,
+    BridgedCodebook,
     CarryQuantizer,
     ClusteredCodebook,
     Codebook,
     CosineDistance,
     DataMomentsInit,
+    DirectionalReparameterisation,
     EMACodebook,
     EntropyRegulariser,
     FrozenCodebook,
     GumbelQuantizer,
+    ImplicitResidualQuantizer,
     IndexBackpropagationQuantizer,
     KMeansInit,
     LearnedCodebook,
@@ -40,6 +43,7 @@ from vq.quantizers import (
     MiniBatchKMeansCodebook,
     MultiScaleResidualQuantizer,
     NormalInit,
+    NormPreservingQuantizer,
     OrthogonalRegulariser,
     ProductQuantizer,
     Quantizer,
@@ -47,6 +51,7 @@ from vq.quantizers import (
     ReplaceUnusedCodes,
     ResidualCoefficientQuantizer,
     ResidualQuantizer,
+    ScalarPerturbationQuantizer,
     SphericalEMACodebook,
     VectorQuantizer,
     accumulate,
@@ -91,6 +96,7 @@ def averaged(dim: int = DIM) -> VectorQuantizer:
 COMPOSITES: dict[str, Callable[[], Quantizer]] = {
     "residual-shared": lambda: ResidualQuantizer(quantizers=[averaged()], depth=3),
     "residual-separate": lambda: ResidualQuantizer(quantizers=[averaged(), averaged()]),
+    "residual-beam": lambda: ResidualQuantizer(quantizers=[averaged(), averaged()], beam_width=3),
     "product-shared": lambda: ProductQuantizer(quantizers=[averaged(2)], groups=2),
     "product-packed": lambda: ProductQuantizer(quantizers=[averaged(3), averaged(1)], is_packed=True),
     "carry": lambda: CarryQuantizer(quantizer=averaged(2), digits=2, dim=4),
@@ -116,16 +122,32 @@ WRAPPERS: dict[str, Callable[[Quantizer], Quantizer]] = {
         quantizer=inner, grid=(2, 3), depth=2, hidden_dim=4
     ),
     "multi-scale": lambda inner: MultiScaleResidualQuantizer(quantizer=inner, scales=[1, (1, 2), (2, 3)]),
+    "norm-preserving": lambda inner: NormPreservingQuantizer(
+        quantizer=VectorQuantizer(
+            codebook=inner.codebook, distance=CosineDistance(), regularisers=inner.regularisers
+        )
+    ),
     "product": lambda inner: ProductQuantizer(quantizers=[inner], groups=1),
     "residual": lambda inner: ResidualQuantizer(quantizers=[inner], depth=3),
 }
 """With the losses of all, under a mask and under activation checkpointing; `DIM` is that of `z` everywhere."""
 
 LOSSES: dict[str, Callable[[], Quantizer]] = {
+    "bridged": lambda: VectorQuantizer(
+        codebook=BridgedCodebook(size=16, dim=DIM, groups=4, width=8, depth=1, num_heads=2)
+    ),
     "bsq": lambda: BinarySphericalQuantizer(bits=DIM, commitment_weight=0.25),
+    "directional": lambda: VectorQuantizer(  # without the noise, which is each rank's own
+        codebook=LearnedCodebook(size=16, dim=DIM, init=NormalInit()),
+        estimator=DirectionalReparameterisation(variance=0.0),
+    ),
     "gumbel": lambda: GumbelQuantizer(size=16, dim=DIM),
     "ibq": lambda: IndexBackpropagationQuantizer(size=16, dim=DIM, init=NormalInit(std=1.0)),
+    "implicit-residual": lambda: ImplicitResidualQuantizer(
+        codebooks=[STATEFUL["learned"]() for _ in range(2)], hidden_dim=8, num_blocks=1
+    ),
     "lfq": lambda: LookupFreeQuantizer(bits=DIM),
+    "scalar-perturbation": lambda: ScalarPerturbationQuantizer(levels=[5] * DIM, perturbation_rate=0.0),
     **{
         f"{wrapper} of {book}": lambda wrap=wrap, make=make: wrap(
             VectorQuantizer(codebook=make(), regularisers=REGULARISERS)
@@ -146,7 +168,7 @@ def check_that_all_are_here() -> None:
     learning = {
         cls
         for cls in CODEBOOKS.module_dict.values()
-        if cls.__name__ not in ("FrozenCodebook", "ProjectedCodebook")
+        if cls.__name__ not in ("BridgedCodebook", "FrozenCodebook", "ProjectedCodebook")
     }
     assert learning == {type(make()) for make in STATEFUL.values()}
 

@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+SLOW = ("adversarial_ranks", "fsdp_ranks", "step_ranks")
+SCRIPTS = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in SLOW else ())
+    for path in sorted(HERE.glob("*_ranks.py"))
+]
 
 
-@pytest.mark.parametrize("script", sorted(HERE.glob("*_ranks.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_ranks_equal_one_process(script: Path) -> None:
     result = subprocess.run(
         [sys.executable, script],

@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vq.engine.loop.callbacks import (
+from vq.engine.callbacks import (
     Callback,
     ConsoleProgress,
     Guarded,
@@ -148,6 +149,7 @@ def test_tensorboard_forgets_the_steps_that_are_taken_again(tmp_path: Path) -> N
 def test_tensorboard_goes_on_after_an_error(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    before = set(threading.enumerate())
     board = TensorBoard(directory=tmp_path)
     guarded = Guarded([board])
     guarded.on_start(0, 10)
@@ -158,6 +160,8 @@ def test_tensorboard_goes_on_after_an_error(tmp_path: Path) -> None:
             guarded.on_evaluation_end(step, {"psnr": 1.0}, PICTURE)
     guarded.on_log(4, {"loss": 4.0})
     guarded.on_end(4)
+    for thread in set(threading.enumerate()) - before:
+        thread.join()  # a writer's thread reports its error as it ends, which must not be in the next test
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert 4 in [e.step for e in events.Scalars("train/loss")]

@@ -33,6 +33,7 @@ from vq.files import sha256_of
 from vq.tokenizers.checkpoint import save_weights
 
 Draw = Callable[[int], np.ndarray]
+RAMP = {"type": "LinearAnnealing", "first": 0.0, "last": 1.0}
 
 
 def case(*, world: World | None = None, run: Path | None = None, options: Any = None, **changes: Any) -> Case:
@@ -202,6 +203,11 @@ class TestDisk:
         keeping = case(trainer={"max_steps": 20}, checkpointer={"every": 2, "keep": 1})
         assert disk.checkpoints_at_once(one) == 10
         assert disk.checkpoints_at_once(keeping) == 3
+        rules = {"every": 2, "keep": 1, "keep_every": 10, "keep_best": "psnr"}
+        ruled = case(trainer={"max_steps": 20}, checkpointer=rules)
+        assert disk.checkpoints_at_once(ruled) == 3 + 2 + 1
+        rules = {"every": 2, "keep": 1, "backup_to": "backups"}
+        assert disk.checkpoints_at_once(case(trainer={"max_steps": 20}, checkpointer=rules)) == 10
         assert is_fine(disk.space(keeping, 6 * size, tmp_path))
 
     def test_a_checkpoint_is_as_large_as_estimated(self, tmp_path: Path) -> None:
@@ -492,6 +498,11 @@ class TestSchedule:
                 {"train_step": {"annealing": {"x": {"type": "LinearAnnealing", "first": 0, "last": 1, "steps": 9}}}},
                 "train_step.annealing.x: ends at step 9, after the run (8 steps)",
             ),
+            (
+                schedule.check_warmup,
+                {"train_step": {"weights": {"l1": {**RAMP, "steps": 4, "start": 5}}}},
+                "train_step.weights.l1: ends at step 9, after the run (8 steps); set its start and steps",
+            ),
         ],
     )  # fmt: skip
     def test_it_warns(self, check: Any, changes: dict[str, Any], words: str) -> None:
@@ -505,6 +516,18 @@ class TestSchedule:
             in warnings_of(schedule.check_warmup(late))[0]
         )
         assert is_fine(schedule.check_warmup(adversarial(start_step=7)))
+
+    def test_a_discriminator_that_would_pull_before_it_learns(self) -> None:
+        def pulls(start: int) -> Case:
+            one = adversarial(start_step=4)
+            one.tree["train_step"]["weights"]["adversarial"] = {**RAMP, "steps": 2, "start": start}
+            return one
+
+        (found,) = warnings_of(schedule.check_warmup(pulls(3)))
+        assert found.startswith(
+            "train_step.weights.adversarial: rises from step 3 on, but the discriminator starts"
+        )
+        assert is_fine(schedule.check_warmup(pulls(4)))
 
     def test_rates(self) -> None:
         assert is_fine(schedule.check_rates(adversarial()))

@@ -1,11 +1,13 @@
 """Where a command runs: what is not there is refused with its name and a cure."""
 
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from vq import failures
 from vq.engine.loop.launch import LaunchError, launched
 from vq.errors import UserError
 
@@ -83,3 +85,26 @@ def test_a_launcher_that_forgot_something(
         monkeypatch.setenv(name, value)
     with pytest.raises(LaunchError, match=said), launched(device="cpu", timeout=timeout):
         pass
+
+
+def test_nobody_listens_where_the_processes_meet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        port = bound.getsockname()[1]
+        for name, value in {
+            "RANK": "1",
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }.items():
+            monkeypatch.setenv(name, value)
+        said = f"rank 1 of 2: expected the first process, or torchrun, at 127.0.0.1:{port} .* no connection for 0.5 s"
+        since = time.monotonic()
+        with pytest.raises(LaunchError, match=said) as caught, launched(device="cpu", timeout=0.5):
+            pass
+        assert time.monotonic() - since < 5
+        with pytest.raises(SystemExit, match="2"), failures.reported():  # each such process says so
+            raise caught.value
+        assert capsys.readouterr().err.startswith("error: rank 1 of 2: expected the first process")

@@ -85,6 +85,42 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(
     assert {p: p.read_bytes() for p in tmp_path.rglob("checkpoints/*/*")} == before
 
 
+@pytest.mark.parametrize("poison", [nan_in_a_penalty, nan_in_the_discriminator])
+def test_going_back_restores_the_discriminator_and_its_penalties(
+    adversarial: dict[str, Any], poison: Callable[[Trainer], None], tmp_path: Path
+) -> None:
+    adversarial["trainer"]["on_nonfinite"] = "rewind"
+    made = []
+    for name in ("poisoned", "straight"):
+        step = assembly.make_step(adversarial, assembly.make_tokenizer(adversarial))
+        made.append(assembly.make_trainer(adversarial, tmp_path / name, step, MACHINE, seed=0))
+    trainer, straight = made
+    inner = trainer.callback.on_step_end
+    numbers: list[int] = []
+
+    def poison_after_five(number: int) -> None:
+        inner(number)
+        if number == 5 and number not in numbers:
+            poison(trainer)
+        numbers.append(number)
+
+    trainer.callback.on_step_end = poison_after_five
+    scores = trainer.fit()
+    assert numbers == [1, 2, 3, 4, 5, 5, 6, 7, 8]
+    straight.skip([5])  # the batch of step 6, in which the values show
+    assert straight.fit() == scores
+    assert_equal(trainer.train_step.state_dict(), straight.train_step.state_dict())
+
+
+def assert_equal(tree: Any, expected: Any) -> None:
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(tree, expected)
+    elif isinstance(expected, dict):
+        assert tree.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_equal(tree[key], value)
+
+
 def test_the_plan_counts_the_discriminator(adversarial: dict[str, Any]) -> None:
     def lines(train_step: dict[str, Any]) -> list[str]:
         tree = adversarial | {"train_step": train_step}

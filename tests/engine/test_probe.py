@@ -96,6 +96,7 @@ def test_the_picture_frames_what_is_right_in_green_and_what_is_wrong_in_red() ->
         assert torch.equal(picture[:, 3:-3, 3:-3], loader.fixed_batch(1)["image"][0])
 
 
+@pytest.mark.slow
 def test_one_process_and_two_ranks_train_and_score_alike() -> None:
     script = Path(__file__).with_name("probe_ranks.py")
     done = subprocess.run(

@@ -111,6 +111,7 @@ def test_validation_counts_every_index_once(make: Make, tokenizer: torch.nn.Modu
     assert picture.shape[2] >= 3 * 16
 
 
+@pytest.mark.slow
 def test_validation_of_masked_generation_does_not_depend_on_the_batches_or_ranks(
     tokenizer: torch.nn.Module,
 ) -> None:

@@ -17,7 +17,13 @@ from vq.engine.steps.discriminator import Adversary
 from vq.engine.steps.generator import ProposalStep, decay_groups
 from vq.engine.steps.probe import ProbeStep
 from vq.engine.steps.reconstruction import ReconstructionStep
-from vq.engine.steps.schedules import Constant, WarmupCosine
+from vq.engine.steps.schedules import (
+    Constant,
+    WarmupCosine,
+    WarmupLinear,
+    WarmupStableDecay,
+    WarmupStepDrop,
+)
 from vq.generators import DecoderTransformer, LlamaStyle, MaskedGenerator, TransformerGenerator
 from vq.layers.diff_augment import DiffAugment
 from vq.losses import HingeObjective, L1Loss, LeCAMPenalty, R1Penalty
@@ -45,6 +51,9 @@ OPTIONS: dict[str, Options] = {
     "accumulate": {"accumulate": 2},
     "autocast": {"autocast": True},
     "schedule": {"schedule": WarmupCosine(total_steps=6, warmup_steps=2)},
+    "linear": {"schedule": WarmupLinear(total_steps=6, warmup_steps=2)},
+    "stable": {"schedule": WarmupStableDecay(total_steps=6, decay_steps=3)},
+    "drop": {"schedule": WarmupStepDrop(total_steps=6, drops=[3, 4])},
     "clipping": {"max_gradient_norm": 0.01},
 }
 OPTIONS["all"] = {name: value for options in OPTIONS.values() for name, value in options.items()}
@@ -57,6 +66,10 @@ ADVERSARIES: dict[str, Options] = {
     "clipping": {"max_gradient_norm": 0.01},
     "schedule": {"schedule": WarmupCosine(total_steps=6, warmup_steps=2)},
     "augmentation": {"augmentation": DiffAugment()},
+    "weights": {
+        "penalties": {"r1": R1Penalty(every=1)},
+        "weights": {"objective": 1.0, "r1": LinearAnnealing(first=1.0, last=0.0, start=1, steps=4)},
+    },
 }
 
 
@@ -93,10 +106,12 @@ def reconstruction(
     seed: int, quantizer: Callable[[], Quantizer] = averaged, moved: Any = all_of, **options: Any
 ) -> TrainStep:
     model = tokenizer(quantizer, seed)
-    given = {"schedule": Constant(), "optimizer": torch.optim.AdamW(moved(model), lr=1e-2)} | options
-    return ReconstructionStep(
-        tokenizer=model, losses={"l1": L1Loss()}, weights={"l1": 1.0, "quantizer": 1.0}, **given
-    )
+    given = {
+        "schedule": Constant(),
+        "optimizer": torch.optim.AdamW(moved(model), lr=1e-2),
+        "weights": {"l1": 1.0, "quantizer": 1.0},
+    } | options
+    return ReconstructionStep(tokenizer=model, losses={"l1": L1Loss()}, **given)
 
 
 def adversarial(
@@ -110,11 +125,14 @@ def adversarial(
     discriminator = PatchDiscriminator(base_width=4, depth=1)
     side = {"schedule": Constant()} | copy.deepcopy(adversary or {})  # penalties have a state of their own
     side["optimizer"] = torch.optim.Adam(discriminator.parameters(), lr=1e-2)
-    given = {"schedule": Constant(), "optimizer": torch.optim.AdamW(moved(model), lr=1e-2)} | options
+    given = {
+        "schedule": Constant(),
+        "optimizer": torch.optim.AdamW(moved(model), lr=1e-2),
+        "weights": {"l1": 1.0, "quantizer": 1.0, "adversarial": 0.5},
+    } | options
     return AdversarialStep(
         tokenizer=model,
         losses={"l1": L1Loss()},
-        weights={"l1": 1.0, "quantizer": 1.0, "adversarial": 0.5},
         adversary=Adversary(discriminator=discriminator, objective=HingeObjective(), **side),
         **given,
     )
@@ -249,6 +267,15 @@ def test_annealed_numbers_continue(kind: str, tmp_path: Path) -> None:
         return quantizer
 
     check(lambda seed: STEP_KINDS[kind](seed, quantizer=whole_number, annealing=annealing), tmp_path)
+
+
+@pytest.mark.parametrize("is_adversarial", [False, True])
+def test_weights_that_change_continue(is_adversarial: bool, tmp_path: Path) -> None:
+    weights = {"l1": LinearAnnealing(first=1.0, last=0.1, start=1, steps=4), "quantizer": 1.0}
+    if is_adversarial:
+        weights["adversarial"] = LinearAnnealing(first=0.0, last=0.8, start=2, steps=3)
+    kind = "adversarial" if is_adversarial else "reconstruction"
+    check(lambda seed: STEP_KINDS[kind](seed, weights=weights, accumulate=2), tmp_path)
 
 
 def test_every_registered_step_is_here() -> None:

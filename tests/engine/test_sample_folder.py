@@ -1,6 +1,10 @@
 """A folder of generated pictures holds the samples that were asked for, whole, and nothing else."""
 
 import json
+import logging
+import os
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from vq.engine.jobs.generation import ImageSource, plan, write_images
 from vq.engine.jobs.sample_folder import SampleFolderError
 from vq.generators import DecoderTransformer, TransformerGenerator
 from vq.networks import StridedCNNDecoder, StridedCNNEncoder
+from vq.ops.images import save_array, save_png
 from vq.quantizers import FiniteScalarQuantizer
 from vq.tokenizers import ImageTokenizer
 
@@ -194,3 +199,37 @@ def test_images_of_many_channels_are_arrays_beside_previews(tmp_path: Path) -> N
     write_images(source, wanted[:1], folder, **GIVEN)  # arrays that are no longer wanted are removed
     assert sorted(f.name for f in folder.glob("*.*g")) == [wanted[0].file]
     assert [f.name for f in folder.glob("*.npy")] == [f"{Path(wanted[0].file).stem}.npy"]
+
+
+def killed_while(write: Callable[[], object]) -> None:
+    """Calls a function in a process that is killed when the file is written and has not got its name yet."""
+    pid = os.fork()
+    if pid == 0:
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        write()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_what_a_killed_process_left_half_written_is_removed(
+    source: ImageSource, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, wanted = tmp_path / "g", plan([0, 1], num=None, num_per_class=1)
+    write_images(source, wanted[:1], folder, **GIVEN)
+    pixels = torch.zeros(5, 4, 4, dtype=torch.uint8)
+    killed_while(lambda: save_png(pixels[:3], folder / "class0001_00000.png"))
+    killed_while(lambda: save_array(pixels, folder / "class0001_00000.png"))
+    killed_while(lambda: save_png(pixels[:3], tmp_path / "g_grid.png"))
+    left = [*folder.glob(".class*"), *tmp_path.glob(".g_grid*")]
+    assert len(left) == 3
+    of_a_process_that_runs = folder / f".class0002_00000.png.{os.getpid()}.tmp"
+    of_others = folder / ".cat.png.999999999.tmp"
+    of_a_process_that_runs.touch()
+    of_others.touch()
+    with caplog.at_level(logging.INFO):
+        write_images(source, wanted, folder, **GIVEN)
+    assert not any(file.exists() for file in left)
+    assert of_a_process_that_runs.exists()
+    assert of_others.exists()
+    assert "removed 3 unfinished files of processes that were killed" in caplog.text
+    assert names(folder) == ["class0000_00000.png", "class0001_00000.png"]

@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from vq.engine import Constant, WarmupCosine, WeightEMA
+from vq.engine import (
+    Constant,
+    Schedule,
+    WarmupCosine,
+    WarmupLinear,
+    WarmupStableDecay,
+    WarmupStepDrop,
+    WeightEMA,
+)
 from vq.quantizers import (
     BottleneckQuantizer,
     EMACodebook,
@@ -32,12 +40,49 @@ def test_warmup_cosine_equals_the_formula() -> None:
         assert schedule.factor(step) == pytest.approx(expected, abs=1e-12)
 
 
+def test_warmup_linear_equals_the_formula() -> None:
+    schedule = WarmupLinear(total_steps=100, warmup_steps=10, final_factor=0.1)
+    for step in range(120):
+        expected = (step + 1) / 10 if step < 10 else max(0.1, 1 - 0.9 * (step - 10) / 90)
+        assert schedule.factor(step) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", ["linear", "sqrt"])
+def test_warmup_stable_decay_equals_the_formula(shape: str) -> None:
+    schedule = WarmupStableDecay(
+        total_steps=100, warmup_steps=10, decay_steps=20, shape=shape, final_factor=0.1
+    )
+    for step in range(120):
+        if step < 10:
+            expected = (step + 1) / 10
+        elif step < 80:
+            expected = 1
+        else:
+            x = min(1, (step - 80) / 20)
+            expected = 0.1 + 0.9 * (1 - (x if shape == "linear" else x**0.5))
+        assert schedule.factor(step) == pytest.approx(expected, abs=1e-12)
+
+
+def test_before_its_decline_a_rate_does_not_depend_on_the_length_of_the_run() -> None:
+    long, short = (WarmupStableDecay(total_steps=n, warmup_steps=5, decay_steps=10) for n in (60, 40))
+    assert [long.factor(step) for step in range(31)] == [short.factor(step) for step in range(31)]
+    assert long.factor(31) > short.factor(31)
+
+
+def test_warmup_step_drop_equals_the_formula() -> None:
+    schedule = WarmupStepDrop(total_steps=100, drops=[40, 70], drop_factor=0.2, warmup_steps=10)
+    for step in range(120):
+        expected = (step + 1) / 10 if step < 10 else 0.2 ** (int(step >= 40) + int(step >= 70))
+        assert schedule.factor(step) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [WarmupCosine, WarmupLinear])
 @pytest.mark.parametrize("total_steps", [1, 3, 5])
 def test_a_run_within_its_warm_up_goes_along_it_and_says_so(
-    total_steps: int, caplog: pytest.LogCaptureFixture
+    total_steps: int, kind: Callable[..., Schedule], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        schedule = WarmupCosine(total_steps=total_steps, warmup_steps=5)
+        schedule = kind(total_steps=total_steps, warmup_steps=5)
     (record,) = caplog.records
     assert f"ends at step {total_steps}, within its warm-up of 5 steps" in record.getMessage()
     assert [schedule.factor(step) for step in range(7)] == [1 / 5, 2 / 5, 3 / 5, 4 / 5, 1, 1, 1]
@@ -50,6 +95,37 @@ def test_impossible_lengths_are_refused() -> None:
         Constant(warmup_steps=-1)
     with pytest.raises(ValueError, match="total_steps: expected at least 1, got 0"):
         WarmupCosine(total_steps=0)
+    with pytest.raises(ValueError, match="total_steps: expected at least 1, got 0"):
+        WarmupLinear(total_steps=0)
+    with pytest.raises(
+        ValueError, match=r"expected .* to fit into a run of 100 steps, got 50 \+ 51; shorten"
+    ):
+        WarmupStableDecay(total_steps=100, warmup_steps=50, decay_steps=51)
+    WarmupStableDecay(total_steps=100, warmup_steps=50, decay_steps=50)
+    with pytest.raises(ValueError, match=r"decay_steps: expected at least 1, got 0; .* take Constant"):
+        WarmupStableDecay(total_steps=100, decay_steps=0)
+    with pytest.raises(ValueError, match=r"shape: expected one of \['linear', 'sqrt'\], got 'square'"):
+        WarmupStableDecay(total_steps=100, decay_steps=1, shape="square")
+
+
+def test_impossible_drops_are_refused() -> None:
+    WarmupStepDrop(total_steps=51, drops=[10, 50], warmup_steps=10)
+    with pytest.raises(
+        ValueError, match=r"drops: expected steps before the end of the run at step 50, got \[10, 50\]"
+    ):
+        WarmupStepDrop(total_steps=50, drops=[10, 50])
+    for drops, warmup_steps, first in (
+        ([9], 10, 10),
+        ([20, 10], 0, 1),
+        ([10, 10], 0, 1),
+        ([0], 0, 1),
+        ([], 0, 1),
+    ):
+        with pytest.raises(ValueError, match=f"drops: expected ascending steps from {first} on"):
+            WarmupStepDrop(total_steps=50, drops=drops, warmup_steps=warmup_steps)
+    for factor in (0.0, 1.0):
+        with pytest.raises(ValueError, match=r"drop_factor: expected a number in \(0, 1\)"):
+            WarmupStepDrop(total_steps=50, drops=[10], drop_factor=factor)
 
 
 def test_constant_has_a_warmup() -> None:

@@ -1,6 +1,7 @@
 """Layout, compilation, fused optimizers: other speeds, the same losses, checkpoints that know nothing of it."""
 
 import copy
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -140,8 +141,11 @@ def test_the_command_takes_the_options(tmp_path: Path, monkeypatch: pytest.Monke
         "--config-options",
         "max_steps:4",
         "--channels-last",
+        "--deterministic",
         "--override",
         ".train_step.optimizer.fused:True",
     )
     assert " channels_last" in said
+    assert "deterministic: every sum is computed in a fixed order" in said
+    assert json.loads(Path("work_dirs/last/checkpoints/iter_4/arguments.json").read_text())["deterministic"]
     assert Path("work_dirs/last/checkpoints/iter_4/model_ema.safetensors").exists()

@@ -29,6 +29,9 @@ KINDS: dict[str, Callable[[], Generator]] = {
     "llama-gqa-qk-norm": lambda: TransformerGenerator(
         transformer=transformer(num_kv_heads=2, style=LlamaStyle(qk_norm=True)), **SHAPE
     ),
+    "no-class-key": lambda: TransformerGenerator(
+        transformer=transformer(style=LlamaStyle(class_key=False)), **SHAPE
+    ),
     "gpt2": lambda: TransformerGenerator(transformer=transformer(style=GPT2Style()), **SHAPE),
     "zigzag": lambda: TransformerGenerator(transformer=transformer(), order="zigzag", **SHAPE),
     "sequence": lambda: TransformerGenerator(transformer=transformer(), **(SHAPE | {"grid": (9,)})),
@@ -187,3 +190,37 @@ def test_the_sizes_are_the_published_ones(name: str, millions: float) -> None:
         )
     count = sum(p.numel() for p in generator.parameters()) / 1e6
     assert count == pytest.approx(millions, rel=0.02)
+
+
+def test_every_position_gives_a_class_without_key_the_score_0() -> None:
+    """Then an image depends on the class through the values of the class token alone, however large its embedding."""
+    network = transformer(style=LlamaStyle(class_key=False))
+    generator = TransformerGenerator(transformer=network, **SHAPE).eval()
+    cosine_and_sine = generator.stem.rotation(torch.arange(11))
+    assert cosine_and_sine is not None
+    assert not cosine_and_sine[:, 0].any()
+    other = TransformerGenerator(transformer=transformer(), **SHAPE).eval()
+    usual = other.stem.rotation(torch.arange(11))
+    assert usual is not None
+    assert torch.equal(usual[:, 1:], cosine_and_sine[:, 1:])
+    other.load_state_dict(generator.state_dict())
+    indices, label = indices_of(generator), torch.tensor([0, 1, 2, 3])
+    difference = (
+        (generator(indices, label).logits - other(indices, label).logits).abs().flatten(2).amax((0, 2))
+    )
+    assert difference[0] == 0  # the class token attends to itself alone
+    assert difference[1:].min() > 0
+
+
+def test_a_depth_transformer_without_class_key_is_refused() -> None:
+    network = transformer(style=LlamaStyle(class_key=False))
+    with pytest.raises(
+        ValueError, match="depth_transformer: expected a style with class_key=True, got False"
+    ):
+        TransformerGenerator(transformer=transformer(), num_indices=2, depth_transformer=network, **SHAPE)
+
+
+def test_a_grid_of_one_position() -> None:
+    generator = TransformerGenerator(transformer=transformer(), **(SHAPE | {"grid": (1, 1)})).eval()
+    assert generator(indices_of(generator), torch.tensor([0, 1, 2, 3])).logits.shape == (4, 1, 1, 12)
+    assert generator.generate([0, 1], seeds=[0, 1]).shape == (2, 1, 1)

@@ -78,6 +78,7 @@ def test_val_scores_every_checkpoint_and_ends(trained: Path) -> None:
     assert (folder / "val" / "iter_8" / "reconstructions.png").is_file()
 
 
+@pytest.mark.slow
 def test_val_takes_names_and_visuals_on_two_ranks(trained: Path) -> None:
     folder = trained / "work_dirs" / "a" / "run" / "val" / "iter_8"
     accepted("val", "a/run", TINY, "--load-from", "iter_8")

@@ -109,9 +109,11 @@ def test_a_page_without_its_data_and_weights(
         "train_data",
         "val_data",
     ]
-    assert any(
-        "disk: the run writes 26 checkpoints of 8" in text for text in lines_of(found, "ok")
-    )  # all else was done
+    disk = [f["what"] for f in found["findings"] if f["place"] == "disk"]  # all else was done
+    assert (
+        len(disk) == 1
+    )  # whether 26 checkpoints fit depends on the machine's disk, so the level is not compared
+    assert "the run writes 26 checkpoints of 8" in disk[0]
     named = {f["place"] for f in found["findings"]}
     assert {"memory", "time", "batch"} <= named
 

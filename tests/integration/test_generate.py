@@ -6,41 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, TINY, accepted, contents, refused, run, run_and_stop
+from commands import RAY, ROOT, TINY, accepted, contents, needs_ray, refused, run, run_and_stop
 
 import vq
 from vq.errors import UserError
 from vq.generators import Generator
 
-PAGE = '''"""A generator that trains in a second, over the tokens of tests/tiny_page.py."""
-
-from torch.optim import AdamW
-
-from vq.data import TokenDataset, TokenLoader
-from vq.engine import Checkpointer, ProposalEvaluator, ProposalStep, Trainer, WarmupCosine
-from vq.generators import DecoderTransformer, TransformerGenerator
-from vq.tokenizers import pretrained_tokenizer
-
-options = dict(it_state_dict="work_dirs/run", ir_state_dict=None, ir_config=None)
-train_data = dict(type=TokenLoader, dataset=dict(type=TokenDataset, root="work_dirs/run/tokens/train"), batch_size=8)
-val_data = dict(type=TokenLoader, dataset=dict(type=TokenDataset, root="work_dirs/run/tokens/val"), batch_size=4)
-tokenizer = dict(
-    type=pretrained_tokenizer,
-    weights=[path for path in (options["it_state_dict"], options["ir_state_dict"]) if path],
-    config=options["ir_config"],
-)
-generator = dict(
-    type=TransformerGenerator,
-    transformer=dict(type=DecoderTransformer, width=16, depth=1, num_heads=2),
-    vocabulary_size=16,
-    num_classes=4,
-    grid=(8, 8),
-)
-train_step = dict(type=ProposalStep, optimizer=dict(type=AdamW, lr=1e-2), schedule=dict(type=WarmupCosine))
-trainer = dict(type=Trainer, max_steps=4, log_every=2)
-evaluator = dict(type=ProposalEvaluator, every=4, num_grid_images=2, sampling=dict(guidance=1.5, top_k=8))
-checkpointer = dict(type=Checkpointer, every=2)
-'''
+PAGE = (ROOT / "tests" / "tiny_generator_page.py").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +65,26 @@ def test_pictures_are_the_same_on_two_ranks_and_in_python(folder: Path) -> None:
     assert vq.load(folder / "work_dirs/run").decode(drawn).shape == (1, 3, 16, 16)
 
 
+@needs_ray
+@pytest.mark.slow
+def test_pictures_of_the_workers_of_ray_are_the_same(folder: Path) -> None:
+    words = ["writer", "page.py", "--num-images", "14", "--batch-size", "3"]
+    run("generate", *words, "--out", "alone", cwd=folder)
+    run("generate", *words, "--out", "spread", *RAY, cwd=folder)
+    assert contents(folder / "alone") == contents(folder / "spread")
+    assert (folder / "alone_grid.png").read_bytes() == (folder / "spread_grid.png").read_bytes()
+
+
+def test_images_of_converted_weights_have_a_folder_of_their_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    asked = ["writer", "--load-from", "iter_4", "--num", "2", "--out", "small"]
+    assert "int8: 3,584 weights of the generator" in accepted("generate", *asked, "--weight-dtype", "int8")
+    assert json.loads((folder / "small/samples.json").read_text())["weight_dtype"] == "int8"
+    assert "weight_dtype" in refused("generate", *asked)
+
+
 def test_what_cannot_be_is_refused_before_any_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     wrong = refused("generate", "writer", "page.py", "--classes", "4")
@@ -104,6 +96,11 @@ def test_what_cannot_be_is_refused_before_any_work(folder: Path, monkeypatch: py
         ("--cfg -1", "expected a finite scale of at least 0, got -1.0"),
         ("--override .evaluator.sampling:dict(nope=1)", "evaluator.sampling: "),
         ("--out /", "expected a folder with a name"),
+        ("--weight-dtype int8 --autocast", "--weight-dtype and --autocast exclude each other"),
+        (
+            "--weight-dtype float8 --device cpu",
+            "float8: expected a CUDA device of compute capability 8.9 or later",
+        ),
     ):
         assert expected in refused("generate", "writer", *words.split())
     assert not (folder / "work_dirs/writer/generated").exists()
@@ -129,7 +126,7 @@ def test_what_cannot_be_is_refused_before_any_work(folder: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("number", "ranks"),
     [
-        (signal.SIGUSR1, 1),
+        pytest.param(signal.SIGUSR1, 1, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
     ],

@@ -184,7 +184,7 @@ def test_a_config_in_json(folder: Path, command: str, payload: str) -> None:
                "atlas": "val_data.dataset"}.get(command, "tokenizer")  # fmt: skip
     hostile_config(payload, section)
     if command == "compare":
-        tree = own_config() | {"contestants": {"evil": payloads()[payload]}}
+        tree = own_config() | {"contestants": {"evil": {"tokenizer": {"quantizer": payloads()[payload]}}}}
         Path("evil.json").write_text(json.dumps(tree))
     main, arguments = CONFIG_COMMANDS[command]
     ends_in_one_message(main, *arguments)

@@ -36,7 +36,7 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         (1, 0),
         pytest.param(1, 2, marks=pytest.mark.slow),
         pytest.param(2, 0, marks=pytest.mark.slow),
-        (2, 2),
+        pytest.param(2, 2, marks=pytest.mark.slow),
     ],
     indirect=["unbroken"],
 )

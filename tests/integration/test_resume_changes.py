@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from commands import TINY, accepted
+from commands import TINY, accepted, refused
+from PIL import Image
 
 from vq import train
 from vq.errors import UserError
@@ -142,3 +143,26 @@ def _quiet() -> Any:
 
     close_log()
     logging.getLogger("vq").propagate = True
+
+
+def test_other_images_than_those_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("pictures", "others"):
+        Path(folder).mkdir()
+        for i in range(8):
+            Image.new("RGB", (16, 16), (20 * i, 0, 0)).save(f"{folder}/{i}.png")
+    own = ".train_data.dataset:dict(type='vq.data.ImageFolder', root='{}')"
+    accepted("train", "run", TINY, "--override", *SHORT, own.format("pictures"))
+    again = ["train", "run", TINY, "--auto-resume", "--override", *LONGER]
+    before = content(Path("work_dirs/run"))
+    Image.new("RGB", (16, 16), (99, 99, 0)).save("pictures/8.png")
+    said = refused(*again, own.format("pictures"))
+    assert "train_data: expected the 8 images with which " in said
+    assert "iter_4 was trained, got 9 images: images were added, removed or renamed" in said
+    Path("pictures/0.png").unlink()
+    assert "got 8 images with other names" in refused(*again, own.format("pictures"))
+    assert content(Path("work_dirs/run")) == before
+    said = accepted(*again[:4], "--changed-data", *again[4:], own.format("pictures"))
+    assert "changed since the checkpoint, and applied: train_images.sha256: " in said
+    said = accepted(*again[:4], "--override", *LONGER[1:], ".trainer.max_steps:8", own.format("others"))
+    assert "train_data.dataset.root: 'pictures' -> 'others'" in said  # another set was asked for

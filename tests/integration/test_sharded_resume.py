@@ -92,7 +92,7 @@ def unbroken(
 @pytest.mark.parametrize(
     ("unbroken", "workers", "place"),
     [
-        ((tars, 1), 2, "disk"),
+        pytest.param((tars, 1), 2, "disk", marks=pytest.mark.slow),
         pytest.param((row_groups, 1), 2, "disk", marks=pytest.mark.slow),
         pytest.param((tars, 1), 0, "disk", marks=pytest.mark.slow),
         pytest.param((tars, 1), 2, "web server", marks=pytest.mark.slow),

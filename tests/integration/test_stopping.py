@@ -52,7 +52,7 @@ def unbroken(folder: Path) -> dict[str, bytes]:
     ("number", "ranks"),
     [
         pytest.param(signal.SIGHUP, 1, marks=pytest.mark.slow),
-        (signal.SIGUSR1, 1),
+        pytest.param(signal.SIGUSR1, 1, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
     ],

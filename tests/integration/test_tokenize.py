@@ -71,8 +71,8 @@ def test_ranks_change_no_byte(trained: Path, reference: Path, ranks: int) -> Non
 @pytest.mark.parametrize(
     ("begun", "ranks"),
     [
-        pytest.param("settings.json", 1, marks=pytest.mark.slow),
-        ("shard_00001.notes", 2),
+        ("settings.json", 1),
+        pytest.param("shard_00001.notes", 2, marks=pytest.mark.slow),
     ],
 )
 def test_killed_and_started_again_it_ends_with_the_same_bytes(

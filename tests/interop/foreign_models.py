@@ -17,8 +17,9 @@ def fill(parameters: Iterable[tuple[str, Tensor]]) -> None:
         for name, parameter in parameters:
             random = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(parameter.shape)
             values = torch.from_numpy(random).float()
+            is_norm = "norm" in name or "ln_" in name
             if parameter.ndim == 1:
-                values = values * 0.1 + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+                values = values * 0.1 + (1.0 if is_norm and name.endswith("weight") else 0.0)
             elif "embedding" not in name:
                 values = values / parameter[0].numel() ** 0.5
             parameter.copy_(values)
@@ -83,6 +84,16 @@ def fill_vqkd(state: dict[str, Tensor]) -> None:
             tensor.fill_(1)
     codes = state["quantize.embedding.weight"]
     codes /= codes.norm(dim=1, keepdim=True)
+
+
+def fill_emu3(state: dict[str, Tensor]) -> None:
+    """Sets the tensors of Emu3's tokenizer to random values with which images have different indices."""
+    fill(state.items())
+    for name, tensor in state.items():
+        if name.endswith("running_var"):
+            tensor.abs_().add_(0.3)
+        elif tensor.ndim == 5:  # convolutions over time, most of whose inputs are zeros for a single image
+            tensor.mul_(2)
 
 
 def vqkd_image(size: int) -> Tensor:

@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vq
-from tools.convert_checkpoints import IGNORED, main
+from tools.convert_checkpoints import main
 from vq.config import load
 from vq.engine.assembly.build import make_tokenizer
 from vq.errors import UserError
 from vq.interop import to_diffusers, to_llamagen, to_taming
+from vq.pretrained import IGNORED
 from vq.tokenizers.checkpoint import read_weights
 
 PAGE = Path(__file__).with_name("page_taming.py")

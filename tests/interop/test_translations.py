@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from vq.interop import (
-    DIALECTS,
     InteropError,
+    convert,
     from_dialect,
     from_diffusers,
     from_llamagen,
@@ -19,6 +19,7 @@ from vq.networks import CNNDecoder, CNNEncoder
 from vq.quantizers import (
     CosineDistance,
     EMACodebook,
+    EuclideanDistance,
     FiniteScalarQuantizer,
     LearnedCodebook,
     Quantizer,
@@ -34,9 +35,8 @@ WAYS = {
 
 
 def vector_quantizer(dialect: str, *, size: int = 32, dim: int = 8) -> VectorQuantizer:
-    return VectorQuantizer(
-        codebook=LearnedCodebook(size=size, dim=dim), distance=DIALECTS[dialect].distance()
-    )
+    distance = CosineDistance() if dialect == "llamagen" else EuclideanDistance()
+    return VectorQuantizer(codebook=LearnedCodebook(size=size, dim=dim), distance=distance)
 
 
 def tokenizer_of(quantizer: Quantizer, *, out_channels: int = 16, **network: object) -> ImageTokenizer:
@@ -208,7 +208,7 @@ def test_norms_of_fewer_groups_are_refused(dialect: str, state: dict[str, Tensor
 
 
 def test_an_unknown_dialect() -> None:
-    with pytest.raises(InteropError, match=r"dialect: expected one of taming, .*beitv2, got 'jax'"):
+    with pytest.raises(InteropError, match=r"dialect: expected one of taming, .*beitv2.*, got 'jax'"):
         from_dialect(small("taming"), {}, "jax")
 
 
@@ -224,3 +224,23 @@ def test_nothing_is_copied(dialect: str) -> None:
     back = read(write(own))
     assert all(back[n].data_ptr() == t.data_ptr() for n, t in own.items() if not n.endswith("initialised"))
     assert all(torch.equal(back[n], t) for n, t in own.items())
+
+
+def test_networks_for_other_pixel_values_are_refused(dialect: str, state: dict[str, Tensor]) -> None:
+    with torch.device("meta"):
+        network = {"multipliers": (1, 2), "num_blocks": 1}
+        other = ImageTokenizer(
+            encoder=CNNEncoder(out_channels=16, **network),
+            quantizer=vector_quantizer(dialect),
+            decoder=CNNDecoder(in_channels=16, **network),
+            value_range=(0, 1),
+        )
+    with pytest.raises(
+        InteropError, match=rf"{dialect} weights: expected a tokenizer with value_range \(-1.0, 1.0\)"
+    ):
+        from_dialect(other, state, dialect)
+
+
+def test_options_beside_a_config_are_refused(state: dict[str, Tensor]) -> None:
+    with pytest.raises(InteropError, match=r"expected no options beside a config, .* got with_decoder"):
+        convert(state, "beitv2", options={"with_decoder": True}, config={"tokenizer": {}})

@@ -3,41 +3,30 @@
 The bars are the issue's own or half the margin seen (docs/quantizers.md has the league at its full budget).
 """
 
-import functools
-import multiprocessing
-import warnings
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+import json
 
 import pytest
-import torch
-
-from vq import config
-from vq.engine.jobs import league
+from commands import ROOT, run
 
 pytestmark = [pytest.mark.league, pytest.mark.timeout(1800)]
 
 FULLY_USED = ("ema_revival", "fsq", "lfq", "gvq4", "rvq4")
 MOSTLY_USED = ("cvq_probrandom", "cvq_random", "simvq")
 OTHERS = ("vq_uniform", "gumbel", "softmax", "softmax_st", "lfq_no_entropy")
-OPTIONS = {"image_size": 32, "widths": [24, 48], "max_steps": 600}
+OPTIONS = ("image_size:32", "widths:[24,48]", "max_steps:600")
 
-Rows = dict[str, dict[str, Any]]
-
-
-def train(name: str) -> dict[str, Any]:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # the softmax experiment says that it is known not to work
-    tree = config.load("configs/compare/league.py", options=OPTIONS).to_dict()
-    return league.train_contestant(tree, name, 0, tree["trainer"]["max_steps"])
+Rows = dict[str, dict[str, float]]
 
 
 @pytest.fixture(scope="module")
-def rows() -> Iterator[Rows]:
-    names = [*FULLY_USED, *MOSTLY_USED, *OTHERS]
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield dict(zip(names, pool.map(functools.partial(train), names), strict=True))
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """The scores and other measured values of each contestant, by `vq compare`, which trains two at a time."""
+    folder = tmp_path_factory.mktemp("league")
+    words = ["--only", *FULLY_USED, *MOSTLY_USED, *OTHERS, "--seeds", 0, "--name", "toy"]
+    page = ROOT / "configs" / "compare" / "league.py"
+    run("compare", page, *words, "--jobs", 2, "--config-options", *OPTIONS, cwd=folder, timeout=1500)
+    found = [json.loads(file.read_text()) for file in (folder / "experiments" / "toy" / "rows").iterdir()]
+    return {row["name"]: {**row["scores"], **row["measured"]} for row in found}
 
 
 @pytest.mark.parametrize("name", FULLY_USED)

@@ -12,7 +12,7 @@ from torch import nn
 from vq import config, pretrained
 from vq.data import PhotoDataset
 from vq.engine import assembly
-from vq.losses.features import CosineFeatureLoss, FeatureLoss
+from vq.losses.features import CosineFeatureLoss, FeatureLoss, FrozenNetworkLoss, GramLoss, LogitsLoss
 from vq.networks import EfficientNetLite0
 from vq.networks.frozen.efficientnet import EFFICIENTNET_WEIGHTS
 
@@ -24,6 +24,8 @@ needs_efficientnet = pytest.mark.skipif(
 
 
 class TwoDepths(nn.Module):
+    """A feature pyramid and a classifier."""
+
     channels = (4, 5)
 
     def __init__(self) -> None:
@@ -35,6 +37,9 @@ class TwoDepths(nn.Module):
         self.calls.append(torch.is_grad_enabled())
         shallow = self.first(image)
         return [shallow, self.second(shallow.relu())]
+
+    def logits(self, image: torch.Tensor) -> torch.Tensor:
+        return self.pyramid(image)[1].mean(dim=(2, 3))
 
 
 def pair() -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,9 +61,52 @@ def test_pyramid_equals_the_equation():
     assert loss(a, a).item() == 0
 
 
-def test_the_network_is_frozen_unsaved_and_sees_the_image_once():
+def test_gram_equals_the_equation_and_is_four_times_that_of_gatys():
+    """Johnson's equations position by position in float64, and Gatys' with its own norm, 1 / (4 N^2 M^2)."""
+    network, (a, b) = TwoDepths().double(), (x.double() for x in pair())
+    johnson = gatys = 0.0
+    for pair_of_maps in zip(network.pyramid(a), network.pyramid(b), strict=True):
+        x, y = (t.detach().numpy() for t in pair_of_maps)
+        c, h, w = x.shape[1:]
+        for image in range(len(x)):
+            sums = [
+                sum(np.outer(m[image, :, i, j], m[image, :, i, j]) for i in range(h) for j in range(w))
+                for m in (x, y)
+            ]
+            johnson += ((sums[0] / (c * h * w) - sums[1] / (c * h * w)) ** 2).sum() / len(x)
+            gatys += ((sums[0] - sums[1]) ** 2).sum() / (4 * c**2 * (h * w) ** 2) / len(x)
+    loss = GramLoss(network=network)
+    assert loss(a, b).item() == pytest.approx(johnson, rel=1e-12)
+    assert johnson == pytest.approx(4 * gatys, rel=1e-12)
+    assert loss(a, a).item() == 0
+
+
+def test_gram_does_not_see_where_features_are():
+    class Colours(nn.Module):
+        channels = (3,)
+
+        def pyramid(self, image: torch.Tensor) -> list[torch.Tensor]:
+            return [image]
+
+    image = pair()[0].double()
+    shuffled = image.flatten(2)[:, :, torch.randperm(72)].view_as(image)
+    assert GramLoss(network=Colours())(shuffled, image).item() == pytest.approx(0, abs=1e-28)
+    assert FeatureLoss(network=Colours())(shuffled, image).item() > 0.1
+
+
+def test_logits_equal_the_equation():
+    network, (a, b) = TwoDepths().double(), (x.double() for x in pair())
+    x, y = (network.logits(image).detach().numpy() for image in (a, b))
+    wanted = sum((x[i, k] - y[i, k]) ** 2 for i in range(2) for k in range(5)) / 10
+    loss = LogitsLoss(network=network)
+    assert loss(a, b).item() == pytest.approx(wanted, rel=1e-12)
+    assert loss(a, a).item() == 0
+
+
+@pytest.mark.parametrize("kind", [FeatureLoss, GramLoss, LogitsLoss])
+def test_the_network_is_frozen_unsaved_and_sees_the_image_once(kind: type[FrozenNetworkLoss]):
     network, (a, b) = TwoDepths(), pair()
-    loss = FeatureLoss(network=network)
+    loss = kind(network=network)
     assert not loss.state_dict()
     assert not list(loss.parameters())
     a.requires_grad_()
@@ -70,14 +118,22 @@ def test_the_network_is_frozen_unsaved_and_sees_the_image_once():
     assert network.calls == [False, True]
 
 
-def test_range():
-    with pytest.raises(ValueError, match=r"FeatureLoss: expected images in \[-1, 1\], got values from"):
-        FeatureLoss(network=TwoDepths())(pair()[0], torch.full((2, 3, 9, 8), 255.0))
+@pytest.mark.parametrize("kind", [FeatureLoss, GramLoss, LogitsLoss])
+def test_range(kind: type[FrozenNetworkLoss]):
+    with pytest.raises(ValueError, match=rf"{kind.__name__}: expected images in \[-1, 1\], got values from"):
+        kind(network=TwoDepths())(pair()[0], torch.full((2, 3, 9, 8), 255.0))
 
 
 def test_no_pyramid():
     with pytest.raises(TypeError, match=r"FeatureLoss: expected a network with pyramid\(image\).*got Conv2d"):
         FeatureLoss(network=nn.Conv2d(3, 3, 1))
+    with pytest.raises(TypeError, match=r"GramLoss: expected a network with pyramid\(image\).*got Conv2d"):
+        GramLoss(network=nn.Conv2d(3, 3, 1))
+
+
+def test_no_classifier():
+    with pytest.raises(TypeError, match=r"LogitsLoss: expected a network with logits\(image\), got Conv2d"):
+        LogitsLoss(network=nn.Conv2d(3, 3, 1))
 
 
 def photos(count: int) -> torch.Tensor:
@@ -94,10 +150,12 @@ class TestEfficientNet:
         assert tuple(m.shape[1] for m in maps) == network.channels
         assert [m.shape[2] for m in maps] == [32, 16, 8, 4, 2]
         assert torch.allclose(maps[-1].mean(dim=(2, 3)), bytewise["pool"], atol=1e-4)
+        assert torch.allclose(network.logits(image.float() / 127.5 - 1), bytewise["logits"], atol=1e-4)
 
-    def test_gradient_is_the_slope(self) -> None:
+    @pytest.mark.parametrize("kind", [FeatureLoss, GramLoss, LogitsLoss])
+    def test_gradient_is_the_slope(self, kind: type[FrozenNetworkLoss]) -> None:
         """Compares with finite differences along a random direction in float64, with steps far above rounding."""
-        loss, generator = FeatureLoss(network=EfficientNetLite0(size=48)), torch.Generator().manual_seed(1)
+        loss, generator = kind(network=EfficientNetLite0(size=48)), torch.Generator().manual_seed(1)
         image = photos(2).double() / 127.5 - 1
         noisy = (image + 0.2 * torch.randn(image.shape, generator=generator)).clamp(-1, 1).requires_grad_()
         direction = torch.randn(image.shape, generator=generator, dtype=torch.float64)

@@ -27,6 +27,17 @@ class TestPixelLosses:
             oracle(reconstruction.double().numpy(), image.double().numpy()), rel=1e-6
         )
 
+    def test_mean_over_images_is_the_sum_over_an_image(self, loss, oracle):
+        reconstruction, image = pair(torch.float64)
+        summed = type(loss)(mean_over="images")
+        a, b = reconstruction.numpy(), image.numpy()
+        wanted = np.mean([a[0].size * oracle(x, y) for x, y in zip(a, b, strict=True)])
+        assert summed(reconstruction, image).item() == pytest.approx(wanted, rel=1e-12)
+        with pytest.raises(
+            ValueError, match=r"expected mean_over to be one of \['values', 'images'\], got 'batch'"
+        ):
+            type(loss)(mean_over="batch")
+
     def test_float32_from_bfloat16(self, loss, oracle):
         reconstruction, image = pair(torch.bfloat16)
         found = loss(reconstruction, image)

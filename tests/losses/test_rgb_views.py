@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vq import pretrained
-from vq.losses import FeatureAlignment, FeatureLoss, L1Loss, Loss, LPIPSLoss, MSELoss
+from vq.losses import FeatureAlignment, FeatureLoss, GramLoss, L1Loss, LogitsLoss, Loss, LPIPSLoss, MSELoss
 from vq.networks import EfficientNetTeacher
 from vq.ops.images import ChannelsError
 
@@ -25,12 +25,18 @@ class OneDepth(nn.Module):
     def pyramid(self, image: torch.Tensor) -> list[torch.Tensor]:
         return [self.layer(image)]
 
+    def logits(self, image: torch.Tensor) -> torch.Tensor:
+        return self.layer(image).mean(dim=(2, 3))
+
+
+OF_A_NETWORK = {"features": FeatureLoss, "gram": GramLoss, "logits": LogitsLoss}
+
 
 def made(kind: str, rgb: View = None) -> Loss:
     if kind == "lpips":
         return LPIPSLoss(network="alex", rgb=rgb)
-    if kind == "features":
-        return FeatureLoss(network=OneDepth(), rgb=rgb)
+    if kind in OF_A_NETWORK:
+        return OF_A_NETWORK[kind](network=OneDepth(), rgb=rgb)
     return FeatureAlignment(
         teacher=EfficientNetTeacher(downsample_factor=4), source="reconstruction", rgb=rgb
     )
@@ -38,7 +44,7 @@ def made(kind: str, rgb: View = None) -> Loss:
 
 KINDS = [
     pytest.param("lpips", marks=pytest.mark.skipif(not HAS_LPIPS, reason="no LPIPS weights")),
-    "features",
+    *OF_A_NETWORK,
     pytest.param(
         "alignment", marks=pytest.mark.skipif(not HAS_EFFICIENTNET, reason="no EfficientNet weights")
     ),

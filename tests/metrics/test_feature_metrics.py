@@ -125,6 +125,13 @@ def test_are_registered_with_a_direction():
         assert kind.higher_is_better in (True, False)
 
 
+def test_the_scores_that_rank_models_are_among_those_computed():
+    for metric in make_metrics():
+        computed = run([metric])
+        assert metric.ranked_scores()
+        assert set(metric.ranked_scores()) <= set(computed)
+
+
 class TestSharing:
     def test_equal_networks_become_one_with_one_forward_for_each_tensor(self, whole):
         metrics = make_metrics()

@@ -20,6 +20,7 @@ from vq.metrics import (
     CodeMetric,
     InceptionScore,
     L1Metric,
+    LevelUsage,
     LPIPSMetric,
     Metric,
     MSEMetric,
@@ -194,6 +195,15 @@ def test_every_metric_is_registered_and_says_what_is_better():
     for metric in make_metrics():
         assert METRICS.get(type(metric).__name__) is type(metric)
         assert type(metric).higher_is_better in (True, False, None)
+
+
+def test_the_scores_that_rank_models_are_among_those_computed():
+    levels = LevelUsage(codebook_sizes={"top": 20, "bottom": 30})
+    for metric in [*make_metrics(), levels]:
+        metric.update(**make_batch())
+        ranked = metric.ranked_scores()
+        assert ranked
+        assert set(ranked) <= set(metric.compute())
 
 
 def test_broken_reconstructions_show_in_the_scores():

@@ -6,7 +6,7 @@ import torch
 from skimage.data import astronaut
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from vq.metrics import PSNR, L1Metric, MSEMetric
+from vq.metrics import PSNR, SSIM, L1Metric, MSEMetric
 from vq.metrics.pixel import l1, mse, psnr, ssim
 
 
@@ -52,6 +52,14 @@ def test_ssim_equals_scikit_image(pair):
     )
     torch.testing.assert_close(ssim(*pair), wanted, rtol=0, atol=1e-10)
     assert wanted.max() - wanted.min() > 0.5
+
+
+def test_ssim_of_the_uniform_window_is_the_default_of_scikit_image(pair):
+    wanted = each(pair, lambda x, y: structural_similarity(x, y, data_range=255, channel_axis=0))
+    torch.testing.assert_close(ssim(*pair, "uniform"), wanted, rtol=0, atol=1e-10)
+    metric = SSIM(window="uniform")
+    metric.update(reconstruction=pair[0], image=pair[1], indices=torch.zeros(4, 1, dtype=torch.int64))
+    assert metric.compute() == {"ssim_uniform": pytest.approx(wanted.mean().item(), abs=1e-10)}
 
 
 def test_l1_and_mse_equal_numpy(pair):

@@ -46,7 +46,9 @@ def run(cuts, batch):
         metric.update(**{name: value[start:stop] for name, value in batch.items()})
     for metric in metrics:
         metric.sync()
-    return {name: value for metric in metrics for name, value in metric.compute().items()}
+    computed = [metric.compute() for metric in metrics]
+    assert [set(metric.ranked_scores()) for metric in metrics] == [set(scores) for scores in computed]
+    return {name: value for scores in computed for name, value in scores.items()}
 
 
 def reference(batch):

@@ -59,7 +59,7 @@ AREAS = {  # the beginnings of paths
 }
 TESTS = [
     "tests/ops", "tests/quantizers", "tests/contract", "tests/generators", "tests/data/test_token*.py",
-    "tests/engine/test_checkpointer.py", "tests/engine/test_not_finite.py", "tests/engine/test_trainer.py",
+    "tests/engine/test_checkpoint*.py", "tests/engine/test_not_finite.py", "tests/engine/test_trainer.py",
     "tests/engine/test_resume_composition.py", "tests/engine/test_tokenization.py", "tests/engine/test_proposal.py",
     "tests/losses/test_adversarial_losses.py", "tests/metrics/test_statistics.py",
     "tests/metrics/test_feature_metrics.py", "tests/golden",

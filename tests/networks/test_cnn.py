@@ -4,11 +4,11 @@ import json
 import math
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
 
+from vq.layers.attention import SpatialAttention
 from vq.networks.convolutional.cnn import CNNDecoder, CNNEncoder
 from vq.registry import DECODERS, ENCODERS
 
@@ -199,15 +199,8 @@ def test_channels_last_gives_the_same_values_and_gradients(network):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
-@pytest.fixture
-def without_shape_checks():
-    """torch.compile cannot trace the shape checks that this suite adds to every function."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
 @pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.slow
 def test_compiles_without_graph_breaks():
     encoder = torch.compile(CNNEncoder(multipliers=(1, 2), **SMALL), backend="eager", fullgraph=True)
     assert encoder(torch.zeros(1, 3, 16, 16)).shape == (1, 256, 8, 8)
@@ -218,3 +211,34 @@ def test_compiles_without_graph_breaks():
 def test_registered():
     assert ENCODERS.get("CNNEncoder") is CNNEncoder
     assert DECODERS.get("CNNDecoder") is CNNDecoder
+
+
+@pytest.mark.parametrize(
+    ("attention", "middle", "attended"),
+    [
+        (True, None, ["levels.2.1", "middle.1"]),
+        (False, None, []),
+        ((), True, ["middle.1"]),
+        ((1, 2), False, ["levels.1.1", "levels.2.1"]),
+        ((0,), None, ["levels.0.1", "middle.1"]),
+    ],
+)
+def test_attention_is_where_it_is_asked_for(attention, middle, attended):
+    sizes = {"base_width": 8, "multipliers": (1, 2, 3), "num_blocks": 1}
+    encoder = CNNEncoder(attention=attention, middle_attention=middle, out_channels=4, **sizes)
+    decoder = CNNDecoder(attention=attention, middle_attention=middle, in_channels=4, **sizes)
+    found = [name for name, module in encoder.named_modules() if isinstance(module, SpatialAttention)]
+    assert sorted(found) == attended
+    # The decoder's levels begin with the lowest resolution, and each has two blocks.
+    mirrored = [name for name, module in decoder.named_modules() if isinstance(module, SpatialAttention)]
+    levels = sorted({2 - int(name.split(".")[1]) for name in mirrored if name.startswith("levels")})
+    assert levels == [int(name.split(".")[1]) for name in attended if name.startswith("levels")]
+    assert ("middle.1" in mirrored) == ("middle.1" in attended)
+    assert decoder(encoder(torch.zeros(1, 3, 8, 12))).shape == (1, 3, 8, 12)
+
+
+def test_attention_at_a_resolution_that_does_not_exist():
+    with pytest.raises(
+        ValueError, match=r"CNNEncoder: expected attention to be places in multipliers, from 0 to 1"
+    ):
+        CNNEncoder(base_width=8, multipliers=(1, 2), attention=(2,))

@@ -1,6 +1,5 @@
 """The strided CNN encoder and decoder: sizes, cost, errors, compilation and memory layout."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -90,14 +89,6 @@ def test_channels_last_gives_the_same_values_and_gradients(network):
         results.append([y.detach(), *(p.grad.clone() for p in module.parameters())])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
-
-
-@pytest.fixture
-def without_shape_checks():
-    """torch.compile cannot trace the shape checks that this suite adds to every function."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("without_shape_checks")

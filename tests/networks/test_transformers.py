@@ -1,6 +1,5 @@
 """The transformer encoders and decoders: sizes, parameters, and which inputs affect which outputs."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -221,16 +220,9 @@ class TestLatentTokens:
             LatentTokensDecoder(patches=PixelPatches(size=8), transformer=transformer(), image_size=20)
 
 
-@pytest.fixture
-def without_shape_checks():
-    """torch.compile cannot trace the shape checks that this suite adds to every function."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
 @pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize("make", [lambda: vit(FrequencyPatches(size=8)), latent_tokens])
+@pytest.mark.slow
 def test_compiles_without_graph_breaks(make):
     encoder, decoder = make()
     image = torch.rand(1, 3, 32, 48)

@@ -9,6 +9,7 @@ os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
 import torch
 
 from vq.ops.kernels.nearest import nearest
+from vq.ops.kernels.scaled_product import scaled_product
 from vq.ops.kernels.softmax import softmax_sums, softmax_sums_backward
 
 CASES = [
@@ -59,6 +60,19 @@ def errors_of_softmax(n: int, size: int, dim: int, scale: float) -> list[float]:
     ]
 
 
+def errors_of_scaled_products() -> list[float]:
+    """The largest error for each size and type of weights, as a multiple of what rounding in float32 explains."""
+    errors = []
+    for n, size, dim in ((1, 1, 1), (8, 40, 100), (70, 33, 300)):
+        for dtype in (torch.int8, torch.float8_e4m3fn):
+            x, scale = torch.randn(n, dim), torch.rand(size) + 0.1
+            weight = (40 * torch.randn(size, dim)).clamp(-127, 127).to(dtype)
+            exact, lengths = weight.double() * scale[:, None], x.double().abs()
+            off = (scaled_product(x, weight, scale) - x.double() @ exact.T).abs()
+            errors.append(float((off / ((dim + 2) * 2**-24 * (lengths @ exact.abs().T))).max()))
+    return errors
+
+
 def main() -> None:
     """Counts the rows whose code is not one of the best within rounding, and describes special cases."""
     torch.manual_seed(0)
@@ -87,6 +101,7 @@ def main() -> None:
             "ties": ties.tolist(),
             "signed zeros": signed_zeros.tolist(),
             "not finite": not_finite.tolist(),
+            "scaled products": errors_of_scaled_products(),
             "softmax": {str(case): errors_of_softmax(*case) for case in SOFTMAX_CASES},
         },
         sys.stdout,

@@ -1,12 +1,14 @@
 """The tiled search against a dense one in float64, across tile borders, and with ties."""
 
+import itertools
+
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
 
 import vq.ops.distance
-from vq.ops.distance import largest_product, nearest_code
+from vq.ops.distance import largest_product, nearest_code, nearest_codes
 
 
 def dense(z, codebook):
@@ -30,6 +32,18 @@ def test_the_tile_does_not_change_the_result(tile, monkeypatch):
     torch.manual_seed(0)
     z, codebook = torch.randn(150, 6), torch.randn(400, 6)
     assert torch.equal(nearest_code(z, codebook), dense(z, codebook))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("offset", [0, 8])
+def test_halves_are_compared_in_float32(dtype, offset):
+    z, codebook = ((torch.randn(n, 6) + offset).to(dtype) for n in (300, 3000))
+    products = z.double() @ codebook.double().T
+    half = codebook.square().sum(1) / 2 - z @ codebook.T
+    assert not torch.equal(half.argmin(1), dense(z, codebook))  # its own digits are too few
+    assert torch.equal(nearest_code(z, codebook), dense(z, codebook))
+    assert torch.equal(nearest_codes(z, codebook, 3), nearest_codes(z.float(), codebook.float(), 3))
+    assert torch.equal(products.gather(1, largest_product(z, codebook)[:, None])[:, 0], products.amax(1))
 
 
 def nearly_equal_codes(length):
@@ -80,12 +94,47 @@ def test_the_operator_is_well_formed():
     torch.library.opcheck(torch.ops.vq.nearest_code.default, (z, codebook))
 
 
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_several_nearest_codes_are_those_of_the_sorted_distances(count, dtype, monkeypatch):
+    torch.manual_seed(0)
+    z, codebook = torch.randn(200, 3, dtype=dtype) + 50, torch.randn(30, 3, dtype=dtype) + 50
+    expected = torch.cdist(z.double(), codebook.double()).argsort(dim=1)[:, :count]
+    assert torch.equal(nearest_codes(z, codebook, count), expected)
+    monkeypatch.setattr(vq.ops.distance, "CPU_TILE", (4, 64))
+    assert torch.equal(nearest_codes(z, codebook, count), expected)
+    assert nearest_codes(z[:0], codebook, count).shape == (0, count)
+    assert nearest_codes(torch.full((2, 3), torch.nan, dtype=dtype), codebook, count).max() < 30
+
+
+def test_the_operator_of_several_nearest_codes_is_well_formed():
+    torch.library.opcheck(torch.ops.vq.nearest_codes.default, (torch.randn(5, 2), torch.randn(7, 2), 3))
+
+
 def test_no_tensor_of_vectors_times_codes_is_made():
     z, codebook = torch.randn(4096, 2), torch.randn(8192, 2)
     with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         nearest_code(z, codebook)
     largest = max(event.self_cpu_memory_usage for event in profile.key_averages())
     assert largest < 4096 * 8192 * 4 / 8
+
+
+def peak_memory(n, size):
+    """The most bytes that one search holds at a time."""
+    z, codebook = torch.randn(n, 4), torch.randn(size, 4)
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
+        nearest_code(z, codebook)
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events.sort(key=lambda e: e.start_ns())
+    return max(itertools.accumulate(e.nbytes() for e in events))
+
+
+def test_memory_is_linear_in_the_vectors_and_constant_in_the_codes():
+    once, twice, thrice = (peak_memory(n, 128) for n in (2**16, 2**17, 3 * 2**16))
+    per_vector = (twice - once) / 2**16
+    assert 8 <= per_vector <= 64  # the index, scores and bounds of a vector
+    assert abs((thrice - twice) / 2**16 - per_vector) <= 4
+    assert abs(peak_memory(256, 16_384) - peak_memory(256, 4096)) <= 2**16
 
 
 @pytest.mark.gpu

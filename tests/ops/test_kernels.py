@@ -50,6 +50,12 @@ def test_sums_of_softmax_and_their_gradients_have_the_error_of_rounding(interpre
         assert max(errors) < 4, (case, errors)
 
 
+@needs_triton
+def test_products_with_weights_of_8_bits_have_the_error_of_rounding(interpreted: dict[str, Any]) -> None:
+    assert len(interpreted["scaled products"]) == 6
+    assert max(interpreted["scaled products"]) < 1, interpreted["scaled products"]
+
+
 def test_a_cpu_uses_pytorch() -> None:
     assert not use_kernels(torch.device("cpu"))
 
@@ -82,6 +88,11 @@ class TestOnAGPU:
         length = (z.double() - centre * (search is nearest_code)).norm(dim=1)
         bound = 4 * (dim + 8) * 2**-24 * (length + reach) * reach
         assert bool((chosen <= scores.amin(dim=1) + bound).all())
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_halves_are_compared_in_float32(self, dtype: torch.dtype) -> None:
+        z, codes = ((torch.randn(n, 32, device="cuda") + 8).to(dtype) for n in (3000, 5000))
+        assert torch.equal(nearest_code(z, codes), nearest_code(z.float(), codes.float()))
 
     def test_memory_is_linear_in_the_vectors(self) -> None:
         z, codes = torch.randn(8192, 8, device="cuda"), torch.randn(262144, 8, device="cuda")

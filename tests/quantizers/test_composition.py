@@ -21,12 +21,14 @@ from vq.quantizers import (
     BottleneckQuantizer,
     CarryQuantizer,
     Codebook,
+    CosineDistance,
     Distance,
     EMACodebook,
     Estimator,
     LearnedCodebook,
     MultiScaleResidualQuantizer,
     NormalInit,
+    NormPreservingQuantizer,
     ProductQuantizer,
     Quantizer,
     Regulariser,
@@ -40,12 +42,24 @@ from vq.registry import CODEBOOKS, QUANTIZER_PARTS, QUANTIZERS
 
 SIZE, DIM = 8, 3
 
+
+def with_cosines(inner: Any) -> VectorQuantizer:
+    """The same quantizer with the only distance that `NormPreservingQuantizer` takes."""
+    return VectorQuantizer(
+        codebook=inner.codebook,
+        distance=CosineDistance(),
+        estimator=inner.estimator,
+        regularisers=inner.regularisers,
+    )
+
+
 WRAPPERS: dict[type, Callable[[Quantizer], Quantizer]] = {
     BottleneckQuantizer: lambda inner: BottleneckQuantizer(quantizer=inner, dim=5),
     CarryQuantizer: lambda inner: CarryQuantizer(quantizer=inner, digits=2),
     MultiScaleResidualQuantizer: lambda inner: MultiScaleResidualQuantizer(
         quantizer=inner, scales=[1, (1, 2), 2], num_convs=2
     ),
+    NormPreservingQuantizer: lambda inner: NormPreservingQuantizer(quantizer=with_cosines(inner)),
     ProductQuantizer: lambda inner: ProductQuantizer(quantizers=[inner], groups=2),
     ResidualCoefficientQuantizer: lambda inner: ResidualCoefficientQuantizer(
         quantizer=inner, grid=(2, 2), depth=2, hidden_dim=4
@@ -143,6 +157,8 @@ def counted(quantizer: Quantizer, indices: Tensor) -> Tensor:
     """Counts the indices of an output, over all stages and parts, for each code."""
     if isinstance(quantizer, MultiScaleResidualQuantizer | BottleneckQuantizer):
         return counted(quantizer.quantizer, indices)
+    if isinstance(quantizer, NormPreservingQuantizer):
+        indices = indices[..., 0]  # the others are the digits of the length
     if isinstance(quantizer, CarryQuantizer):
         indices = unpack_digits(indices, torch.tensor([SIZE, SIZE]))
     return torch.bincount(indices.flatten(), minlength=SIZE).float()

@@ -107,6 +107,61 @@ def test_every_index_of_the_simple_form_is_the_index_of_some_z():
 CLASSES = [FiniteScalarQuantizer, SimpleFiniteScalarQuantizer]
 
 
+@pytest.mark.parametrize("levels", [[8, 6, 5], [5, 5, 5]], ids=str)
+def test_the_noise_is_that_of_stable_codec(levels):
+    """tanh(x) plus uniform noise of the width 2 / (L - 1), on levels from -1 to 1; the gradient is that of tanh(x)."""
+    x = torch.randn(4000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    out = SimpleFiniteScalarQuantizer(levels=levels, noise_rate=1.0)(2 * x)
+    noise = ((2 * out.quantized - 1) - torch.tanh(x)).detach().numpy() * (np.array(levels) - 1) / 2
+    assert noise.min() >= -0.5
+    assert noise.max() < 0.5
+    np.testing.assert_allclose(
+        np.quantile(noise, [0.1, 0.25, 0.5, 0.9], axis=0).T, [[-0.4, -0.25, 0, 0.4]] * 3, atol=0.03
+    )
+    assert abs(np.corrcoef(noise.T) - np.eye(3)).max() < 0.06
+    (gradient,) = torch.autograd.grad((2 * out.quantized - 1).square().sum() / 2, x)
+    expected = (2 * out.quantized - 1) * (1 - torch.tanh(x) ** 2)
+    torch.testing.assert_close(gradient, expected.detach())
+
+
+@pytest.mark.parametrize("levels", PAPER_LEVELS, ids=str)
+def test_the_noise_of_fsq_has_the_width_of_a_step(levels):
+    sizes, half = np.array(levels), (np.array(levels) - 1) * (1 - 1e-3) / 2
+    offset = np.where(sizes % 2 == 0, 0.5, 0.0)
+    z = torch.randn(2000, len(levels), dtype=torch.float64, requires_grad=True)
+    out = FiniteScalarQuantizer(levels=levels, noise_rate=1.0)(z)
+    bounded = half * np.tanh(z.detach().numpy() + np.arctanh(offset / half)) - offset
+    noise = out.quantized.detach().numpy() * (sizes // 2) - bounded
+    assert noise.min() >= -0.5
+    assert noise.max() < 0.5
+    np.testing.assert_allclose(noise.std(axis=0), 12**-0.5, atol=0.015)
+    plain = FiniteScalarQuantizer(levels=levels)
+    (gradient,) = torch.autograd.grad(out.quantized.sum(), z)
+    (expected,) = torch.autograd.grad(plain(z).quantized.sum(), z)
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_noise_reaches_whole_examples_of_training_alone_and_no_index(cls):
+    torch.manual_seed(0)
+    quantizer, plain = cls(levels=[8, 5], noise_rate=0.3), cls(levels=[8, 5])
+    z = torch.randn(2000, 3, 2)
+    out, rounded = quantizer(z), plain(z)
+    assert torch.equal(out.indices, rounded.indices)
+    is_noisy = (out.quantized != rounded.quantized).flatten(1)
+    assert (is_noisy.all(1) | ~is_noisy.any(1)).all()
+    assert is_noisy.any(1).float().mean() == pytest.approx(0.3, abs=0.05)
+    assert torch.equal(quantizer.eval()(z).quantized, rounded.quantized)
+    assert quantizer.train()(torch.randn(2)).quantized.shape == (2,)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("rate", [-0.1, 1.5])
+def test_a_noise_rate_that_is_no_fraction_is_refused(cls, rate):
+    with pytest.raises(ValueError, match=rf"{cls.__name__}: expected a noise_rate in \[0, 1\], got {rate}"):
+        cls(levels=[5, 5], noise_rate=rate)
+
+
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("levels", [[], [8, 2, 5]])
 def test_too_few_levels_are_refused(cls, levels):

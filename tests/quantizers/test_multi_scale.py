@@ -42,7 +42,7 @@ def by_hand(quantizer, z):
     for number, size in enumerate(quantizer.scales):
         small = F.interpolate(rest, size=size, mode="area").movedim(1, -1)
         found = torch.cdist(small.reshape(-1, codes.shape[1]), codes).argmin(1).view(small.shape[:-1])
-        large = F.interpolate(codes[found].movedim(-1, 1), size=quantizer.grid, mode="bicubic")
+        large = F.interpolate(codes[found].movedim(-1, 1), size=quantizer.grid, mode=quantizer.upsampling)
         if quantizer.mix:
             conv = quantizer.convs[quantizer.conv_of_scale[number]]
             smooth = F.conv2d(large, conv.weight.double(), conv.bias.double(), padding=1)
@@ -53,9 +53,10 @@ def by_hand(quantizer, z):
     return torch.cat(indices, 1), sums
 
 
+@pytest.mark.parametrize("upsampling", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("mix", [0.0, 0.5])
-def test_indices_and_partial_sums_are_those_of_the_algorithm(mix):
-    quantizer = made(mix=mix).eval()
+def test_indices_and_partial_sums_are_those_of_the_algorithm(mix, upsampling):
+    quantizer = made(mix=mix, upsampling=upsampling).eval()
     for parameter in quantizer.convs.parameters():
         nn.init.normal_(parameter, std=0.2)  # they are initialised as the identity
     z = torch.randn(6, 4, 5, 4)
@@ -229,6 +230,8 @@ def test_invalid_arguments_raise():
         made(mix=1.5)
     with pytest.raises(ValueError, match="expected num_convs >= 1 and mix in"):
         made(num_convs=0)
+    with pytest.raises(ValueError, match="expected upsampling to be bicubic or bilinear, got 'nearest'"):
+        made(upsampling="nearest")
     with pytest.raises(ValueError, match="expected quantizers of single vectors, got one of whole grids"):
         ProductQuantizer(quantizers=[made()], groups=2)
     quantizer = made()

@@ -1,10 +1,14 @@
-"""Residual quantization: values by hand, prefixes, and a shared codebook that learns once."""
+"""Residual quantization: values by hand, prefixes, a beam, and a shared codebook that learns once."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 
 from vq.quantizers import (
     BottleneckQuantizer,
+    CosineDistance,
     EMACodebook,
     FiniteScalarQuantizer,
     LearnedCodebook,
@@ -13,6 +17,7 @@ from vq.quantizers import (
     ResidualQuantizer,
     RotationTrick,
     VectorQuantizer,
+    codebook_warmup,
 )
 
 
@@ -130,6 +135,122 @@ def test_prefixes_in_training_are_whole_examples_and_evenly_drawn():
     quantizer.eval()
     assert torch.equal(quantizer(z).quantized, quantizer.decode(quantizer.encode(z)))
     assert quantizer.train()(torch.randn(4)).quantized.shape == (4,)
+
+
+def beam_of_one_vector(x, books, width):
+    """Multi-path encoding: after each stage the `width` partial sums that are nearest to x are kept."""
+    sums = [((), np.zeros_like(x))]
+    for book in books:
+        longer = [((*path, k), total + code) for path, total in sums for k, code in enumerate(book)]
+        sums = sorted(longer, key=lambda each: ((x - each[1]) ** 2).sum())[:width]
+    return sums[0]
+
+
+@pytest.mark.parametrize("scales", [None, [1.0, 0.5, 0.25]])
+@pytest.mark.parametrize("width", [2, 3, 16])
+def test_a_beam_equals_multi_path_encoding(width, scales):
+    torch.manual_seed(0)
+    stages = [learned(8), learned(8), learned(8)]
+    quantizer = ResidualQuantizer(quantizers=stages, scales=scales, beam_width=width).double()
+    z = torch.randn(40, 4, dtype=torch.float64, requires_grad=True)
+    out = quantizer(z)
+    weights = [stage.codebook.weight for stage in stages]
+    books = [w.detach().numpy() * s for w, s in zip(weights, scales or [1, 1, 1], strict=True)]
+    found = [beam_of_one_vector(x, books, width) for x in z.detach().numpy()]
+    assert out.indices.tolist() == [list(path) for path, _ in found]
+    np.testing.assert_allclose(out.quantized.detach(), [total for _, total in found], atol=1e-12)
+    assert torch.equal(quantizer.encode(z), out.indices)
+    # The loss compares z with the running sums of these codes, and moves them and z.
+    total, expected = torch.zeros_like(z), 0.0
+    for k, (weight, scale) in enumerate(zip(weights, scales or [1, 1, 1], strict=True)):
+        code = weight[out.indices[:, k]] * scale
+        moved = (z.detach() - total.detach() - code).square().mean()
+        expected += (moved + 0.25 * (z - (total + code).detach()).square().mean()) / 3
+        total = total + code
+    torch.testing.assert_close(out.loss, expected)
+    for a, b in zip(
+        torch.autograd.grad(out.loss, [z, *weights], retain_graph=True),
+        torch.autograd.grad(expected, [z, *weights]),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+    (through,) = torch.autograd.grad(out.quantized.square().sum() / 2, z)
+    assert torch.equal(through, out.quantized)
+
+
+def test_a_beam_as_wide_as_all_sums_finds_the_nearest_sum_and_a_narrow_one_is_between():
+    torch.manual_seed(0)
+    stages = [learned(6), learned(6), learned(6)]
+    z = torch.randn(200, 4)
+    errors = [
+        (z - ResidualQuantizer(quantizers=stages, beam_width=width).eval()(z).quantized).square().sum(1)
+        for width in (1, 4, 36)
+    ]
+    books = [stage.codebook.weight.detach() for stage in stages]
+    every = torch.stack([sum(codes) for codes in itertools.product(*books)])
+    torch.testing.assert_close(errors[2], torch.cdist(z, every).square().amin(1), atol=1e-5, rtol=1e-5)
+    assert errors[2].mean() <= errors[1].mean() < 0.95 * errors[0].mean()
+
+
+def test_codebooks_of_a_beam_learn_from_the_vectors_that_it_gave_them():
+    torch.manual_seed(0)
+    stages = [
+        VectorQuantizer(codebook=EMACodebook(size=8, dim=2, init=NormalInit(), decay=0.9)) for _ in range(2)
+    ]
+    quantizer = ResidualQuantizer(quantizers=stages, beam_width=4)
+    codes = [stage.codebook.vectors.clone() for stage in stages]
+    z = torch.randn(100, 2)
+    out = quantizer.train()(z)
+    rest = z
+    for k, stage in enumerate(stages):
+        index = out.indices[:, k]
+        counts = torch.bincount(index, minlength=8)
+        torch.testing.assert_close(stage.codebook.usage, 0.9 + 0.1 * counts)
+        totals = torch.zeros(8, 2).index_add_(0, index, rest)
+        torch.testing.assert_close(stage.codebook.sums, 0.9 * codes[k] + 0.1 * totals)
+        rest = rest - codes[k][index]
+
+
+def test_k_means_of_every_stage_of_a_beam_sees_the_rest_of_the_stage_before():
+    torch.manual_seed(0)
+    make = lambda **options: ResidualQuantizer(  # noqa: E731
+        quantizers=[VectorQuantizer(codebook=EMACodebook(size=32, dim=4)) for _ in range(3)], **options
+    )
+    z = torch.randn(512, 4)
+    errors = {}
+    for width in (1, 8):
+        quantizer = make(beam_width=width)
+        for _ in range(10):
+            out = quantizer(z)
+        errors[width] = (z - out.quantized).square().mean()
+    assert errors[8] < 0.9 * errors[1]
+
+
+def test_the_stages_of_a_beam_are_warmed_up():
+    torch.manual_seed(0)
+    stages = [VectorQuantizer(codebook=LearnedCodebook(size=16, dim=4)) for _ in range(2)]
+    quantizer = ResidualQuantizer(quantizers=stages, beam_width=4)
+    z = torch.randn(512, 4)
+    codebook_warmup(quantizer, [z], num_batches=1)
+    greedy = ResidualQuantizer(quantizers=stages)
+    errors = [(z - each.eval()(z).quantized).square().mean() for each in (quantizer, greedy)]
+    assert errors[0] < errors[1] < 0.3
+
+
+def test_a_beam_that_cannot_work_is_refused():
+    with pytest.raises(
+        ValueError, match="expected a beam_width of 1, or of more for at least two stages, got 2 for 1"
+    ):
+        ResidualQuantizer(quantizers=[learned()], beam_width=2)
+    with pytest.raises(ValueError, match=r"expected a beam_width of 1, or of more .* got 0"):
+        ResidualQuantizer(quantizers=[learned()], depth=2, beam_width=0)
+    with pytest.raises(
+        ValueError, match="EuclideanDistance for a beam_width of 4, got FiniteScalarQuantizer"
+    ):
+        ResidualQuantizer(quantizers=[FiniteScalarQuantizer(levels=[5, 5])], depth=2, beam_width=4)
+    cosine = VectorQuantizer(codebook=LearnedCodebook.example(), distance=CosineDistance())
+    with pytest.raises(ValueError, match="got VectorQuantizer with CosineDistance; leave the beam out"):
+        ResidualQuantizer(quantizers=[cosine], depth=2, beam_width=4)
 
 
 def test_invalid_arguments_raise():

@@ -13,6 +13,7 @@ from vq.data import TokenStore
 from vq.errors import UserError
 
 
+@pytest.mark.slow
 def test_llamagens_files_hold_the_ten_crops_of_the_training_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,7 +121,10 @@ def test_what_is_drawn_beside_a_code_has_it(
         for code, patches in shown.items():
             assert len(patches) == min(7, uses[code])
             assert not Counter(patches) - expected[code], f"code {code} shows a patch that has another code"
-            assert f"<tr id='index_{section}_code_{code}'><td>{code}</td><td>{uses[code]}</td>" in text
+            assert (
+                f"<tr id='index_{section}_code_{code}'><th scope=\"row\">{code}</th><td>{uses[code]}</td>"
+                in text
+            )
         share = np.array(list(uses.values())) / sum(uses.values())
         perplexity = np.exp(-(share * np.log(share)).sum())
         size = store.manifest["vocabulary_size"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vq.config.bases import load_page
 from vq.config.checking import (
-    NAMED_PARTS,
+    CONTESTANTS,
     OVER_TOKENIZER,
     SECTIONS,
     Tree,
@@ -25,6 +25,7 @@ from vq.config.checking import (
     plain,
     trained_section,
 )
+from vq.config.contestants import check_contestants, contestant_arguments, contestant_tree
 from vq.config.files import MAX_CHARACTERS, parse_json, read_text, write_and_keep
 from vq.config.literals import parse_assignments, parse_literal
 from vq.config.overrides import assign
@@ -48,14 +49,16 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 __all__ = [
+    "CONTESTANTS",
     "MAX_CHARACTERS",
-    "NAMED_PARTS",
     "OVER_TOKENIZER",
     "PRETRAINED_TOKENIZER",
     "SECTIONS",
     "WEIGHTS_OF",
     "ConfigError",
     "check",
+    "contestant_arguments",
+    "contestant_tree",
     "find_config",
     "load",
     "nodes",
@@ -124,7 +127,7 @@ def save(config: "Config", directory: Path) -> None:
     if is_page:
         write_and_keep(directory / "config.py", config.text)
     write_and_keep(directory / "config.json", to_json(config))
-    if not is_page and any(name in tree for name in NAMED_PARTS):
+    if not is_page and CONTESTANTS in tree:
         return  # A page may name any class, and nothing has checked the classes that this data names there.
     pages = {directory / "config_resolved.py", *written_pages(directory)}
     pages |= {directory / file.name} if is_page else set()
@@ -176,6 +179,7 @@ def _resolved(
         tree = with_pages_written_out(tree, tokenizer_of)
         tree = without_open_sizes(_with_overrides(tree, _with_code_names(into_other_pages)))
         check(tree)
+        check_contestants(tree)
     except ConfigError as error:
         raise ConfigError(f"{page.where(error, overrides)}: {error}") from None
     return tree
@@ -191,6 +195,7 @@ def _resolved_json(file: Path, text: str, options: Mapping[str, Any], overrides:
     try:
         tree = without_open_sizes(_with_overrides(tree, overrides))
         check(tree)
+        check_contestants(tree)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
     return tree

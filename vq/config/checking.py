@@ -21,13 +21,13 @@ SECTIONS = (
     "trainer",
     "evaluator",
     "checkpointer",
+    "comparison",
     "contestants",
-    "tokenizers",
 )
 """The top-level keys of a config, in the order in which a page gives them."""
 
-NAMED_PARTS = ("contestants", "tokenizers")
-"""The sections that are named parts, not one part: `contestants = dict(fsq=dict(type=...), ...)`."""
+CONTESTANTS = "contestants"
+"""The section that is not a part: it has a name and changes of the page for each (`vq.config.contestants`)."""
 
 OVER_TOKENIZER = ("generator", "probe")
 """The sections of a model that is trained over a frozen tokenizer; a page has at most one of them."""
@@ -54,14 +54,12 @@ def check(tree: Mapping[str, Any]) -> None:
     for key, value in tree.items():
         if key not in SECTIONS:
             raise ConfigError(f"unknown section {shown(key)}{suggest(key, SECTIONS)}")
-        if key in NAMED_PARTS and not isinstance(value, Mapping):
-            raise ConfigError(f"{key}: expected dict(name=dict(type=..., ...), ...), got {shown(value)}")
-        named = (
-            {f"{key}.{name}": part for name, part in value.items()} if key in NAMED_PARTS else {key: value}
-        )
-        for place, part in named.items():
-            if not isinstance(part, Mapping) or "type" not in part:
-                raise ConfigError(f"{place}: expected dict(type=..., ...), got {shown(part)}")
+        if key == CONTESTANTS:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{key}: expected dict(name=dict(...), ...), got {shown(value)}")
+            continue
+        if not isinstance(value, Mapping) or "type" not in value:
+            raise ConfigError(f"{key}: expected dict(type=..., ...), got {shown(value)}")
         _check_value(value, key)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from vq.config.files import packaged_pages
 from vq.errors import ConfigError
-from vq.known_weights import refuse_zoo
 from vq.text import suggest
 
 SUFFIXES = (".py", ".json")
@@ -36,10 +35,13 @@ def find_config(config: str | Path) -> Path:
 
     Raises:
         ConfigError: If a word without an ending is neither a file nor the name of a page.
-        UserError: If it is the name of a pretrained model.
     """
     word, file = str(config), Path(config)
-    refuse_zoo(word)
+    if word.startswith("zoo:"):
+        raise ConfigError(
+            f"CONFIG {word!r}: is the name of a published model, not of a page; give it as a NAME or as weights. The "
+            f"page zoo/imagenet takes it as it_state_dict::{word}"
+        )
     known = names()
     if not file.is_file() and word in known:
         return packaged_pages() / f"{word}.py"

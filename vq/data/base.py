@@ -1,6 +1,7 @@
 """The interface of image data sets, and the errors of data."""
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -136,6 +137,14 @@ class ImageDataset(ABC):
             raise DataError(
                 f"{type(self).__name__}: expected at least 1 image, got none; use a set that has images"
             )
+
+
+def keys_sha256(dataset: ImageDataset) -> str:
+    """The SHA-256 of the names and labels of a set's images, in order."""
+    digest = hashlib.sha256()
+    for i in range(len(dataset)):
+        digest.update(json.dumps([dataset.key(i), dataset.label(i)]).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def classes_in_words(names: Sequence[str]) -> str:

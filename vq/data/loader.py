@@ -146,18 +146,20 @@ class ImageLoader:
         budget = UndecodableBudget(self.max_undecodable, len(self._order.rank_share()))
         return without_gaps(self._load(_pass_draws(self._order.pass_pieces()), budget, replace=False))
 
-    def chosen_batches(self, groups: Iterable[Sequence[int]]) -> Iterator[Batch]:
+    def chosen_batches(self, groups: Iterable[Sequence[int]], *, checksums: bool = True) -> Iterator[Batch]:
         """Yields a batch for each group of indices, in order, without the images that cannot be decoded.
 
         Random transforms use the same generators as in a pass. A batch may be empty.
 
         Args:
             groups: Groups of indices into the set. The caller decides how ranks divide them.
+            checksums: Whether a batch has the `sha256` of each image of its group, computed by the workers.
 
         Raises:
             UndecodableSetError: While reading, if more than `max_undecodable` of the images are undecodable.
         """
-        return self._load(_pass_draws(groups), self._budget(len(self.dataset)), replace=False)
+        budget = self._budget(len(self.dataset))
+        return self._load(_pass_draws(groups), budget, replace=False, checksums=checksums)
 
     def fixed_batch(self, num: int) -> Batch:
         """Reads `num` images spread evenly over the set, or all if it has fewer; they are the same each time.
@@ -184,7 +186,12 @@ class ImageLoader:
         return UndecodableBudget(self.max_undecodable, min(num_images, _FRACTION_OF_AT_LEAST))
 
     def _load(
-        self, draws: Iterable[list[Draw]], budget: UndecodableBudget, *, replace: bool
+        self,
+        draws: Iterable[list[Draw]],
+        budget: UndecodableBudget,
+        *,
+        replace: bool,
+        checksums: bool = False,
     ) -> Iterator[Batch]:
         reader = SampleReader(
             dataset=self.dataset,
@@ -195,7 +202,7 @@ class ImageLoader:
         )
         slots = self._slots()
         loader: Iterable[Any] = DataLoader(
-            _BatchReader(reader, slots),
+            _BatchReader(reader, slots, checksums_of=self.dataset if checksums else None),
             sampler=cast("Any", enumerate(draws)),  # the annotation has integers alone
             batch_size=None,  # one key is one batch
             collate_fn=cast("Any", _unchanged),
@@ -268,18 +275,27 @@ class _BatchReader(Dataset[Any]):
     Args:
         reader: Reads the samples.
         slots: Where a worker puts the images; None in the main process.
+        checksums_of: The images, if batches have their `sha256`.
     """
 
-    def __init__(self, reader: SampleReader, slots: BatchSlots | None) -> None:
+    def __init__(
+        self, reader: SampleReader, slots: BatchSlots | None, *, checksums_of: ImageDataset | None
+    ) -> None:
         self._reader = reader
         self._slots = slots
+        self._checksums_of = checksums_of
 
     def __getitem__(self, job: tuple[int, Sequence[Draw]]) -> Batch | dict[str, Any] | UserError:
         number, draws = job
         batch = batch_or_error([self._sample(draw) for draw in draws])
-        if self._slots is None or isinstance(batch, UserError):
+        if isinstance(batch, UserError):
             return batch
-        return self._slots.put(number, batch)
+        if self._checksums_of is not None:
+            try:
+                batch["sha256"] = [self._checksums_of.sha256(draw.item) for draw in draws]
+            except UserError as error:
+                return error
+        return batch if self._slots is None else self._slots.put(number, batch)
 
     def _sample(self, draw: Draw) -> Sample | UserError:
         try:

@@ -1,6 +1,7 @@
 """Reads samples, each of which is a pure function of (seed, epoch, item), in the main process or in workers."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ from vq.text import printable
 logger = logging.getLogger(__name__)
 
 _MAX_REPLACEMENTS = 64  # undecodable images in a row before a reader gives up
+_SECONDS_BETWEEN_LOOKS = 2  # of a worker, at whether the main process is alive
 
 
 class Draw(NamedTuple):
@@ -132,13 +134,20 @@ def quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where a SIGTERM to the whole job ends the workers
+    main = multiprocessing.parent_process()
+    if main is not None and hasattr(
+        signal, "sigwaitinfo"
+    ):  # macOS has none: SIGTERM to the whole job ends workers
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_when_told_by, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_exit_when_told_by, args=(main.pid,), daemon=True).start()
 
 
-def _exit_when_told_by(parent: int) -> None:
-    # If workers ignored every SIGTERM, a program that failed would wait for them forever.
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
+def _exit_when_told_by(parent: int | None) -> None:
+    # If workers ignored every SIGTERM, a program that failed would wait for them forever. If the main process is
+    # killed, a worker that waits until somebody reads its batches would never end. The main process may be dead before
+    # this line runs, so its number comes from multiprocessing and not from os.getppid().
+    while os.getppid() == parent:
+        told = signal.sigtimedwait({signal.SIGTERM}, _SECONDS_BETWEEN_LOOKS)
+        if told is not None and told.si_pid == parent:
+            break
     os._exit(0)

@@ -1,7 +1,7 @@
 """Samples and batches of images."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from jaxtyping import Float32, Int64, UInt8
@@ -29,6 +29,7 @@ class Batch(TypedDict):
     label: Int64[Tensor, "b"]
     key: list[str]
     undecodable: list[str]  # the names of images that could not be decoded; usually empty
+    sha256: NotRequired[list[str]]  # of all images of the group, undecodable ones too; in chosen batches only
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

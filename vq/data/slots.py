@@ -3,7 +3,7 @@
 import mmap
 from collections.abc import Sequence
 from itertools import count
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 from weakref import WeakValueDictionary
 
 import torch
@@ -85,9 +85,5 @@ def taken(packed: dict[str, Any]) -> Batch:
     """Restores a batch that a worker has packed with `BatchSlots.put`, independent of its slot."""
     image = packed["image"]
     label = torch.tensor(packed["label"], dtype=torch.int64, device="cpu")
-    return {
-        "image": image.images() if isinstance(image, _InSlot) else image,
-        "label": label,
-        "key": packed["key"],
-        "undecodable": packed["undecodable"],
-    }
+    restored = {"image": image.images() if isinstance(image, _InSlot) else image, "label": label}
+    return cast("Batch", packed | restored)

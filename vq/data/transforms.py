@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from vq.data.base import DataError, Pixels
 from vq.data.decode import MAX_PIXELS
@@ -63,7 +61,7 @@ class Resize(Transform):
         if min(height, width) == self.size:
             return image
         check_resizing("Resize", height, width, self.size)
-        return _bicubic(image, [self.size])
+        return bicubic(image, [self.size])
 
 
 @TRANSFORMS.register_module()
@@ -157,7 +155,7 @@ class RandomResizedCrop(Transform):
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """Crops and resizes one image."""
-        return _bicubic(_cut(image, *self._rectangle(image, generator)), [self.size, self.size])
+        return bicubic(_cut(image, *self._rectangle(image, generator)), [self.size, self.size])
 
     def _rectangle(self, image: Pixels, generator: torch.Generator) -> tuple[int, int, int, int]:
         _, height, width = image.shape
@@ -248,7 +246,12 @@ def _cut(image: Pixels, y: int, x: int, height: int, width: int) -> Pixels:
     return image[:, y : y + height, x : x + width]
 
 
-def _bicubic(image: Pixels, size: list[int]) -> Pixels:
+def bicubic(image: Pixels, size: list[int]) -> Pixels:
+    """Resizes an image to a height and width, with antialiasing."""
+    # Importing torchvision takes as long as importing torch, and most programs resize nothing.
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
     resized = functional.resize(image, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
     return (
         resized.clamp_(0, 255) if resized.is_floating_point() else resized

@@ -7,6 +7,7 @@ from vq.generators.masked import MaskedGenerator
 from vq.generators.pixelcnn import PixelCNNGenerator
 from vq.generators.sampling import ConstantGuidance, CosineGuidance, Guidance, LinearGuidance, Sampler
 from vq.generators.transformer import TransformerGenerator
+from vq.generators.weights import convert_weights
 
 __all__ = [
     "LLAMA_SIZES",
@@ -24,6 +25,7 @@ __all__ = [
     "PixelCNNGenerator",
     "Sampler",
     "TransformerGenerator",
+    "convert_weights",
     "generator_output",
     "load_generator",
 ]

@@ -42,6 +42,7 @@ class DecoderStyle(ABC):
     has_bias: bool
     is_rotary: bool
     has_qk_norm: bool
+    has_class_key: bool = True
 
     @abstractmethod
     def norm(self, width: int) -> nn.Module:
@@ -63,12 +64,14 @@ class LlamaStyle(DecoderStyle):
 
     Args:
         qk_norm: Whether queries and keys are normalized before the dot product.
+        class_key: Whether the class token has a query and a key. If not, both are zero, so that every position gives
+            the class token an attention score of 0, as in the published weights of LlamaGen.
     """
 
     has_bias, is_rotary = False, True
 
-    def __init__(self, *, qk_norm: bool = False) -> None:
-        self.has_qk_norm = qk_norm
+    def __init__(self, *, qk_norm: bool = False, class_key: bool = True) -> None:
+        self.has_qk_norm, self.has_class_key = qk_norm, class_key
 
     def norm(self, width: int) -> nn.Module:
         """Builds an RMS norm."""
@@ -304,7 +307,7 @@ class DecoderTransformer(nn.Module):
             dropout=dropout,
         )
         self.width, self.num_kv_heads, self.head_width = width, num_kv_heads, width // num_heads
-        self.is_rotary = style.is_rotary
+        self.is_rotary, self.has_class_key = style.is_rotary, style.has_class_key
         parts: dict[str, Any] = {"width": width, "num_heads": num_heads, "num_kv_heads": num_kv_heads}
         parts |= {"hidden": hidden, "style": style, "dropout": dropout}
         self.blocks = nn.ModuleList(DecoderBlock(**parts) for _ in range(depth))

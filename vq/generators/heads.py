@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vq.generators.decoder import DecoderTransformer, KeyValueCache, start_normal
+from vq.generators.errors import GeneratorError
 from vq.generators.sampling import Position, Sampler
 from vq.ops.numerics.constants import constant, multiples
 
@@ -89,12 +90,20 @@ class DepthHead(Head):
         width: Channels of the vectors of the positions.
         vocabulary_size: The number of codes of each index.
         num_indices: The number of indices per position.
+
+    Raises:
+        ValueError: If the style of the transformer has no class key; there is no class token among the indices.
     """
 
     def __init__(
         self, *, transformer: DecoderTransformer, width: int, vocabulary_size: int, num_indices: int
     ) -> None:
         super().__init__()
+        if not transformer.has_class_key:
+            raise GeneratorError(
+                "depth_transformer: expected a style with class_key=True, got False; the indices of a position have no "
+                "class token"
+            )
         inner = transformer.width
         self.project = nn.Linear(width, inner, bias=False)
         self.tables = nn.Embedding((num_indices - 1) * vocabulary_size, inner)

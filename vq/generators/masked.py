@@ -88,6 +88,7 @@ class MaskedGenerator(Generator):
             num_indices=1,
             grid=grid,
             head_width=transformer.head_width if transformer.is_rotary else None,
+            has_class_key=transformer.has_class_key,
         )
         self.transformer = transformer
         self.head = LinearHead(width=transformer.width, vocabulary_size=vocabulary_size)

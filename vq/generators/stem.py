@@ -26,6 +26,7 @@ class TokenStem(nn.Module):
         num_indices: The number of indices per position; each has its own table.
         grid: (rows, columns) or (length,).
         head_width: Channels per head for rotary positions; None for learned positions.
+        has_class_key: Whether the class token has a query and a key; if not, its rotation sets both to zero.
     """
 
     def __init__(
@@ -37,13 +38,14 @@ class TokenStem(nn.Module):
         num_indices: int,
         grid: Sequence[int],
         head_width: int | None,
+        has_class_key: bool = True,
     ) -> None:
         super().__init__()
         self.classes = nn.Embedding(num_classes + 1, width)
         self.tables = nn.Embedding(num_indices * vocabulary_size, width)
         self.vocabulary_size, self.num_indices = vocabulary_size, num_indices
         rows, columns = (1, *grid)[-2:]
-        self.grid, self.head_width = (rows, columns), head_width
+        self.grid, self.head_width, self.has_class_key = (rows, columns), head_width, has_class_key
         self.positions = nn.Embedding(1 + rows * columns, width) if head_width is None else None
         start_normal(self)
 
@@ -79,7 +81,8 @@ class TokenStem(nn.Module):
             return None
         where = torch.stack([places // self.grid[1], places % self.grid[1]], dim=-1)
         angle = angles(where, self.head_width // 4).flatten(1)
-        return rotation_by(torch.cat([torch.zeros_like(angle[:1]), angle]))
+        of_class = rotation_by(angle.new_zeros(1, angle.shape[1]))
+        return torch.cat([of_class * self.has_class_key, rotation_by(angle)], dim=1)
 
 
 def order_of(order: str | Sequence[int], grid: Sequence[int]) -> Int64[Tensor, "places"]:

@@ -31,7 +31,8 @@ class TransformerGenerator(Generator):
     Source: Sun et al. 2024, https://arxiv.org/abs/2406.06525, section 3.2 (LlamaGen); several indices per position:
         Lee et al. 2022, https://arxiv.org/abs/2203.01941.
     Differs from the source: any grid; the class token is not rotated, whereas the source sets its queries and keys to
-        zero; the map to logits is initialized from a normal distribution, not with zeros.
+        zero, as `LlamaStyle(class_key=False)` does; the map to logits is initialized from a normal distribution, not
+        with zeros.
 
     Args:
         transformer: The transformer over the positions.
@@ -91,6 +92,7 @@ class TransformerGenerator(Generator):
             num_indices=num_indices,
             grid=grid,
             head_width=transformer.head_width if transformer.is_rotary else None,
+            has_class_key=transformer.has_class_key,
         )
         self.transformer = transformer
         self.head: Head = (

@@ -6,26 +6,16 @@ Together with the plan of a network (how many layers of each kind it has), it gi
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
-from jaxtyping import Shaped
-from torch import Tensor
 
-from vq.errors import UserError
-
-NamedTensors: TypeAlias = Mapping[str, Shaped[Tensor, "..."]]
-"""The tensors of a state dict, by name."""
+from vq.interop.dialect import InteropError, NamedTensors
 
 OUR_BLOCK = {name: name for name in ("norm1", "conv1", "norm2", "conv2", "shortcut")}
 OUR_ATTENTION = {name: name for name in ("norm", "query", "key", "value", "out")}
 CODEBOOK = "quantizer.codebook.weight"
 INITIALISED = "quantizer.codebook.initialised"
 PARAMETERS = ("weight", "bias")
-
-
-class InteropError(UserError, ValueError):
-    """Weights that do not match the tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

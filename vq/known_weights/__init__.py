@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vq.errors import UserError
 from vq.known_weights.published import PUBLISHED, Published
 
 __all__ = [
@@ -21,15 +20,11 @@ __all__ = [
     "groups",
     "located",
     "of_networks",
-    "refuse_zoo",
     "root",
 ]
 
 AS_PUBLISHED = "published"
 """The value of a teacher's `weights` that stands for the file which `vq weights` fetches for its network."""
-
-ZOO = "zoo:"
-"""The prefix of the name of a pretrained model: `zoo:family/name`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,20 +97,6 @@ def groups() -> dict[str, list[str]]:
 def of_networks() -> dict[str, str]:
     """The file names of teachers' weights, by the name that timm has for the network and its weights."""
     return {known.network: name for name, known in PUBLISHED.items() if known.network is not None}
-
-
-def refuse_zoo(word: str) -> None:
-    """Refuses the name of a pretrained model; the syntax is reserved.
-
-    Raises:
-        UserError: If the word begins with `zoo:`.
-    """
-    if word.startswith(ZOO):
-        raise UserError(
-            f"{word}: names of pretrained models (zoo:family/name) are reserved, and this version has none; "
-            f"give a run, a checkpoint folder or a weight file. tools/convert_checkpoints.py converts the weights of "
-            f"other projects"
-        )
 
 
 ASSETS: dict[str, Asset] = {

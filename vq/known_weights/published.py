@@ -142,6 +142,20 @@ PUBLISHED: dict[str, Published] = {
         megabytes=354,
         network="convnext_base",
     ),
+    "torchvision/convnext_small-0c510722.pth": Published(
+        groups=("convnext_small",),
+        addresses=("https://download.pytorch.org/models/convnext_small-0c510722.pth",),
+        sha256="0c510722",  # the publisher's file name states no more
+        megabytes=201,
+        network="convnext_small",
+    ),
+    "torchvision/resnet50-0676ba61.pth": Published(
+        groups=("resnet50",),
+        addresses=("https://download.pytorch.org/models/resnet50-0676ba61.pth",),
+        sha256="0676ba61",  # the publisher's file name states no more
+        megabytes=103,
+        network="resnet50",
+    ),
     "torchvision/vgg16-397923af.pth": Published(
         groups=("torchvision",),
         addresses=("https://download.pytorch.org/models/vgg16-397923af.pth",),

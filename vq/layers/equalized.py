@@ -66,12 +66,13 @@ class EqualizedLinear(nn.Module):
         return F.linear(x, self.weight * self.scale, self.bias)
 
 
-def blur(x: Float[Tensor, "b c h w"], *, padding: int) -> Float[Tensor, "b c oh ow"]:
+def blur(x: Float[Tensor, "b c h w"], *, padding: int, stride: int = 1) -> Float[Tensor, "b c oh ow"]:
     """Smooths every channel in both directions with the binomial kernel 1 3 3 1, normalized to the sum 1.
 
     Args:
         x: Features.
         padding: Number of zeros added on every side; the result has 2 * padding - 3 more rows and columns.
+        stride: Keeps every stride-th row and column of the result.
 
     Example:
         >>> blur(torch.ones(1, 1, 6, 6), padding=0).flatten()[0].item()
@@ -81,8 +82,8 @@ def blur(x: Float[Tensor, "b c h w"], *, padding: int) -> Float[Tensor, "b c oh 
     channels = x.shape[1]
     rows = taps.reshape(1, 1, 4, 1).expand(channels, 1, 4, 1)
     columns = taps.reshape(1, 1, 1, 4).expand(channels, 1, 1, 4)
-    smoothed = F.conv2d(x, rows, padding=(padding, 0), groups=channels)
-    return F.conv2d(smoothed, columns, padding=(0, padding), groups=channels)
+    smoothed = F.conv2d(x, rows, stride=(stride, 1), padding=(padding, 0), groups=channels)
+    return F.conv2d(smoothed, columns, stride=(1, stride), padding=(0, padding), groups=channels)
 
 
 def _taps(dtype: torch.dtype) -> Float[Tensor, "4"]:

@@ -6,7 +6,7 @@ MIN_CHANNELS_PER_GROUP = 4
 """Smallest number of channels per group in the published networks, which have 128 channels in 32 groups."""
 
 
-def group_norm(channels: int, *, max_groups: int = 32) -> nn.GroupNorm:
+def group_norm(channels: int, *, max_groups: int = 32, affine: bool = True) -> nn.GroupNorm:
     """Returns the layer that normalizes each group of channels of each image to mean 0 and variance 1.
 
     The published networks use 32 groups at widths of 128 and more. A narrower layer gets fewer groups:
@@ -19,9 +19,10 @@ def group_norm(channels: int, *, max_groups: int = 32) -> nn.GroupNorm:
     Args:
         channels: Number of channels of the features.
         max_groups: Number of groups if there are enough channels.
+        affine: Whether there is a learned scale and shift for each channel.
 
     Returns:
-        A layer with a learned scale and shift for each channel.
+        The layer.
 
     Raises:
         ValueError: If `channels` or `max_groups` is below 1.
@@ -37,4 +38,4 @@ def group_norm(channels: int, *, max_groups: int = 32) -> nn.GroupNorm:
         )
     limit = min(max_groups, max(1, channels // MIN_CHANNELS_PER_GROUP))
     groups = next(count for count in range(limit, 0, -1) if channels % count == 0)
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return nn.GroupNorm(groups, channels, eps=1e-6, affine=affine)

@@ -1,8 +1,11 @@
 """Halving and doubling of a feature map's height and width."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from vq.layers.equalized import blur
 
 
 class Downsample(nn.Module):
@@ -23,6 +26,30 @@ class Downsample(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h//2 w//2"]:
         """Returns features of half the height and width."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class BlurPool(nn.Module):
+    """Halves height and width: smooths with the binomial kernel 1 3 3 1, then keeps every second row and column.
+
+    The kernel is fixed. Without it, a shift of the image by one pixel changes which values are kept (aliasing).
+
+    Source: Zhang 2019, https://arxiv.org/abs/1904.11486, section 3.2, with the kernel of four values; the padding is
+        that of the author's code.
+    Differs from the source: nothing.
+
+    Example:
+        >>> import torch
+        >>> BlurPool()(torch.zeros(1, 2, 8, 7)).shape
+        torch.Size([1, 2, 4, 4])
+    """
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c oh ow"]:
+        """Returns features of half the height and width, rounded up; both are at least 3 before."""
+        for dim in (-2, -1):
+            # As F.pad with mode="reflect", whose backward pass on a GPU sums in no fixed order.
+            first, last = x.narrow(dim, 1, 1), x.narrow(dim, x.shape[dim] - 3, 2).flip(dim)
+            x = torch.cat([first, x, last], dim=dim)
+        return blur(x, padding=0, stride=2)
 
 
 class Upsample(nn.Module):

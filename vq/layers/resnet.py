@@ -1,5 +1,6 @@
 """Residual blocks of the convolutional networks."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,23 +20,28 @@ class ResnetBlock(nn.Module):
     Args:
         in_channels: Number of channels of the input.
         out_channels: Number of channels of the output; None is that of the input.
+        bias: Whether the convolutions have biases, as in VQGAN; those of Open-MAGVIT2 have none.
     """
 
-    def __init__(self, *, in_channels: int, out_channels: int | None = None) -> None:
+    def __init__(self, *, in_channels: int, out_channels: int | None = None, bias: bool = True) -> None:
         super().__init__()
         out_channels = in_channels if out_channels is None else out_channels
         self.norm1 = group_norm(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
         self.norm2 = group_norm(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias)
         self.shortcut = (
-            nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+            nn.Identity()
+            if in_channels == out_channels
+            else nn.Conv2d(in_channels, out_channels, 1, bias=bias)
         )
 
     def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c_out h w"]:
         """Returns features of the same height and width."""
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
+        # Without gradients, the activation takes the memory of the norm's output: a new tensor costs 7 % of an encoder.
+        in_place = not torch.is_grad_enabled()
+        y = self.conv1(F.silu(self.norm1(x), inplace=in_place))
+        y = self.conv2(F.silu(self.norm2(y), inplace=in_place))
         return self.shortcut(x) + y
 
 

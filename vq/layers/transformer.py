@@ -30,17 +30,18 @@ class TransformerBlock(nn.Module):
         width: Number of channels of the tokens.
         num_heads: Number of heads of the attention.
         hidden: Number of channels inside the MLP.
+        norm_eps: Added to the variance in the layer norms.
     """
 
-    def __init__(self, *, width: int, num_heads: int, hidden: int) -> None:
+    def __init__(self, *, width: int, num_heads: int, hidden: int, norm_eps: float = 1e-6) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
 
@@ -88,9 +89,10 @@ class Transformer(nn.Module):
         mlp_ratio: Number of channels inside the per-token MLP, in units of `width`.
         attention: Attention between the tokens; None is `SoftmaxAttention()`.
         positions: Encoding of the positions; None for no positions, which makes the order of the tokens irrelevant.
+        norm_eps: Added to the variance in the layer norms.
 
     Raises:
-        ValueError: If a number is below 1, or `num_heads` does not divide `width`.
+        ValueError: If a number is below 1, `num_heads` does not divide `width`, or `norm_eps` is not positive.
 
     Example:
         >>> transformer = Transformer(width=8, depth=1, num_heads=2)
@@ -107,6 +109,7 @@ class Transformer(nn.Module):
         mlp_ratio: float = 4.0,
         attention: TokenAttention | None = None,
         positions: Positions | None = None,
+        norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
         if min(width, depth, num_heads) < 1 or width % num_heads or mlp_ratio <= 0:
@@ -114,14 +117,19 @@ class Transformer(nn.Module):
                 f"Transformer: expected width, depth and num_heads of at least 1, num_heads a divisor of width, "
                 f"and a positive mlp_ratio, got {width}, {depth}, {num_heads} and {mlp_ratio}"
             )
+        if not norm_eps > 0:
+            raise ValueError(
+                f"Transformer: expected a positive norm_eps, got {norm_eps}; the usual one is 1e-6"
+            )
         self.width = width
         self.attention = SoftmaxAttention() if attention is None else attention
         self.positions = positions
         hidden = round(width * mlp_ratio)
         self.blocks = nn.ModuleList(
-            TransformerBlock(width=width, num_heads=num_heads, hidden=hidden) for _ in range(depth)
+            TransformerBlock(width=width, num_heads=num_heads, hidden=hidden, norm_eps=norm_eps)
+            for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
         start_linear_layers(self)
         with torch.no_grad():
             for number, block in enumerate(self.blocks, start=1):

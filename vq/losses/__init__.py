@@ -9,7 +9,7 @@ from vq.losses.adversarial import (
 from vq.losses.alignment import FeatureAlignment
 from vq.losses.base import Loss
 from vq.losses.discriminator_penalty import DiscriminatorPenalty, GradientPenalty, LeCAMPenalty, R1Penalty
-from vq.losses.features import CosineFeatureLoss, FeatureLoss
+from vq.losses.features import CosineFeatureLoss, FeatureLoss, GramLoss, LogitsLoss
 from vq.losses.perceptual import LPIPSLoss
 from vq.losses.pixel import L1Loss, MSELoss
 
@@ -20,10 +20,12 @@ __all__ = [
     "FeatureAlignment",
     "FeatureLoss",
     "GradientPenalty",
+    "GramLoss",
     "HingeObjective",
     "L1Loss",
     "LPIPSLoss",
     "LeCAMPenalty",
+    "LogitsLoss",
     "Loss",
     "MSELoss",
     "NonSaturatingObjective",

@@ -8,6 +8,7 @@ reconstructed image.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -135,12 +136,18 @@ class Metric(nn.Module, ABC):
 
         By default these are the means over images of all float64 scalars, by the name of the sum.
         """
+        return {name: (self.get_buffer(name) / self.images).item() for name in self._scalar_sums()}
+
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked; `higher_is_better` says in which direction.
+
+        By default these are all scores that the default `result` computes.
+        """
+        return self._scalar_sums()
+
+    def _scalar_sums(self) -> list[str]:
         sums = {name: self.get_buffer(name) for name in self._sum_names}
-        return {
-            name: (total / self.images).item()
-            for name, total in sums.items()
-            if total.ndim == 0 and total.is_floating_point()
-        }
+        return [name for name, total in sums.items() if total.ndim == 0 and total.is_floating_point()]
 
     def _count(self, num_images: int) -> None:
         """Adds to the number of images, unless the sums are those of all ranks already."""

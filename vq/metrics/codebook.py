@@ -1,6 +1,7 @@
 """Metrics of a codebook: how much of it a whole set of images uses, and how evenly."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -69,6 +70,10 @@ class CodebookUsage(CodeMetric):
         """Adds the counts of the codes of a batch."""
         self.counts += _counts_by_level(indices, self.codebook_size, self.levels, "CodebookUsage")
 
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked."""
+        return ["codebook_usage"]
+
     def result(self) -> dict[str, float]:
         """Computes `codebook_usage`, in 0..1, and that of each level if there are several.
 
@@ -118,6 +123,10 @@ class Perplexity(CodeMetric):
         """Adds the counts of the codes and the number of pixels of a batch."""
         self.counts += _counts_by_level(indices, self.codebook_size, self.levels, "Perplexity")
         self.pixels += len(image) * image.shape[2] * image.shape[3]
+
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked."""
+        return ["perplexity", "entropy_bits"]
 
     def result(self) -> dict[str, float]:
         """Computes the scores: `perplexity` is in 1..codebook_size, `entropy_bits` in 0..log2(codebook_size).

@@ -135,6 +135,10 @@ class FIDMetric(SetMetric):
         super().__init__(network=network, kind="pool", summary=summary, rgb=rgb)
         self.score = score_name(network, "fid", "frechet")
 
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked."""
+        return [self.score]
+
     def result(self) -> dict[str, float]:
         """Computes the distance, which is at least 0 up to rounding; it warns if a covariance is singular.
 
@@ -177,6 +181,10 @@ class SpatialFIDMetric(SetMetric):
         summary = GaussianSummary("SpatialFIDMetric", network=network, kind="spatial", reference=reference)
         super().__init__(network=network, kind="spatial", summary=summary, rgb=rgb)
         self.score = score_name(network, "sfid", "spatial_frechet")
+
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked."""
+        return [self.score]
 
     def result(self) -> dict[str, float]:
         """Computes the distance, which is at least 0 up to rounding; it warns if a covariance is singular.

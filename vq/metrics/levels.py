@@ -1,6 +1,6 @@
 """The codebook usage of tokenizers with several levels, for each level separately."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -39,6 +39,12 @@ class LevelUsage(CodeMetric):
     def accumulate(self, *, image: Images, indices: Indices) -> None:
         """Adds the counts of the codes of a batch."""
         self.counts += count_codes(indices, len(self.counts) - 1)
+
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked."""
+        return [
+            f"{name}[{level}]" for level in self.codebook_sizes for name in ("codebook_usage", "perplexity")
+        ]
 
     def result(self) -> dict[str, float]:
         """Computes `codebook_usage[LEVEL]`, in 0..1, and `perplexity[LEVEL]`, from 1 to the codebook size.

@@ -1,9 +1,9 @@
 """Sums of features in constant memory, for their means and covariances."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float32, Float64, Shaped
 from torch import Tensor, nn
 
 from vq.metrics.base import MetricPart, set_to_zero, sum_over_ranks
@@ -91,7 +91,18 @@ class StatisticsCollector(nn.Module):
         Raises:
             ChannelsError: If the images do not have the channels of `rgb`, or not 3 without it.
         """
-        features = self.network(to_bytes(rgb_view("StatisticsCollector", image, self.rgb)))
+        self.add(self.features(image))
+
+    def features(self, image: Shaped[Tensor, "b channels h w"]) -> dict[str, Float32[Tensor, "b _size"]]:
+        """Computes what `add` adds for a batch of images.
+
+        Raises:
+            ChannelsError: If the images do not have the channels of `rgb`, or not 3 without it.
+        """
+        return self.network(to_bytes(rgb_view("StatisticsCollector", image, self.rgb)))
+
+    def add(self, features: Mapping[str, Float32[Tensor, "b _size"]]) -> None:
+        """Adds the features of a batch of images."""
         self.pool.add(features["pool"])
         if self.spatial is not None:
             self.spatial.add(features["spatial"])

@@ -1,5 +1,7 @@
 """Pixel metrics: L1, MSE, PSNR and SSIM, all computed on images rounded to bytes, as image files hold them."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +13,9 @@ from vq.registry import METRICS
 MAX_PSNR = 100.0
 """The score of two equal images in dB, for which the formula is undefined."""
 
-_WINDOW, _SIGMA = 11, 1.5
+Window = Literal["gaussian", "uniform"]
+_SIZES: dict[Window, int] = {"gaussian": 11, "uniform": 7}
+_SIGMA = 1.5
 
 
 def l1(
@@ -54,17 +58,23 @@ def psnr(
 
 
 def ssim(
-    reconstruction: Float[Tensor, "b channels h w"], image: Float[Tensor, "b channels h w"]
+    reconstruction: Float[Tensor, "b channels h w"],
+    image: Float[Tensor, "b channels h w"],
+    window: Window = "gaussian",
 ) -> Float[Tensor, "b"]:
     """Computes the structural similarity of the bytes of images in [-1, 1], at most 1, one float64 per image.
 
     Means, variances and covariances of each channel are computed under a Gaussian window (11x11, sigma 1.5), at
     all positions where the whole window is inside the image. The score is averaged over positions and channels.
 
+    Many projects publish the score under a uniform window (7x7) with unbiased variances, the default of
+    scikit-image. It is larger, on photographs by some hundredths.
+
     Source: Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861, eq. 13, K1 = 0.01, K2 = 0.03, L = 255.
     Differs from the source: channels are scored separately and averaged, and images are not downsampled first.
         The score equals that of `skimage.metrics.structural_similarity(x, y, gaussian_weights=True, sigma=1.5,
-        use_sample_covariance=False, data_range=255, channel_axis=...)`.
+        use_sample_covariance=False, data_range=255, channel_axis=...)`, and that of the uniform window equals
+        `structural_similarity(x, y, data_range=255, channel_axis=...)`.
 
     Raises:
         ValueError: If an image is smaller than the window.
@@ -73,18 +83,20 @@ def ssim(
         >>> round(ssim(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)).item(), 6)
         1.0
     """
-    if min(image.shape[-2:]) < _WINDOW:
+    side = _SIZES[window]
+    if min(image.shape[-2:]) < side:
         raise ValueError(
-            f"SSIM: expected images of at least {_WINDOW}x{_WINDOW}, got {image.shape[-2]}x{image.shape[-1]}; "
+            f"SSIM: expected images of at least {side}x{side}, got {image.shape[-2]}x{image.shape[-1]}; "
             "evaluate at a larger size, or leave this metric out"
         )
     # All in float64, because the variances are small differences of large squares.
     x, y = to_uint8(reconstruction).double(), to_uint8(image).double()
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.stack([x, y, x * x, y * y, x * y]))
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.stack([x, y, x * x, y * y, x * y]), window)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
-    covariance = mean_xy - mean_x * mean_y
-    variances = (mean_xx - mean_x.square()) + (mean_yy - mean_y.square())
+    unbiased = side**2 / (side**2 - 1) if window == "uniform" else 1.0
+    covariance = unbiased * (mean_xy - mean_x * mean_y)
+    variances = unbiased * ((mean_xx - mean_x.square()) + (mean_yy - mean_y.square()))
     return _mean(luminance * (2 * covariance + c2) / (variances + c2), reconstruction)
 
 
@@ -102,18 +114,19 @@ def _mean(
     return torch.where(is_finite, values.mean(dim=(1, 2, 3)), torch.nan)
 
 
-def _blur(maps: Float[Tensor, "n b c h w"]) -> Float[Tensor, "n b c bh bw"]:
+def _blur(maps: Float[Tensor, "n b c h w"], window: Window) -> Float[Tensor, "n b c bh bw"]:
     height, width = maps.shape[-2:]
-    return _window(height, like=maps) @ maps @ _window(width, like=maps).T
+    return _window(window, height, like=maps) @ maps @ _window(window, width, like=maps).T
 
 
-def _window(size: int, *, like: Float[Tensor, "..."]) -> Float[Tensor, "positions size"]:
+def _window(window: Window, size: int, *, like: Float[Tensor, "..."]) -> Float[Tensor, "positions size"]:
     # Each row holds the weights of the pixels for one position of the window. On a CPU, two float64 matrix products
     # with this matrix take a third of the time of two float64 convolutions.
     offsets = torch.arange(size, dtype=like.dtype, device=like.device)
-    distance = offsets - offsets[: size - _WINDOW + 1, None] - _WINDOW // 2
-    weight = torch.exp(-0.5 * (distance / _SIGMA).square())
-    weight = torch.where(distance.abs() <= _WINDOW // 2, weight, 0)
+    side = _SIZES[window]
+    distance = offsets - offsets[: size - side + 1, None] - side // 2
+    weight = torch.exp(-0.5 * (distance / _SIGMA).square()) if window == "gaussian" else distance * 0 + 1
+    weight = torch.where(distance.abs() <= side // 2, weight, 0)
     return weight / weight.sum(dim=1, keepdim=True)
 
 
@@ -177,15 +190,26 @@ class PSNR(ReconstructionMetric):
 
 @METRICS.register_module()
 class SSIM(ReconstructionMetric):
-    """Averages the structural similarity, as computed by the function `ssim`, over images (key `ssim`)."""
+    """Averages the structural similarity, as computed by the function `ssim`, over images (key `ssim`).
+
+    Args:
+        window: `"gaussian"`, as in the paper; or `"uniform"`, the default of scikit-image, with which many projects
+            publish their scores (key `ssim_uniform`).
+
+    Raises:
+        ValueError: If there is no such window.
+    """
 
     higher_is_better = True
-    ssim: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, window: Window = "gaussian") -> None:
         super().__init__()
-        self.add_sum("ssim")
+        if window not in _SIZES:
+            raise ValueError(f"SSIM: expected window to be 'gaussian' or 'uniform', got {window!r}")
+        self.window = window
+        self.key = "ssim" if window == "gaussian" else "ssim_uniform"
+        self.add_sum(self.key)
 
     def accumulate(self, *, image: Images, reconstruction: Images, indices: Indices) -> None:
         """Adds the similarities of a batch."""
-        self.ssim += ssim(reconstruction, image).sum()
+        self.get_buffer(self.key).add_(ssim(reconstruction, image, self.window).sum())

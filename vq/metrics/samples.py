@@ -106,6 +106,10 @@ class InceptionScore(SetMetric):
         self.score = score_name(network, "inception_score", "class_score")
         self.spread = score_name(network, "inception_score_std", "class_score_std")
 
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked."""
+        return [self.score]
+
     def result(self) -> dict[str, float]:
         """Computes the score, from 1 to the number of classes, and its standard deviation over splits."""
         scores = self.summary.scores()
@@ -160,6 +164,10 @@ class KID(SetMetric):
         self.num_subsets, self.subset_size, self.seed = num_subsets, subset_size, seed
         self.score = score_name(network, "kid", "kernel_distance")
         self.spread = score_name(network, "kid_std", "kernel_distance_std")
+
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked."""
+        return [self.score]
 
     def result(self) -> dict[str, float]:
         """Computes the mean and the standard deviation of the distance over subsets.
@@ -227,6 +235,10 @@ class PrecisionRecall(SetMetric):
         self.neighbours = neighbours
         self.precision = score_name(network, "precision", "precision")
         self.recall = score_name(network, "recall", "recall")
+
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked."""
+        return [self.precision, self.recall]
 
     def result(self) -> dict[str, float]:
         """Computes precision and recall, in 0..1; both are NaN if an image was NaN.
@@ -297,6 +309,10 @@ class FeatureCosine(ReconstructionMetric):
         """Adds the distances of a batch."""
         found, wanted = self.features(reconstruction)["pool"], self.features(image)["pool"]
         self.distance += cosine_distance(found, wanted).sum()
+
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked."""
+        return [self.score]
 
     def result(self) -> dict[str, float]:
         """Computes the mean over images, in 0..2."""

@@ -82,6 +82,10 @@ class QuantizationError(VectorMetric):
         self.total += z.sum(dim=0)
         self.vectors += len(z)
 
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked."""
+        return ["quantization_error", "quantization_error_relative"]
+
     def result(self) -> dict[str, float]:
         """Computes the errors; the relative one is NaN if all vectors are equal."""
         error = self.squared_distance / self.vectors
@@ -147,6 +151,10 @@ class TeacherCosine(VectorMetric):
         if target.shape[2:] != features.shape[2:]:
             target = F.interpolate(target, size=features.shape[2:], mode="bilinear", antialias=True)
         self.distance += cosine_distance(features.movedim(1, -1), target.movedim(1, -1)).sum()
+
+    def ranked_scores(self) -> Sequence[str]:
+        """Names the scores by which models can be ranked."""
+        return ["teacher_cosine"]
 
     def result(self) -> dict[str, float]:
         """Computes the mean over images."""

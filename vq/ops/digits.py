@@ -1,4 +1,4 @@
-"""Packing several small numbers into one index and back: mixed radix, the first digit least significant.
+"""Packing several small numbers into one index and back: mixed radix, the first digit the least significant.
 
 This little-endian order is the only one inside this project. `reverse_digits` converts the indices of other
 implementations, whose first digit is the most significant one.
@@ -10,7 +10,7 @@ from itertools import accumulate
 from operator import mul
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -75,6 +75,21 @@ def reverse_digits(indices: Int[Tensor, "*lead"], levels: Sequence[int]) -> Int[
     big_endian_levels = torch.tensor(list(levels)[::-1], device=indices.device)
     digits = unpack_digits(indices, big_endian_levels).flip(-1)
     return pack_digits(digits, big_endian_levels.flip(0))
+
+
+def bits_of_float32(x: Float[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Returns the 32 bits of each float32 number, as an int64 number in [0, 2^32).
+
+    Example:
+        >>> bits_of_float32(torch.tensor([1.0, -2.0]))
+        tensor([1065353216, 3221225472])
+    """
+    return x.contiguous().view(torch.int32).long() & (2**32 - 1)
+
+
+def float32_of_bits(bits: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Returns the float32 number with these 32 bits: the inverse of `bits_of_float32`."""
+    return torch.where(bits >= 2**31, bits - 2**32, bits).to(torch.int32).view(torch.float32)
 
 
 def _place_values(levels: Int[Tensor, "digits"]) -> Int[Tensor, "digits"]:

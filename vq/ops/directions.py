@@ -32,7 +32,11 @@ def unit(x: Float[Tensor, "*shape"], dim: int = -1, *, shortest: float = SHORTES
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
-    return _Unit.apply(at_least_float32(x), dim, shortest).to(x.dtype)
+    exact = at_least_float32(x)
+    # TorchScript has no functions with a gradient of their own.
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return _direction(exact, dim)[0].to(x.dtype)
+    return _Unit.apply(exact, dim, shortest).to(x.dtype)
 
 
 def length(x: Float[Tensor, "*shape"], dim: int = -1) -> Float[Tensor, "*shape_1"]:
@@ -61,15 +65,22 @@ def _scaled(
     return x * scale, scale
 
 
+def _direction(
+    x: Float[Tensor, "*shape"], dim: int
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape_1"]]:
+    """Returns the direction of each vector, and its length."""
+    scaled, scale = _scaled(x, dim)
+    norm = torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
+    # The length of a vector with a NaN is NaN, not 0.
+    return scaled / norm.masked_fill(norm == 0, 1.0), norm / scale
+
+
 class _Unit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dim: int, shortest: float) -> Tensor:
-        scaled, scale = _scaled(x, dim)
-        norm = torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
-        # The length of a vector with a NaN is NaN, not 0.
-        direction = scaled / norm.masked_fill(norm == 0, 1.0)
+        direction, size = _direction(x, dim)
         ctx.dim = dim
-        ctx.save_for_backward(direction, bounded_inverse(norm / scale, shortest=shortest))
+        ctx.save_for_backward(direction, bounded_inverse(size, shortest=shortest))
         return direction
 
     @staticmethod

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vq.ops.kernels import use_kernels
+from vq.ops.numerics.precision import at_least_float32
 
 # Rows and columns of one tile of scores. On a CPU a tile fits into the last-level cache (8 MiB in float32); a GPU
 # needs larger tiles to be fully used (64 MiB).
@@ -32,7 +33,8 @@ def nearest_code(z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim"])
     vectors that are searched again. The result has no gradient; to `torch.compile` the search is one opaque operator.
 
     Args:
-        z: Vectors in float32 or float64. A vector that is not finite gets some index in range.
+        z: Vectors of any floating-point dtype. Those in bfloat16 and float16 are compared as they are, in float32. A
+            vector that is not finite gets some index in range.
         codebook: Codes in the dtype of `z`; at least one.
 
     Returns:
@@ -42,7 +44,7 @@ def nearest_code(z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim"])
         >>> nearest_code(torch.tensor([[0.9], [0.1]]), torch.tensor([[0.0], [1.0], [1.0]]))
         tensor([1, 0])
     """
-    return _nearest_code(z.detach(), codebook.detach(), True)
+    return _nearest_code(at_least_float32(z.detach()), at_least_float32(codebook.detach()), True)
 
 
 def largest_product(z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim"]) -> Int[Tensor, "n"]:
@@ -52,7 +54,40 @@ def largest_product(z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim
         >>> largest_product(torch.tensor([[0.9], [-0.1]]), torch.tensor([[-1.0], [1.0], [5.0]]))
         tensor([2, 0])
     """
-    return _nearest_code(z.detach(), codebook.detach(), False)
+    return _nearest_code(at_least_float32(z.detach()), at_least_float32(codebook.detach()), False)
+
+
+def nearest_codes(
+    z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim"], count: int
+) -> Int[Tensor, "n count"]:
+    """Returns for each vector the indices of the `count` nearest codes, the nearest first.
+
+    If `count` is more than 1, rounding decides the order of codes that are almost equally near. Memory beyond the
+    result is one tile of scores, whatever the number of vectors. The result has no gradient; to `torch.compile` the
+    search is one opaque operator.
+
+    Args:
+        z: Vectors of any floating-point dtype. A vector that is not finite gets some indices in range.
+        codebook: Codes in the dtype of `z`.
+        count: Number of codes for each vector, from 1 to the number of codes.
+
+    Example:
+        >>> nearest_codes(torch.tensor([[0.9], [0.1]]), torch.tensor([[0.0], [1.0], [3.0]]), 2)
+        tensor([[1, 0],
+                [0, 1]])
+    """
+    if count == 1:
+        return nearest_code(z, codebook)[:, None]
+    return _nearest_codes(at_least_float32(z.detach()), at_least_float32(codebook.detach()), count)
+
+
+def nearest_codes_at_once(
+    z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim"], count: int
+) -> Int[Tensor, "n count"]:
+    """Does the same as `nearest_codes` from a (vectors x codes) tensor of scores."""
+    near, codes = centred(z, codebook)
+    scores = codes.square().sum(dim=1) / 2 - near @ codes.T
+    return scores.topk(count, dim=1, largest=False).indices
 
 
 def common_centre(codes: Float[Tensor, "size dim"]) -> Float[Tensor, "dim"]:
@@ -79,20 +114,35 @@ def centred(
 def _nearest_code(z: Tensor, codebook: Tensor, by_distance: bool = True) -> Tensor:
     if use_kernels(z.device) and z.dtype == torch.float32:
         return _by_kernel(z, codebook, by_distance)
-    found = _search(z, codebook, by_distance, z.dtype)
+    codes = _measured(codebook, by_distance)
+    found = _search(z, codes, z.dtype)
     if (
         z.device.type != "cpu"
     ):  # the rest reads values, for which the host would have to wait for another device
         return found.indices
     rows = found.doubtful()
     if len(rows):
-        found.indices[rows] = _exactly(z[rows], codebook, by_distance)
+        found.indices[rows] = _exactly(z[rows], codes)
     return found.indices
 
 
 @_nearest_code.register_fake
 def _(z: Tensor, codebook: Tensor, by_distance: bool = True) -> Tensor:
     return z.new_empty((z.shape[0],), dtype=torch.int64)
+
+
+@torch.library.custom_op(
+    "vq::nearest_codes", mutates_args=(), schema="(Tensor z, Tensor codebook, int count) -> Tensor"
+)
+def _nearest_codes(z: Tensor, codebook: Tensor, count: int) -> Tensor:
+    height, width = CPU_TILE if z.device.type == "cpu" else GPU_TILE
+    rows = max(1, height * width // len(codebook))
+    return torch.cat([nearest_codes_at_once(some, codebook, count) for some in torch.split(z, rows)])
+
+
+@_nearest_codes.register_fake
+def _(z: Tensor, codebook: Tensor, count: int) -> Tensor:
+    return z.new_empty((z.shape[0], count), dtype=torch.int64)
 
 
 def _by_kernel(
@@ -105,6 +155,27 @@ def _by_kernel(
     codes = (codebook - centre).contiguous()
     half_norms = torch.linalg.vecdot(codes, codes) / 2 if by_distance else codes.new_zeros(len(codes))
     return nearest((z - centre if by_distance else z).contiguous(), codes, half_norms)
+
+
+class _Codes(NamedTuple):
+    """Holds the codes to be searched, with what all searches among them need.
+
+    Args:
+        all: The codes.
+        centre: Subtracted from them.
+        longest: Largest distance of a code from the centre.
+        by_distance: Whether the nearest code is searched, and not the largest product.
+    """
+
+    all: Float[Tensor, "size dim"]
+    centre: Float[Tensor, "dim"]
+    longest: Float[Tensor, ""]
+    by_distance: bool
+
+
+def _measured(codebook: Float[Tensor, "size dim"], by_distance: bool) -> _Codes:
+    centre = common_centre(codebook)
+    return _Codes(codebook, centre, _lengths(codebook, centre).max(), by_distance)
 
 
 class _Found(NamedTuple):
@@ -127,36 +198,35 @@ class _Found(NamedTuple):
         return (self.runner_up <= self.best + self.margin).nonzero()[:, 0]
 
 
-def _search(
-    z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim"], by_distance: bool, dtype: torch.dtype
-) -> _Found:
+def _search(z: Float[Tensor, "n dim"], codes: _Codes, dtype: torch.dtype) -> _Found:
     """Searches the smallest score of each row in the precision `dtype`."""
-    best, runner_up = (torch.full((len(z),), torch.inf, dtype=dtype, device=z.device) for _ in range(2))
-    indices = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-    for rows, first, scores in _tiles(z, codebook, by_distance, dtype):
+    best, runner_up = (torch.empty(len(z), dtype=dtype, device=z.device) for _ in range(2))
+    indices = torch.empty(len(z), dtype=torch.int64, device=z.device)
+    for rows, first, scores in _tiles(z, codes, dtype):
         smallest, where, second = _two_smallest(scores)
+        if first == 0:
+            best[rows], runner_up[rows], indices[rows] = smallest, second, where
+            continue
         # Strictly smaller: a later code with an equal score never replaces a lower index.
         is_better = smallest < best[rows]
         other = torch.where(is_better, best[rows], smallest)
         runner_up[rows] = torch.minimum(other, torch.where(is_better, second, runner_up[rows]))
         best[rows] = torch.where(is_better, smallest, best[rows])
         indices[rows] = torch.where(is_better, where + first, indices[rows])
-    return _Found(indices, best, runner_up, _margin(z, codebook, best, by_distance))
+    return _Found(indices, best, runner_up, _margin(z, codes, best))
 
 
-def _exactly(
-    z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim"], by_distance: bool
-) -> Int[Tensor, "n"]:
+def _exactly(z: Float[Tensor, "n dim"], codes: _Codes) -> Int[Tensor, "n"]:
     """Searches in float64 on a CPU, and without matrix products where even float64 could decide by rounding."""
-    found = _search(z, codebook, by_distance, torch.float64)
+    found = _search(z, codes, torch.float64)
     rows = found.doubtful()
     if len(rows) == 0:
         return found.indices
-    different = _first_of_equals(codebook)
-    if len(different) < len(codebook):
-        found.indices[rows] = different[_exactly(z[rows], codebook[different], by_distance)]
+    different = _first_of_equals(codes.all)
+    if len(different) < len(codes.all):
+        found.indices[rows] = different[_exactly(z[rows], codes._replace(all=codes.all[different]))]
     else:
-        found.indices[rows] = _one_by_one(z[rows], codebook, by_distance)
+        found.indices[rows] = _one_by_one(z[rows], codes.all, codes.by_distance)
     return found.indices
 
 
@@ -181,20 +251,22 @@ def _one_by_one(
 
 
 def _tiles(
-    z: Float[Tensor, "n dim"], codebook: Float[Tensor, "size dim"], by_distance: bool, dtype: torch.dtype
+    z: Float[Tensor, "n dim"], codes: _Codes, dtype: torch.dtype
 ) -> Iterator[tuple[slice, int, Float[Tensor, "rows columns"]]]:
     """Yields rows, first code and scores (smaller is better) of each tile; all tiles use the same memory."""
     height, width = CPU_TILE if z.device.type == "cpu" else GPU_TILE
-    tile = torch.empty(min(height, len(z)) * min(width, len(codebook)), dtype=dtype, device=z.device)
-    centre = common_centre(codebook).to(dtype)
-    for first, last in _column_ranges(len(codebook), width, z.device.type):
-        codes = codebook[first:last].to(dtype) - centre
-        half_norm = torch.linalg.vecdot(codes, codes) / 2 if by_distance else codes.new_zeros(len(codes))
+    tile = torch.empty(min(height, len(z)) * min(width, len(codes.all)), dtype=dtype, device=z.device)
+    centre = codes.centre.to(dtype)
+    for first, last in _column_ranges(len(codes.all), width, z.device.type):
+        column = codes.all[first:last].to(dtype) - centre
+        half_norm = (
+            torch.linalg.vecdot(column, column) / 2 if codes.by_distance else column.new_zeros(len(column))
+        )
         for start in range(0, len(z), height):
             some = z[start : start + height].to(dtype)
-            some = some - centre if by_distance else some
-            out = tile[: len(some) * len(codes)].view(len(some), len(codes))
-            scores = torch.addmm(half_norm, some, codes.T, alpha=-1, out=out)
+            some = some - centre if codes.by_distance else some
+            out = tile[: len(some) * len(column)].view(len(some), len(column))
+            scores = torch.addmm(half_norm, some, column.T, alpha=-1, out=out)
             yield slice(start, start + height), first, scores
 
 
@@ -230,18 +302,12 @@ def _without(scores: Float[Tensor, "n k"], where: Int[Tensor, "n"]) -> Float[Ten
     return scores.scatter_(1, where[:, None], torch.inf).amin(dim=1)
 
 
-def _margin(
-    z: Float[Tensor, "n dim"],
-    codebook: Float[Tensor, "size dim"],
-    best: Float[Tensor, "n"],
-    by_distance: bool,
-) -> Float[Tensor, "n"]:
+def _margin(z: Float[Tensor, "n dim"], codes: _Codes, best: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     """Bounds the rounding error of the difference of two scores either of which may be the best of its row."""
     dim, eps = z.shape[1], torch.finfo(best.dtype).eps
-    centre = common_centre(codebook)
-    longest = _lengths(codebook, centre).max().to(best.dtype)
-    lengths = _lengths(z, centre if by_distance else None).to(best.dtype)
-    if not by_distance:
+    longest = codes.longest.to(best.dtype)
+    lengths = _lengths(z, codes.centre if codes.by_distance else None).to(best.dtype)
+    if not codes.by_distance:
         return (dim + 8) * eps * longest * lengths
     # A code at least as near as the best one has at most the length |z| plus the distance.
     distance = (lengths.square() + 2 * best).clamp_min(0).sqrt()

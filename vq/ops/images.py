@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vq.errors import UserError
-from vq.files import write_atomically
+from vq.files import temporary_name, write_atomically
 
 RGB, RGBA = 3, 4
 """Numbers of channels."""
@@ -244,7 +244,7 @@ def save_png(image: UInt8[Tensor, "channels h w"], path: str | Path) -> None:
         )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         pixels = np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy())
         Image.fromarray(pixels[..., 0] if image.shape[0] == 1 else pixels).save(temporary, format="PNG")

@@ -8,6 +8,7 @@ from vq.quantizers.binary_spherical import BinarySphericalQuantizer
 from vq.quantizers.codebooks.accumulation import accumulate
 from vq.quantizers.codebooks.affine import AffineCodebook
 from vq.quantizers.codebooks.base import Codebook
+from vq.quantizers.codebooks.bridged import BridgedCodebook
 from vq.quantizers.codebooks.clustered import ClusteredCodebook
 from vq.quantizers.codebooks.ema import EMACodebook
 from vq.quantizers.codebooks.frozen import FrozenCodebook
@@ -18,12 +19,19 @@ from vq.quantizers.codebooks.spherical_ema import SphericalEMACodebook
 from vq.quantizers.finite_scalar import FiniteScalarQuantizer, SimpleFiniteScalarQuantizer
 from vq.quantizers.gumbel import GumbelQuantizer, SoftmaxQuantizer
 from vq.quantizers.identity import IdentityQuantizer
+from vq.quantizers.implicit_residual import ImplicitResidualQuantizer
 from vq.quantizers.index_backpropagation import IndexBackpropagationQuantizer
 from vq.quantizers.lookup_free import LookupFreeQuantizer
 from vq.quantizers.parts.annealing import Annealing, CosineAnnealing, GeometricAnnealing, LinearAnnealing
 from vq.quantizers.parts.contrastive import ContrastiveRegulariser
 from vq.quantizers.parts.distances import CosineDistance, DirectionDistance, Distance, EuclideanDistance
-from vq.quantizers.parts.estimators import Estimator, RotationTrick, StraightThrough, Synchronised
+from vq.quantizers.parts.estimators import (
+    DirectionalReparameterisation,
+    Estimator,
+    RotationTrick,
+    StraightThrough,
+    Synchronised,
+)
 from vq.quantizers.parts.initialization import (
     DataMomentsInit,
     FileInit,
@@ -32,6 +40,7 @@ from vq.quantizers.parts.initialization import (
     NormalInit,
     UniformInit,
 )
+from vq.quantizers.parts.lattices import LatticeInit
 from vq.quantizers.parts.regularisers import EntropyRegulariser, OrthogonalRegulariser, Regulariser
 from vq.quantizers.parts.revival import (
     ReplaceDeadCodes,
@@ -41,12 +50,14 @@ from vq.quantizers.parts.revival import (
     Revived,
 )
 from vq.quantizers.radial import RadialQuantizer
+from vq.quantizers.scalar_perturbation import ScalarPerturbationQuantizer
 from vq.quantizers.vector import VectorQuantizer
 from vq.quantizers.warmup import codebook_warmup
 from vq.quantizers.wrappers.axis import AxisQuantizer
 from vq.quantizers.wrappers.bottleneck import BottleneckQuantizer
 from vq.quantizers.wrappers.carry import CarryQuantizer
 from vq.quantizers.wrappers.multi_scale import MultiScaleResidualQuantizer
+from vq.quantizers.wrappers.norm_preserving import NormPreservingQuantizer
 from vq.quantizers.wrappers.product import ProductQuantizer
 from vq.quantizers.wrappers.residual import ResidualQuantizer
 from vq.quantizers.wrappers.residual_coefficient import ResidualCoefficientQuantizer
@@ -58,6 +69,7 @@ __all__ = [
     "AxisQuantizer",
     "BinarySphericalQuantizer",
     "BottleneckQuantizer",
+    "BridgedCodebook",
     "CarryQuantizer",
     "ClusteredCodebook",
     "Codebook",
@@ -66,6 +78,7 @@ __all__ = [
     "CosineDistance",
     "DataMomentsInit",
     "DirectionDistance",
+    "DirectionalReparameterisation",
     "Distance",
     "EMACodebook",
     "EntropyRegulariser",
@@ -77,14 +90,17 @@ __all__ = [
     "GeometricAnnealing",
     "GumbelQuantizer",
     "IdentityQuantizer",
+    "ImplicitResidualQuantizer",
     "IndexBackpropagationQuantizer",
     "Initialization",
     "KMeansInit",
+    "LatticeInit",
     "LearnedCodebook",
     "LinearAnnealing",
     "LookupFreeQuantizer",
     "MiniBatchKMeansCodebook",
     "MultiScaleResidualQuantizer",
+    "NormPreservingQuantizer",
     "NormalInit",
     "OrthogonalRegulariser",
     "ProductQuantizer",
@@ -102,6 +118,7 @@ __all__ = [
     "Revival",
     "Revived",
     "RotationTrick",
+    "ScalarPerturbationQuantizer",
     "SimpleFiniteScalarQuantizer",
     "SoftmaxQuantizer",
     "SphericalEMACodebook",

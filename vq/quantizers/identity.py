@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from vq.ops.digits import bits_of_float32, float32_of_bits
 from vq.ops.gradients import replace_value
 from vq.ops.numerics.constants import constant, int64s
 from vq.quantizers.base import QuantizeOutput, Quantizer
@@ -49,16 +50,12 @@ class IdentityQuantizer(Quantizer):
         return QuantizeOutput(quantized=kept, indices=self._encode(z.detach()), loss=z.new_zeros(()))
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead dim bytes"]:
-        pattern = z.float().contiguous().view(torch.int32).long()
-        # The arithmetic shift of a negative pattern fills with ones from the left; the mask removes them.
-        return pattern[..., None] >> _shifts(z) & 255
+        return bits_of_float32(z.float())[..., None] >> _shifts(z) & 255
 
     def _decode(
         self, indices: Int[Tensor, "*lead dim bytes"], dtype: torch.dtype
     ) -> Float[Tensor, "*lead dim"]:
-        pattern = (indices << _shifts(indices)).sum(dim=-1)
-        signed = torch.where(pattern >= 2**31, pattern - 2**32, pattern)
-        return signed.to(torch.int32).view(torch.float32).to(dtype)
+        return float32_of_bits((indices << _shifts(indices)).sum(dim=-1)).to(dtype)
 
 
 def _shifts(like: Shaped[Tensor, "..."]) -> Int[Tensor, "bytes"]:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from vq.ops.gradients import replace_value
 from vq.ops.numerics.reductions import mean_square
 from vq.quantizers.base import QuantizeOutput, Quantizer, learnable
 from vq.quantizers.codebooks.base import Codebook
@@ -67,6 +68,7 @@ class VectorQuantizer(Quantizer):
             )
         self.distance = distance or EuclideanDistance()
         self.codebook_size, self.codebook_dim = codebook.size, codebook.dim
+        self._chosen: Tensor | None = None
 
     @classmethod
     def example(cls) -> "VectorQuantizer":
@@ -78,6 +80,25 @@ class VectorQuantizer(Quantizer):
         """Whether the estimator differs from `StraightThrough`."""
         return not isinstance(self.estimator, StraightThrough)
 
+    def quantize_with(
+        self, z: Float[Tensor, "*lead dim"], indices: Int[Tensor, "*lead"], mask: Bool[Tensor, "*lead"] | None
+    ) -> QuantizeOutput:
+        """Does the same as `forward` with these codes instead of the nearest ones.
+
+        A quantizer around this one that has searched by itself calls it in its own forward.
+
+        Args:
+            z: Vectors in float32 or float64.
+            indices: The code of each vector.
+            mask: True for the vectors that count; None if all do.
+        """
+        self._chosen = indices
+        try:
+            output: QuantizeOutput = self(z, mask)  # not `_forward`, so that hooks see the call
+        finally:
+            self._chosen = None
+        return output
+
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
         vectors = self.distance.place(z.reshape(-1, self.codebook_dim))
         counted = None if mask is None else mask.reshape(-1)
@@ -87,7 +108,8 @@ class VectorQuantizer(Quantizer):
         codes = self._codes(z.dtype)
         if self.regularisers and self.training and not codes.requires_grad:
             codes = codes.clone()  # the backward needs these values, and averages move before it
-        indices = self.distance.nearest(vectors, codes)
+        chosen = self._chosen
+        indices = self.distance.nearest(vectors, codes) if chosen is None else chosen.reshape(-1)
         code = F.embedding(indices, codes)
         if self.training:
             self.codebook.update(vectors, indices, usable)
@@ -99,11 +121,20 @@ class VectorQuantizer(Quantizer):
             term, scalars = regulariser(vectors, codes, indices, counted, across_ranks=self.training)
             loss, metrics = loss + term, metrics | dict(scalars)
         return QuantizeOutput(
-            quantized=self.estimator(vectors, code).view(z.shape),
+            quantized=self._with_gradient(vectors, code).view(z.shape),
             indices=indices.view(z.shape[:-1]),
             loss=loss,
             metrics=metrics,
         )
+
+    def _with_gradient(
+        self, vectors: Float[Tensor, "n dim"], code: Float[Tensor, "n dim"]
+    ) -> Float[Tensor, "n dim"]:
+        # An estimator may draw random numbers. A training forward that autograd repeats must draw them both times,
+        # and evaluation draws none.
+        if self.training or torch.is_grad_enabled():
+            return self.estimator(vectors, code)
+        return replace_value(vectors, code)
 
     @torch.no_grad()
     def prepare(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> None:

@@ -2,8 +2,9 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -26,6 +27,7 @@ class Tokenizer(nn.Module, ABC):
         decoder: Maps quantized vectors to the image; its `last_layer` is the parameter of the output layer.
         has_image_decoder: Whether `decode` returns images and `forward` reconstructs them.
         frozen: The names of the parts that do not learn, which `freeze` sets.
+        config: The config that the tokenizer was built from, if it was loaded from a file that has one.
     """
 
     downsample_factor: int
@@ -34,6 +36,7 @@ class Tokenizer(nn.Module, ABC):
     decoder: nn.Module | None
     has_image_decoder: ClassVar[bool] = True
     frozen: tuple[str, ...] = ()
+    config: Mapping[str, Any] | None = None
 
     def freeze(self, names: Iterable[str]) -> "Tokenizer":
         """Freezes parts: their parameters get no gradient, and they stay in eval mode, also under `.train()`.
@@ -152,6 +155,32 @@ class Tokenizer(nn.Module, ABC):
         self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Applies the encoder and the decoder to images in [-1, 1], without quantization in between."""
+
+    def push_to_hub(
+        self, repository: str, *, licence: str, scores: str | Path | None = None, private: bool = False
+    ) -> str:
+        """Writes the weights, their config and a model card to a repository of the Hugging Face hub.
+
+        Args:
+            repository: `OWNER/REPOSITORY`, which is made if it does not exist.
+            licence: The licence of the weights, as the hub writes it: `mit`, `apache-2.0`, `other`.
+            scores: A `metrics.json` that `vq val` or `vq test` has written, for the model card.
+            private: Whether a repository that is made is private.
+
+        Returns:
+            The address that `vq.load` takes, with the commit as its revision.
+
+        Raises:
+            HubError: If the hub refuses, or cannot be reached.
+            CheckpointError: If the tokenizer was not loaded from a file, or does not hold all of its weights.
+
+        Example:
+            >>> tokenizer = vq.load("work_dirs/emoji")                            # doctest: +SKIP
+            >>> tokenizer.push_to_hub("OWNER/emoji", licence="apache-2.0")        # doctest: +SKIP
+        """
+        from vq.tokenizers.hub import push
+
+        return push(self, repository, licence=licence, scores=scores, private=private)
 
 
 def common_image_channels(place: str, encoder: nn.Module, decoder: nn.Module) -> int:

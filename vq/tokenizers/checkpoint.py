@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from vq.config import PRETRAINED_TOKENIZER, check, parse_json, with_weights, without_first_weights
 from vq.errors import ConfigError, UserError
 from vq.files import usual_mode
-from vq.known_weights import refuse_zoo
 from vq.pretrained import WeightsFileError, digest, is_safetensors, read_tensors
 from vq.registry import build
 from vq.text import printable, shown
@@ -85,7 +84,14 @@ def find_weights(path: str | Path) -> Path:
     Raises:
         CheckpointError: If there are no weights (the message lists what is there instead), or they are damaged.
     """
-    refuse_zoo(str(path))
+    if str(path).startswith("zoo:"):
+        from vq.tokenizers.published import converted
+
+        return converted(str(path))
+    if str(path).startswith("hf:/"):  # a Path drops the second slash
+        from vq.tokenizers.hub import pull
+
+        return pull(str(path).replace("hf:/", "hf://").replace("hf:///", "hf://"))
     path = Path(path)
     if not path.is_file() and path.name in _KINDS:
         path = path.parent / _KINDS[path.name] if (path.parent / _KINDS[path.name]).is_file() else path
@@ -437,6 +443,7 @@ def load_tokenizer(
     if not isinstance(tokenizer, Tokenizer):
         raise CheckpointError(f"{file}: expected a tokenizer, got a {type(tokenizer).__name__}")
     load_weights(tokenizer, [file])
+    tokenizer.config = config
     return tokenizer.to(device).eval()
 
 

@@ -1,5 +1,7 @@
 """The image tokenizer: an encoder, a quantizer and a decoder."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
@@ -16,23 +18,37 @@ class ImageTokenizer(Tokenizer):
     """Maps an image to a grid or a sequence of indices and back.
 
     Two 1x1 convolutions between the networks and the quantizer (`quant_conv` and `post_quant_conv` in other projects)
-    match their channels, so that any encoder can be combined with any quantizer. Networks with `num_latents` (TiTok)
+    match their channels, so that any encoder can be combined with any quantizer. Published tokenizers may have other
+    ones (`projection_kernel`). Networks with `num_latents` (TiTok)
     produce a sequence of that many vectors instead of a grid; for those, read `h, w` below as `num_latents`.
 
     Args:
         encoder: Maps an image to (batch, encoder.out_channels, h, w).
         quantizer: Quantizes (batch, h, w, quantizer.codebook_dim).
         decoder: Maps (batch, decoder.in_channels, h, w) to an image.
+        projection_kernel: The height and width, an odd number, of the two convolutions; None for no convolutions, if
+            the channels of the networks are those of the codes.
+        value_range: The pixel values that the networks take and return for black and white. Those of the tokenizer
+            stay in [-1, 1].
 
     Raises:
         ValueError: If the encoder and the decoder have different scaling factors, one works on a grid and the other
-            on a sequence, the quantizer needs a grid and the encoder produces a sequence, or the networks are built
-            for images of different numbers of channels.
+            on a sequence, the quantizer needs a grid and the encoder produces a sequence, the networks are built
+            for images of different numbers of channels, there are no convolutions and the channels differ, or the
+            kernel or the range is not one.
     """
 
     decoder: nn.Module
 
-    def __init__(self, *, encoder: nn.Module, quantizer: Quantizer, decoder: nn.Module) -> None:
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        quantizer: Quantizer,
+        decoder: nn.Module,
+        projection_kernel: int | None = 1,
+        value_range: Sequence[float | int] = (-1.0, 1.0),
+    ) -> None:
         super().__init__()
         self.image_channels = common_image_channels("tokenizer", encoder, decoder)
         if encoder.downsample_factor != decoder.downsample_factor:
@@ -45,10 +61,14 @@ class ImageTokenizer(Tokenizer):
         self.num_latents: int | None = common_num_latents(encoder, quantizer, decoder)
         # A decoder that takes a sequence is built for one image size; one that takes a grid works with any size.
         self.image_size: tuple[int, int] | None = getattr(decoder, "image_size", None)
-        convolution = nn.Conv2d if self.num_latents is None else nn.Conv1d
-        dim = quantizer.codebook_dim
-        self.pre_quant = convolution(declared_size(encoder, "out_channels"), dim, 1)
-        self.post_quant = convolution(dim, declared_size(decoder, "in_channels"), 1)
+        self.value_range = _checked_range(value_range)
+        dim, is_grid = quantizer.codebook_dim, self.num_latents is None
+        self.pre_quant = _projection(
+            declared_size(encoder, "out_channels"), dim, projection_kernel, is_grid=is_grid
+        )
+        self.post_quant = _projection(
+            dim, declared_size(decoder, "in_channels"), projection_kernel, is_grid=is_grid
+        )
 
     @property
     def codebook_size(self) -> int:
@@ -112,12 +132,42 @@ class ImageTokenizer(Tokenizer):
                 f"decoder is built for, got {image.shape[2]}x{image.shape[3]}; resize them, or change "
                 f"the decoder's image_size"
             )
+        low, high = self.value_range
+        if self.value_range != (-1.0, 1.0):
+            image = (image + 1) * ((high - low) / 2) + low
         latent: Tensor = self.pre_quant(self.encoder(image)).movedim(1, -1)
         return latent
 
     def _decode(self, quantized: Tensor) -> Tensor:
+        low, high = self.value_range
         reconstruction: Tensor = self.decoder(self.post_quant(quantized.movedim(-1, 1)))
+        if self.value_range != (-1.0, 1.0):
+            reconstruction = (reconstruction - low) * (2 / (high - low)) - 1
         return reconstruction
+
+
+def _projection(in_channels: int, out_channels: int, kernel: int | None, *, is_grid: bool) -> nn.Module:
+    """The convolution between a network and the quantizer."""
+    if kernel is None:
+        if in_channels != out_channels:
+            raise ValueError(
+                f"ImageTokenizer: expected networks with the channels of the codes, since projection_kernel is None, "
+                f"got {in_channels} and {out_channels}; give projection_kernel=1"
+            )
+        return nn.Identity()
+    if kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f"ImageTokenizer: expected projection_kernel to be odd, got {kernel}; try 1 or 3")
+    convolution = nn.Conv2d if is_grid else nn.Conv1d
+    return convolution(in_channels, out_channels, kernel, padding=kernel // 2)
+
+
+def _checked_range(values: Sequence[float | int]) -> tuple[float, float]:
+    if len(values) != 2 or not values[0] < values[1]:
+        raise ValueError(
+            f"ImageTokenizer: expected value_range to be the values of black and white, got {list(values)}; the usual "
+            "ones are (-1, 1) and (0, 1)"
+        )
+    return float(values[0]), float(values[1])
 
 
 def common_num_latents(encoder: nn.Module, quantizer: Quantizer, decoder: nn.Module) -> int | None:

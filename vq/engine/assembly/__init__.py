@@ -2,7 +2,7 @@
 
 from vq.engine.assembly.build import (
     Tree,
-    make_callback,
+    make_callbacks,
     make_checkpointer,
     make_evaluator,
     make_frozen_tokenizer,
@@ -25,7 +25,7 @@ __all__ = [
     "check_data",
     "check_images",
     "describe",
-    "make_callback",
+    "make_callbacks",
     "make_checkpointer",
     "make_evaluator",
     "make_frozen_tokenizer",

@@ -13,16 +13,18 @@ from vq.data import FeatureLoader, ImageLoader, TokenLoader, UndecodableSetError
 from vq.engine.assembly.checks import check_data, check_losses
 from vq.engine.assembly.class_names import check_class_names
 from vq.engine.assembly.stored_features import check_features
-from vq.engine.evaluation.base import AnyEvaluator
-from vq.engine.loop.callbacks import (
+from vq.engine.callbacks import (
+    BestScores,
     Callback,
     ConsoleProgress,
     Guarded,
     ImageGrid,
     MetricsFile,
+    Profile,
     WandB,
     tensorboard_if_installed,
 )
+from vq.engine.evaluation.base import AnyEvaluator
 from vq.engine.loop.checkpointer import Checkpointer
 from vq.engine.loop.launch import Machine
 from vq.engine.loop.step_runner import StepRunner
@@ -134,29 +136,50 @@ def make_checkpointer(config: Tree, run: Path) -> Checkpointer:
     return checkpointer
 
 
-def make_callback(config: Tree, run: Path, *, wandb: bool) -> Callback:
-    """The callbacks of a run: console, files and loggers on rank 0, none on the other ranks."""
+def make_callbacks(
+    config: Tree,
+    run: Path,
+    *,
+    wandb: Mapping[str, str] | None = None,
+    profile: tuple[int, int] | None = None,
+    directions: Mapping[str, bool] | None = None,
+    batch_size: int | None = None,
+) -> list[Callback]:
+    """The callbacks that every run has on rank 0: console, files and loggers; none on the other ranks.
+
+    Args:
+        config: The resolved config.
+        run: The run folder.
+        wandb: The `name`, `project` and `entity` with which to log to Weights & Biases too; None to do without.
+        profile: The first and the last step of a trace; None for no trace.
+        directions: For each score of the validation, whether a larger value is better.
+        batch_size: Images per step.
+    """
     if distributed.rank() > 0:
-        return Callback()
-    callbacks = [
-        ConsoleProgress(),
+        return []
+    best = BestScores(directory=run, directions=directions or {})
+    callbacks: list[Callback] = [
         MetricsFile(directory=run),
-        *tensorboard_if_installed(run),
+        ConsoleProgress(batch_size=batch_size, best=best),
+        *tensorboard_if_installed(run, config),
         ImageGrid(directory=run),
+        best,
     ]
-    if wandb:
-        callbacks.append(WandB(directory=run, name=run.name, config=config))
-    return Guarded(callbacks)
+    if profile is not None:
+        callbacks.append(Profile(directory=run, first=profile[0], last=profile[1]))
+    if wandb is not None:
+        callbacks.append(WandB(directory=run, config=config, **wandb))
+    return callbacks
 
 
-def make_score_callback(config: Tree, directory: Path, *, name: str, wandb: bool) -> Callback:
+def make_score_callback(config: Tree, directory: Path, *, wandb: Mapping[str, str] | None) -> Callback:
     """The callbacks that log the scores of checkpoints outside training: TensorBoard if installed, W&B if asked for."""
     if distributed.rank() > 0:
         return Callback()
     directory.mkdir(parents=True, exist_ok=True)
-    callbacks = tensorboard_if_installed(directory)
-    if wandb:
-        callbacks.append(WandB(directory=directory, name=name, config=config))
+    callbacks = tensorboard_if_installed(directory, config)
+    if wandb is not None:  # the training's own run in W&B goes on by itself
+        callbacks.append(WandB(directory=directory, config=config, id_name="wandb_id_scores.txt", **wandb))
     return Guarded(callbacks)
 
 
@@ -167,7 +190,8 @@ def make_trainer(
     machine: Machine,
     *,
     seed: int,
-    wandb: bool = False,
+    wandb: Mapping[str, str] | None = None,
+    profile: tuple[int, int] | None = None,
     frozen_tokenizer: Tokenizer | None = None,
 ) -> Trainer:
     """The trainer of a run with all its parts, ready to `fit`; data that do not fit the model are refused."""
@@ -188,10 +212,19 @@ def make_trainer(
     trainer: Trainer = build(
         section(config, "trainer"),
         path="trainer",
+        shared={"directory": run},
         runner=StepRunner(train_step=train_step, data=train_data, seed=seed),
         validation=Validation(evaluator=evaluator, data=val_data),
         checkpointer=make_checkpointer(config, run),
-        callback=make_callback(config, run, wandb=wandb),
     )
+    own = make_callbacks(
+        config,
+        run,
+        wandb=wandb,
+        profile=profile,
+        directions=evaluator.directions(),
+        batch_size=train_data.batch_size,
+    )
+    trainer.callback = Guarded([*own, *trainer.callbacks] if distributed.rank() == 0 else [])
     logger.info("%s", machine)
     return trainer

@@ -10,6 +10,7 @@ from vq.engine.doctor.building import FAULTS
 from vq.engine.doctor.case import Case
 from vq.engine.doctor.findings import Finding, bytes_in_words, ok, trouble, warning
 from vq.engine.loop.checkpoint_files import estimated_bytes
+from vq.engine.loop.checkpoint_folder import most_at_once
 from vq.tokenizers.checkpoint import checkpoints_in
 
 WORK_DIRS = Path("work_dirs")
@@ -63,11 +64,19 @@ def space(case: Case, free: int, folder: Path) -> Iterator[Finding]:
 def checkpoints_at_once(case: Case) -> int:
     """How many new checkpoints will exist side by side, one of them while it is written."""
     saves = -(-case.max_steps // case.saves_every)
-    keep = case.tree["checkpointer"].get("keep")
-    if keep is None:
+    rules = {name: case.tree["checkpointer"].get(name) for name in ("keep", "keep_every", "keep_best")}
+    if rules["keep"] is None or _has_linked_backups(case):
         return saves
     there = 0 if case.run is None else len(checkpoints_in(case.run / "checkpoints"))
-    return min(saves, max(1, max(int(keep), 2) + 1 - there))
+    return min(saves, max(1, most_at_once(**rules, max_steps=case.max_steps) - there))
+
+
+def _has_linked_backups(case: Case) -> bool:
+    """Whether each checkpoint stays on this disk as a backup."""
+    backup_to = case.tree["checkpointer"].get("backup_to")
+    if backup_to is None or "://" in str(backup_to):
+        return False
+    return _existing(Path(backup_to)).stat().st_dev == _existing(case.run or WORK_DIRS).stat().st_dev
 
 
 def check_store(case: Case) -> Iterator[Finding]:

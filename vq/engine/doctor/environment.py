@@ -80,11 +80,19 @@ def mismatched(required: Sequence[str], version: str, torchvision: str) -> Itera
             f"torchvision {torchvision} is made for torch{wanted.specifier}, got torch {version}",
             "install both again with one command: pip install --upgrade torch torchvision",
         )
-    elif not hasattr(torch.ops.torchvision, "nms"):
+    elif not _has_operators():
         yield trouble(
             "torchvision", f"the operators of torchvision {torchvision} do not load into torch {version}",
             "install both again from one index: pip install --force-reinstall torch torchvision",
         )  # fmt: skip
+
+
+def _has_operators() -> bool:
+    try:
+        import torchvision  # noqa: F401  # which loads its operators into torch
+    except (RuntimeError, OSError):
+        return False
+    return hasattr(torch.ops.torchvision, "nms")
 
 
 def check_device(case: Case) -> Iterator[Finding]:

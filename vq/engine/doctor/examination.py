@@ -6,7 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vq import pretrained
-from vq.engine.doctor import data, disk, environment, memory, overlap, run_folder, schedule, weights, world
+from vq.engine.doctor import (
+    data,
+    disk,
+    environment,
+    memory,
+    overlap,
+    rank_memory,
+    run_folder,
+    schedule,
+    weights,
+    world,
+)
 from vq.engine.doctor.case import Case
 from vq.engine.doctor.findings import Check, Finding, ordered, trouble, warning
 
@@ -41,6 +52,7 @@ CONFIG: list[Check] = [
     schedule.check_warmup,
     schedule.check_rates,
     memory.check_memory,
+    rank_memory.check_ranks,
     memory.check_time,
     disk.check_store,
     disk.check_disk,

@@ -11,6 +11,8 @@ from vq.engine.doctor.case import Case
 from vq.engine.doctor.findings import Finding, bytes_in_words, first_lines, ok, trouble, warning
 from vq.engine.doctor.tracing import Trace
 from vq.engine.evaluation.progress import duration
+from vq.engine.steps.base import TrainStep
+from vq.errors import ConfigError
 
 CONTEXT = 2**30
 """What CUDA takes for itself, with its libraries; about so much."""
@@ -37,7 +39,12 @@ def check_memory(case: Case) -> Iterator[Finding]:
         return
     trace: Trace = case.trace.value
     is_gpu = torch.device(case.device).type == "cuda"
-    needed = trace.bytes(autocast=case.options.autocast) + (CONTEXT if is_gpu else 0)
+    try:
+        elsewhere = on_other_ranks(case.step.value.step, case.world.ranks)
+    except ConfigError as error:
+        yield trouble("train_step.strategy", *str(error).split("; ", 1))
+        return
+    needed = trace.bytes(autocast=case.options.autocast) - elsewhere + (CONTEXT if is_gpu else 0)
     if left_out := case.step.value.left_out:
         yield warning("memory", f"estimated without {first_lines(left_out)}, whose weights are missing")
     host = available_memory()
@@ -45,7 +52,7 @@ def check_memory(case: Case) -> Iterator[Finding]:
     if is_gpu:
         if torch.cuda.is_available():
             yield from fits(
-                case, needed, torch.cuda.get_device_properties(case.device).total_memory, "the GPU"
+                case, needed, torch.cuda.get_device_properties(case.device).total_memory, "the GPU", elsewhere
             )
         if host is not None and workers > host:
             yield trouble(
@@ -53,10 +60,33 @@ def check_memory(case: Case) -> Iterator[Finding]:
                 f"{bytes_in_words(host)} left", "lower train_data.num_workers", step=1,
             )  # fmt: skip
     elif host is not None:
-        yield from fits(case, needed * case.world.local_ranks + workers, host, "the host")
+        yield from fits(case, needed * case.world.local_ranks + workers, host, "the host", elsewhere)
 
 
-def fits(case: Case, needed: int, there: int, where: str) -> Iterator[Finding]:
+def on_other_ranks(step: TrainStep, num_ranks: int) -> int:
+    """The bytes of weights, averages and moments that a rank does not hold, because the model is divided.
+
+    Gradients are divided too, but only once a block is done; they count whole.
+
+    Args:
+        step: After a step on the meta device, so that its optimizer has moments.
+        num_ranks: The number of ranks of the training.
+
+    Raises:
+        ConfigError: If this number of ranks cannot divide the model.
+    """
+    optimization = step.optimization
+    part = optimization.strategy.part(num_ranks)
+    total = 0
+    for parameter in optimization.strategy.divided(step.model):
+        moments = optimization.optimizer.inner.state.get(parameter, {}).values()
+        alike = [m for m in moments if isinstance(m, torch.Tensor) and m.shape == parameter.shape]
+        copies = [parameter, *alike] + [parameter] * (optimization.weight_ema is not None)
+        total += sum(tensor.nbytes for tensor in copies)
+    return round(total * (1 - part))
+
+
+def fits(case: Case, needed: int, there: int, where: str, elsewhere: int = 0) -> Iterator[Finding]:
     """Compares the memory that a step needs with the memory that there is.
 
     Args:
@@ -64,11 +94,12 @@ def fits(case: Case, needed: int, there: int, where: str) -> Iterator[Finding]:
         needed: Bytes.
         there: Bytes.
         where: Whose memory, in words.
+        elsewhere: Bytes of weights and moments that other ranks hold.
     """
     trace: Trace = case.trace.value
     words = (
         f"a step with micro-batches of {trace.batch} needs {bytes_in_words(needed)} "
-        f"({bytes_in_words(trace.held)} of weights and optimizer; the rest within about 15 %) of "
+        f"({bytes_in_words(trace.held - elsewhere)} of weights and optimizer; the rest within about 15 %) of "
         f"{bytes_in_words(there)} of {where}"
     )
     cure = "lower the batch size, or raise train_step.accumulate" + (

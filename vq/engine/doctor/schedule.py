@@ -48,8 +48,8 @@ def check_events(case: Case) -> Iterator[Finding]:
             f"validates every {validate:,} steps, saves every {save:,}: most scores are of weights that are not saved",
             f"use a multiple of {save:,}", step=validate,
         )  # fmt: skip
-    keep = case.tree["checkpointer"].get("keep")
-    if keep is not None and save <= last and validate > keep * save:
+    keep, keep_best = case.tree["checkpointer"].get("keep"), case.tree["checkpointer"].get("keep_best")
+    if keep is not None and keep_best is None and save <= last and validate > keep * save:
         yield warning(
             "checkpointer.keep",
             f"keeps the last {keep} checkpoints, so one that was validated is removed before the next validation",
@@ -58,7 +58,7 @@ def check_events(case: Case) -> Iterator[Finding]:
 
 
 def check_warmup(case: Case) -> Iterator[Finding]:
-    """Warm-ups, discriminators and annealing that begin or end after the run."""
+    """Warm-ups, discriminators, annealing and weights that begin or end after the run."""
     step, last = case.tree["train_step"], case.max_steps
     for place, node, begins in _schedules(step):
         warmup = (node or {}).get("warmup_steps") or 0
@@ -75,11 +75,19 @@ def check_warmup(case: Case) -> Iterator[Finding]:
             f"{start:,}, but the run ends at step {last:,}: the discriminator is never used",
             "lower it, or raise max_steps", step=NEVER,
         )  # fmt: skip
-    for name, node in (_inner(step).get("annealing") or {}).items():
-        if (end := node.get("steps") or 0) > last:
+    for place, node in _functions_of_the_step(step):
+        begin, steps = node.get("start") or 0, node.get("steps") or 0
+        if begin + steps > last:
             yield warning(
-                f"train_step.annealing.{name}", f"ends at step {end:,}, after the run ({last:,} steps)",
-                f"set its steps to at most {last:,}", step=NEVER,
+                place, f"ends at step {begin + steps:,}, after the run ({last:,} steps)",
+                f"set its {'start and ' if begin else ''}steps to at most {last:,}{' together' if begin else ''}",
+                step=NEVER,
+            )  # fmt: skip
+        if place.endswith("weights.adversarial") and begin < start and not node.get("first"):
+            yield warning(
+                place, f"rises from step {begin:,} on, but the discriminator starts at step {start:,}: a part of the "
+                f"rise is lost, and the weight jumps",
+                f"set its start to at least {start:,}", step=start,
             )  # fmt: skip
 
 
@@ -104,6 +112,20 @@ def check_rates(case: Case) -> Iterator[Finding]:
                 "lower it",
                 step=1,
             )
+
+
+def _functions_of_the_step(step: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Place and node of each annealed attribute, and of each weight that changes."""
+    inner = _inner(step)
+    named = {
+        "train_step.annealing": inner.get("annealing"),
+        "train_step.weights": inner.get("weights"),
+        "train_step.adversary.weights": (inner.get("adversary") or {}).get("weights"),
+    }
+    for place, collection in named.items():
+        for name, node in (collection or {}).items():
+            if isinstance(node, Mapping):
+                yield f"{place}.{name}", node
 
 
 def _inner(step: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import torch
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -30,14 +30,17 @@ class Trace:
     """What a training step takes.
 
     Attributes:
-        held: Bytes between two steps: weights, averages, frozen networks, the moments of the optimizers.
+        held: Bytes between two steps: weights, averages, frozen networks, the moments of the optimizers, and the
+            gradients of the step before, which the next step drops.
         peak: The largest number of bytes during a step, in float32.
+        activations: The largest number of bytes during a step that are neither held nor gradients of the model.
         flops: Floating-point operations of a step on one rank.
         batch: Samples of a micro-batch, of which the step has `accumulate`.
     """
 
     held: int
     peak: int
+    activations: int
     flops: int
     batch: int
 
@@ -61,8 +64,35 @@ def trace_of(step: TrainStep, config: Mapping[str, Any], loader: Any, *, batch: 
     with _without_autocast(), counter:
         step([one] * step.accumulate, number)
         held, before = counter.now, counter.flops
-        step([one] * step.accumulate, number)
-    return Trace(held=held, peak=counter.peak, flops=counter.flops - before, batch=batch)
+        step.model.zero_grad()
+        counter.beside, counter.activations = counter.now, 0
+        with _gradients_beside(step.model, counter):
+            step([one] * step.accumulate, number)
+    return Trace(
+        held=held,
+        peak=counter.peak,
+        activations=counter.activations,
+        flops=counter.flops - before,
+        batch=batch,
+    )
+
+
+@contextmanager
+def _gradients_beside(model: nn.Module, counter: "Counter") -> Iterator[None]:
+    """Inside, the gradients of a model do not count as activations."""
+    seen = set()
+
+    def note(parameter: Tensor) -> None:
+        if id(parameter) not in seen and parameter.grad is not None:
+            seen.add(id(parameter))
+            counter.beside += parameter.grad.nbytes
+
+    hooks = [p.register_post_accumulate_grad_hook(note) for p in model.parameters() if p.requires_grad]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def meta_batch(step: TrainStep, config: Mapping[str, Any], loader: Any, batch: int) -> dict[str, Any]:
@@ -97,12 +127,14 @@ class Counter(TorchDispatchMode):
     Attributes:
         now: The bytes of the tensors that exist now.
         peak: The largest value of `now` so far.
+        beside: The bytes that are no activations.
+        activations: The largest value of `now - beside` so far.
         flops: Floating-point operations of matrix products, convolutions and attention so far.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # of torch
-        self.now = self.peak = self.flops = 0
+        self.now = self.peak = self.beside = self.activations = self.flops = 0
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(
@@ -129,6 +161,7 @@ class Counter(TorchDispatchMode):
         self._sizes[key] = storage.nbytes()
         self.now += storage.nbytes()
         self.peak = max(self.peak, self.now)
+        self.activations = max(self.activations, self.now - self.beside)
         weakref.finalize(storage, self._drop, key)
 
     def _drop(self, key: int) -> None:

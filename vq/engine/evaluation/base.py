@@ -65,6 +65,9 @@ class AnyEvaluator(Protocol):
             on_progress: Receives the number of samples that this rank has just finished.
         """
 
+    def directions(self) -> dict[str, bool]:
+        """Whether a larger value is better, for each score by which models can be ranked."""
+
     def picture(self, model: Any, loader: Any) -> UInt8[Tensor, "3 height width"]:
         """Draws the model's results for a few fixed samples."""
 
@@ -91,6 +94,16 @@ def scores_of(metrics: Iterable[Metric]) -> tuple[Scores, Stamps]:
         if stamp := metric.stamp():
             stamps |= dict.fromkeys(computed, stamp)
     return scores, stamps
+
+
+def directions_of(metrics: Iterable[Metric]) -> dict[str, bool]:
+    """Whether a larger value is better, for each score of the metrics by which models can be ranked."""
+    return {
+        name: metric.higher_is_better
+        for metric in metrics
+        if metric.higher_is_better is not None
+        for name in metric.ranked_scores()
+    }
 
 
 def check_pictures(rgb: Sequence[int] | None, channels: int) -> None:

@@ -15,6 +15,7 @@ from vq.engine.evaluation.base import (
     OnBatch,
     check_pictures,
     check_views,
+    directions_of,
     ignore,
     names_on_all_ranks,
     scores_of,
@@ -132,6 +133,10 @@ class Evaluator:
                     raise ConfigError(f"evaluator.metrics[{i}]: does not fit val_data: {error}") from error
                 finally:
                     metric.reset()
+
+    def directions(self) -> dict[str, bool]:
+        """Whether a larger value is better, for each score by which tokenizers can be ranked."""
+        return directions_of(self.metrics)
 
     def picture(self, model: Tokenizer, loader: ImageLoader) -> UInt8[Tensor, "3 height width"]:
         """Draws a few images of the set above their reconstructions or index maps, the same images each time."""

@@ -17,6 +17,7 @@ from vq.engine.evaluation.base import (
     Stamps,
     check_pictures,
     check_views,
+    directions_of,
     ignore,
     names_on_all_ranks,
     scores_of,
@@ -193,6 +194,11 @@ class ProposalEvaluator:
         self._show_real(batch, device)
         for metric in self.metrics:
             metric.reset()
+
+    def directions(self) -> dict[str, bool]:
+        """Whether a larger value is better, for each score by which generators can be ranked."""
+        own = {"loss": False, "token_perplexity": False, "token_accuracy": True}
+        return own | directions_of(self.metrics)
 
     def _check_set(self, loader: Any) -> None:
         """Refuses a set without images if a metric needs them, and one with too few labels."""

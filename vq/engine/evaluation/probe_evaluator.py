@@ -112,6 +112,10 @@ class ProbeEvaluator:
         scores |= {f"top{k}": mean for k, mean in zip(self.top, means[3:], strict=True)}
         return {**scores, "class_mean_top1": float((occurring[:, 2] / occurring[:, 0]).mean())}
 
+    def directions(self) -> dict[str, bool]:
+        """Whether a larger value is better, for each score."""
+        return {"loss": False, **{f"top{k}": True for k in self.top}, "class_mean_top1": True}
+
     @torch.no_grad()
     def check(self, model: LinearProbe, loader: Any) -> None:
         """Finds out from the first batch, before training, whether the set fits the probe.

@@ -3,8 +3,9 @@
 import logging
 import sys
 import time
+from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from vq import distributed
 from vq.text import printable
@@ -23,9 +25,12 @@ logger = logging.getLogger(__name__)
 _LOG_SECONDS = 30.0
 """Time between two lines in the log."""
 
+_ESTIMATE_SECONDS = 300.0
+"""Speed and ETA are those of the images that were done in this time."""
+
 
 class PassProgress:
-    """Shows how many images of a set are done: a bar with ETA on a terminal, elsewhere lines in the log.
+    """Shows how many images of a set are done, how fast, and the ETA: a bar on a terminal, elsewhere lines in the log.
 
     Only rank 0 shows it, and assumes that the other ranks have done as many.
 
@@ -36,8 +41,8 @@ class PassProgress:
 
     def __init__(self, what: str, total: int) -> None:
         self._what, self._total, self._done = what, total, 0
-        self._bar = progress_bar() if distributed.rank() == 0 else None
-        self._started = self._logged = time.monotonic()
+        self._bar = progress_bar(_ESTIMATE_SECONDS) if distributed.rank() == 0 else None
+        self._logged = time.monotonic()
         self._task = TaskID(0)
 
     def __enter__(self) -> "PassProgress":
@@ -56,24 +61,46 @@ class PassProgress:
         if self._bar is None:
             return
         self._bar.update(self._task, completed=self._done)
+        task = self._bar.tasks[self._task]
+        speed = f"{task.speed:.1f} images/s" if task.speed else ""
+        self._bar.update(self._task, note=speed)
         now = time.monotonic()
         if self._bar.disable and now - self._logged > _LOG_SECONDS:
             self._logged = now
-            left = (now - self._started) / max(1, self._done) * (self._total - self._done)
-            logger.info("%s: %d/%d images  eta %s", self._what, self._done, self._total, duration(left))
+            rest = (
+                f"  {speed}  eta {duration(float(task.time_remaining))}"
+                if speed and task.time_remaining
+                else ""
+            )
+            logger.info("%s: %d/%d images%s", self._what, self._done, self._total, rest)
 
 
-def progress_bar() -> Progress:
-    """A progress bar with ETA; it shows nothing where there is no terminal."""
-    return Progress(
+class NotedProgress(Progress):
+    """Progress bars, with the notes of their tasks (the field `note`) on lines of their own below."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars, then the notes."""
+        yield from super().get_renderables()
+        for task in self.tasks:
+            if note := task.fields.get("note"):
+                yield Text(note, no_wrap=True, overflow="ellipsis")
+
+
+def progress_bar(estimate_seconds: float = 30.0) -> Progress:
+    """A progress bar with ETA; it shows nothing where there is no terminal.
+
+    Args:
+        estimate_seconds: How much of the past the ETA is estimated from.
+    """
+    return NotedProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
+        speed_estimate_period=estimate_seconds,
         disable=not sys.stderr.isatty(),
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vq.data import Batch, ImageLoader
 from vq.data.stores.feature_store import DTYPES, FEATURES, pack_features
 from vq.data.stores.token_manifest import StoreFormat
-from vq.engine.jobs.store_writing import StoredSet, write_store
+from vq.engine.jobs.store_writing import StoredSet, WriteShards, write_shards, write_store
 from vq.engine.jobs.views import cut_views
 from vq.errors import ConfigError, UserError
 from vq.networks import Teacher, TeacherEncoder
@@ -106,6 +106,10 @@ class FeatureRecorder:
     def device(self) -> torch.device:
         """Where the network is. Its weights are buffers."""
         return next(self.network.buffers()).device
+
+    def to(self, device: str) -> None:
+        """Moves the network to a device."""
+        self.network.to(device)
 
     @property
     def kind(self) -> StoreFormat:
@@ -239,6 +243,7 @@ def store_features(
     settings: Mapping[str, Any],
     on_size: Callable[[str], None] = lambda text: None,
     on_progress: Callable[[int], None] = lambda n: None,
+    write: WriteShards = write_shards,
 ) -> StoredSet:
     """Writes the feature store of a set, as `vq.engine.jobs.tokenization.tokenize` writes a token store.
 
@@ -250,6 +255,7 @@ def store_features(
         settings: From `settings_of`.
         on_size: Receives the size of the store, in words, before the work begins.
         on_progress: Receives the number of images that this rank has just finished.
+        write: Writes the shards that are missing; by default this process does.
 
     Raises:
         ConfigError: If the network does not take images of this size.
@@ -273,4 +279,5 @@ def store_features(
         images_per_shard=images_per_shard,
         settings=settings,
         on_progress=on_progress,
+        write=write,
     )

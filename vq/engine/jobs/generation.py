@@ -1,7 +1,7 @@
 """Images from a generator: planned, drawn on all ranks, written one by one, and never twice."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,11 @@ class ImageSource:
             return [wanted.file]
         return [wanted.file, str(Path(wanted.file).with_suffix(".npy"))]
 
+    def to(self, device: str) -> None:
+        """Moves the networks to a device."""
+        self.generator.to(device)
+        self.tokenizer.to(device)
+
     def settings(self) -> dict[str, Any]:
         """What the images depend on besides the generator's weights; ready for JSON."""
         device = next(self.generator.parameters()).device
@@ -99,6 +104,23 @@ class ImageSource:
         }
 
 
+DrawImages = Callable[[ImageSource, Sequence[Sequence[Wanted]], Path], Iterator[dict[str, str]]]
+"""Draws and writes batches of images in a folder; yields the SHA-256 of each file of a batch by its name, in order."""
+
+
+def draw_images(
+    source: ImageSource, batches: Sequence[Sequence[Wanted]], folder: Path
+) -> Iterator[dict[str, str]]:
+    """Draws and writes the images in this process."""
+    for batch in batches:
+        files = [
+            file
+            for w, image in zip(batch, source.draw(batch), strict=True)
+            for file in save_pixels(image, folder / w.file, source.rgb)
+        ]
+        yield {file.name: sha256_of(file) for file in files}
+
+
 def write_images(
     source: ImageSource,
     wanted: Sequence[Wanted],
@@ -107,6 +129,7 @@ def write_images(
     batch_size: int,
     settings: Mapping[str, Any],
     on_progress: Callable[[int], None] = lambda n: None,
+    draw: DrawImages = draw_images,
 ) -> Path:
     """Writes the images that are missing, `samples.json`, and a grid of the first hundred beside the folder.
 
@@ -124,6 +147,7 @@ def write_images(
         batch_size: Images drawn at a time, per rank.
         settings: What the images depend on besides `source.settings()`; a folder made with others is refused.
         on_progress: Receives the number of images that this rank has just finished.
+        draw: Draws the images that are missing; by default this process does.
 
     Returns:
         The file of the grid, `FOLDER_grid.png`. It is not in the folder, so that a reader of the folder, such as an
@@ -138,41 +162,43 @@ def write_images(
     picture = folder.with_name(f"{folder.name}_grid.png")
     record = {**settings, **source.settings()}
     claim(folder, picture, record, [name for w in wanted for name in source.files(w)])
-    _write_missing(source, wanted, folder, batch_size, on_progress)
+    batches = _missing(source, wanted, folder, batch_size, on_progress)
+    for batch, hashes in zip(batches, draw(source, batches, folder), strict=True):
+        note_hashes(folder, hashes)
+        on_progress(len(batch))
     distributed.barrier()
     if distributed.rank() == 0:
-        shown = _shown(wanted)
-        images = torch.stack([read_image(folder / w.file, w.file) for w in shown])
-        save_png(grid(images, columns=_columns(shown)), picture)
-        noted = read_hashes(folder)
-        samples = [_sample(w, source.files(w), noted) for w in wanted]
-        finish(folder, {**record, "samples": samples})
+        _complete(source, wanted, folder, picture, record)
     distributed.barrier()
     return picture
 
 
-def _write_missing(
+def _missing(
     source: ImageSource,
     wanted: Sequence[Wanted],
     folder: Path,
     batch_size: int,
     on_progress: Callable[[int], None],
-) -> None:
-    """Draws and writes this rank's share of the images that are not written yet."""
+) -> list[list[Wanted]]:
+    """Batches of this rank's images that are not written yet; `on_progress` receives the number of the others."""
     mine = wanted[distributed.rank() :: distributed.world_size()]
     noted = read_hashes(folder)
     missing = [w for w in mine if not all(_is_written(folder / name, noted) for name in source.files(w))]
     distributed.barrier()  # every rank has read the notes before any rank adds to them
     on_progress(len(mine) - len(missing))
-    for start in range(0, len(missing), batch_size):
-        batch = missing[start : start + batch_size]
-        files = [
-            file
-            for w, image in zip(batch, source.draw(batch), strict=True)
-            for file in save_pixels(image, folder / w.file, source.rgb)
-        ]
-        note_hashes(folder, {file.name: sha256_of(file) for file in files})
-        on_progress(len(batch))
+    return [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+
+
+def _complete(
+    source: ImageSource, wanted: Sequence[Wanted], folder: Path, picture: Path, record: Mapping[str, Any]
+) -> None:
+    """Writes the grid and `samples.json`."""
+    shown = _shown(wanted)
+    images = torch.stack([read_image(folder / w.file, w.file) for w in shown])
+    save_png(grid(images, columns=_columns(shown)), picture)
+    noted = read_hashes(folder)
+    samples = [_sample(w, source.files(w), noted) for w in wanted]
+    finish(folder, {**record, "samples": samples})
 
 
 def _sample(wanted: Wanted, files: Sequence[str], noted: Mapping[str, str]) -> dict[str, Any]:

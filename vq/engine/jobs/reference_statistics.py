@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,6 +141,25 @@ def set_sha256(dataset: ImageDataset, words: str) -> str:
     return total.hexdigest()
 
 
+AddFeatures = Callable[[StatisticsCollector, ImageLoader, Callable[[int], None]], list[str]]
+"""Adds the features of a set's images, calls the last argument with the number of images that are done, and returns
+the names of those that cannot be decoded."""
+
+
+def add_features(
+    collector: StatisticsCollector, loader: ImageLoader, on_progress: Callable[[int], None]
+) -> list[str]:
+    """Adds the features of this rank's share of the images; returns the names of those that cannot be decoded."""
+    undecodable: list[str] = []
+    device = collector.pool.total.device
+    for batch in loader.pass_batches():
+        undecodable += batch["undecodable"]
+        if batch["key"]:
+            collector.update(batch["image"].to(device))
+            on_progress(len(batch["image"]))
+    return undecodable
+
+
 @torch.no_grad()
 def collect(
     loader: ImageLoader,
@@ -150,6 +169,7 @@ def collect(
     dataset: str,
     words: str,
     rgb: Sequence[int] | None = None,
+    add: AddFeatures = add_features,
 ) -> ReferenceStatistics:
     """Computes the statistics of a set's features in one pass over all ranks, in constant memory.
 
@@ -160,6 +180,7 @@ def collect(
         dataset: The name of the set, for the stamp.
         words: The transforms in words, for the stamp.
         rgb: The channels of the images that the network sees as red, green and blue; None for images of 3 channels.
+        add: Adds the features of all images; by default the ranks do, each those of its share.
 
     Raises:
         ChannelsError: If the images do not have the channels of `rgb`, or not 3 without it.
@@ -169,14 +190,8 @@ def collect(
     check_rgb("evaluator.metrics", rgb, loader.dataset.channels)
     words = words if rgb is None else f"{words}, rgb={tuple(rgb)}"
     collector = StatisticsCollector(network=network, rgb=rgb).to(device)
-    undecodable: list[str] = []
     with PassProgress("features", loader.num_samples) as progress:
-        for batch in loader.pass_batches():
-            undecodable += batch["undecodable"]
-            if not batch["key"]:
-                continue
-            collector.update(batch["image"].to(device))
-            progress.advance(len(batch["image"]))
+        undecodable = add(collector, loader, progress.advance)
     collector.sync()
     undecodable = names_on_all_ranks(undecodable)
     warn_of_undecodable(undecodable)

@@ -9,7 +9,7 @@ from typing import Any
 from vq import distributed
 from vq.data.sets.image_folder import EXTENSIONS
 from vq.errors import UserError
-from vq.files import read_json, write_atomically
+from vq.files import read_json, remove_unfinished, write_atomically
 from vq.text import printable
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ class SampleFolderError(UserError, ValueError):
 def claim(folder: Path, picture: Path, record: Mapping[str, Any], files: Sequence[str]) -> None:
     """Prepares a folder for images of these settings, on rank 0; every rank waits.
 
-    Images that an earlier run with the same settings wrote and that are no longer wanted are removed.
+    Images that an earlier run with the same settings wrote and that are no longer wanted are removed, and so are files
+    that a killed process left half-written.
 
     Args:
         folder: Made if it is missing.
@@ -49,6 +50,9 @@ def _claim(folder: Path, picture: Path, record: Mapping[str, Any], wanted: set[s
     place = printable(str(folder))
     if folder.exists() and not folder.is_dir():
         raise SampleFolderError(f"{place}: expected a folder, got a file; choose another --out")
+    left = remove_unfinished(folder, "class*.png", "class*.npy", SETTINGS, SAMPLES)
+    if left := left + remove_unfinished(folder.parent, picture.name):
+        logger.info("removed %d unfinished files of processes that were killed from %s", len(left), place)
     there = _pictures(folder)
     if not (folder / SETTINGS).exists():
         foreign = sorted(there) + ([picture.name] if picture.exists() else [])

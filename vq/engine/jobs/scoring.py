@@ -26,12 +26,12 @@ from vq.engine.assembly.build import (
 )
 from vq.engine.assembly.checks import check_data
 from vq.engine.assembly.class_names import check_class_names, training_class_names
+from vq.engine.callbacks import Callback
 from vq.engine.evaluation.base import AnyEvaluator, Evaluation
 from vq.engine.evaluation.progress import PassProgress
 from vq.engine.jobs.given_weights import GivenWeights
 from vq.engine.jobs.score_report import VISUALS, VisualWriter, show, visual_kinds
 from vq.engine.jobs.tokenization import settings_of, tokenize
-from vq.engine.loop.callbacks import Callback
 from vq.engine.loop.launch import Machine
 from vq.errors import ConfigError
 from vq.files import read_json, sha256_of, write_atomically
@@ -238,8 +238,7 @@ def scorer_of(
     folder: Path,
     machine: Machine,
     *,
-    name: str,
-    wandb: bool = False,
+    wandb: Mapping[str, str] | None = None,
     visual: str = "",
     is_tokenized: bool = False,
 ) -> Iterator[CheckpointScorer]:
@@ -249,8 +248,7 @@ def scorer_of(
         config: The resolved config.
         folder: The TensorBoard events are written there.
         machine: Device and precision.
-        name: The run's name in W&B.
-        wandb: Log to W&B too.
+        wandb: The names with which to log to W&B too, as for `make_callbacks`.
         visual: The pictures to write, as in `CheckpointScorer`.
         is_tokenized: Whether to write a token store, as in `CheckpointScorer`.
 
@@ -267,7 +265,7 @@ def scorer_of(
     check_data(model, frozen, loader, "val_data")
     if trained_section(config) != "tokenizer" and (names := training_class_names(config)) is not None:
         check_class_names(model, names, loader.dataset.class_names)
-    callback = make_score_callback(config, folder, name=name, wandb=wandb)
+    callback = make_score_callback(config, folder, wandb=wandb)
     max_steps = config.get("trainer", {}).get("max_steps", 0)
     callback.on_start(0, max_steps)
     try:

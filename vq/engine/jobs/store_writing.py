@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,9 +14,12 @@ from torch import Tensor
 
 from vq import distributed
 from vq.data import Batch, ImageLoader
+from vq.data.base import keys_sha256
 from vq.data.stores.token_manifest import StoreFormat, write_manifest
 from vq.data.stores.token_shards import ShardFiles, write_packed
-from vq.engine.jobs.token_folder import claim, keys_sha256, source_sha256, unwritten
+from vq.data.transfer import Transfer
+from vq.engine.evaluation.pace import Pace, PaceMeter
+from vq.engine.jobs.token_folder import claim, common_sha256, unwritten
 from vq.engine.jobs.views import VIEWS, views_of
 
 
@@ -28,16 +31,25 @@ class StoredSet:
         num_images: Images in the store.
         undecodable: The names of those that were left out.
         num_bytes: Size of the packed values.
+        pace: How the time for the shards that were not there yet was spent; not compared.
     """
 
     num_images: int
     undecodable: list[str]
     num_bytes: int
+    pace: Pace = field(compare=False)
 
 
 @runtime_checkable
 class Recorder(Protocol):
     """Computes what is stored of each view of an image, and packs it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def to(self, device: str) -> None:
+        """Moves the network to a device."""
 
     @property
     def crops(self) -> int:
@@ -71,6 +83,23 @@ class Recorder(Protocol):
         """The bytes of values in a shard."""
 
 
+Shard = tuple[ShardFiles, range]
+"""The files of a shard, and its images in the set."""
+
+WriteShards = Callable[[Recorder, ImageLoader, Sequence[Shard], Callable[[int], None]], Pace]
+"""Writes shards, calls the last argument with the number of images that are done, and returns the pace of the work."""
+
+
+@torch.no_grad()
+def write_shards(
+    recorder: Recorder, loader: ImageLoader, shards: Sequence[Shard], on_progress: Callable[[int], None]
+) -> Pace:
+    """Records the images of the shards of this rank in this process; the pace is that of all ranks."""
+    meter = PaceMeter(recorder.device)
+    _write_in_turn(recorder, loader, shards, on_progress, meter)
+    return meter.pace()
+
+
 @torch.no_grad()
 def write_store(
     recorder: Recorder,
@@ -80,6 +109,7 @@ def write_store(
     images_per_shard: int,
     settings: Mapping[str, Any],
     on_progress: Callable[[int], None],
+    write: WriteShards = write_shards,
 ) -> StoredSet:
     """Writes a store; shards that are complete already, and of the set's present images, are kept.
 
@@ -90,6 +120,7 @@ def write_store(
         images_per_shard: How many images of the set a shard covers.
         settings: What the values depend on: written to the manifest; a folder made with others is refused.
         on_progress: Receives the number of images that this rank has just finished.
+        write: Writes the shards that are missing; by default this process does.
 
     Raises:
         TokenStoreError: On every rank, if the folder holds something else, or of images with other names or contents.
@@ -106,9 +137,9 @@ def write_store(
     ]
     mine = shards[distributed.rank() :: distributed.world_size()]
     todo = unwritten(source.dataset, mine, on_progress, recorder.kind.content)
-    _write_shards(recorder, source, todo, on_progress)
+    pace = write(recorder, source, todo, on_progress)
     distributed.barrier()
-    return _finish(recorder, directory, manifest, len(shards))
+    return _finish(recorder, directory, manifest, len(shards), pace)
 
 
 def _manifest(
@@ -134,38 +165,46 @@ def _items(number: int, images_per_shard: int, total: int) -> range:
     return range(number * images_per_shard, min((number + 1) * images_per_shard, total))
 
 
-def _write_shards(
+def _write_in_turn(
     recorder: Recorder,
     loader: ImageLoader,
-    shards: Sequence[tuple[ShardFiles, range]],
+    shards: Sequence[Shard],
     on_progress: Callable[[int], None],
+    meter: PaceMeter,
 ) -> None:
     """Records the images of the shards in one stream, so that reading never waits for the end of a shard."""
     size = loader.batch_size
     groups = [items[i : i + size] for _, items in shards for i in range(0, len(items), size)]
     batches = read_ahead(loader.chosen_batches(groups))
+    to_device = Transfer(recorder.device)
     for files, items in shards:
         parts: list[Tensor] = []
         labels: list[int] = []
         keys: list[str] = []
         undecodable: list[str] = []
+        checksums: list[str] = []
         for start in range(0, len(items), size):
-            batch = next(batches)
+            with meter.waiting():
+                batch = next(batches)
+                images = to_device(batch)
             undecodable += batch["undecodable"]
+            checksums += batch["sha256"]
             if batch["key"]:
-                parts.append(recorder(batch))
+                with meter.computing():
+                    parts.append(recorder(images))
                 labels += batch["label"].tolist()
                 keys += batch["key"]
             on_progress(min(size, len(items) - start))
         # The host waits for the device here, once per shard.
         content = recorder.pack(torch.cat(parts).cpu()) if parts else b""
+        meter.settle()
         write_packed(
             files,
             content,
             labels=labels,
             keys=keys,
             undecodable=undecodable,
-            source_sha256=source_sha256(loader.dataset, items),
+            source_sha256=common_sha256(checksums),
         )
 
 
@@ -182,7 +221,9 @@ def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
             batch = following.result()
 
 
-def _finish(recorder: Recorder, directory: Path, manifest: Mapping[str, Any], num_shards: int) -> StoredSet:
+def _finish(
+    recorder: Recorder, directory: Path, manifest: Mapping[str, Any], num_shards: int, pace: Pace
+) -> StoredSet:
     """Writes `manifest.json` on rank 0, which completes the store; the result is the same on every rank."""
     found: dict[str, Any] = {}
     if distributed.rank() == 0:
@@ -193,4 +234,5 @@ def _finish(recorder: Recorder, directory: Path, manifest: Mapping[str, Any], nu
         num_images=complete["num_images"],
         undecodable=[name for shard in complete["shards"] for name in shard["undecodable"]],
         num_bytes=complete["num_images"] * recorder.crops * math.prod(manifest["axes"]) * recorder.width,
+        pace=pace,
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -61,18 +61,15 @@ def _difference(directory: Path, manifest: Mapping[str, Any], content: str) -> s
     return ""
 
 
-def keys_sha256(dataset: ImageDataset) -> str:
-    """The SHA-256 of the names and labels of a set's images, in order."""
-    digest = hashlib.sha256()
-    for i in range(len(dataset)):
-        digest.update(json.dumps([dataset.key(i), dataset.label(i)]).encode() + b"\n")
-    return digest.hexdigest()
-
-
 def source_sha256(dataset: ImageDataset, items: range) -> str:
     """The SHA-256 of what decides the pixels of some images: the bytes of their files."""
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="checksums") as pool:
-        return hashlib.sha256("\n".join(pool.map(dataset.sha256, items)).encode()).hexdigest()
+        return common_sha256(pool.map(dataset.sha256, items))
+
+
+def common_sha256(checksums: Iterable[str]) -> str:
+    """The SHA-256 of the checksums of some images."""
+    return hashlib.sha256("\n".join(checksums).encode()).hexdigest()
 
 
 def unwritten(

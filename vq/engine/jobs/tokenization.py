@@ -14,7 +14,7 @@ from torch import Tensor
 from vq.data import Batch, ImageLoader
 from vq.data.stores.token_manifest import TOKENS, StoreFormat
 from vq.data.stores.token_shards import bytes_per_index, pack
-from vq.engine.jobs.store_writing import StoredSet, write_store
+from vq.engine.jobs.store_writing import StoredSet, WriteShards, write_shards, write_store
 from vq.engine.jobs.views import cut_views
 from vq.ops.images import encodable
 from vq.tokenizers import Tokenizer
@@ -48,6 +48,7 @@ def tokenize(
     images_per_shard: int = 1024,
     settings: Mapping[str, Any],
     on_progress: Callable[[int], None] = lambda n: None,
+    write: WriteShards = write_shards,
 ) -> StoredSet:
     """Writes the token store of a set; shards that are complete already, and of the set's present images, are kept.
 
@@ -62,6 +63,7 @@ def tokenize(
         images_per_shard: How many images of the set a shard covers.
         settings: What the indices depend on: written to the manifest; a folder made with others is refused.
         on_progress: Receives the number of images that this rank has just finished.
+        write: Writes the shards that are missing; by default this process does.
 
     Raises:
         TokenStoreError: On every rank, if the folder holds tokens of another tokenizer, or of images with other
@@ -75,6 +77,7 @@ def tokenize(
         images_per_shard=images_per_shard,
         settings=settings,
         on_progress=on_progress,
+        write=write,
     )
 
 
@@ -96,6 +99,10 @@ class ViewEncoder:
     def device(self) -> torch.device:
         """Where the tokenizer is."""
         return self.tokenizer.device
+
+    def to(self, device: str) -> None:
+        """Moves the tokenizer to a device."""
+        self.tokenizer.to(device)
 
     @property
     def kind(self) -> StoreFormat:

@@ -1,6 +1,7 @@
 """Trains the config of a run, or builds everything and prints the plan."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,19 @@ from vq import config as configs
 from vq import distributed
 from vq.data import ImageLoader
 from vq.engine import assembly
+from vq.engine.assembly.same_data import DATA, check_same_data, identity_of
 from vq.engine.jobs.given_weights import GivenWeights
+from vq.engine.jobs.restarts import note_start
 from vq.engine.loop.checkpointer import Checkpointer
 from vq.engine.loop.launch import Machine, release_log, write_environment
-from vq.engine.loop.resuming import recorded_arguments
+from vq.engine.loop.lost_ranks import lost_ranks_named
+from vq.engine.loop.resuming import SKIPPED, recorded_arguments
 from vq.engine.loop.stopping import noted
 from vq.engine.loop.trainer import Trainer
 from vq.engine.steps.tuning import Tuning
+from vq.errors import ConfigError
+from vq.ops.numerics.determinism import COST
+from vq.text import holds_secret
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -34,7 +41,10 @@ class TrainingOptions:
         load_from: A checkpoint folder to continue from; with `auto_resume` only if the run has no checkpoint.
         weights: Loaded into the model before a new training.
         tuning: Memory layout and compilation.
-        wandb: Log to Weights & Biases too.
+        wandb: The names with which to log to Weights & Biases too, as for `make_callbacks`; None to do without.
+        is_deterministic: Whether every sum is computed in a fixed order.
+        may_data_differ: Whether a training may continue with other images than those it began with.
+        profile: The first and the last step to record, counted from the start of the command.
     """
 
     seed: int | None = None
@@ -42,7 +52,10 @@ class TrainingOptions:
     load_from: str | None = None
     weights: GivenWeights = field(default_factory=GivenWeights)
     tuning: Tuning = field(default_factory=Tuning)
-    wandb: bool = False
+    wandb: Mapping[str, str] | None = None
+    is_deterministic: bool = False
+    may_data_differ: bool = False
+    profile: tuple[int, int] | None = None
 
 
 def train(config: "Config", run: Path, machine: Machine, options: TrainingOptions) -> dict[str, float]:
@@ -51,21 +64,28 @@ def train(config: "Config", run: Path, machine: Machine, options: TrainingOption
     The files of the run are changed only once everything is built: what is refused leaves them as they are.
     """
     logger.info("config: %s", config.filename)
+    if options.is_deterministic:
+        logger.info("%s", COST)
     tree = config.to_dict()
+    _refuse_secrets(tree)
     checkpoint = _checkpoint_to_continue(options, assembly.make_checkpointer(tree, run))
     arguments = _arguments(options, machine, checkpoint)
     trainer = _build(tree, run, machine, options, seed=arguments["seed"], device=machine.device)
+    arguments[DATA] = identity_of(trainer.runner.data)
     trainer.checkpointer.arguments = arguments
+    trainer.skip(arguments[SKIPPED])
     step = 0
     if checkpoint is not None:
+        check_same_data(checkpoint, tree, arguments[DATA], may_differ=options.may_data_differ)
         step = trainer.checkpointer.restore(trainer.train_step, checkpoint)
         logger.info("continuing from %s: %d steps are done", checkpoint, step)
     trainer.prepare(step)
+    note_start(run)
     release_log()
     if machine.rank == 0:
         configs.save(config, run)
         write_environment(run / "environment.json", machine)
-    with noted(run):
+    with noted(run), lost_ranks_named():
         return trainer.fit(step)
 
 
@@ -117,7 +137,14 @@ def _build(
         tuning=options.tuning,
     )
     return assembly.make_trainer(
-        tree, run, train_step, machine, seed=seed, wandb=options.wandb, frozen_tokenizer=frozen
+        tree,
+        run,
+        train_step,
+        machine,
+        seed=seed,
+        wandb=options.wandb,
+        profile=options.profile,
+        frozen_tokenizer=frozen,
     )
 
 
@@ -125,6 +152,20 @@ def _checkpoint_to_continue(options: TrainingOptions, checkpointer: Checkpointer
     """The checkpoint to continue from; None for a new run."""
     found = checkpointer.to_resume(may_be_none=bool(options.load_from)) if options.auto_resume else None
     return Path(options.load_from) if found is None and options.load_from else found
+
+
+def _refuse_secrets(node: Any, place: str = "") -> None:
+    """Refuses a config with a key, a token or a password: it is stored with the run and with all weights."""
+    if isinstance(node, str) and holds_secret(place, node):
+        raise ConfigError(
+            f"{place}: expected no key, token or password, got what looks like one; a config is stored with the run "
+            f"and in every file of weights; give it as an environment variable, or rename the setting if it is none"
+        )
+    if isinstance(node, list | tuple):
+        node = dict(enumerate(node))
+    if isinstance(node, Mapping):
+        for key, child in node.items():
+            _refuse_secrets(child, f"{place}.{key}".lstrip("."))
 
 
 def _arguments(options: TrainingOptions, machine: Machine, checkpoint: Path | None) -> dict[str, Any]:
@@ -138,5 +179,7 @@ def _arguments(options: TrainingOptions, machine: Machine, checkpoint: Path | No
         "autocast": machine.autocast,
         "channels_last": options.tuning.is_channels_last,
         "compile": options.tuning.is_compiled,
+        "deterministic": options.is_deterministic,
         "ranks": machine.world_size,
+        SKIPPED: before.get(SKIPPED, []),
     }

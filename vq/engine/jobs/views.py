@@ -2,7 +2,6 @@
 
 from jaxtyping import Shaped
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from vq.data import ADMCenterCrop, ImageLoader, TokenStoreError
 
@@ -53,4 +52,6 @@ def cut_views(
         return [image]
     if crops == 2:
         return [image, image.flip(-1)]
+    from torchvision.transforms.v2 import functional  # its import takes as long as that of torch
+
     return [*functional.five_crop(image, list(size)), *functional.five_crop(image.flip(-1), list(size))]

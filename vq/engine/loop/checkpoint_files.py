@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vq import __version__, distributed
+from vq.engine.loop.checkpoint_writer import HostMemory, tensors_in
 from vq.engine.loop.resuming import ARGUMENTS
 from vq.engine.steps.base import TrainStep
+from vq.engine.strategies.shards import gathered
 from vq.files import fsync, sha256_of
 from vq.tokenizers.checkpoint import EMA_WEIGHTS, WEIGHTS, save_weights
 from vq.tokenizers.manifest import MANIFEST
@@ -38,9 +40,14 @@ class Content:
 
     @classmethod
     def of(cls, train_step: TrainStep, step: int) -> "Content":
-        """The present content; its tensors are those of the step, not copies."""
+        """The present content; its tensors are those of the step, not copies.
+
+        What is divided among ranks is gathered: every rank must then call it, and rank 0 has the content.
+        """
         average = {} if train_step.weight_ema is None else train_step.weight_ema.average
         state, weights = train_step.state_dict(), train_step.model.state_dict()
+        if train_step.optimization.strategy.is_sharded:
+            weights, average, state = (gathered(tree) for tree in (weights, average, state))
         return cls(step=step, weights=weights, average=average, state=state)
 
     def not_finite(self) -> str:
@@ -54,9 +61,14 @@ class Content:
                 return f"{kind} {name}"
         return ""
 
+    def copied(self, memory: HostMemory) -> "Content":
+        """The same content in memory of the host, which the next step does not change."""
+        weights, average, state = memory.copy((self.weights, self.average, self.state))
+        return replace(self, weights=weights, average=average, state=state)
+
     def write(self, folder: Path, *, config: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-        """Writes all files into a new folder, the manifest last, and flushes them to the disk."""
-        folder.mkdir()
+        """Writes all files into a new or empty folder, the manifest last, and flushes them to the disk."""
+        folder.mkdir(exist_ok=True)
         save_weights(self.weights, folder / WEIGHTS, config)
         if self.average:
             save_weights(self.average, folder / EMA_WEIGHTS, config)
@@ -112,24 +124,17 @@ def _optimizers(part: object, seen: set[int]) -> Iterator[Optimizer]:
 
 def not_finite(tree: object) -> str:
     """The name of the first tensor in nested dicts and lists that holds NaN or infinity; empty if none does."""
-    found: list[tuple[str, Tensor]] = []
-
-    def collect(node: object, path: str) -> None:
-        if isinstance(node, Tensor) and (node.is_floating_point() or node.is_complex()) and node.numel():
-            found.append((path, node.detach().isfinite().all()))
-        elif isinstance(node, Mapping):
-            for key, value in node.items():
-                collect(value, f"{path}.{key}".lstrip("."))
-        elif isinstance(node, list | tuple):
-            for i, value in enumerate(node):
-                collect(value, f"{path}[{i}]")
-
-    collect(tree, "")
+    found = [
+        (name, tensor.detach())
+        for name, tensor in tensors_in(tree)
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel()
+    ]
     # One transfer per device, not per tensor.
-    for device in {flag.device for _, flag in found}:
-        own = [(name, flag) for name, flag in found if flag.device == device]
-        are_finite = torch.stack([flag for _, flag in own]).tolist()
-        for (name, _), is_finite in zip(own, are_finite, strict=True):
-            if not is_finite:
+    for device in {tensor.device for _, tensor in found}:
+        own = [(name, tensor) for name, tensor in found if tensor.device == device]
+        # A finite sum has finite terms, and is quickly computed; a sum of finite terms may overflow.
+        are_finite = torch.stack([tensor.sum().isfinite() for _, tensor in own]).tolist()
+        for (name, tensor), is_finite in zip(own, are_finite, strict=True):
+            if not is_finite and not tensor.isfinite().all():
                 return name
     return ""

@@ -2,15 +2,18 @@
 
 import itertools
 import logging
+import math
 import os
 import shutil
 from pathlib import Path
 
 from vq.engine.loop.checkpoint_files import TRAIN_STATE
-from vq.files import fsync
+from vq.files import fsync, read_json
 from vq.tokenizers.checkpoint import WEIGHTS, checkpoints_in, step_of
 from vq.tokenizers.manifest import MANIFEST, ManifestError, read_manifest, verify
 
+SCORES = "validation.json"
+"""The scores of the validation, added to a finished checkpoint; the manifest does not name it."""
 logger = logging.getLogger(__name__)
 
 
@@ -53,12 +56,19 @@ class CheckpointFolder:
             if step_of(checkpoint) > step and (checkpoint.is_symlink() or not _is_foreign(checkpoint)):
                 _set_aside(checkpoint, "belongs to a training that this one replaces")
 
-    def prune(self, step: int, limit: int) -> None:
-        """Removes all but the `limit` newest valid checkpoints up to `step`; damaged ones are set aside."""
+    def prune(self, step: int, limit: int, *, every: int | None = None, best: Path | None = None) -> None:
+        """Removes checkpoints up to `step`; damaged ones among those that are examined are set aside.
+
+        Args:
+            step: Later checkpoints are left alone.
+            limit: How many of the newest valid ones remain.
+            every: Those whose step is a multiple of this number remain too.
+            best: A checkpoint that remains too.
+        """
         num_kept = 0
-        for checkpoint in checkpoints_in(self.directory):
-            is_ours = checkpoint.name == f"iter_{step_of(checkpoint)}" and not _is_foreign(checkpoint)
-            if not is_ours or step_of(checkpoint) > step:
+        for checkpoint in self._own(step):
+            is_kept = checkpoint == best or (every is not None and step_of(checkpoint) % every == 0)
+            if num_kept == limit and is_kept:
                 continue
             try:
                 if not self._is_valid(checkpoint):
@@ -66,13 +76,33 @@ class CheckpointFolder:
                 elif num_kept < limit:
                     num_kept += 1
                 else:
-                    leftover = checkpoint.with_suffix(
-                        ".partial"
-                    )  # swept later, should this process be killed here
+                    # It is swept later, should this process be killed here.
+                    leftover = checkpoint.with_suffix(".partial")
                     checkpoint.rename(leftover)
                     shutil.rmtree(leftover)
             except OSError as error:
                 logger.warning("%s: could not be removed: %s", checkpoint, error.strerror or error)
+
+    def best(self, step: int, score: str, *, higher_is_better: bool) -> Path | None:
+        """The valid checkpoint up to `step` with the best finite value of a score; the earliest of several equal ones.
+
+        Args:
+            step: Later checkpoints do not count.
+            score: The name of a score in their validations. Checkpoints that were not validated do not count.
+            higher_is_better: Whether the largest value is the best, or the smallest.
+        """
+        found = [(read_scores(checkpoint).get(score, math.nan), checkpoint) for checkpoint in self._own(step)]
+        sign = -1 if higher_is_better else 1
+        ranked = sorted((sign * v, step_of(path), path) for v, path in found if math.isfinite(v))
+        return next((path for _, _, path in ranked if self._is_valid(path)), None)
+
+    def _own(self, step: int) -> list[Path]:
+        """The checkpoints of this project up to a step, valid or not, the newest first."""
+        return [
+            path
+            for path in checkpoints_in(self.directory)
+            if path.name == f"iter_{step_of(path)}" and step_of(path) <= step and not _is_foreign(path)
+        ]
 
     def num_checkpoints(self) -> int:
         """How many checkpoints of this project there are, valid or not."""
@@ -101,6 +131,22 @@ class CheckpointFolder:
             self._valid.add(checkpoint)
             return True
         return False
+
+
+def most_at_once(
+    *, keep: int, keep_every: int | None = None, keep_best: str | None = None, max_steps: int
+) -> int:
+    """How many checkpoints of a run can exist side by side, one of them while it is written."""
+    every = 0 if keep_every is None else max_steps // keep_every
+    return max(keep, 2) + 1 + every + (keep_best is not None)
+
+
+def read_scores(checkpoint: Path) -> dict[str, float]:
+    """The scores of the validation of a checkpoint; empty if it was not validated."""
+    try:
+        return {str(name): float(value) for name, value in read_json(checkpoint / SCORES).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
 
 
 def _is_foreign(checkpoint: Path) -> bool:

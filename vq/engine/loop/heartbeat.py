@@ -8,16 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch.distributed as dist
 
-from vq import distributed
+from vq import distributed, failures
+from vq.engine.loop.lost_ranks import Ranks
 
 logger = logging.getLogger(__name__)
 PARENT_SECONDS = 0.5
 """How often a rank checks that torchrun still exists."""
+
+UNWINDING_SECONDS = 3.0
+"""How long a rank may take to end by its own error after another rank has died; one that waits for a GPU never does."""
 
 
 @contextmanager
@@ -49,7 +53,8 @@ def heartbeat(timeout: float) -> Iterator[None]:
 
     Every rank increments a counter in the process group's store, from a thread of its own. Rank 0 watches the others,
     and rank 1 watches rank 0. A rank that waits in a collective still gives signs of life; one that is stopped, or
-    whose machine hangs, does not. Needs a process group.
+    whose machine hangs, does not. Every rank also notices when another rank of its machine has died. Needs a process
+    group.
 
     Args:
         timeout: Seconds without a sign of life after which the run ends.
@@ -76,6 +81,7 @@ class _Heart:
         store = dist.distributed_c10d._get_default_store().clone()
         self.store = dist.distributed_c10d.PrefixStore("vq/heartbeat", store)
         self.name = f"{os.getpid()} {socket.gethostname()}"
+        self.ranks = Ranks()
 
     def run(self) -> None:
         count, woke_at = 0, time.monotonic()
@@ -97,9 +103,13 @@ class _Heart:
             for rank, (sign, since) in signs.items():
                 if now - since > self.timeout and not self.ended.is_set():
                     self._give_up(rank, sign)
+            if (lost := self.ranks.lost()) and not self.ended.wait(UNWINDING_SECONDS):
+                _end(f"error: {lost}" if self.ranks.speaks() else "", 2)
 
     def _give_up(self, rank: int, sign: str) -> None:
         _, pid, host = sign.split(" ", 2)
+        with suppress(Exception):  # the store is gone
+            failures.claim_message()  # the other ranks need not say that this one has been killed
         if host == socket.gethostname() and _is_sibling(int(pid)):
             # A stopped process ignores the SIGTERM that torchrun sends; torchrun would wait for it for 30 s.
             os.kill(int(pid), signal.SIGKILL)
@@ -120,8 +130,10 @@ def _is_sibling(pid: int) -> bool:
 
 
 def _end(message: str, code: int) -> None:
-    """Ends this process, whatever its main thread is waiting for."""
+    """Ends this process, whatever its main thread is waiting for, with a message unless it is empty."""
     try:
+        if not message:
+            return
         logger.error("%s", message)
         if distributed.rank() > 0 or not logging.getLogger("vq").handlers:
             sys.stderr.write(f"{message}\n")

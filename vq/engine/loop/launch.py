@@ -1,14 +1,17 @@
 """Where a command runs: device, processes, threads, precision; and its log."""
 
+import errno
 import json
 import logging
 import logging.handlers
 import os
 import platform
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,11 +19,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from vq import __version__, distributed
+from vq import __version__, distributed, failures
 from vq.config import write_and_keep
 from vq.engine.loop.heartbeat import heartbeat, watched_parent
+from vq.engine.loop.lost_ranks import lost_ranks_named
 from vq.errors import UserError
-from vq.text import printable
+from vq.files import why
+from vq.text import printable, without_secrets
 
 logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 600.0
@@ -53,6 +58,12 @@ class Machine:
 
 class LaunchError(UserError, RuntimeError):
     """A device that does not exist, or a process group that cannot be joined."""
+
+
+class UnreachableError(LaunchError):
+    """Nobody listens where the processes are to meet."""
+
+    is_of_one_process = True
 
 
 @contextmanager
@@ -102,10 +113,19 @@ def _joined(kind: str, world_size: int, timeout: float) -> Iterator[None]:
     if world_size == 1:
         yield
         return
+    _wait_for_meeting(world_size, timeout)
     # Longer than that of the heartbeat, whose error names the missing rank.
     patience = timedelta(seconds=1.25 * timeout + 10)
     try:
-        dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo", timeout=patience)
+        backend = "nccl" if kind.startswith("cuda") else "gloo"
+        if restarts := _number("TORCHELASTIC_RESTART_COUNT", 0):
+            # torch would look into the store of the start that has failed, and may wait for its processes.
+            store = dist.distributed_c10d.PrefixStore(f"vq/restart_{restarts}", failures.torchrun_store())
+            store.set_timeout(patience)
+            rank = _number("RANK", 0)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=patience)
+        else:
+            dist.init_process_group(backend, timeout=patience)
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise LaunchError(
@@ -113,10 +133,34 @@ def _joined(kind: str, world_size: int, timeout: float) -> Iterator[None]:
             f"Start several processes with torchrun --standalone, or give each job a MASTER_PORT of its own"
         ) from error
     try:
-        with heartbeat(timeout):
+        with lost_ranks_named(), heartbeat(timeout):
             yield
     finally:
         dist.destroy_process_group()
+
+
+def _wait_for_meeting(world_size: int, timeout: float) -> None:
+    """Returns once somebody listens at MASTER_ADDR and MASTER_PORT, which the first process does if torchrun does not.
+
+    Raises:
+        UnreachableError: If nobody does within `timeout` seconds.
+    """
+    rank, address = _number("RANK", 0), os.environ.get("MASTER_ADDR")
+    if address is None or (rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"):
+        return
+    port, deadline = _number("MASTER_PORT", 0), time.monotonic() + timeout
+    while True:
+        try:
+            with socket.create_connection((address, port), timeout=max(0.1, deadline - time.monotonic())):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UnreachableError(
+                    f"rank {rank} of {world_size}: expected the first process, or torchrun, at {address}:{port} "
+                    f"(MASTER_ADDR, MASTER_PORT), got no connection for {timeout:g} s (--timeout): {why(error)}; start "
+                    f"it, correct the address, or open the port in the firewall"
+                ) from error
+        time.sleep(min(0.2, timeout))
 
 
 def _number(variable: str, default: int) -> int:
@@ -154,7 +198,7 @@ def open_log(path: Path | None, *, is_held: bool = False) -> None:
     """Sends the project's log to the console and, if given, to a file, on rank 0; other ranks log errors only.
 
     Args:
-        path: The file; lines are appended.
+        path: The file; lines are appended, each with its date and time.
         is_held: Hold the file's lines back until `release_log`; without that call they are never written.
     """
     close_log()
@@ -167,10 +211,13 @@ def open_log(path: Path | None, *, is_held: bool = False) -> None:
     handlers: list[logging.Handler] = [_Console()]
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, encoding="utf-8", delay=is_held))
+        handlers.append(_LogFile(path))
+        if not is_held:
+            path.touch()
     for handler in handlers:
-        handler.setFormatter(_Lines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-        is_file = isinstance(handler, logging.FileHandler)
+        is_file = isinstance(handler, _LogFile)
+        datefmt = "%Y-%m-%d %H:%M:%S" if is_file else "%H:%M:%S"
+        handler.setFormatter(_Lines("%(asctime)s %(message)s", datefmt=datefmt))
         root.addHandler(_Held(handler) if is_file and is_held else handler)
 
 
@@ -183,13 +230,16 @@ def release_log() -> None:
 
 
 class _Lines(logging.Formatter):
-    """Shows names and errors from outside as text: they cannot start a line or send control codes to the terminal."""
+    """Shows names and errors from outside as text: they cannot start a line or send control codes to the terminal.
+
+    What looks like a key, a token or a password is hidden.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record, or its lines where a message of this project has several."""
         if isinstance(record.args, tuple):
             record = logging.makeLogRecord({**vars(record), "args": tuple(map(_as_text, record.args))})
-        return "\n".join(map(printable, super().format(record).split("\n")))
+        return "\n".join(map(printable, without_secrets(super().format(record)).split("\n")))
 
 
 def _as_text(argument: object) -> object:
@@ -218,6 +268,44 @@ class _Held(logging.handlers.MemoryHandler):
         return handler
 
 
+class _LogFile(logging.Handler):
+    """Appends each line to a file. While the disk has no room, lines are kept in memory, and the console says so once.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path.absolute()
+        self.kept: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the lines that are kept and this one, all or none."""
+        self.kept.append(self.format(record) + "\n")
+        try:
+            self._write("".join(self.kept).encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            if len(self.kept) == 1:
+                sys.stderr.write(
+                    f"{printable(str(self.path))}: {why(error)}; lines of the log are kept in memory until they can "
+                    f"be written\n"
+                )
+            return
+        self.kept.clear()
+
+    def _write(self, content: bytes) -> None:
+        with self.path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                with suppress(OSError):  # what is no regular file has no size
+                    file.truncate(size)
+                raise
+
+
 class _Console(logging.Handler):
     """Writes to the present `sys.stderr`: a progress bar replaces it, so that lines appear above the bar."""
 
@@ -234,9 +322,11 @@ def close_log() -> None:
 
 
 def write_environment(path: Path, machine: Machine) -> None:
-    """Records how a run was started: command, versions, hardware, commit."""
+    """Records how a run was started: command, versions, hardware, commit; without keys, tokens and passwords."""
+    separator = "\x1f"  # counts as a space
+    command = without_secrets(separator.join([sys.executable, *sys.argv])).split(separator)
     record = {
-        "command": [sys.executable, *sys.argv],
+        "command": command,
         "machine": asdict(machine),
         "python": platform.python_version(),
         "platform": platform.platform(),

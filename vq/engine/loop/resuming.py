@@ -16,6 +16,8 @@ from vq.files import read_json, sha256_of
 
 ARGUMENTS = "arguments.json"
 """The file in a checkpoint with what the command line decides and the config does not contain, such as the seed."""
+SKIPPED = "skipped_batches"
+"""The argument that lists the batches that no step takes, because their values were not finite."""
 MISSING = "not set"
 NETWORK_FREE = ("regularisers", "estimator", "revival", "init")
 """Parts of a quantizer that change how codes are learned, but not what the weights mean."""

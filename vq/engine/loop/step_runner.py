@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vq import distributed
 from vq.data import FeatureLoader, ImageLoader, TokenLoader
+from vq.data.transfer import Transfer
 from vq.engine.steps.base import TrainStep
 from vq.engine.steps.checks import check_all_updated
 from vq.ops.keyed import stable_hash
@@ -28,12 +29,16 @@ class StepResult:
         scalars: What the step returned, on its device.
         started: `time.perf_counter()` before the step's batch was asked for.
         data_seconds: Time spent waiting for that batch.
+        batch: The number of the batch in the order of the data, counted from 0.
+        keys: The keys of this rank's samples of the batch.
     """
 
     step: int
     scalars: dict[str, Tensor]
     started: float
     data_seconds: float
+    batch: int
+    keys: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,7 @@ class StepRunner:
         train_step: Takes one step.
         data: The training set.
         seed: Base seed of the batches and of everything that a step draws.
+        skipped: Numbers of batches that no step takes. The step that would take one takes the next batch.
 
     Example:
         ```python
@@ -58,6 +64,7 @@ class StepRunner:
     train_step: TrainStep
     data: ImageLoader | TokenLoader | FeatureLoader
     seed: int
+    skipped: Collection[int] = ()
 
     def run(self, start: int = 0, *, stop: int) -> Iterator[StepResult]:
         """Takes the steps from `start` up to, but not including, `stop`, and yields after each.
@@ -66,14 +73,40 @@ class StepRunner:
             ValueError: If the model has a parameter that is neither updated nor declared frozen.
         """
         check_all_updated(self.train_step.model, self.train_step.updated_parameters())
-        batches = grouped_batches(self.data, self.seed, self.train_step.accumulate, start)
+        first = batch_of(start, self.skipped)
+        batches = enumerate(grouped_batches(self.data, self.seed, self.train_step.accumulate, first), first)
+        wanted = ((number, group) for number, group in batches if number not in self.skipped)
+        to_device, clock = Transfer(self.train_step.device), self.train_step.optimization.clock
         for step in range(start, stop):
             started = time.perf_counter()
-            micro_batches = next(batches)
+            number, group = next(wanted)
+            micro_batches = [to_device(batch) for batch in group]
             data_seconds = time.perf_counter() - started
             torch.manual_seed(stable_hash(self.seed, "step", step, distributed.rank()))
+            clock.start()
             scalars = self.train_step(micro_batches, step)
-            yield StepResult(step=step + 1, scalars=scalars, started=started, data_seconds=data_seconds)
+            clock.stop()
+            yield StepResult(
+                step=step + 1,
+                scalars=scalars,
+                started=started,
+                data_seconds=data_seconds,
+                batch=number,
+                keys=[key for batch in group for key in batch["key"]],
+            )
+
+
+def batch_of(step: int, skipped: Collection[int]) -> int:
+    """The number of the batch that a step takes if no step takes those in `skipped`.
+
+    Example:
+        >>> [batch_of(step, skipped={5, 1}) for step in range(6)]
+        [0, 2, 3, 4, 6, 7]
+    """
+    number = step
+    for left_out in sorted(skipped):
+        number += left_out <= number
+    return number
 
 
 def grouped_batches(

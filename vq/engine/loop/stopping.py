@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from vq import distributed
 from vq.files import write_atomically
-from vq.text import printable
+from vq.text import printable, without_secrets
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
@@ -64,7 +64,7 @@ def noted(run: Path) -> Iterator[None]:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         if distributed.rank() == 0:
             with suppress(OSError):  # a full disk, for example: the first error matters more
-                write_atomically(file, f"{printable(reason)}\n")
+                write_atomically(file, f"{printable(without_secrets(reason))}\n")
         raise
 
 
@@ -143,7 +143,8 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._on_signal:  # else another one was set inside, and stays
+                signal.signal(number, handler)
         self._previous = {}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

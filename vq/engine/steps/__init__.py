@@ -7,7 +7,14 @@ from vq.engine.steps.discriminator import Adversary
 from vq.engine.steps.generator import ProposalStep
 from vq.engine.steps.optimization import OptimizationArguments, OptimizerArguments, ScheduledOptimizer
 from vq.engine.steps.reconstruction import ReconstructionStep
-from vq.engine.steps.schedules import Constant, Schedule, WarmupCosine
+from vq.engine.steps.schedules import (
+    Constant,
+    Schedule,
+    WarmupCosine,
+    WarmupLinear,
+    WarmupStableDecay,
+    WarmupStepDrop,
+)
 from vq.engine.steps.weight_ema import WeightEMA
 
 __all__ = [
@@ -25,5 +32,8 @@ __all__ = [
     "TokenizerStep",
     "TrainStep",
     "WarmupCosine",
+    "WarmupLinear",
+    "WarmupStableDecay",
+    "WarmupStepDrop",
     "WeightEMA",
 ]

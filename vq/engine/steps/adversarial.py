@@ -9,9 +9,10 @@ from torch import Tensor
 
 from vq.data import Batch
 from vq.engine.steps.base import Stateful, TokenizerArguments, TokenizerStep
-from vq.engine.steps.checks import check_weights
+from vq.engine.steps.clock import BACKWARD, DISCRIMINATOR
 from vq.engine.steps.discriminator import Adversary, DiscriminatorOutput
 from vq.engine.steps.micro_batches import Share, add, mean_over_ranks
+from vq.engine.steps.schedules import Weights
 from vq.engine.steps.sources import RECONSTRUCTION
 from vq.losses import Loss
 from vq.ops.balance import adaptive_weight
@@ -33,23 +34,29 @@ class AdversarialStep(TokenizerStep):
     Differs from the source: one forward of the tokenizer per step instead of two; the adaptive weight is that of the
         whole batch, over all micro-batches and ranks.
 
+    A discriminator may learn before it pulls: with the adversary's `start_step=a` and the weight
+    `adversarial=LinearAnnealing(first=0.0, last=w, start=b, steps=c - b)` it learns from step `a` on, and its term
+    enters the tokenizer's loss after step `b` and has the full weight `w` from step `c` on.
+
     Args:
         tokenizer: Trained.
         losses: Name -> loss of its source and the image; unweighted, at least one of the reconstruction.
-        weights: Name -> weight, one for each loss, one for `quantizer`, one for `adversarial`. With the
-            adaptive weight the last one is its gain.
+        weights: Name -> weight, one for each loss, one for `quantizer`, one for `adversarial`; each is a number or a
+            function of the step, such as `LinearAnnealing`. With the adaptive weight the last one is its gain. While it
+            is 0, the discriminator learns and the tokenizer does not follow it.
         adversary: The discriminator and what updates it.
         is_adaptive: Weight the adversarial loss so that its gradient at the decoder's last layer is as large as that
             of the losses, times the gain (`adaptive_weight`).
         annealing: Attribute of the quantizer -> its value as a function of the step.
         **optimization: `optimizer`, `schedule`, `max_gradient_norm`, `weight_ema`, `rates`, `decay`, all for the
-            tokenizer alone; `accumulate`, `autocast`; see `OptimizationArguments` and `TokenizerArguments`.
-            Micro-batches equal one large batch but for the statistics of a discriminator with batch norm, which are
-            those of a micro-batch.
+            tokenizer alone; `accumulate`, `autocast`, `strategy`, `checkpoint_activations`; see `OptimizationArguments`
+            and `TokenizerArguments`. Micro-batches equal one large batch but for the statistics of a discriminator
+            with batch norm, which are those of a micro-batch.
 
     Raises:
         ValueError: If a loss has no weight or a weight no loss, there is no loss, the decoder does not say which
-            layer is its last, or the quantizer has no such attribute.
+            layer is its last, the quantizer has no such attribute, or the weight is adaptive, there are several
+            micro-batches, and the strategy divides the model among ranks.
     """
 
     def __init__(
@@ -57,13 +64,19 @@ class AdversarialStep(TokenizerStep):
         *,
         tokenizer: Tokenizer,
         losses: Mapping[str, Loss],
-        weights: Mapping[str, float],
+        weights: Mapping[str, float | Annealing],
         adversary: Adversary,
         is_adaptive: bool = True,
         annealing: Mapping[str, Annealing] | None = None,
         **optimization: Unpack[TokenizerArguments],
     ) -> None:
-        check_weights(weights, [*losses, "quantizer", "adversarial"])
+        checked = Weights(weights, [*losses, "quantizer", "adversarial"])
+        strategy, is_accumulated = optimization.get("strategy"), optimization.get("accumulate", 1) > 1
+        if strategy is not None and strategy.is_sharded and is_adaptive and is_accumulated:
+            raise ValueError(
+                f"is_adaptive: expected accumulate=1 with {type(strategy).__name__}, because the gradients of several "
+                f"micro-batches are kept for the weight, and it divides them; set accumulate=1 or is_adaptive=False"
+            )
         if not any(loss.source == RECONSTRUCTION for loss in losses.values()):
             raise ValueError(
                 "losses: expected at least one of the reconstruction; the discriminator alone knows no image"
@@ -73,8 +86,7 @@ class AdversarialStep(TokenizerStep):
                 f"is_adaptive: {type(tokenizer.decoder).__name__} has no last_layer at which gradients could be "
                 "compared; set is_adaptive=False"
             )
-        super().__init__(tokenizer, losses=losses, annealing=annealing, **optimization)
-        self.weights = dict(weights)
+        super().__init__(tokenizer, losses=losses, weights=checked, annealing=annealing, **optimization)
         self.adversary, self.is_adaptive = adversary, is_adaptive
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Float[Tensor, ""]]:
@@ -82,9 +94,8 @@ class AdversarialStep(TokenizerStep):
         self.prepare(step)
         if has_begun := step >= self.adversary.start_step:
             self.adversary.prepare(step)
-        adversarial = _AdversarialGradient(
-            self, is_deferred=has_begun and self.is_adaptive and len(batches) > 1
-        )
+        pulls = has_begun and self.weights["adversarial"] != 0
+        adversarial = _AdversarialGradient(self, is_deferred=pulls and self.is_adaptive and len(batches) > 1)
         zero = torch.zeros((), device=self.device)
         sums: dict[str, Tensor] = {"adversarial_weight": zero, "loss/adversarial": zero}
         for batch, share, context in self.micro_batches(batches):
@@ -94,8 +105,11 @@ class AdversarialStep(TokenizerStep):
             sums["adversarial_weight"] = adversarial.add_deferred()
         terms = [self.weights[name] * sums[f"loss/{name}"] for name in (*self.losses, "quantizer")]
         total = torch.stack([*terms, sums["adversarial_weight"] * sums["loss/adversarial"]]).sum()
-        scalars = {"loss/total": total, **sums, **self.optimization.step()}
-        return scalars | self.adversary.update(sums) if has_begun else scalars
+        scalars = {"loss/total": total, **sums, **self.weights.scalars(), **self.optimization.step()}
+        if not has_begun:
+            return scalars
+        with self.optimization.clock.part(DISCRIMINATOR):
+            return scalars | self.adversary.update(sums)
 
     def _backward(
         self, batch: Batch, share: Share, adversarial: "_AdversarialGradient", *, has_begun: bool
@@ -111,13 +125,17 @@ class AdversarialStep(TokenizerStep):
             name: self.value_of(loss, seen, image) for name, loss in self.losses.items() if name not in inside
         }
         weighted = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-        (gradient,) = torch.autograd.grad(weighted, seen)
+        with self.optimization.clock.part(BACKWARD):
+            (gradient,) = torch.autograd.grad(weighted, seen)
         for name, loss in inside.items():
             terms[name] = self.value_of(loss, self.sources.of(loss, output), image)
         own = {f"loss/{name}": term for name, term in terms.items()}
         weight = torch.zeros((), device=self.device)
         if has_begun:
-            judged = self.adversary.judge(seen, image, share=share.local, autocast=self.optimization.autocast)
+            with self.optimization.clock.part(DISCRIMINATOR):
+                judged = self.adversary.judge(
+                    seen, image, share=share.local, autocast=self.optimization.autocast
+                )
             own |= {"loss/adversarial": judged.loss, **judged.scalars}
             gradient, weight = adversarial.combine(reconstruction, gradient, judged, share.local)
         of_quantizer = {"loss/quantizer": output.quantize.loss}
@@ -129,7 +147,7 @@ class AdversarialStep(TokenizerStep):
             if (term := scalars[f"loss/{name}"]).requires_grad:  # FSQ has no loss
                 ends.append(term)
                 gradients.append(torch.full_like(term, self.weights[name]))
-        torch.autograd.backward(ends, gradients)
+        self.optimization.backward(ends, gradients)
         scalars["adversarial_weight"] = share.common * weight
         return {name: value.detach() for name, value in scalars.items()}
 
@@ -170,15 +188,18 @@ class _AdversarialGradient:
             judged: Has the adversarial gradient there.
             share: The micro-batch's part of the step.
         """
+        if self.gain == 0:
+            return wanted, torch.zeros((), device=wanted.device)
         if not self.step.is_adaptive:
             return wanted + self.gain * judged.gradient, torch.full((), self.gain, device=wanted.device)
         at_last_layer = [self._at_last_layer(reconstruction, g * share) for g in (wanted, judged.gradient)]
         if not self.is_deferred:
             weight = self._weight(at_last_layer)
             return wanted + weight * judged.gradient, weight
-        found = torch.autograd.grad(
-            reconstruction, self.parameters, judged.gradient * share, retain_graph=True, allow_unused=True
-        )
+        with self.step.optimization.clock.part(BACKWARD):
+            found = torch.autograd.grad(
+                reconstruction, self.parameters, judged.gradient * share, retain_graph=True, allow_unused=True
+            )
         gradients = [
             torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)
         ]
@@ -198,7 +219,8 @@ class _AdversarialGradient:
 
     def _at_last_layer(self, reconstruction: Tensor, gradient: Tensor) -> Tensor:
         assert self.last_layer is not None  # the constructor of the step has checked it
-        (found,) = torch.autograd.grad(reconstruction, self.last_layer, gradient, retain_graph=True)
+        with self.step.optimization.clock.part(BACKWARD):
+            (found,) = torch.autograd.grad(reconstruction, self.last_layer, gradient, retain_graph=True)
         return found
 
     def _weight(self, at_last_layer: Sequence[Tensor]) -> Tensor:

@@ -9,6 +9,8 @@ from torch.optim import Optimizer
 
 from vq.data import Batch
 from vq.engine.steps.base import Stateful, TokenizerStep, TrainStep
+from vq.engine.steps.checks import check_not_sharded
+from vq.engine.steps.clock import BACKWARD, OPTIMIZER
 from vq.engine.steps.micro_batches import average_gradients, shares_of
 from vq.engine.steps.optimization import ScheduledOptimizer
 from vq.quantizers import Codebook, GumbelQuantizer, VectorQuantizer
@@ -51,6 +53,7 @@ class AlternatingStep(TrainStep):
             raise ValueError(
                 f"AlternatingStep: expected a step that trains a tokenizer, got {type(step).__name__}"
             )
+        check_not_sharded(step.optimization.strategy, "AlternatingStep")
         self.step, self.num_codebook_steps = step, num_codebook_steps
         self.quantizer, self._is_initialised = _checked_quantizer(step.tokenizer), False
         self.optimizer = ScheduledOptimizer(codebook_parameters(step.tokenizer), optimizer=optimizer)
@@ -82,10 +85,12 @@ class AlternatingStep(TrainStep):
         total = torch.zeros((), device=self.device)
         for z, share in zip(vectors, shares_of([len(z) for z in vectors], vectors[0]), strict=True):
             loss = share.local * self._loss(z)
-            torch.autograd.backward(loss)
+            with self.optimization.clock.part(BACKWARD):
+                torch.autograd.backward(loss)
             total = total + loss.detach()
-        average_gradients(self.optimizer.parameters)
-        self.optimizer.step()
+        with self.optimization.clock.part(OPTIMIZER):
+            average_gradients(self.optimizer.parameters)
+            self.optimizer.step()
         return total
 
     def _loss(self, z: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from vq.engine.steps.checks import check_annealing
 from vq.engine.steps.micro_batches import Share, shares_of
 from vq.engine.steps.optimization import Optimization, OptimizationArguments
 from vq.engine.steps.parameter_groups import Decay, parameter_groups
+from vq.engine.steps.schedules import Weights
 from vq.engine.steps.sources import Sources
 from vq.engine.steps.weight_ema import WeightEMA
 from vq.losses import Loss
@@ -121,6 +122,7 @@ class TokenizerStep(TrainStep):
     Args:
         tokenizer: The tokenizer that is trained.
         losses: Name -> loss; unweighted.
+        weights: The weights of the losses, of the quantizer's own loss, and of what a subclass adds.
         annealing: Attribute of the quantizer -> its value as a function of the step.
         **optimization: The keyword arguments in `TokenizerArguments`.
 
@@ -134,12 +136,13 @@ class TokenizerStep(TrainStep):
         tokenizer: Tokenizer,
         *,
         losses: Mapping[str, Loss],
+        weights: Weights,
         annealing: Mapping[str, Annealing] | None,
         **optimization: Unpack[TokenizerArguments],
     ) -> None:
         self.annealing = dict(annealing or {})
         check_annealing(tokenizer.quantizer, self.annealing)
-        self.tokenizer, self.losses = tokenizer, dict(losses)
+        self.tokenizer, self.losses, self.weights = tokenizer, dict(losses), weights
         self._loss_modules = nn.ModuleDict(self.losses).to(tokenizer.device)
         self.sources = Sources(tokenizer, self.losses.values())
         beside = [
@@ -156,8 +159,9 @@ class TokenizerStep(TrainStep):
         self.optimization = Optimization(tokenizer, groups, beside=[p for _, p in beside], **others)
 
     def prepare(self, step: int) -> None:
-        """Begins a step: sets the learning rates and the annealed attributes, and drops old gradients."""
+        """Begins a step: sets learning rates, weights and annealed attributes, and drops old gradients."""
         self.optimization.prepare(step)
+        self.weights.prepare(step)
         for name, annealing in self.annealing.items():
             setattr(self.tokenizer.quantizer, name, annealing.at(step))
 

@@ -6,18 +6,8 @@ from numbers import Real
 
 from torch import nn
 
+from vq.engine.strategies import Strategy
 from vq.quantizers import Annealing, Quantizer
-
-
-def check_weights(weights: Mapping[str, float], terms: Iterable[str]) -> None:
-    """Refuses a loss without a weight, or a weight without a loss.
-
-    Raises:
-        ValueError: With the names of the losses and of the weights.
-    """
-    terms = list(terms)
-    if set(weights) != set(terms):
-        raise ValueError(f"weights: expected one for each of {terms}, got {list(weights)}")
 
 
 def check_all_updated(model: nn.Module, updated: Iterable[nn.Parameter]) -> None:
@@ -34,6 +24,19 @@ def check_all_updated(model: nn.Module, updated: Iterable[nn.Parameter]) -> None
             f"optimizer: {len(left)} parameters are neither updated nor declared frozen: {', '.join(left[:4])}"
             f"{', ...' if len(left) > 4 else ''}; give them to the optimizer, or freeze their part: on a page with "
             f"pretrained_tokenizer(frozen=[...]), in Python with tokenizer.freeze([...])"
+        )
+
+
+def check_not_sharded(strategy: Strategy | None, step: str) -> None:
+    """Refuses a strategy that divides the model among ranks, for a step that calls parts of the model by themselves.
+
+    Raises:
+        ValueError: With the name of the strategy.
+    """
+    if strategy is not None and strategy.is_sharded:
+        raise ValueError(
+            f"strategy: {step} calls parts of the model by themselves, which {type(strategy).__name__} does not "
+            f"gather; expected DDP, the default; leave strategy out, or take another step"
         )
 
 

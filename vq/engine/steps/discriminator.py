@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vq import distributed
-from vq.engine.steps.checks import check_weights
 from vq.engine.steps.micro_batches import average_gradients, mean_over_ranks
 from vq.engine.steps.optimization import OptimizerArguments, ScheduledOptimizer
+from vq.engine.steps.schedules import Weights
 from vq.engine.steps.tuning import uncompiled
 from vq.losses import AdversarialObjective, DiscriminatorPenalty
 from vq.ops.numerics.precision import at_least_float32
+from vq.quantizers import Annealing
 from vq.registry import ENGINES
 
 State = dict[str, object]
@@ -49,7 +50,8 @@ class Adversary:
         objective: The losses of both sides, as functions of the logits.
         start_step: The first step in which the discriminator is used and learns. Its schedule counts from there.
         penalties: Name -> what is added to the discriminator's loss.
-        weights: Name -> weight, one for each penalty and one for `objective`; by default only that, of 1.
+        weights: Name -> weight, one for each penalty and one for `objective`; by default only that, of 1. Each is a
+            number or a function of the step of the run, which is not counted from `start_step`.
         augmentation: Applied to all images that the discriminator sees, such as `DiffAugment`; None for nothing.
         **optimizer: `optimizer`, `schedule`, `max_gradient_norm`; see `OptimizerArguments`.
 
@@ -64,15 +66,14 @@ class Adversary:
         objective: AdversarialObjective,
         start_step: int = 0,
         penalties: Mapping[str, DiscriminatorPenalty] | None = None,
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float | Annealing] | None = None,
         augmentation: nn.Module | None = None,
         **optimizer: Unpack[OptimizerArguments],
     ) -> None:
         if start_step < 0:
             raise ValueError(f"start_step: expected at least 0, got {start_step}; 0 is from the first step")
         self.penalties = dict(penalties or {})
-        self.weights = dict(weights or {"objective": 1.0})
-        check_weights(self.weights, ["objective", *self.penalties])
+        self.weights = Weights(weights or {"objective": 1.0}, ["objective", *self.penalties])
         self.discriminator, self.objective, self.start_step = discriminator, objective, start_step
         self.augmentation = nn.Identity() if augmentation is None else augmentation
         if (end := optimizer.get("max_steps")) is not None:
@@ -87,8 +88,9 @@ class Adversary:
         discriminator.train()
 
     def prepare(self, step: int) -> None:
-        """Begins a step: sets the learning rates, and drops old gradients."""
+        """Begins a step: sets the learning rates and weights, and drops old gradients."""
         self.optimizer.prepare(step - self.start_step)
+        self.weights.prepare(step)
         self.step = step
 
     def judge(
@@ -145,7 +147,8 @@ class Adversary:
             logits = mean_over_ranks(logits)
         for penalty in self.penalties.values():
             penalty.update(*logits)
-        return {f"discriminator/{name}": value for name, value in self.optimizer.step().items()}
+        named = {f"discriminator/{name}": value for name, value in self.optimizer.step().items()}
+        return named | self.weights.scalars("discriminator/")
 
     def _logits(self, image: Tensor) -> Tensor:
         logits: Tensor = self.discriminator(self.augmentation(image))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vq import distributed
 from vq.engine.steps.base import TrainStep
 from vq.engine.steps.optimization import Optimization, OptimizationArguments
+from vq.engine.strategies.shards import part_of
 from vq.generators import Generator
 from vq.ops.images import encodable
 from vq.registry import STEPS
@@ -30,9 +31,9 @@ class ProposalStep(TrainStep):
     Args:
         generator: Trained.
         tokenizer: Turns images into indices; needed for batches of images only.
-        **optimization: `optimizer`, `schedule`, `max_gradient_norm`, `weight_ema`, `accumulate`, `autocast`; see
-            `OptimizationArguments`. The optimizer is called with `decay_groups`, and `max_gradient_norm` is 1 by
-            default.
+        **optimization: `optimizer`, `schedule`, `max_gradient_norm`, `weight_ema`, `accumulate`, `autocast`,
+            `strategy`, `checkpoint_activations`; see `OptimizationArguments`. The optimizer is called with
+            `decay_groups`, and `max_gradient_norm` is 1 by default.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class ProposalStep(TrainStep):
                 sums = sums + self._backward(batch, unit)
         nats, right, scored = sums
         per_rank = distributed.all_reduce_sum(scored).clamp_min(1) / distributed.world_size()
-        gradients = [p.grad for p in self.optimization.optimizer.parameters if p.grad is not None]
+        gradients = [part_of(p.grad) for p in self.optimization.optimizer.parameters if p.grad is not None]
         torch._foreach_mul_(gradients, (unit / per_rank).to(gradients[0].dtype))
         return {"loss/total": nats / per_rank, "accuracy": right / per_rank, **self.optimization.step()}
 
@@ -67,7 +68,7 @@ class ProposalStep(TrainStep):
         with self.optimization.networks_autocast():
             output = self.optimization.forward(indices, label)
         scored = output.num_scored.to(output.loss.dtype)
-        torch.autograd.backward(output.loss * (scored / unit))
+        self.optimization.backward(output.loss * (scored / unit))
         sums: Tensor = (
             torch.stack([output.loss.detach(), output.accuracy, scored.new_ones(())]).double() * scored
         )

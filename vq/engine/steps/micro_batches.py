@@ -1,17 +1,14 @@
 """How micro-batches and ranks of unequal size add up to the gradient of one large batch."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from vq import distributed
 from vq.ops.numerics.precision import computed_in
-from vq.quantizers import accumulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +44,6 @@ def shares_of(counts: Sequence[int], like: Shaped[Tensor, "..."]) -> list[Share]
     return [Share(local, common) for local, common in shares.to(computed_in(like.dtype)).unbind(1)]
 
 
-@contextmanager
-def collecting(model: nn.Module, forward: nn.Module) -> Iterator[None]:
-    """For a micro-batch before the last: gradients stay on their rank, and codebooks only count.
-
-    Args:
-        model: Its codebooks learn after the last micro-batch.
-        forward: The model, or its wrapper that averages gradients over the ranks (`parallel`).
-    """
-    with ExitStack() as stack:
-        stack.enter_context(accumulate(model))
-        if isinstance(forward, DistributedDataParallel):
-            stack.enter_context(forward.no_sync())
-        yield
-
-
-def parallel(module: nn.Module) -> nn.Module:
-    """The module, or with several ranks a wrapper that averages its gradients over them.
-
-    Buffers are not broadcast: codebooks update themselves equally on every rank.
-    """
-    if distributed.world_size() == 1 or not any(p.requires_grad for p in module.parameters()):
-        return module
-    device = next(module.parameters()).device
-    return DistributedDataParallel(
-        module, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
-    )
-
-
 def add(sums: dict[str, Float[Tensor, ""]], scalars: Mapping[str, Float[Tensor, ""]]) -> None:
     """Adds a micro-batch's scalars, already multiplied by its share, to those of the step."""
     for name, value in scalars.items():
@@ -93,7 +62,7 @@ def mean_over_ranks(tensors: Sequence[Float[Tensor, "..."]]) -> list[Float[Tenso
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces the gradients by their means over the ranks, for parameters outside of `parallel`."""
+    """Replaces the gradients by their means over the ranks, for parameters that the backward pass does not average."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if gradients and distributed.world_size() > 1:
         torch._foreach_copy_(gradients, mean_over_ranks(gradients))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vq.engine.strategies.shards import divided_like
+
 
 def optimizer_state(optimizer: Optimizer) -> dict[str, object]:
     """The optimizer's `state_dict`, with the full name of its class as `type`."""
@@ -38,12 +40,31 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             group | {name: value for name, value in own_group.items() if name in names}
             for group, own_group in zip(groups, optimizer.param_groups, strict=True)
         ]
-    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    optimizer.load_state_dict({"state": _divided(optimizer, state), "param_groups": groups})
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             is_per_weight = isinstance(value, Tensor) and value.shape == parameter.shape
             if is_per_weight and value.stride() != parameter.stride():
                 values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _divided(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """The saved moments; this rank's part of those whose parameter is divided among ranks."""
+    saved: dict[int, dict[str, Any]] = state["state"]
+    own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    parameters = dict(zip(numbers, own, strict=False))  # torch refuses another number of parameters
+
+    def divided(value: Any, number: int) -> Any:
+        parameter = parameters.get(number)
+        if parameter is None or not isinstance(value, Tensor) or value.shape != parameter.shape:
+            return value
+        return divided_like(value, parameter)
+
+    return {
+        number: {name: divided(value, number) for name, value in values.items()}
+        for number, values in saved.items()
+    }
 
 
 def _full_name(optimizer: Optimizer) -> str:

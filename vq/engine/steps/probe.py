@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vq.engine.steps.base import TrainStep
+from vq.engine.steps.checks import check_not_sharded
 from vq.engine.steps.micro_batches import shares_of
 from vq.engine.steps.optimization import Optimization, OptimizationArguments
 from vq.ops.images import encodable
@@ -31,6 +32,7 @@ class ProbeStep(TrainStep):
     """
 
     def __init__(self, *, probe: LinearProbe, **optimization: Unpack[OptimizationArguments]) -> None:
+        check_not_sharded(optimization.get("strategy"), "ProbeStep")
         self.probe = probe
         self.optimization = Optimization(probe, list(probe.parameters()), **optimization)
 
@@ -43,7 +45,7 @@ class ProbeStep(TrainStep):
         with self.optimization.networks_autocast():
             logits = at_least_float32(self.optimization.forward(features))
         loss = share.local * F.cross_entropy(logits, label)
-        torch.autograd.backward(loss)
+        self.optimization.backward(loss)
         accuracy = share.local * (logits.detach().argmax(dim=1) == label).to(logits.dtype).mean()
         return {"loss/total": loss.detach(), "accuracy": accuracy, **self.optimization.step()}
 

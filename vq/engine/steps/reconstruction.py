@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vq.data import Batch
 from vq.engine.steps.base import TokenizerArguments, TokenizerStep
-from vq.engine.steps.checks import check_weights
 from vq.engine.steps.micro_batches import Share, add
+from vq.engine.steps.schedules import Weights
 from vq.losses import Loss
 from vq.quantizers import Annealing
 from vq.registry import STEPS
@@ -24,11 +24,13 @@ class ReconstructionStep(TokenizerStep):
     Args:
         tokenizer: Trained.
         losses: Name -> loss of its source, most often the reconstruction, and the image; unweighted.
-        weights: Name -> weight, one for each loss and one for `quantizer`, the quantizer's own loss.
+        weights: Name -> weight, one for each loss and one for `quantizer`, the quantizer's own loss; each is a number
+            or a function of the step, such as `LinearAnnealing`.
         annealing: Attribute of the quantizer -> its value as a function of the step, such as
             `temperature` of a `GumbelQuantizer`.
-        **optimization: `optimizer`, `schedule`, `max_gradient_norm`, `weight_ema`, `accumulate`, `autocast`, `rates`,
-            `decay`; see `OptimizationArguments` and `TokenizerArguments`.
+        **optimization: `optimizer`, `schedule`, `max_gradient_norm`, `weight_ema`, `accumulate`, `autocast`,
+            `strategy`, `checkpoint_activations`, `rates`, `decay`; see `OptimizationArguments` and
+            `TokenizerArguments`.
 
     Raises:
         ValueError: If a loss has no weight or a weight no loss, or the quantizer has no such attribute.
@@ -51,13 +53,12 @@ class ReconstructionStep(TokenizerStep):
         *,
         tokenizer: Tokenizer,
         losses: Mapping[str, Loss],
-        weights: Mapping[str, float],
+        weights: Mapping[str, float | Annealing],
         annealing: Mapping[str, Annealing] | None = None,
         **optimization: Unpack[TokenizerArguments],
     ) -> None:
-        check_weights(weights, [*losses, "quantizer"])
-        super().__init__(tokenizer, losses=losses, annealing=annealing, **optimization)
-        self.weights = dict(weights)
+        checked = Weights(weights, [*losses, "quantizer"])
+        super().__init__(tokenizer, losses=losses, weights=checked, annealing=annealing, **optimization)
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Float[Tensor, ""]]:
         """Takes one optimizer step of the tokenizer."""
@@ -67,7 +68,7 @@ class ReconstructionStep(TokenizerStep):
             with context:
                 add(sums, self._backward(batch, share))
         total = torch.stack([self.weights[name] * sums[f"loss/{name}"] for name in self.weights]).sum()
-        return {"loss/total": total, **sums, **self.optimization.step()}
+        return {"loss/total": total, **sums, **self.weights.scalars(), **self.optimization.step()}
 
     def _backward(self, batch: Mapping[str, Any], share: Share) -> dict[str, Tensor]:
         """Image -> reconstruction -> losses -> gradients, which are added to those of earlier micro-batches.
@@ -86,8 +87,7 @@ class ReconstructionStep(TokenizerStep):
         common = self.quantizer_share(share)
         terms["quantizer"] = common * output.quantize.loss
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-        if self.optimization.optimizer.parameters:
-            torch.autograd.backward(total)
+        self.optimization.backward(total)
         scalars = {f"loss/{name}": term for name, term in terms.items()}
         for name, value in output.quantize.metrics.items():
             scalars[f"quantizer/{name}"] = common * value

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
+from vq.engine.strategies.shards import divided_like, part_of
+
 
 class WeightEMA:
     """Averages a module's parameters over the steps; buffers are copied.
@@ -43,7 +45,9 @@ class WeightEMA:
         # Each parameter once, under the first of its names; frozen ones stay as they are.
         parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         torch._foreach_lerp_(
-            [self.average[name] for name in parameters], [p.detach() for p in parameters.values()], 1 - decay
+            [part_of(self.average[name]) for name in parameters],
+            [part_of(p.detach()) for p in parameters.values()],
+            1 - decay,
         )
         done = {id(p) for p in self.module.parameters()}
         for name, tensor in self.module.state_dict(keep_vars=True).items():
@@ -84,7 +88,7 @@ class WeightEMA:
         loaded: set[int] = set()
         for name, tensor in self.average.items():
             if id(tensor) not in loaded:
-                tensor.copy_(average[name])
+                tensor.copy_(divided_like(average[name], tensor))
                 loaded.add(id(tensor))
 
 

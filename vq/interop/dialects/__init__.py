@@ -1,1 +1,1 @@
-"""The names of weights in other projects, one file per project."""
+"""The names of weights in other projects, one file per project, or per model that a project publishes."""

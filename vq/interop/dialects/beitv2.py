@@ -9,7 +9,9 @@ from einops import rearrange
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from vq.interop.spelling import CODEBOOK, INITIALISED, InteropError, NamedTensors
+from vq.interop.dialect import Dialect, InteropError, NamedTensors
+from vq.interop.spelling import CODEBOOK, INITIALISED
+from vq.interop.vqgan import check_distance
 from vq.layers import PixelPatches, SoftmaxAttention
 from vq.networks import ViTDecoder, ViTEncoder
 from vq.networks.sizes import declared_size
@@ -21,13 +23,6 @@ POSITION_OFFSET = 0.1
 DECAY = 0.99
 """The decay of the codes in the published training."""
 
-# The teacher and its normalization, and averages that the quantizer stores but does not use.
-_NOT_THE_TOKENIZER = ("loss.", "teacher_model.", "scaling_layer.")
-_UNUSED = {
-    "quantize.embedding.cluster_size",
-    "quantize.embedding.embed_avg",
-    "quantize.embedding.initted",
-}
 _BLOCK = r"(encoder|decoder)\.blocks\.(\d+)\."
 _RENAMED = {
     r"(encoder|decoder)\.patch_embed\.proj\.bias": r"\1.embed.bias",
@@ -71,8 +66,12 @@ def from_beitv2(state: NamedTensors) -> NamedTensors:
         InteropError: If a name has no counterpart, the position embeddings are not those of a square grid, or the
             codes do not have length 1, as before their initialization.
     """
+    return DIALECT.read(state)
+
+
+def _translate(state: NamedTensors) -> NamedTensors:
     _check_dimensions(state)
-    kept = {n: t for n, t in state.items() if not n.startswith(_NOT_THE_TOKENIZER) and n not in _UNUSED}
+    kept = dict(state)
     ours: dict[str, Tensor] = {}
     for side in ("encoder", "decoder"):
         if f"{side}.cls_token" in kept and f"{side}.pos_embed" in kept:
@@ -94,7 +93,7 @@ def from_beitv2(state: NamedTensors) -> NamedTensors:
             f"beitv2 weights: expected the tensors of BEiT v2's VQ-KD, got {len(leftover)} with no counterpart "
             f"({', '.join(leftover[:6])}{', ...' if len(leftover) > 6 else ''}); check which project wrote the weights"
         )
-    if CODEBOOK in ours:
+    if CODEBOOK in ours and not ours[CODEBOOK].is_meta:
         _check_lengths(ours[CODEBOOK])
     return ours | {INITIALISED: torch.tensor(1, dtype=torch.uint8)}
 
@@ -155,8 +154,9 @@ def check_beitv2(tokenizer: nn.Module) -> None:
         tokenizer: The tokenizer that is to get the weights of a `VQKD`.
 
     Raises:
-        InteropError: If the patches, the attention or the number of heads differ.
+        InteropError: If the distance, the patches, the attention or the number of heads differ.
     """
+    check_distance(tokenizer, "beitv2", "CosineDistance")
     for name, module in tokenizer.named_modules():
         if not isinstance(module, ViTEncoder | ViTDecoder):
             continue
@@ -263,3 +263,20 @@ def _check_lengths(codes: Shaped[Tensor, "size dim"]) -> None:
             f"beitv2 weights: expected codes of length 1, got lengths from {lengths.min():.3g} to "
             f"{lengths.max():.3g}; the file was written before the codes were initialised, or is of another project"
         )
+
+
+def _recognises(state: NamedTensors) -> bool:
+    return "encode_task_layer.2.weight" in state and "quantize.embedding.weight" in state
+
+
+DIALECT = Dialect(
+    name="beitv2",
+    recognises=_recognises,
+    describe=lambda state, with_decoder: {"tokenizer": describe_beitv2(state, with_decoder=with_decoder)},
+    translate=_translate,
+    check=check_beitv2,
+    # The teacher and its normalization, and averages that the quantizer stores but does not use.
+    ignored=r"(loss|teacher_model|scaling_layer)\..*|quantize\.embedding\.(cluster_size|embed_avg|initted)",
+    options={"with_decoder": False},
+)
+"""The weights of BEiT v2's tokenizers."""

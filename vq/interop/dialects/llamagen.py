@@ -1,9 +1,8 @@
 """The tokenizers of LlamaGen (VQ-16, VQ-8): VQGAN with a codebook on the unit sphere."""
 
-from vq.interop.spelling import NamedTensors, Spelling, to_ours, to_theirs
-
-# A ring buffer of recent indices, for a usage statistic in training.
-_NOT_THE_TOKENIZER = ("quantize.codebook_used",)
+from vq.interop.dialect import Dialect, NamedTensors
+from vq.interop.spelling import Spelling, to_ours, to_theirs
+from vq.interop.vqgan import check_vqgan, describe_vqgan
 
 SPELLING = Spelling(
     project="llamagen",
@@ -40,7 +39,8 @@ def from_llamagen(state: NamedTensors) -> NamedTensors:
     """Converts the names of the tensors of a LlamaGen tokenizer to those of an `ImageTokenizer`.
 
     The codebook is not normalized: `CosineDistance` projects it to the unit sphere when it is used, as LlamaGen does.
-    The statistic `quantize.codebook_used` is dropped.
+    The statistic `quantize.codebook_used` is dropped. If there are names that begin with `gen_vision_model.`, they
+    belong to the tokenizer and all others are dropped.
 
     Args:
         state: The content of `model` in the checkpoint.
@@ -52,8 +52,7 @@ def from_llamagen(state: NamedTensors) -> NamedTensors:
     Raises:
         InteropError: If a name has no counterpart.
     """
-    kept = {n: t for n, t in state.items() if n not in _NOT_THE_TOKENIZER}
-    return to_ours(kept, SPELLING)
+    return DIALECT.read(state)
 
 
 def to_llamagen(state: NamedTensors) -> NamedTensors:
@@ -66,3 +65,16 @@ def to_llamagen(state: NamedTensors) -> NamedTensors:
         InteropError: If a name has no counterpart, because the encoder, decoder or codebook is of another class.
     """
     return to_theirs(state, SPELLING)
+
+
+DIALECT = Dialect(
+    name="llamagen",
+    recognises=lambda state: "encoder.conv_blocks.0.res.0.conv1.weight" in state,
+    describe=lambda state: describe_vqgan(state, SPELLING, distance="CosineDistance"),
+    translate=lambda state: to_ours(state, SPELLING),
+    write=to_llamagen,
+    check=lambda tokenizer: check_vqgan(tokenizer, "llamagen", "CosineDistance"),
+    prefixes=("gen_vision_model.",),  # in the files of Janus
+    ignored=r"quantize\.codebook_used",  # recent indices, for a usage statistic in training
+)
+"""The weights of LlamaGen's tokenizers."""

@@ -1,10 +1,8 @@
 """VQGAN as published in taming-transformers; the VQ models of latent diffusion have the same names."""
 
-from vq.interop.spelling import NamedTensors, Spelling, to_ours, to_theirs
-
-# The prefix of the tokenizer in the checkpoint of a transformer or a latent diffusion model.
-_NESTED = "first_stage_model."
-_NOT_THE_TOKENIZER = ("loss.",)
+from vq.interop.dialect import Dialect, NamedTensors
+from vq.interop.spelling import Spelling, to_ours, to_theirs
+from vq.interop.vqgan import check_vqgan, describe_vqgan
 
 SPELLING = Spelling(
     project="taming",
@@ -54,9 +52,7 @@ def from_taming(state: NamedTensors) -> NamedTensors:
     Raises:
         InteropError: If a name has no counterpart.
     """
-    nested = {n.removeprefix(_NESTED): t for n, t in state.items() if n.startswith(_NESTED)}
-    kept = {n: t for n, t in (nested or state).items() if not n.startswith(_NOT_THE_TOKENIZER)}
-    return to_ours(kept, SPELLING)
+    return DIALECT.read(state)
 
 
 def to_taming(state: NamedTensors) -> NamedTensors:
@@ -69,3 +65,24 @@ def to_taming(state: NamedTensors) -> NamedTensors:
         InteropError: If a name has no counterpart, because the encoder, decoder or codebook is of another class.
     """
     return to_theirs(state, SPELLING)
+
+
+DIALECT = Dialect(
+    name="taming",
+    recognises=lambda state: (
+        "encoder.down.0.block.0.conv1.weight" in state
+        and "quantize.embedding.weight" in state
+        and "encoder.mid.attn_1.qkv.weight" not in state  # VAR
+        and "decoder.up.0.upsample.conv.weight" not in state  # Janus of transformers
+        and "encoder.mid.0.conv1.weight" not in state  # MaskGIT
+        and "encoder.time_conv.0.conv.conv.weight" not in state  # Emu3
+        and "model_ema.decay" not in state  # IBQ
+    ),
+    describe=lambda state: describe_vqgan(state, SPELLING, distance="EuclideanDistance"),
+    translate=lambda state: to_ours(state, SPELLING),
+    write=to_taming,
+    check=lambda tokenizer: check_vqgan(tokenizer, "taming", "EuclideanDistance"),
+    prefixes=("first_stage_model.",),  # in the checkpoint of a transformer or a latent diffusion model
+    ignored=r"loss\..*",
+)
+"""The weights of taming-transformers and of the VQ models of latent diffusion."""

@@ -31,20 +31,22 @@ class CNNEncoder(nn.Module):
 
     Source: Esser et al. 2021, https://arxiv.org/abs/2012.09841, table 7; the tensors have the shapes of
         the published weights of VQGAN and LlamaGen.
-    Differs from the source: the norms have fewer groups below 128 channels (`group_norm`); attention is applied
-        at the lowest resolution, not at a given size in pixels.
+    Differs from the source: the norms have fewer groups below 128 channels (`group_norm`); the resolutions with
+        attention are given by their place in `multipliers`, not by a size in pixels.
 
     Args:
         base_width: The number of channels for a multiplier of 1.
         multipliers: The width of each resolution in units of `base_width`, from the highest resolution to the
             lowest.
         num_blocks: The number of residual blocks at each resolution.
-        attention: Whether attention follows each block at the lowest resolution.
+        attention: Whether attention follows each block at the lowest resolution; or the resolutions at which it does,
+            as places in `multipliers`: `(1,)` for the second one, `()` for none.
+        middle_attention: Whether there is attention between the last two blocks; None if there is some elsewhere.
         out_channels: The number of channels of the features.
         image_channels: The number of channels of the images.
 
     Raises:
-        ValueError: If a number is below 1, or there are no multipliers.
+        ValueError: If a number is below 1, there are no multipliers, or a resolution with attention does not exist.
 
     Example:
         >>> import torch
@@ -59,7 +61,8 @@ class CNNEncoder(nn.Module):
         base_width: int = 128,
         multipliers: Sequence[int] = (1, 1, 2, 2, 4),
         num_blocks: int = 2,
-        attention: bool = True,
+        attention: bool | Sequence[int] = True,
+        middle_attention: bool | None = None,
         out_channels: int = 256,
         image_channels: int = 3,
     ) -> None:
@@ -69,15 +72,19 @@ class CNNEncoder(nn.Module):
         self.image_channels, self.out_channels = image_channels, out_channels
         self.downsample_factor = 2 ** (len(multipliers) - 1)
         widths = [base_width * multiplier for multiplier in multipliers]
+        attended = _attended("CNNEncoder", attention, len(widths))
         self.stem = nn.Conv2d(image_channels, widths[0], 3, padding=1)
         self.levels = nn.ModuleList()
         width = widths[0]
         for next_width in widths:
-            is_last = len(self.levels) == len(widths) - 1
-            layers = list(_blocks(width, next_width, num_blocks, attention=attention and is_last))
+            level = len(self.levels)
+            is_last = level == len(widths) - 1
+            layers = list(_blocks(width, next_width, num_blocks, attention=level in attended))
             width = next_width
             self.levels.append(nn.Sequential(*layers, *([] if is_last else [Downsample(channels=width)])))
-        self.middle = _middle(width, attention=attention)
+        self.middle = _middle(
+            width, attention=bool(attended) if middle_attention is None else middle_attention
+        )
         self.norm = group_norm(width)
         self.head = nn.Conv2d(width, out_channels, 3, padding=1)
 
@@ -111,12 +118,14 @@ class CNNDecoder(nn.Module):
         multipliers: The width of each resolution in units of `base_width`, from the *highest* resolution to the
             lowest, as for the encoder.
         num_blocks: The number of residual blocks at each resolution of the encoder; the decoder has one more.
-        attention: Whether attention follows each block at the lowest resolution.
+        attention: Whether attention follows each block at the lowest resolution; or the resolutions at which it does,
+            as places in `multipliers`, as for the encoder.
+        middle_attention: Whether there is attention between the first two blocks; None if there is some elsewhere.
         in_channels: The number of channels of the features.
         image_channels: The number of channels of the images.
 
     Raises:
-        ValueError: If a number is below 1, or there are no multipliers.
+        ValueError: If a number is below 1, there are no multipliers, or a resolution with attention does not exist.
 
     Example:
         >>> import torch
@@ -131,7 +140,8 @@ class CNNDecoder(nn.Module):
         base_width: int = 128,
         multipliers: Sequence[int] = (1, 1, 2, 2, 4),
         num_blocks: int = 2,
-        attention: bool = True,
+        attention: bool | Sequence[int] = True,
+        middle_attention: bool | None = None,
         in_channels: int = 256,
         image_channels: int = 3,
     ) -> None:
@@ -143,11 +153,15 @@ class CNNDecoder(nn.Module):
         widths = [base_width * multiplier for multiplier in reversed(multipliers)]
         width = widths[0]
         self.stem = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.middle = _middle(width, attention=attention)
+        attended = _attended("CNNDecoder", attention, len(widths))
+        self.middle = _middle(
+            width, attention=bool(attended) if middle_attention is None else middle_attention
+        )
         self.levels = nn.ModuleList()
         for next_width in widths:
-            is_first, is_last = len(self.levels) == 0, len(self.levels) == len(widths) - 1
-            layers = list(_blocks(width, next_width, num_blocks + 1, attention=attention and is_first))
+            level = len(widths) - 1 - len(self.levels)  # its place in `multipliers`
+            is_last = level == 0
+            layers = list(_blocks(width, next_width, num_blocks + 1, attention=level in attended))
             width = next_width
             self.levels.append(nn.Sequential(*layers, *([] if is_last else [Upsample(channels=width)])))
         self.norm = group_norm(width)
@@ -176,3 +190,15 @@ def _blocks(in_channels: int, out_channels: int, count: int, *, attention: bool)
 def _middle(channels: int, *, attention: bool) -> nn.Sequential:
     between = [SpatialAttention(channels=channels)] if attention else []
     return nn.Sequential(ResnetBlock(in_channels=channels), *between, ResnetBlock(in_channels=channels))
+
+
+def _attended(place: str, attention: bool | Sequence[int], count: int) -> set[int]:
+    """The resolutions with attention, of which there are `count`."""
+    if isinstance(attention, bool):
+        return {count - 1} if attention else set()
+    if wrong := [level for level in attention if not 0 <= level < count]:
+        raise ValueError(
+            f"{place}: expected attention to be places in multipliers, from 0 to {count - 1}, got {wrong[0]}; give "
+            "True for the lowest resolution"
+        )
+    return set(attention)

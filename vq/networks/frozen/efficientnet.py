@@ -85,8 +85,11 @@ class EfficientNetLite0(FeatureNetwork):
     def features(self, image: UInt8[Tensor, "b 3 h w"]) -> dict[str, Float32[Tensor, "b size"]]:
         """Computes `pool` and `logits` of at least one image with pixels in 0..255."""
         pool = self.pyramid(image.float() / 127.5 - 1)[-1].mean(dim=(2, 3))
-        logits = F.linear(pool, self.get_buffer("fc_weight"), self.get_buffer("fc_bias"))
-        return {"pool": pool, "logits": logits}
+        return {"pool": pool, "logits": self._classified(pool)}
+
+    def logits(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1000"]:
+        """Computes the class scores of images in [-1, 1], through which gradients flow."""
+        return self._classified(self.pyramid(image)[-1].mean(dim=(2, 3)))
 
     def pyramid(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Computes the last feature map at each resolution (1/2 to 1/32 of `size`) of images in [-1, 1]."""
@@ -109,6 +112,9 @@ class EfficientNetLite0(FeatureNetwork):
             inside = self._conv(inside, f"{index}.project")
             x = x + inside if inside.shape == x.shape else inside
         yield F.relu6(self._conv(x, "head"))
+
+    def _classified(self, pool: Float[Tensor, "b 1280"]) -> Float[Tensor, "b 1000"]:
+        return F.linear(pool, self.get_buffer("fc_weight"), self.get_buffer("fc_bias"))
 
     def _conv(
         self, x: Float[Tensor, "b c_in h w"], name: str, *, stride: int = 1

@@ -28,6 +28,36 @@ class FeaturePyramid(Protocol):
         """Computes the feature maps of images in [-1, 1], from the shallowest to the deepest."""
 
 
+@runtime_checkable
+class ImageClassifier(Protocol):
+    """A frozen network that computes the scores of classes; gradients flow to the image.
+
+    `EfficientNetLite0` and `TimmClassifier` implement it.
+    """
+
+    def logits(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        """Computes the logits of images in [-1, 1]."""
+
+
+def frozen_classifier(place: str, network: nn.Module) -> tuple[ImageClassifier]:
+    """Freezes a network in place and wraps it in a tuple, as `frozen_pyramid` does.
+
+    Args:
+        place: The class that takes the network. The error message starts with it.
+        network: An `ImageClassifier`.
+
+    Raises:
+        TypeError: If the network is not an `ImageClassifier`.
+    """
+    if not isinstance(network, ImageClassifier):
+        raise TypeError(
+            f"{place}: expected a network with logits(image), got {type(network).__name__}; take EfficientNetLite0 or "
+            "TimmClassifier"
+        )
+    network.eval().requires_grad_(requires_grad=False)
+    return (network,)
+
+
 def frozen_pyramid(place: str, network: nn.Module) -> tuple[FeaturePyramid]:
     """Freezes a network in place and wraps it in a tuple.
 

@@ -106,6 +106,29 @@ def create(place: str, name: str, **arguments: Any) -> Any:
         ) from error
 
 
+def create_classifier(place: str, name: str) -> Any:
+    """Makes a classifier of timm with random weights.
+
+    Args:
+        place: The class that uses the network. Error messages start with it.
+        name: The name of the network, which may be followed by a dot and the name of its weights.
+
+    Raises:
+        MissingPackageError: If timm is not installed; the extra `teachers` installs it.
+        ValueError: If timm does not know the network or the name of its weights, or the network has no classes.
+    """
+    timm = _timm_with(place, name)
+    try:
+        network = timm.create_model(name, pretrained=False)
+    except RuntimeError as error:  # an unknown set of weights
+        raise ValueError(
+            f"{place}: expected the name of weights that timm knows, got {name!r} ({error})"
+        ) from error
+    if not network.num_classes:
+        raise ValueError(f"{place}: expected a classifier, got {name!r}, which has no classes; take resnet50")
+    return network
+
+
 def weight_file(place: str, name: str, weights: str) -> Path:
     """Finds the weight file of a network of timm.
 
@@ -156,6 +179,8 @@ def load(
         raise ValueError(
             f"{place}: expected the weights of {name} in {file}, but {error}; {_CURE}"
         ) from error
+    # Files of before 2018 lack these counts, which only training uses.
+    named = {key: wanted[key] for key in wanted if key.endswith(".num_batches_tracked")} | named
     pooling = ("head.", "attn_pool.")  # not for patches
     named = {key: tensor for key, tensor in named.items() if key in wanted or not key.startswith(pooling)}
     differing = sorted(

@@ -22,7 +22,10 @@ def products(  # noqa: PLR0917  # a kernel takes its arguments by position
     columns: tl.constexpr,
     depth: tl.constexpr,
 ) -> Any:
-    """Computes a tile of z @ codes.T in float32 without TF32; rows and columns past the end are 0."""
+    """Computes a tile of z @ codes.T in float32 without TF32; rows and columns past the end are 0.
+
+    Codes of another type are converted to that of `z`.
+    """
     total = tl.zeros((rows, columns), tl.float32)
     for offset in range(0, dim, depth):
         channel = offset + tl.arange(0, depth)
@@ -36,5 +39,5 @@ def products(  # noqa: PLR0917  # a kernel takes its arguments by position
             mask=(column[None, :] < size) & (channel[:, None] < dim),
             other=0.0,
         )
-        total = tl.dot(some_z, some_codes, total, input_precision="ieee")
+        total = tl.dot(some_z, some_codes.to(some_z.dtype), total, input_precision="ieee")
     return total

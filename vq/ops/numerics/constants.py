@@ -30,7 +30,7 @@ def constant(
         >>> constant(int64s, 8, 5, device=torch.device("cpu"))
         tensor([8, 5])
     """
-    return _constant(make, args, device)
+    return _compute_once(make, args, device)
 
 
 def int64s(*numbers: int) -> Shaped[Tensor, "n"]:
@@ -55,5 +55,7 @@ def _compute_once(make: Callable[..., Tensor], args: tuple[Hashable, ...], devic
     return result
 
 
-# Compiled code contains the tensor, not the code that computes it, which a fused kernel might round differently.
-_constant = torch.compiler.assume_constant_result(_compute_once)
+# Compiled code contains the tensor, not the code that computes it, which a fused kernel might round differently. This
+# is what `torch.compiler.assume_constant_result` sets; calling it would import the compiler, which takes as long as the
+# import of torch. A test compares.
+vars(_compute_once)["_dynamo_marked_constant"] = True

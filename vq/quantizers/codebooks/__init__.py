@@ -3,6 +3,7 @@
 from vq.quantizers.codebooks.accumulation import accumulate
 from vq.quantizers.codebooks.affine import AffineCodebook
 from vq.quantizers.codebooks.base import Codebook
+from vq.quantizers.codebooks.bridged import BridgedCodebook
 from vq.quantizers.codebooks.clustered import ClusteredCodebook
 from vq.quantizers.codebooks.ema import EMACodebook
 from vq.quantizers.codebooks.frozen import FrozenCodebook
@@ -13,6 +14,7 @@ from vq.quantizers.codebooks.spherical_ema import SphericalEMACodebook
 
 __all__ = [
     "AffineCodebook",
+    "BridgedCodebook",
     "ClusteredCodebook",
     "Codebook",
     "EMACodebook",

@@ -80,8 +80,8 @@ class DirectionDistance(Distance):
     Source: Zheng and Vedaldi 2023 (CVQ-VAE), https://arxiv.org/abs/2307.15139, whose published
         implementation searches by cosine among codes of any length.
     Differs from the norm-preserving cosine search of vqtorch (arXiv 2305.08842): that returns |z| times the unit
-        code, which cannot be decoded from indices alone. Here the length is that of the code, and
-        `decode(encode(z))` is the quantized vector.
+        code, which cannot be decoded from the index of a code alone (`NormPreservingQuantizer`). Here the length is
+        that of the code, and `decode(encode(z))` is the quantized vector.
 
     Args:
         eps: Accepted for stored configs that have it; no gradient passes through the search, so it has no effect.

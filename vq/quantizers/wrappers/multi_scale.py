@@ -19,13 +19,15 @@ from vq.quantizers.codebooks.ema import EMACodebook
 from vq.quantizers.vector import VectorQuantizer
 from vq.registry import QUANTIZERS
 
+_UPSAMPLINGS = ("bicubic", "bilinear")
+
 
 @QUANTIZERS.register_module()
 class MultiScaleResidualQuantizer(Quantizer):
     r"""Quantizes features at a coarse scale, then the residual at a finer one, and so on (VAR).
 
     Let r = z at first. For each scale k, $i_k$ are the indices of r averaged down to (h_k, w_k), and
-    $r \leftarrow r - \phi_k(up(e_{i_k}))$, where up is bicubic interpolation to full size. The code is the sum of the
+    $r \leftarrow r - \phi_k(up(e_{i_k}))$, where up interpolates to full size. The code is the sum of the
     $\phi_k(up(e_{i_k}))$. $\phi_k(x) = (1 - \rho) x + \rho\, conv_k(x)$ repairs the blur of the interpolation;
     neighbouring scales share a convolution. One quantizer serves all scales and learns once per step.
 
@@ -37,7 +39,8 @@ class MultiScaleResidualQuantizer(Quantizer):
     $\hat z_k$ the sum up to k, which moves the $\phi$ only. The gradient of the task passes straight through to z.
 
     Source: Tian et al. 2024 (VAR), https://arxiv.org/abs/2404.02905, algorithms 1 and 2; which scales share a
-        convolution, and $\rho$ = 0.5, are those of its published implementation.
+        convolution, and $\rho$ = 0.5, are those of its published implementation. With `mix=0`, bilinear interpolation
+        and a `BinarySphericalQuantizer` it is that of Han et al. 2024 (Infinity), https://arxiv.org/abs/2412.04431.
     Differs from the source: codes and z are compared at each scale by the quantizer's own loss, which any
         quantizer has, not at full size. A $\phi_k$ learns from its own scale only, not from the later ones. So one
         scale with `mix=0` is the quantizer itself. The convolutions begin as the identity, not at random, so that
@@ -50,10 +53,11 @@ class MultiScaleResidualQuantizer(Quantizer):
             of the features.
         num_convs: Number of different convolutions that the scales share.
         mix: Weight $\rho$ of the convolutions, in [0, 1]; 0 has no convolutions.
+        upsampling: The interpolation to full size: `"bicubic"` (VAR), or `"bilinear"` (Infinity).
 
     Raises:
         ValueError: If there are no scales, they shrink, the quantizer has more than one index per vector or
-            needs the gradient of the task, or `num_convs` or `mix` is out of range.
+            needs the gradient of the task, or `num_convs`, `mix` or `upsampling` is out of range.
 
     Example:
         >>> quantizer = MultiScaleResidualQuantizer(quantizer=VectorQuantizer.example(), scales=[1, 2, 4])
@@ -68,6 +72,7 @@ class MultiScaleResidualQuantizer(Quantizer):
         scales: Sequence[int | Sequence[int]],
         num_convs: int = 4,
         mix: float = 0.5,
+        upsampling: str = "bicubic",
     ) -> None:
         super().__init__()
         self.scales = _sizes(scales)
@@ -82,7 +87,11 @@ class MultiScaleResidualQuantizer(Quantizer):
                 f"MultiScaleResidualQuantizer: expected num_convs >= 1 and mix in [0, 1], got {num_convs} and "
                 f"{mix}"
             )
-        self.quantizer, self.mix = quantizer, mix
+        if upsampling not in _UPSAMPLINGS:
+            raise ValueError(
+                f"MultiScaleResidualQuantizer: expected upsampling to be bicubic or bilinear, got {upsampling!r}"
+            )
+        self.quantizer, self.mix, self.upsampling = quantizer, mix, upsampling
         self.codebook_size, self.codebook_dim = quantizer.codebook_size, quantizer.codebook_dim
         self.grid = self.scales[-1]
         self.index_shape = (sum(height * width for height, width in self.scales),)
@@ -204,14 +213,14 @@ class MultiScaleResidualQuantizer(Quantizer):
     ) -> Float[Tensor, "*lead h w dim"]:
         lead = maps[0].shape[:-2]
         codes = [self.quantizer.decode(own.reshape(-1, *own.shape[-2:]), dtype) for own in maps]
-        total = codes[0].new_zeros(len(codes[0]), *self.grid, self.codebook_dim)
+        total = codes[0].new_zeros(codes[0].shape[0], *self.grid, self.codebook_dim)
         for number, code in enumerate(codes):  # in the order of `forward`: the sum is the same bit for bit
             total = total + self._full_size(code, number)
         return total.view(*lead, *self.grid, self.codebook_dim)
 
     def _full_size(self, code: Float[Tensor, "n _h _w dim"], number: int) -> Float[Tensor, "n h w dim"]:
         """Interpolates the codes of a scale to full size and applies its convolution."""
-        large = _resized(code, "bicubic", self.scales[-1])
+        large = _resized(code, self.upsampling, self.scales[-1])
         if not self.mix:
             return large
         conv = self.convs[self.conv_of_scale[number]]
@@ -262,7 +271,7 @@ def _resized(x: Float[Tensor, "n _ _ dim"], mode: str, size: tuple[int, int]) ->
         constant(_matrix, mode, before, after, device=x.device).to(x.dtype)
         for before, after in zip(x.shape[1:3], size, strict=True)
     )
-    tall = (rows @ x.flatten(2)).view(len(x), size[0], *x.shape[2:])
+    tall = (rows @ x.flatten(2)).view(x.shape[0], size[0], *x.shape[2:])
     return columns @ tall
 
 

@@ -6,10 +6,12 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from vq.ops.distance import nearest_codes
 from vq.ops.gradients import replace_value
 from vq.ops.numerics.precision import computed_in
 from vq.quantizers.base import QuantizeOutput, Quantizer
 from vq.quantizers.codebooks.ema import EMACodebook
+from vq.quantizers.parts.distances import EuclideanDistance
 from vq.quantizers.vector import VectorQuantizer
 from vq.registry import QUANTIZERS
 
@@ -34,10 +36,17 @@ class ResidualQuantizer(Quantizer):
     `scales=[1, 1/2, 1/4]` over one `LookupFreeQuantizer` (residual LFQ) halves the steps from stage to stage. For
     FSQ use `ResidualFiniteScalarQuantizer`.
 
+    With a `beam_width` B, the codes are chosen jointly: after each stage the search keeps the B sums of codes that are
+    nearest to z, each continued by every code of the stage, and after the last stage the nearest one. The codes of a
+    stage then need not be the nearest to its residual. The search takes at least B times as long as the greedy one, and
+    decoding is unchanged. Training and eval search in the same way.
+
     Source: Lee et al. 2022 (RQ-VAE), https://arxiv.org/abs/2203.01941, eq. 3 to 8; prefixes in training:
-        Zeghidour et al. 2021 (SoundStream), https://arxiv.org/abs/2107.03312, section III-C.
+        Zeghidour et al. 2021 (SoundStream), https://arxiv.org/abs/2107.03312, section III-C; the beam: Liu et al. 2015,
+        https://arxiv.org/abs/1509.05195 (multi-path encoding).
     Differs from the source: the squared differences are means; a stage may be any quantizer. The stages beyond a
-        prefix still learn and have indices; only the returned sum is cut.
+        prefix still learn and have indices; only the returned sum is cut. The beam ranks sums by their distance
+        from z, as the paper; vector-quantize-pytorch adds up the distances after all stages so far.
 
     Args:
         quantizers: Quantizers of the stages in order, all with the same `codebook_size`, the same `codebook_dim`
@@ -47,10 +56,12 @@ class ResidualQuantizer(Quantizer):
         prefix_rate: Fraction of examples (entries of the first axis of `z`) whose code in training is the sum of a
             random number of stages, each number from 1 to all equally likely (quantizer dropout). If it is positive,
             decoders learn to read the result of `decode_prefix`.
+        beam_width: Number of sums that the search keeps after each stage; 1 is the greedy search. More than 1 needs
+            stages that are a `VectorQuantizer` with the `EuclideanDistance`.
 
     Raises:
-        ValueError: If there are no stages, they do not agree, or a scale or the rate is out of range or without
-            effect.
+        ValueError: If there are no stages, they do not agree or cannot be searched by a beam, or a scale, the rate or
+            the width is out of range or without effect.
 
     Example:
         >>> quantizer = ResidualQuantizer(quantizers=[VectorQuantizer.example()], depth=3)
@@ -65,6 +76,7 @@ class ResidualQuantizer(Quantizer):
         depth: int | None = None,
         scales: Sequence[float] | None = None,
         prefix_rate: float = 0.0,
+        beam_width: int = 1,
     ) -> None:
         super().__init__()
         stages = list(quantizers) * (depth or 1) if len(quantizers) == 1 else list(quantizers)
@@ -90,6 +102,8 @@ class ResidualQuantizer(Quantizer):
                 f"ResidualQuantizer: expected at least two stages for prefixes, got one and "
                 f"prefix_rate={prefix_rate}, which has no effect; leave it out, or add stages"
             )
+        _check_beam(stages, beam_width)
+        self.beam_width = beam_width
         self.scales, self.prefix_rate = None if scales is None else tuple(scales), prefix_rate
         self.stages = nn.ModuleList(stages)
         self._follows_chain_rule = self.needs_task_gradient
@@ -121,13 +135,18 @@ class ResidualQuantizer(Quantizer):
         return self._sum_codes(indices[..., :depth], computed_in(dtype)).to(dtype)
 
     def _forward(self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None) -> QuantizeOutput:
+        chosen = self._beam(z, mask, learns=self.training) if self.beam_width > 1 else None
         total = torch.zeros_like(z)
         is_cut = self.training and self.prefix_rate > 0
         partial_sums: list[Tensor] = []
         indices, losses = [], []
         metrics: dict[str, Tensor] = {}
         for number, stage in enumerate(self.stages):
-            output = stage(self._divided(z - total, number), mask)
+            rest = self._divided(z - total, number)
+            if chosen is not None and isinstance(stage, VectorQuantizer):
+                output = stage.quantize_with(rest, chosen[..., number], mask)
+            else:
+                output = stage(rest, mask)
             code = output.quantized if self._follows_chain_rule else output.quantized.detach()
             total = total + self._multiplied(code, number)
             if is_cut:  # keeping the sums takes memory, and allocating it takes time
@@ -135,7 +154,7 @@ class ResidualQuantizer(Quantizer):
             indices.append(output.indices)
             losses.append(output.loss if self.scales is None else output.loss * self.scales[number] ** 2)
             metrics |= {f"stage{number}/{name}": value for name, value in output.metrics.items()}
-            del output  # frees its vectors before the next stage
+            del output, rest  # frees its vectors before the next stage
         if is_cut:
             total = self._cut_some(partial_sums)
         return QuantizeOutput(
@@ -146,6 +165,8 @@ class ResidualQuantizer(Quantizer):
         )
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead_and_stages"]:
+        if self.beam_width > 1:
+            return self._beam(z, None, learns=False)
         total, indices = torch.zeros_like(z), []
         for number, stage in enumerate(self._stages()):
             indices.append(stage.encode(self._divided(z - total, number)))
@@ -156,6 +177,31 @@ class ResidualQuantizer(Quantizer):
         self, indices: Int[Tensor, "*lead_and_stages"], dtype: torch.dtype
     ) -> Float[Tensor, "*lead dim"]:
         return self._sum_codes(indices, dtype)
+
+    @torch.no_grad()
+    def _beam(
+        self, z: Float[Tensor, "*lead dim"], mask: Bool[Tensor, "*lead"] | None, *, learns: bool
+    ) -> Int[Tensor, "*lead_and_stages"]:
+        """Searches the codes of all stages together; before each search a codebook that learns may prepare its codes.
+
+        It prepares them for what the nearest sum of the stages before leaves over.
+        """
+        rest = z.reshape(-1, 1, self.codebook_dim)  # (vectors, sums that are kept, channels)
+        indices = torch.empty(*rest.shape[:2], 0, dtype=torch.int64, device=z.device)
+        for number, stage in enumerate(self._vector_quantizers()):
+            if learns:
+                stage.prepare(self._divided(rest[:, 0].reshape(z.shape), number), mask)
+            codes = self._multiplied(stage.codebook.codes.to(z.dtype), number)
+            width = self.beam_width if number + 1 < len(self.stages) else 1
+            sums, count = rest.shape[1], min(width, len(codes))
+            near = nearest_codes(rest.flatten(0, 1), codes, count).view(rest.shape[0], sums, count)
+            each = [(rest - codes[near[..., n]]).square().sum(dim=2) for n in range(count)]
+            errors = torch.stack(each, dim=2).flatten(1)
+            best = errors.topk(min(width, sums * count), dim=1, largest=False).indices
+            path, code = (best // count)[..., None], near.flatten(1).gather(1, best)
+            rest = rest.gather(1, path.expand(-1, -1, self.codebook_dim)) - codes[code]
+            indices = torch.cat([indices.gather(1, path.expand(-1, -1, number)), code[..., None]], dim=2)
+        return indices[:, 0].reshape(*z.shape[:-1], len(self.stages))
 
     def _sum_codes(
         self, indices: Shaped[Tensor, "*lead_and_stages"], dtype: torch.dtype
@@ -189,3 +235,21 @@ class ResidualQuantizer(Quantizer):
 
     def _stages(self) -> list[Quantizer]:
         return [stage for stage in self.stages if isinstance(stage, Quantizer)]
+
+    def _vector_quantizers(self) -> list[VectorQuantizer]:
+        return [stage for stage in self.stages if isinstance(stage, VectorQuantizer)]
+
+
+def _check_beam(stages: Sequence[Quantizer], width: int) -> None:
+    if width < 1 or (width > 1 and len(stages) == 1):
+        raise ValueError(
+            f"ResidualQuantizer: expected a beam_width of 1, or of more for at least two stages, got {width} for "
+            f"{len(stages)}; leave it out, or add stages"
+        )
+    for stage in stages if width > 1 else ():
+        if not isinstance(stage, VectorQuantizer) or not isinstance(stage.distance, EuclideanDistance):
+            found = f" with {type(stage.distance).__name__}" if isinstance(stage, VectorQuantizer) else ""
+            raise ValueError(
+                f"ResidualQuantizer: expected stages that are a VectorQuantizer with EuclideanDistance for a "
+                f"beam_width of {width}, got {type(stage).__name__}{found}; leave the beam out, or change the stages"
+            )

@@ -8,12 +8,11 @@ from typing import NamedTuple
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from vq.data.base import DataError, ImageDataset
 from vq.data.decode import read_image
 from vq.data.sets.embedded.packaged import checked_split, package_folder
+from vq.data.transforms import bicubic
 from vq.registry import DATASETS
 
 
@@ -145,9 +144,7 @@ class PhotoDataset(ImageDataset):
             photo, path = self._photos[number]
             image = read_image(path, photo.name)
             width, height = _shrunk(image.shape[2], image.shape[1])
-            self._pixels[number] = functional.resize(
-                image, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True
-            )
+            self._pixels[number] = bicubic(image, [height, width])
         return self._pixels[number]
 
 

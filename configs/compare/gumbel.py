@@ -1,0 +1,42 @@
+"""Gumbel-softmax: hard and soft choices, fixed and falling temperatures, with and without its KL, on 32 px emoji, f4.
+
+Command:  python -m vq.compare configs/compare/gumbel.py
+Expected: not yet run
+"""
+
+_base_ = "recipes/emoji.py"
+
+from vq.engine import Comparison
+from vq.quantizers import CosineAnnealing, GumbelQuantizer, LinearAnnealing, SoftmaxQuantizer
+
+options = dict(max_steps=500)
+codes = dict(size=256, dim=16)
+steps = options["max_steps"]
+falling = dict(temperature=dict(type=CosineAnnealing, first=1.0, last=0.0625, steps=steps * 4 // 5))
+growing = dict(kl_weight=dict(type=LinearAnnealing, first=0.0, last=5e-3, steps=steps // 5))
+
+
+def gumbel(annealing=None, **changes):
+    """A contestant: the quantizer with these changes, and what the step changes while it trains."""
+    quantizer = dict(type=GumbelQuantizer, **codes, **changes)
+    return dict(tokenizer=dict(quantizer=quantizer), train_step=dict(annealing=annealing or {}))
+
+
+contestants = dict(
+    hard=gumbel(),
+    hard_annealed=gumbel(annealing=falling),
+    hard_annealed_kl=gumbel(annealing=falling | growing),
+    hard_without_kl=gumbel(kl_weight=0.0),
+    hard_strong_kl=gumbel(kl_weight=0.05),
+    soft=gumbel(is_hard=False),
+    soft_annealed=gumbel(annealing=falling, is_hard=False),
+    softmax=dict(tokenizer=dict(quantizer=dict(type=SoftmaxQuantizer, is_straight_through=False, **codes))),
+    softmax_straight_through=dict(tokenizer=dict(quantizer=dict(type=SoftmaxQuantizer, **codes))),
+)
+comparison = dict(
+    type=Comparison,
+    question="Must Gumbel choices be hard in training, and what do annealing and KL buy?",
+    baseline="hard",
+    seeds=(0, 1, 2),
+    cpu_hours=1.0,
+)

@@ -1,0 +1,12 @@
+"""Finite scalar perturbation (FSP) with 1000 codes on 64 px emoji, f8.
+
+Paper:    Zhai et al. 2026, https://arxiv.org/abs/2602.17133, eq. 13 to 18
+Command:  python -m vq.train fsq/1000_fsp_emoji configs/fsq/1000_fsp_emoji.py
+Expected: not yet run
+"""
+
+_base_ = "fsq/1000_emoji.py"
+
+from vq.quantizers import ScalarPerturbationQuantizer
+
+tokenizer = dict(quantizer=dict(type=ScalarPerturbationQuantizer, levels=(8, 5, 5, 5)))

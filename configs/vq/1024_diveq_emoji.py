@@ -1,0 +1,15 @@
+"""Vector quantization with 1024 codes that the task alone trains (DiVeQ) on 64 px emoji, f8.
+
+There is neither a codebook loss nor a commitment loss.
+
+Paper:    Vali et al. 2025, https://arxiv.org/abs/2509.26469
+Command:  python -m vq.train vq/1024_diveq_emoji configs/vq/1024_diveq_emoji.py
+Expected: not yet run
+"""
+
+_base_ = "vq/1024_emoji.py"
+
+from vq.quantizers import DirectionalReparameterisation
+
+tokenizer = dict(quantizer=dict(estimator=dict(type=DirectionalReparameterisation)))
+train_step = dict(weights=dict(quantizer=0.0))

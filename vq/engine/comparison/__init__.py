@@ -1,0 +1,1 @@
+"""Experiments: contestants trained under equal conditions, and what the differences of their scores are worth."""

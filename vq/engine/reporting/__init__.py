@@ -1,0 +1,1 @@
+"""The report of runs: one page that shows what their folders hold."""
