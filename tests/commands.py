@@ -139,7 +139,7 @@ def run_and_stop(
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
         assert process.returncode == (128 + number if ranks == 1 else 1), said
-    assert f"stopped by {number.name}" in said
+    assert f"stopped by {number.name}" in said, said
     assert not list(cwd.rglob("*.partial"))
     return said
 

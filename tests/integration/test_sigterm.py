@@ -4,12 +4,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from commands import TINY, accepted, command, environment, run
 
 from vq.engine.jobs import following
+from vq.engine.loop.stopping import Stopped, StopRequest
 
 ARGUMENTS = ["run", TINY, "--config-options", "max_steps:100000", "--override", ".checkpointer.every:7"]
 
@@ -90,3 +93,24 @@ with StopRequest() as stop:
     _, said = process.communicate(timeout=10)
     assert process.returncode == 128 + signal.SIGINT
     assert "second signal (SIGINT): ending at once" in said
+
+
+def replaced(number: signal.Signals) -> None:
+    try:
+        signal.raise_signal(number)
+    except BaseException:
+        raise ValueError("not a safetensors file") from None
+
+
+def dropped(number: signal.Signals) -> None:
+    with suppress(BaseException):
+        signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("native_code", [replaced, dropped])
+def test_native_code_does_not_hide_a_signal(native_code: Callable[[signal.Signals], None]) -> None:
+    """safetensors replaces the exception of a signal that arrives while it reads: "damaged" would be wrong."""
+    with pytest.raises(Stopped, match="stopped by SIGHUP"), StopRequest() as stop, stop.at_once():
+        native_code(signal.SIGHUP)
+    with pytest.raises(ValueError, match="an error without a signal"), StopRequest() as stop, stop.at_once():
+        raise ValueError("an error without a signal")

@@ -50,7 +50,7 @@ def _claim(folder: Path, picture: Path, record: Mapping[str, Any], wanted: set[s
     place = printable(str(folder))
     if folder.exists() and not folder.is_dir():
         raise SampleFolderError(f"{place}: expected a folder, got a file; choose another --out")
-    left = remove_unfinished(folder, "class*.png", "class*.npy", SETTINGS, SAMPLES)
+    left = _remove_unfinished(folder)
     if left := left + remove_unfinished(folder.parent, picture.name):
         logger.info("removed %d unfinished files of processes that were killed from %s", len(left), place)
     there = _pictures(folder)
@@ -110,10 +110,15 @@ def read_hashes(folder: Path) -> dict[str, str]:
 
 
 def finish(folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes `samples.json`, which replaces the notes of the ranks."""
+    """Writes `samples.json`, which replaces the notes of the ranks; removes half-written images of killed processes."""
+    _remove_unfinished(folder)
     write_atomically(folder / SAMPLES, json.dumps(record, indent=1))
     for notes in folder.glob(".written_*.jsonl"):
         notes.unlink()
+
+
+def _remove_unfinished(folder: Path) -> list[str]:
+    return remove_unfinished(folder, "class*.png", "class*.npy", SETTINGS, SAMPLES)
 
 
 def _notes(folder: Path, rank: int) -> Path:

@@ -15,12 +15,13 @@ from torch import Tensor
 from vq import distributed
 from vq.data import Batch, ImageLoader
 from vq.data.base import keys_sha256
-from vq.data.stores.token_manifest import StoreFormat, write_manifest
+from vq.data.stores.token_manifest import MANIFEST, StoreFormat, write_manifest
 from vq.data.stores.token_shards import ShardFiles, write_packed
 from vq.data.transfer import Transfer
 from vq.engine.evaluation.pace import Pace, PaceMeter
-from vq.engine.jobs.token_folder import claim, common_sha256, unwritten
+from vq.engine.jobs.token_folder import SETTINGS, claim, common_sha256, unwritten
 from vq.engine.jobs.views import VIEWS, views_of
+from vq.files import remove_unfinished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,9 +225,13 @@ def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 def _finish(
     recorder: Recorder, directory: Path, manifest: Mapping[str, Any], num_shards: int, pace: Pace
 ) -> StoredSet:
-    """Writes `manifest.json` on rank 0, which completes the store; the result is the same on every rank."""
+    """Writes `manifest.json` on rank 0, which completes the store; the result is the same on every rank.
+
+    Half-written files of processes that were killed are removed before.
+    """
     found: dict[str, Any] = {}
     if distributed.rank() == 0:
+        remove_unfinished(directory, "shard_*", SETTINGS, MANIFEST)
         entries = {**manifest, **recorder.later_entries()}
         found = write_manifest(directory, entries, num_shards, kind=recorder.kind)
     complete = json.loads(distributed.broadcast_object(json.dumps(found)))

@@ -121,12 +121,22 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, a signal raises `Stopped` at once; one that was received before raises it on entry."""
+        """Inside, a signal raises `Stopped` at once; one that was received before raises it on entry.
+
+        Native code that a signal interrupts may drop the `Stopped` or raise an error of its own in its place, as
+        safetensors does while it reads a file. After a signal, the block therefore ends with `Stopped` in any case.
+        """
         was, self._is_at_once = self._is_at_once, True
         try:
             if self.requested:
                 raise self.error()
             yield
+            if self.requested:
+                raise self.error()
+        except Exception as error:
+            if self.requested:
+                raise self.error() from error
+            raise
         finally:
             self._is_at_once = was
 
