@@ -109,7 +109,7 @@ def dropped(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("native_code", [replaced, dropped])
 def test_native_code_does_not_hide_a_signal(native_code: Callable[[signal.Signals], None]) -> None:
-    """safetensors replaces the exception of a signal that arrives while it reads: "damaged" would be wrong."""
+    """Safetensors replaces the exception of a signal that arrives while it reads: "damaged" would be wrong."""
     with pytest.raises(Stopped, match="stopped by SIGHUP"), StopRequest() as stop, stop.at_once():
         native_code(signal.SIGHUP)
     with pytest.raises(ValueError, match="an error without a signal"), StopRequest() as stop, stop.at_once():
