@@ -45,6 +45,21 @@ def test_in_training_the_value_is_a_code_and_every_logit_gets_a_gradient():
     assert torch.equal(quantizer.codes.grad.abs().sum(1) > 0, is_chosen)
 
 
+def test_the_diversity_term_is_the_entropy_of_the_mean_distribution():
+    quantizer = GumbelQuantizer(size=6, dim=3, kl_weight=0.0, diversity_weight=0.7).double()
+    z, mask = torch.randn(5, 3, dtype=torch.float64), torch.tensor([True, True, False, True, True])
+    mean = softmax(quantizer.to_logits(z[mask]).detach().numpy(), axis=1).mean(axis=0)
+    out = quantizer(z, mask)
+    assert out.loss.item() == pytest.approx(0.7 * (math.log(6) + (mean * np.log(mean)).sum()), rel=1e-12)
+    parameters = (quantizer.to_logits.weight, quantizer.to_logits.bias)
+    torch.manual_seed(0)
+    assert torch.autograd.gradcheck(
+        lambda *_: quantizer(z, mask).loss, parameters, check_undefined_grad=False
+    )
+    with pytest.raises(ValueError, match="expected a diversity_weight of at least 0, got -1"):
+        GumbelQuantizer(size=4, dim=4, diversity_weight=-1.0)
+
+
 def test_the_gradient_is_that_of_the_softmax_mixture():
     quantizer = GumbelQuantizer(size=6, dim=3, temperature=0.7).double()
     z, direction = torch.randn(5, 3, dtype=torch.float64, requires_grad=True), torch.randn(5, 3).double()

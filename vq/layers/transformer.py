@@ -78,9 +78,9 @@ class Transformer(nn.Module):
     """Applies blocks in which tokens attend to each other, then a layer norm.
 
     Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, eq. 1 to 4.
-    Differs from the source: positions and attention are arguments; linear layers are initialised from a truncated
-        normal distribution of deviation 0.02, and those whose output is added to the tokens are divided by
-        sqrt(2 * their depth), as in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254).
+    Differs from the source: positions and attention are arguments; linear layers are initialised by
+        `start_linear_layers`, and those whose output is added to the tokens are divided by sqrt(2 * their depth), as
+        in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254).
 
     Args:
         width: Number of channels of the tokens.
@@ -172,10 +172,14 @@ def grid_places(grid: tuple[int, int], device: torch.device | str | None = None)
 
 
 def start_linear_layers(network: nn.Module) -> None:
-    """Draws linear weights from a truncated normal distribution of deviation 0.02, and sets biases to 0."""
+    """Draws linear weights from a truncated normal distribution of deviation 0.02 sqrt(768 / inputs); biases are 0.
+
+    A layer with 768 inputs thus starts as in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254), and narrower
+    layers, which would hardly pass anything on with the same deviation, keep the scale of their outputs.
+    """
     for module in network.modules():
         if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.trunc_normal_(module.weight, std=0.02 * math.sqrt(768 / module.in_features))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vq.ops.distance import centred, nearest_code
 from vq.ops.entropy import distance_logits
 from vq.quantizers.base import QuantizeOutput, Quantizer
-from vq.quantizers.parts.regularisers import divergence_from_uniform
+from vq.quantizers.parts.regularisers import divergence_from_uniform, softmax_entropies
 from vq.registry import QUANTIZERS
 
 
@@ -24,14 +24,17 @@ class GumbelQuantizer(Quantizer):
     the selected code directly. In eval there is no noise: the index is the argmax of the logits.
 
     The loss is `kl_weight` times the mean over vectors of $KL(p \| uniform) = \log K + \sum p \log p$, which is 0 for
-    uniform logits and log K for certain ones.
+    uniform logits and log K for certain ones. To it is added `diversity_weight` times $\log K - H(\bar p)$, where
+    $\bar p$ is the mean of p over the vectors of all ranks: it is 0 if the codes are used evenly, whatever each choice.
 
     Unlike a nearest-code search, a training forward stores tensors of vectors times codes.
 
     Source: Jang et al. 2017, https://arxiv.org/abs/1611.01144, eq. 2; Ramesh et al. 2021 (DALL-E),
-        https://arxiv.org/abs/2102.12092, section 2.1.
+        https://arxiv.org/abs/2102.12092, section 2.1. The diversity term: Baevski et al. 2020 (wav2vec 2.0),
+        https://arxiv.org/abs/2006.11477, eq. 4.
     Differs from the source: the mixture of DALL-E is soft in the forward too (`is_hard=False`), and its KL is a
-        sum over positions, relative to the likelihood of the pixels.
+        sum over positions, relative to the likelihood of the pixels. The diversity of wav2vec 2.0 is divided by the
+        number of codes.
 
     Args:
         size: Number of codes.
@@ -39,11 +42,12 @@ class GumbelQuantizer(Quantizer):
         temperature: Temperature tau, which may be changed during training (`vq.quantizers.parts.annealing`).
         kl_weight: Weight of the divergence, not negative: a negative one would reward certainty. It may be changed
             during training too.
+        diversity_weight: Weight of the diversity term, not negative. Without it few codes are used.
         is_hard: Whether the decoder sees codes in training. If False it sees the soft mixture, while codes are hard
             in eval: use this only with a temperature that falls far.
 
     Raises:
-        ValueError: If size, dim or temperature is not positive, or the weight is negative.
+        ValueError: If size, dim or temperature is not positive, or a weight is negative.
 
     Example:
         >>> quantizer = GumbelQuantizer(size=512, dim=64)
@@ -58,6 +62,7 @@ class GumbelQuantizer(Quantizer):
         dim: int,
         temperature: float = 1.0,
         kl_weight: float = 5e-4,
+        diversity_weight: float = 0.0,
         is_hard: bool = True,
     ) -> None:
         super().__init__()
@@ -67,6 +72,11 @@ class GumbelQuantizer(Quantizer):
                 f"GumbelQuantizer: expected a kl_weight of at least 0, got {kl_weight}; the divergence is "
                 f"minimised, so its weight has a plus sign"
             )
+        if diversity_weight < 0:
+            raise ValueError(
+                f"GumbelQuantizer: expected a diversity_weight of at least 0, got {diversity_weight}; a negative one "
+                f"would reward using few codes"
+            )
         if not is_hard:
             warnings.warn(
                 "GumbelQuantizer: with is_hard=False the decoder sees mixtures in training and codes in eval; "
@@ -74,7 +84,8 @@ class GumbelQuantizer(Quantizer):
                 stacklevel=2,
             )
         self.codebook_size, self.codebook_dim = size, dim
-        self.temperature, self.kl_weight, self.is_hard = temperature, kl_weight, is_hard
+        self.temperature, self.is_hard = temperature, is_hard
+        self.kl_weight, self.diversity_weight = kl_weight, diversity_weight
         self.to_logits = nn.Linear(dim, size)
         # No loss term fits the scale of the codes to z, so they begin at the scale of a normalised z.
         self.codes = nn.Parameter(torch.randn(size, dim))
@@ -104,11 +115,13 @@ class GumbelQuantizer(Quantizer):
         else:
             quantized = probabilities @ codes
         divergence = self._over_ranks(divergence_from_uniform(vectors, weight, bias, counted))
+        loss, metrics = self.kl_weight * divergence, {"kl_loss": divergence.detach()}
+        if self.diversity_weight:
+            entropies = softmax_entropies(vectors, weight, bias, counted, across_ranks=self.training)
+            loss = loss + self.diversity_weight * (math.log(self.codebook_size) - entropies.codebook)
+            metrics |= entropies.metrics()
         return QuantizeOutput(
-            quantized=quantized.view(z.shape),
-            indices=indices.view(z.shape[:-1]),
-            loss=self.kl_weight * divergence,
-            metrics={"kl_loss": divergence.detach()},
+            quantized=quantized.view(z.shape), indices=indices.view(z.shape[:-1]), loss=loss, metrics=metrics
         )
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
