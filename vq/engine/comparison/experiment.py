@@ -165,7 +165,7 @@ class Experiment:
         )
         failures = Training(experiment=self, waiting=list(missing)).run() if missing else []
         rows = [row for each in everyone if (row := each.stored_row(self.folder)) is not None]
-        is_higher_better = assembly.make_evaluator(everyone[0].config).directions()[plan.score]
+        is_higher_better = _directions(everyone[0])[plan.score]
         written = (
             write_results(self.name, rows, plan, self.folder, is_higher_better=is_higher_better)
             if rows
@@ -183,12 +183,19 @@ def _check_score(score: str, everyone: Sequence[Contestant]) -> None:
         for each in everyone
     }
     for each in kinds.values():  # a network of a metric is loaded once per combination of metrics
-        directions = assembly.make_evaluator(each.config).directions()
+        directions = _directions(each)
         if score not in directions:
             raise ConfigError(
                 f"comparison.score: expected a score by which the evaluator of {each.name!r} can rank "
                 f"({', '.join(sorted(directions))}), got {score!r}"
             )
+
+
+def _directions(contestant: Contestant) -> dict[str, bool]:
+    """Whether a larger value is better, for each score of the contestant's evaluator."""
+    config = contestant.config
+    below = assembly.make_tokenizer_below(config)
+    return assembly.make_evaluator(config, frozen_tokenizer=below).directions()
 
 
 @dataclass(slots=True, kw_only=True)
