@@ -23,7 +23,7 @@ def test_the_committed_tables_are_drawn_the_same_each_time(tmp_path: Path) -> No
 
 
 def write(folder: Path, lines: str) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.md").write_text("# Which is best?\n")
     (folder / "table.csv").write_text(f"name,rank,seeds,psnr_half,difference,difference_half,tie\n{lines}")
 
@@ -43,15 +43,13 @@ def test_a_difference_that_counts_a_tie_and_a_single_seed_have_their_colours(tmp
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match="expected folders with a table.csv, found none; run vq compare first"
+        UserError, match=r"expected folders with a table\.csv, found none; run vq compare first"
     ):
         draw_experiments.main([str(tmp_path), "--out", str(tmp_path / "x.svg")])
     write(tmp_path / "bad", "a,1,3,0.1,many,0.5,False\n")
     with pytest.raises(UserError, match="bad: expected the tables of vq compare, got could not convert"):
         draw_experiments.main([str(tmp_path), "--out", str(tmp_path / "x.svg")])
-    (tmp_path / "bad" / "table.csv").write_text(
-        "name,rank,seeds,psnr_half,difference,difference_half,tie\na,1,3,1,nan,1,False\n"
-    )
+    write(tmp_path / "bad", "a,1,3,0.1,nan,0.5,False\n")
     with pytest.raises(UserError, match="a difference is not a number"):
         draw_experiments.main([str(tmp_path), "--out", str(tmp_path / "x.svg")])
     assert not (tmp_path / "x.svg").exists()
