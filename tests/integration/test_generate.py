@@ -146,3 +146,20 @@ def test_a_signal_ends_it_and_it_goes_on_to_the_same_pictures(
         accepted(*words, "--out", out)
     assert contents(pictures) == contents(folder / "unbroken")
     assert Path(f"{pictures.name}_grid.png").read_bytes() == Path("unbroken_grid.png").read_bytes()
+
+
+@pytest.mark.slow
+def test_generators_are_compared_by_a_loss_of_which_less_is_better(folder: Path) -> None:
+    (folder / "orders.py").write_text(
+        "_base_ = 'page.py'\n"
+        "from vq.engine import Comparison\n"
+        "contestants = dict(rows=dict(), backwards={'.generator.order': list(range(63, -1, -1))})\n"
+        "comparison = dict(type=Comparison, baseline='rows', score='loss', seeds=(0,))\n"
+    )
+    run("compare", "orders.py", cwd=folder)
+    rows = [json.loads(file.read_text()) for file in (folder / "experiments/orders/rows").iterdir()]
+    losses = {row["name"]: row["scores"]["loss"] for row in rows}
+    assert losses.keys() == {"rows", "backwards"}
+    table = (folder / "experiments/orders/table.md").read_text().splitlines()
+    best = next(line for line in table if line.startswith("| 1 |"))
+    assert f"| {min(losses, key=losses.__getitem__)} |" in best
