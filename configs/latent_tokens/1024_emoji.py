@@ -10,13 +10,13 @@ from torch.optim import AdamW
 from vq.data import EmojiDataset, ImageLoader, Resize
 from vq.engine import Checkpointer, Evaluator, ReconstructionStep, Trainer, WarmupCosine
 from vq.layers import PixelPatches, RotaryPositions, Transformer
-from vq.losses import L1Loss, LPIPSLoss
+from vq.losses import LPIPSLoss, MSELoss
 from vq.metrics import PSNR, SSIM, CodebookUsage, L1Metric, LPIPSMetric, MSEMetric, Perplexity
 from vq.networks import LatentTokensDecoder, LatentTokensEncoder
 from vq.quantizers import EMACodebook, KMeansInit, ReplaceDeadCodes, VectorQuantizer
 from vq.tokenizers import ImageTokenizer
 
-options = dict(max_steps=1000, image_size=64)
+options = dict(max_steps=2000, image_size=64)
 codebook_size, codebook_dim = 1024, 12
 num_latents = 32  # an image becomes 32 indices
 patches = dict(type=PixelPatches, size=8)
@@ -61,9 +61,9 @@ tokenizer = dict(
 
 train_step = dict(
     type=ReconstructionStep,
-    losses=dict(l1=dict(type=L1Loss), lpips=dict(type=LPIPSLoss, network="alex")),
-    weights=dict(l1=1.0, lpips=0.1, quantizer=1.0),
-    optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.05),
+    losses=dict(mse=dict(type=MSELoss), lpips=dict(type=LPIPSLoss, network="alex")),
+    weights=dict(mse=1.0, lpips=0.1, quantizer=1.0),
+    optimizer=dict(type=AdamW, lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.05),
     schedule=dict(type=WarmupCosine, warmup_steps=50, final_factor=0.02),
     max_gradient_norm=1.0,
     weight_ema=0.99,
