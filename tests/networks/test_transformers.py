@@ -59,10 +59,10 @@ def unmoved(network: torch.nn.Module) -> set[str]:
 
 
 def awake(network: torch.nn.Module) -> None:
-    """Sharpens the attention of a new network, which is almost uniform at initialization."""
+    """Sharpens the attention of a new network."""
     for name, parameter in network.named_parameters():
         if name.endswith(("query.weight", "key.weight", "value.weight", "out.weight")):
-            parameter.data.mul_(20)
+            parameter.data.mul_(3)
 
 
 def count(network: torch.nn.Module) -> int:
@@ -100,11 +100,19 @@ class TestViT:
     def test_features_lie_where_their_patch_is(self):
         torch.manual_seed(0)
         encoder, _ = vit(PixelPatches(size=8))
-        image = torch.zeros(1, 3, 32, 48)
+        image = torch.rand(1, 3, 32, 48)
         changed = image.clone()
-        changed[:, :, 8:16, 32:40] = 1
+        changed[:, :, 8:16, 32:40] *= -1
         moved = (encoder(changed) - encoder(image)).abs().sum(dim=1)[0]
         assert divmod(int(moved.argmax()), 6) == (1, 4)
+
+    def test_layers_of_any_width_pass_on_their_inputs_at_one_scale(self):
+        """A layer of 768 inputs begins as in BEiT; one of 64 began with outputs too small to learn from."""
+        for width in (64, 768):
+            query = transformer(width=width).blocks[0].query
+            sizes = query(torch.randn(512, width)).std().item()
+            assert sizes == pytest.approx(0.02 * 768**0.5, rel=0.05)
+            assert not query.bias.any()
 
     def test_shapes_of_vq_kd(self):
         """The published 86.4 M and 8.25 M parameters, except key biases and the position of the class token."""
