@@ -9,9 +9,12 @@ Expected: not yet run
 
 _base_ = "recipes/emoji.py"
 
-from vq.engine import Comparison
-from vq.losses import FeatureLoss, GramLoss, L1Loss, LogitsLoss, LPIPSLoss
-from vq.networks import EfficientNetLite0
+from torch.optim import Adam, AdamW
+
+from vq.engine import AdversarialStep, Adversary, Comparison, Constant, WarmupCosine
+from vq.layers import DiffAugment
+from vq.losses import FeatureLoss, GramLoss, HingeObjective, L1Loss, LogitsLoss, LPIPSLoss
+from vq.networks import EfficientNetLite0, PatchDiscriminator
 
 small = dict(type=EfficientNetLite0, size=64)
 
@@ -20,6 +23,31 @@ def with_term(loss, weight):
     """A contestant with one more term in its loss."""
     losses = dict(l1=dict(type=L1Loss), perceptual=loss)
     return dict(train_step=dict(losses=losses, weights=dict(l1=1.0, perceptual=weight)))
+
+
+def with_discriminator(**weights):
+    """A contestant with the discriminator of configs/recipes/gan_emoji.py from step 250 on."""
+    losses = dict(l1=dict(type=L1Loss), perceptual=lpips) if weights else dict(l1=dict(type=L1Loss))
+    adversary = dict(
+        type=Adversary,
+        discriminator=dict(type=PatchDiscriminator, base_width=32, depth=2),
+        objective=dict(type=HingeObjective),
+        optimizer=dict(type=Adam, lr=1e-4, betas=(0.5, 0.9)),
+        augmentation=dict(type=DiffAugment),
+        schedule=dict(type=Constant),
+        start_step=250,
+    )
+    step = dict(
+        type=AdversarialStep,
+        losses=losses,
+        weights=dict(l1=1.0, quantizer=1.0, adversarial=0.5, **weights),
+        optimizer=dict(type=AdamW, lr=3e-3, betas=(0.9, 0.99), weight_decay=0.0),
+        schedule=dict(type=WarmupCosine, warmup_steps=25, final_factor=0.02),
+        adversary=adversary,
+        max_gradient_norm=1.0,
+        weight_ema=0.99,
+    )
+    return dict(train_step=step)
 
 
 lpips = dict(type=LPIPSLoss, network="alex")
@@ -32,6 +60,8 @@ contestants = dict(
     features=with_term(dict(type=FeatureLoss, network=small), 0.1),
     logits=with_term(dict(type=LogitsLoss, network=small), 0.1),
     gram=with_term(dict(type=GramLoss, network=small), 0.1),
+    discriminator=with_discriminator(),
+    lpips_1_discriminator=with_discriminator(perceptual=1.0),
 )
 comparison = dict(
     type=Comparison,
