@@ -5,7 +5,8 @@ versions v1 to v3 of FreqPatchEmbed, `frequency_features` and `spectrum` v1 and 
 development log of vector_quants. The networks do not have equally many parameters; the table says how many.
 
 Command:  python -m vq.compare configs/compare/backbones.py
-Expected: not yet run
+Expected: cnn 20.6 dB, vqvae -0.5 +- 0.4, vit -3.4 +- 0.2, linear_attention -3.8 +- 0.9, latent_tokens_32 -6.9 +- 0.9;
+          all rows in experiments/backbones (measured here, 2026-11-27, seeds 0 to 2)
 """
 
 _base_ = "recipes/emoji.py"
