@@ -101,7 +101,7 @@ def _draw(axes: Any, experiment: Experiment) -> None:
     axes.grid(axis="x", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.set_xlabel(printable(SCORES.get(experiment.score, experiment.score)), parse_math=False)
-    axes.set_title("\n".join(wrap(printable(experiment.title), 60)), fontsize=9, parse_math=False)
+    axes.set_title("\n".join(wrap(printable(experiment.title), 44)), fontsize=9, parse_math=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
