@@ -5,7 +5,8 @@ why did EMA and LFQ collapse there? `configs/compare/collapse.py` answers the se
 
 Command:  python -m vq.compare configs/compare/scalar.py
 Expected: fsq_240 20.0, fsq_1000 20.6, fsq_4375 21.3, fsq_15360 21.5, fsq_64000 21.8, sfsq_64000 21.4, ema_1024 20.2,
-          lfq_1024 18.7 dB, and the same with bf16; all rows in experiments/scalar (measured here, 2026-11-27, seeds 0 to 2)
+          lfq_1024 18.7 dB, and the same with bf16; all rows in experiments/scalar
+          (measured here, 2026-11-27, seeds 0 to 2)
 """
 
 _base_ = "recipes/emoji.py"
