@@ -14,7 +14,7 @@ from torch.optim import Adam, AdamW
 from vq.engine import AdversarialStep, Adversary, Comparison, Constant, WarmupCosine
 from vq.layers import DiffAugment
 from vq.losses import FeatureLoss, GramLoss, HingeObjective, L1Loss, LogitsLoss, LPIPSLoss
-from vq.networks import EfficientNetLite0, PatchDiscriminator
+from vq.networks import EfficientNetLite0, LPIPSNetwork, PatchDiscriminator
 
 small = dict(type=EfficientNetLite0, size=64)
 
@@ -58,8 +58,8 @@ contestants = dict(
     lpips_1=with_term(lpips, 1.0),
     lpips_2=with_term(lpips, 2.0),
     features=with_term(dict(type=FeatureLoss, network=small), 0.1),
-    logits=with_term(dict(type=LogitsLoss, network=small), 0.1),
-    gram=with_term(dict(type=GramLoss, network=small), 0.1),
+    logits=with_term(dict(type=LogitsLoss, network=small), 0.02),
+    gram=with_term(dict(type=GramLoss, network=dict(type=LPIPSNetwork, trunk="alex")), 1e-4),
     discriminator=with_discriminator(),
     lpips_1_discriminator=with_discriminator(perceptual=1.0),
 )
