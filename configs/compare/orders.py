@@ -1,4 +1,4 @@
-"""In which order should a transformer generate the 49 tokens of a digit: by frequency, by rows, or at random?
+"""The order in which a transformer generates the 49 tokens of a digit: by frequency, by rows, or at random.
 
 The same generator learns the same tokens in several orders. The score is the validation loss in nats per token, which
 is the same likelihood of the same tokens for any order, so that the orders can be compared.

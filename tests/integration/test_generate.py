@@ -34,6 +34,7 @@ def test_validation_says_how_well_indices_are_proposed(folder: Path) -> None:
     assert (folder / "work_dirs/writer/val/iter_4/reconstructions.png").is_file()
 
 
+@pytest.mark.slow
 def test_pictures_are_the_same_on_two_ranks_and_in_python(folder: Path) -> None:
     asked = [
         "writer",

@@ -59,7 +59,8 @@ def test_the_store_holds_what_the_tokenizer_says(trained: Path, reference: Path)
         assert store.label(index) == int(store.key(index)[5])
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_change_no_byte(trained: Path, reference: Path, ranks: int) -> None:
     out = f"ranks{ranks}"
     run(

@@ -210,6 +210,7 @@ def test_every_wrapper_is_composed() -> None:
     assert {len(REGULARISERS), len(DISTANCES), len(ESTIMATORS)} <= set(range(3, 10))
 
 
+@pytest.mark.slow  # make test trains each composition in the test of accumulation
 @pytest.mark.parametrize("book", sorted(BOOKS))
 def test_every_composition_trains_two_steps(book: str) -> None:
     torch.manual_seed(0)
