@@ -15,7 +15,8 @@ Command:  python -m vq.train frequency/240_digits configs/frequency/240_digits.p
           python -m vq.tokenize fsq/240_digits
           python -m vq.compare configs/compare/orders.py --config-options it_state_dict::work_dirs/fsq/240_digits
 Expected: raster 3.58 nats per token, reversed -0.02, zigzag +0.04, random +0.05 +- 0.04, spectrum_rows -0.07 +- 0.03;
-          all rows in experiments/orders (measured here, 2026-11-28, seeds 0 to 2); the places of fsq/240_digits: not yet run
+          all rows in experiments/orders (measured here, 2026-11-27, seeds 0 to 2); the places of fsq/240_digits: not
+          yet run
 """
 
 _base_ = "ar/llama_digits.py"
