@@ -106,6 +106,7 @@ def test_validation_counts_every_index_once(make: Make, tokenizer: torch.nn.Modu
     assert scores.scores["loss"] == pytest.approx(float(torch.stack(total).sum()) / 13, abs=1e-5)
     perplexity = torch.tensor(scores.scores["loss"]).exp().item()
     assert scores.scores["token_perplexity"] == pytest.approx(perplexity, rel=1e-4)
+    assert scores.scores["loss_per_position"] == scores.scores["loss"] * generator.num_indices
     picture = ProposalEvaluator(tokenizer=tokenizer, num_grid_images=3).picture(generator, loader)
     assert picture.shape[1] > 3 * 16
     assert picture.shape[2] >= 3 * 16

@@ -39,8 +39,9 @@ from vq.tokenizers import Tokenizer
 class ProposalEvaluator:
     """Scores a generator on the indices of a set; the scores do not depend on the number of ranks.
 
-    `loss` is the mean cross-entropy per index, in nats; `token_perplexity` is its exponential; `token_accuracy` is the
-    share of indices that were the most likely ones. All three are those of the conditional model without guidance,
+    `loss` is the mean cross-entropy per index, in nats; `loss_per_position` is the sum of those of a position's
+    indices; `token_perplexity` is the exponential of `loss`; `token_accuracy` is the share of indices that were the
+    most likely ones. All are those of the conditional model without guidance,
     which is for sampling only. For a `MaskedGenerator` they are means over all masked indices of the set.
 
     Args:
@@ -134,6 +135,7 @@ class ProposalEvaluator:
         loss = nats / max(num_scored, 1)
         own = {
             "loss": loss,
+            "loss_per_position": loss * model.num_indices,
             "token_perplexity": math.exp(min(loss, 700)),
             "token_accuracy": right / max(num_scored, 1),
         }
@@ -197,7 +199,12 @@ class ProposalEvaluator:
 
     def directions(self) -> dict[str, bool]:
         """Whether a larger value is better, for each score by which generators can be ranked."""
-        own = {"loss": False, "token_perplexity": False, "token_accuracy": True}
+        own = {
+            "loss": False,
+            "loss_per_position": False,
+            "token_perplexity": False,
+            "token_accuracy": True,
+        }
         return own | directions_of(self.metrics)
 
     def _check_set(self, loader: Any) -> None:

@@ -1,0 +1,39 @@
+"""The generator of `configs/compare/token_forms.py`, whose input is the vectors of the codes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.code_vectors import CodeVectorGenerator
+from vq.generators import DecoderTransformer
+from vq.quantizers import FiniteScalarQuantizer, VectorQuantizer
+
+SIZES = {"vocabulary_size": 16, "num_classes": 3, "grid": (2, 3)}
+
+
+def make(quantizer: nn.Module) -> CodeVectorGenerator:
+    transformer = DecoderTransformer(width=16, depth=1, num_heads=2)
+    return CodeVectorGenerator(quantizer=quantizer, transformer=transformer, **SIZES).eval()
+
+
+def test_equals_a_generator_whose_embeddings_are_that_function_of_the_codes() -> None:
+    quantizer = FiniteScalarQuantizer(levels=[4, 4])
+    generator = make(quantizer)
+    codes = quantizer.decode(torch.arange(16)[None])[0]
+    assert torch.equal(generator.stem.tables.vectors, codes)
+    plain = copy.deepcopy(generator)
+    plain.stem.tables = nn.Embedding.from_pretrained(generator.stem.tables.project(codes))
+    indices, label = torch.randint(16, (4, 2, 3)), torch.tensor([0, 1, 2, 0])
+    # The embeddings are rows of one product of 16 rows or of 20: the sum of two products, rounded another way.
+    torch.testing.assert_close(
+        generator(indices, label).loss, plain(indices, label).loss, rtol=1e-5, atol=1e-5
+    )
+    drawn = generator.generate(label, seeds=torch.arange(4))
+    assert drawn.shape == (4, 2, 3)
+
+
+def test_refuses_a_quantizer_with_weights() -> None:
+    with pytest.raises(ValueError, match="expected a quantizer without weights"):
+        make(VectorQuantizer.example())
