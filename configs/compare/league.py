@@ -133,6 +133,7 @@ quantizers = dict(
     cvq_random=dict(type=VectorQuantizer, codebook=dict(type=ClusteredCodebook, anchor="random", **codes)),
     ibq=dict(type=IndexBackpropagationQuantizer, init=dict(type=NormalInit), **codes),
     gumbel=dict(type=GumbelQuantizer, **codes),
+    gumbel_diversity=dict(type=GumbelQuantizer, diversity_weight=0.1, **codes),
     softmax=dict(type=SoftmaxQuantizer, is_straight_through=False, **codes),  # known not to work
     softmax_st=dict(type=SoftmaxQuantizer, **codes),
     fsq=dict(type=FiniteScalarQuantizer, levels=(8, 6, 5)),
