@@ -142,6 +142,7 @@ LOSSES: dict[str, Callable[[], Quantizer]] = {
         estimator=DirectionalReparameterisation(variance=0.0),
     ),
     "gumbel": lambda: GumbelQuantizer(size=16, dim=DIM),
+    "gumbel-diversity": lambda: GumbelQuantizer(size=16, dim=DIM, diversity_weight=0.1),
     "ibq": lambda: IndexBackpropagationQuantizer(size=16, dim=DIM, init=NormalInit(std=1.0)),
     "implicit-residual": lambda: ImplicitResidualQuantizer(
         codebooks=[STATEFUL["learned"]() for _ in range(2)], hidden_dim=8, num_blocks=1
@@ -255,7 +256,7 @@ def train_masked(name: str, shard: slice, *, seed: int, use_reentrant: bool | No
         # As in a training: the mean over ranks of each rank's gradient.
         size = dist.get_world_size() if dist.is_initialized() else 1
         # The noise of a Gumbel choice is each rank's own, its loss has none.
-        task = 0 if name == "gumbel" else quantized[mask[shard]].square().sum()
+        task = 0 if name.startswith("gumbel") else quantized[mask[shard]].square().sum()
         (loss + task * size).backward()
         for key, parameter in quantizer.named_parameters():
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
