@@ -13,7 +13,9 @@ timed in turn, in one process. With one thread the time is that of the processor
 * `LlamaGen`: its own model and sampler at the same guidance, from a checkout of FoundationVision/LlamaGen in DIR.
 * `one read`: the sum of every float32 weight that a step reads.
 * `products`: the products of 8 rows with every such matrix and nothing else, as `nn.Linear` makes them.
-* `packed products`: the same in the packed layout that sampling uses, in float32 and in bfloat16.
+* `arithmetic`: the products of 1,024 rows, divided by 128. These read each weight once for 1,024 rows, so this is the
+  time that the core needs to multiply and add, and no step of 8 rows can take less.
+* `packed products`: the same as `products` in the packed layout that sampling uses, in float32 and in bfloat16.
 
 Bars: 4 times as fast as LlamaGen; not slower than `transformers`; within 1.5 times one read of the weights; bfloat16
 1.5 times as fast as float32. The first and the third are judged for float32, and printed for every side of ours;
@@ -39,6 +41,7 @@ from vq.generators import LLAMA_SIZES, DecoderTransformer, TransformerGenerator,
 
 PICTURES, VOCABULARY, TOP_K, TOP_P = 4, 16384, 600, 0.92
 PEER = "transformers"
+MANY = 128  # times the rows of a step, so that reading the weights takes no time
 HEADROOM = 1.02  # what two timings of the same thing differ by
 
 
@@ -104,6 +107,11 @@ def products(weights: list[Tensor], tokens: int) -> Callable[[], object]:
     return multiply
 
 
+def arithmetic(weights: list[Tensor]) -> Callable[[], object]:
+    inputs = {width: torch.randn(MANY * 2 * PICTURES, width) for width in {w.shape[1] for w in weights}}
+    return lambda: [nn.functional.linear(inputs[weight.shape[1]], weight) for weight in weights]
+
+
 def packed_products(weights: list[Tensor], tokens: int, dtype: torch.dtype) -> Callable[[], object]:
     ops = torch.ops.mkldnn
     packed = [(w.shape[1], ops._reorder_linear_weight(w.to(dtype), 2 * PICTURES)) for w in weights]
@@ -167,6 +175,7 @@ def main() -> int:
         "vq": (sample(generator), arguments.tokens),
         "one read": (reads(weights, few), few),
         "products": (products(weights, few), few),
+        "arithmetic": (arithmetic(weights), MANY),
         "packed products": (packed_products(weights, few, torch.float32), few),
     }
     if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
