@@ -8,8 +8,9 @@ Command:  python -m vq.compare configs/compare/codebooks.py
           python -m vq.compare configs/compare/codebooks.py --config-options data::digits --name codebooks_digits \
               --only baseline dim_2 dim_4 dim_8 dim_32 dim_64
 Expected: emoji 20.6 dB; uniform start without revival -2.2 +- 0.4 dB and 15 % usage, k-means without revival
-          -0.4 +- 0.1 dB and 70 %; two dimensions -0.7 +- 0.4 dB on emoji, +0.5 +- 0.5 dB on photographs, a tie on digits;
-          all rows in experiments/codebooks, codebooks_photos and codebooks_digits (measured here, 2026-11-28, seeds 0 to 2)
+          -0.4 +- 0.1 dB and 70 %; two dimensions -0.7 +- 0.4 dB on emoji, +0.5 +- 0.5 dB on photographs, and a tie
+          on digits; all rows in experiments/codebooks, codebooks_photos and codebooks_digits
+          (measured here, 2026-11-28, seeds 0 to 2)
 """
 
 _base_ = "recipes/emoji.py"
@@ -67,7 +68,7 @@ contestants = dict(
 )
 comparison = dict(
     type=Comparison,
-    question="Which dimension, size, initialization, revival and estimator suit which pictures?",
+    question=f"Which dimension, size, initialization, revival and estimator suit {options['data']}?",
     baseline="baseline",
     seeds=(0, 1, 2),
     cpu_hours=1.0,
