@@ -7,9 +7,9 @@ transformer alone. FSP replaces FSQ, and the 240 codes of the lattice E8 replace
 
 Command:  python -m vq.compare configs/compare/estimators.py
 Expected: PSNR, and the difference in a pair with its 95 % interval: straight_through 18.75 dB,
-          diveq_losses +0.46 +- 0.17, diveq +0.05 +- 0.42; simvq 18.74 dB, bridge_published +0.57 +- 1.10; fsq 19.28 dB, fsp -0.14 +- 0.39;
-          bsq 18.71 dB, e8 -0.05 +- 0.18; only the first counts; all rows in experiments/estimators
-          (measured here, 2026-11-28, 200 steps, seeds 0 to 2)
+          diveq_losses +0.46 +- 0.17, diveq +0.05 +- 0.42; simvq 18.74 dB, bridge_published +0.57 +- 1.10;
+          fsq 19.28 dB, fsp -0.14 +- 0.39; bsq 18.71 dB, e8 -0.05 +- 0.18; only the first counts; all rows in
+          experiments/estimators (measured here, 2026-11-28, 200 steps, seeds 0 to 2)
 """
 
 _base_ = "recipes/emoji.py"

@@ -4,10 +4,10 @@ The pictures are 32 px emoji, f4. The pairs are fsq and fsq_noise; rvq4 and rvq4
 with 64 codes per stage; cosine and cosine_norm. In the last pair cosine_norm costs 40 bits per token and cosine 8.
 
 Command:  python -m vq.compare configs/compare/searches.py
-Expected: PSNR, and the difference in a pair with its 95 % interval: fsq 19.28 dB, fsq_noise +0.06 +- 0.13;
-          rvq4 21.25 dB, rvq4_beam +0.08 +- 0.32; rvq4_gradient 21.09 dB, qinco4 -0.05 +- 0.42 (all ties);
-          cosine 19.03 dB, cosine_norm +0.61 +- 0.39, with 32 bits more per token
-          (measured here: 200 steps, seeds 0 to 2, two CPU threads that other programs used too)
+Expected: PSNR, and the difference in a pair with its 95 % interval: fsq 19.28 dB, fsq_noise +0.06 +- 0.12;
+          rvq4 21.25 dB, rvq4_beam +0.06 +- 0.36; rvq4_gradient 21.09 dB, qinco4 -0.05 +- 0.37 (all ties);
+          cosine 19.04 dB, cosine_norm +0.59 +- 0.36, with 32 bits more per token; all rows in
+          experiments/searches (measured here, 2026-11-28, 200 steps, seeds 0 to 2)
 """
 
 _base_ = "recipes/emoji.py"
