@@ -4,9 +4,9 @@ The loss is L1 and the term named; the scores are PSNR and LPIPS with both netwo
 On 32 px emoji, f4.
 
 Command:  python -m vq.compare configs/compare/perceptual.py
-Expected: LPIPS-vgg none 0.264, features -0.019 +- 0.003, lpips_1 +0.022 +- 0.024, lpips_2 +0.034 +- 0.021;
-          rows in experiments/perceptual (measured here, 2026-11-27, seeds 0 to 2); gram has one seed, and the
-          contestants with a discriminator are not yet run
+Expected: LPIPS-vgg none 0.264, features -0.019 +- 0.003, lpips_1 +0.022 +- 0.024, lpips_2 +0.034 +- 0.021,
+          gram +0.061 +- 0.017, discriminator +0.002 +- 0.009; rows in experiments/perceptual
+          (measured here, 2026-11-28, seeds 0 to 2)
 """
 
 _base_ = "recipes/emoji.py"
