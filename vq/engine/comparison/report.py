@@ -61,8 +61,8 @@ def notes_of(rows: Sequence[Row], plan: Comparison, results: Results) -> list[st
     )
     several = (
         "± is the 95 % interval of the mean over the seeds. A difference is paired by seed and counts if its 95 % "
-        "interval excludes 0; a tie does not. The rank is 1 + the number of contestants that are better by a difference "
-        "that counts."
+        "interval excludes 0; a tie does not. The rank is 1 + the number of contestants that are better by a "
+        "difference that counts."
         if len(seeds) > 1
         else "One seed: nothing is known of how far chance moves a score, so no difference counts."
     )
