@@ -23,7 +23,12 @@ from vq.errors import UserError
 from vq.files import write_atomically
 from vq.text import printable
 
-SCORES = {"psnr": "PSNR, dB", "loss": "validation loss, nats per token; to the left is better"}
+SCORES = {
+    "psnr": "PSNR, dB",
+    "lpips_vgg": "LPIPS-vgg; to the left is better",
+    "loss": "validation loss, nats per token; to the left is better",
+    "loss_per_position": "validation loss, nats per position; to the left is better",
+}
 COLUMNS = 2
 
 
