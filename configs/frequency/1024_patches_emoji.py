@@ -2,7 +2,8 @@
 
 Paper:    FreqPatchEmbed v1 of the development log of vector_quants
 Command:  python -m vq.train frequency/1024_patches_emoji configs/frequency/1024_patches_emoji.py
-Expected: not yet run at its full length
+Expected: PSNR 11.38 dB, SSIM 0.262, LPIPS-vgg 0.690, codebook usage 81 %
+          (measured here: 1,000 steps, seed 3407, 2026-11-28, 7 min on 1 thread of a CPU that other programs use too)
 """
 
 _base_ = "vit/1024_emoji.py"
