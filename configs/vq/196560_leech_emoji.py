@@ -4,7 +4,8 @@ The quantizer has no loss. A token costs 17.6 bits.
 
 Paper:    Zhao et al. 2025, https://arxiv.org/abs/2512.14697, section 3.4
 Command:  python -m vq.train vq/196560_leech_emoji configs/vq/196560_leech_emoji.py
-Expected: not yet run
+Expected: PSNR 21.24 dB, SSIM 0.756, LPIPS-vgg 0.297, codebook usage 2 %
+          (measured here: 1,000 steps, seed 3407, 2026-11-28, 13 min on 1 thread of a CPU that other programs use too)
 """
 
 _base_ = "vq/1024_emoji.py"
