@@ -2,7 +2,8 @@
 
 Paper:    Lee et al. 2022 (RQ-VAE), https://arxiv.org/abs/2203.01941; Liu et al. 2015, https://arxiv.org/abs/1509.05195
 Command:  python -m vq.train rvq/256x4_beam_emoji configs/rvq/256x4_beam_emoji.py
-Expected: not yet run
+Expected: PSNR 24.15 dB, SSIM 0.837, LPIPS-vgg 0.220, codebook usage 100 %
+          (measured here: 1,000 steps, seed 3407, 2026-11-28, 6 min on 1 thread of a CPU that other programs use too)
 """
 
 _base_ = "vq/1024_emoji.py"
