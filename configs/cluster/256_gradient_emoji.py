@@ -7,7 +7,8 @@ configs/cluster/256_emoji.py.
 Paper:    Wang et al. 2024 (Cluster), https://arxiv.org/abs/2411.04406;
           Zheng and Vedaldi 2023 (CVQ-VAE), https://arxiv.org/abs/2307.15139
 Command:  python -m vq.train cluster/256_gradient_emoji configs/cluster/256_gradient_emoji.py
-Expected: not yet run
+Expected: quantization error 2734, 0.581 of the variance; codebook usage 95 %, perplexity 173
+          (measured here: 600 steps, seed 3407, 2026-11-28, 3 min on 1 thread of a CPU that other programs use too)
 """
 
 _base_ = "256_emoji.py"
