@@ -1,7 +1,7 @@
 """Spherical lattice quantization on 64 px emoji, f8: the codes are the 196,560 shortest vectors of the Leech lattice.
 
-The quantizer has no loss. A token costs 17.6 bits. The validation set has 22,656 tokens, so at most 12 % of the codes can
-be used there.
+The quantizer has no loss. A token costs 17.6 bits. The validation set has 22,656 tokens, so at most 12 % of the codes
+can be used there.
 
 Paper:    Zhao et al. 2025, https://arxiv.org/abs/2512.14697, section 3.4
 Command:  python -m vq.train vq/196560_leech_emoji configs/vq/196560_leech_emoji.py
