@@ -370,13 +370,26 @@ def add_tokenize(parser: argparse.ArgumentParser) -> None:
 def load_config(
     args: argparse.Namespace, source: str | Path | None = None, *, frozen_from: Sequence[str] = ()
 ) -> "Config":
-    """The config of a command, with its options and overrides.
+    """The config of a command, with its options and overrides; weights outside the run are recorded in it.
 
     Args:
         args: With `config`, `config_options` and `override`.
         source: A config to use instead of `args.config`.
         frozen_from: Weight files for the pretrained tokenizer inside a tokenizer, if the config gives it none.
     """
+    page = load_page(args, source, frozen_from=frozen_from)
+    tree = page.to_dict()
+    if not config.refers_to_weights(tree) and not config.open_sizes(tree):
+        return page
+    from vq.engine.assembly.recording import recorded
+
+    return config.replaced(page, recorded(tree))
+
+
+def load_page(
+    args: argparse.Namespace, source: str | Path | None = None, *, frozen_from: Sequence[str] = ()
+) -> "Config":
+    """The config of a command as `load_config` gives it, before anything outside the page is recorded."""
     loaded = config.load(
         source or args.config,
         options=config.parse_assignments(args.config_options),
@@ -385,14 +398,6 @@ def load_config(
     moved = dict(_moved(word) for word in getattr(args, "weights", []))
     tree = config.with_weights(loaded.to_dict(), moved)
     tree = config.with_frozen_weights(tree, frozen_from, is_strict=not getattr(args, "non_strict", False))
-    if config.refers_to_weights(tree):
-        from vq.tokenizers.pretrained import record_weights
-
-        tree = record_weights(tree)
-    if sizes := config.open_sizes(tree):
-        from vq.generators.vocabulary import with_sizes
-
-        tree = with_sizes(tree, sizes)
     return config.replaced(loaded, tree)
 
 

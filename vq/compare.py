@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
 
 def _experiment(args: argparse.Namespace, page: str) -> "Experiment":
     args.config = page
-    tree = cli.load_config(args).to_dict()
+    tree = cli.load_page(args).to_dict()
     names = list(tree.get("contestants", {}))
     if not names:
         raise cli.UsageError(

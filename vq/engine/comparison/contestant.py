@@ -21,6 +21,7 @@ from vq import __version__
 from vq.config import contestant_arguments, contestant_tree, page_text, trained_section
 from vq.data import ImageLoader
 from vq.engine import assembly
+from vq.engine.assembly.recording import recorded
 from vq.errors import ConfigError, UserError
 from vq.files import read_json, write_atomically
 from vq.ops.images import to_signed_unit
@@ -114,12 +115,14 @@ class Contestant:
 def contestants_of(tree: Mapping[str, Any], experiment: str, seeds: Sequence[int]) -> list[Contestant]:
     """Every contestant of a page with every seed, seeds last; each is built once.
 
+    The weights outside the run are recorded for each contestant, because a contestant may name others than the page.
+
     Raises:
         ConfigError: For the first one that cannot be built.
     """
     found = []
     for name in tree["contestants"]:
-        config = _with_codebook_size(contestant_tree(tree, name), name)
+        config = _with_codebook_size(recorded(contestant_tree(tree, name)), name)
         arguments = contestant_arguments(tree, name)
         found += [
             Contestant(experiment=experiment, name=name, seed=seed, config=config, arguments=arguments)
