@@ -17,7 +17,10 @@ from vq.quantizers import FiniteScalarQuantizer, ProductQuantizer
 options = dict(groups=1)
 channels = 4 // options["groups"]
 part = dict(type=FiniteScalarQuantizer, levels=[4] * channels)
-tokenizer = dict(quantizer=dict(type=ProductQuantizer, quantizers=[part], groups=options["groups"]))
+is_packed = options["groups"] == 1  # one index per token has no axis of parts
+tokenizer = dict(
+    quantizer=dict(type=ProductQuantizer, quantizers=[part], groups=options["groups"], is_packed=is_packed)
+)
 evaluator = dict(
     metrics=[
         dict(type=L1Metric),
