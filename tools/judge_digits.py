@@ -1,9 +1,9 @@
 """Measures the share of generated digits in which a classifier recognises the requested digit.
 
-    python tools/judge_digits.py work_dirs/NAME/generated
+    python -m tools.judge_digits work_dirs/NAME/generated/iter_1500
 
 The classifier is a small CNN. It is trained on the real digits of a package (40 s on a laptop), and evaluated first on
-500 held-out ones. The folder is the output of `vq generate`: images, and the class of each in samples.json.
+500 held-out ones. The folder is what `vq generate` has written: images, and the class of each in samples.json.
 """
 
 from collections.abc import Sequence

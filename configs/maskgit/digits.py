@@ -6,7 +6,9 @@ Command:  python -m vq.train fsq/240_digits configs/fsq/240_digits.py
           python -m vq.tokenize fsq/240_digits
           python -m vq.train maskgit/digits configs/maskgit/digits.py
           python -m vq.generate maskgit/digits --num-per-class 10
-Expected: not yet run
+Expected: validation loss 2.50 nats per masked token; a classifier that recognises 98.4 % of held-out real digits
+          recognises 100 % of 300 generated ones, cfg 2, top-k 50 (measured here: 3,000 steps, 2026-11-28, 11 min on 1
+          thread of a CPU that other programs use too, `python -m tools.judge_digits`)
 """
 
 from torch.optim import AdamW
