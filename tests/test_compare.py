@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import hashlib
 import json
 import math
 import signal
@@ -19,9 +20,10 @@ from safetensors.torch import load_file
 
 from vq import config
 from vq.engine.assembly import make_tokenizer
-from vq.engine.comparison.contestant import VERSION, Contestant, ContestantError, sizes_of
+from vq.engine.comparison.contestant import VERSION, Contestant, ContestantError, contestants_of, sizes_of
 from vq.engine.comparison.significance import difference, interval, ranks
 from vq.engine.comparison.table import results_of
+from vq.tokenizers.checkpoint import save_weights
 
 PAGE = ROOT / "configs" / "compare" / "league.py"
 PICTURES = "dict(type='vq.data.ProceduralDataset', num_images=64, image_size=32)"
@@ -244,6 +246,30 @@ def test_a_contestant_is_the_page_with_its_changes(page: Path) -> None:
     )
     assert config.contestant_arguments(tree, "overridden") == ["--autocast"]
     assert config.load(page.with_name("tiny.py")).to_dict() == base
+
+
+def test_a_contestant_may_name_another_trained_tokenizer(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    described = config.load(tmp_path / "tiny.py").to_dict()
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for seed, file in enumerate(files):
+        torch.manual_seed(seed)
+        save_weights(make_tokenizer(described).state_dict(), file, described)
+    text = (ROOT / "tests" / "tiny_generator_page.py").read_text()
+    (tmp_path / "generator.py").write_text(text)
+    page.write_text(
+        '_base_ = "generator.py"\n\n'
+        f"options = dict(it_state_dict={str(files[0])!r})\n"
+        "contestants = dict(same=dict(), "
+        f"other={{'.tokenizer.weights[0]': {str(files[1])!r}}})\n"
+    )
+    tree = config.load(page).to_dict()
+    found = {each.name: each.config["tokenizer"] for each in contestants_of(tree, "page", [0])}
+    for name, file in zip(("same", "other"), files, strict=True):
+        assert found[name]["weights"] == [str(file)]
+        assert found[name]["sha256"] == [hashlib.sha256(file.read_bytes()).hexdigest()]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ Command:  python -m vq.train fsq/1000_emoji configs/fsq/1000_emoji.py
           python -m vq.train probe/emoji configs/probe/emoji.py
           (another tokenizer: --config-options it_state_dict::RUN_OR_FILE; from the stores of python -m vq.tokenize
           fsq/1000_emoji [--train], which is faster: tokens::work_dirs/fsq/1000_emoji/tokens)
-Expected: top-1 62.4 %, class_mean_top1 19.4 % (measured here: 500 steps, seed 3407, 2026-11-28, 2 min on 1 thread of a
-          CPU that other programs use too); ema/256_emoji of 500 steps reaches 63.7 % and 20.5 %, and pixels reach 67.0 %
-          and 24.4 % (500 steps, seeds 0 to 2, benchmarks/results/2026-11-27_2cores_probe_emoji.json)
+Expected: top-1 62.4 %, class_mean_top1 19.4 % (measured here: 500 steps, seed 3407, 2026-11-28, 2 min on 1 thread of
+          a CPU that other programs use too); ema/256_emoji of 500 steps reaches 63.7 % and 20.5 %, and pixels reach
+          67.0 % and 24.4 % (500 steps, seeds 0 to 2, benchmarks/results/2026-11-27_2cores_probe_emoji.json)
 """
 
 from vq.data import EmojiDataset, ImageLoader, Resize, TokenDataset, TokenLoader
