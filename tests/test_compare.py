@@ -263,9 +263,13 @@ def test_a_contestant_may_name_another_trained_tokenizer(
         '_base_ = "generator.py"\n\n'
         f"options = dict(it_state_dict={str(files[0])!r})\n"
         "contestants = dict(same=dict(), "
-        f"other={{'.tokenizer.weights[0]': {str(files[1])!r}}})\n"
+        f"other={{'.tokenizer.weights[0]': {str(files[1])!r}}},\n"
+        "    odd={'.generator.transformer.num_heads': 3})\n"
     )
     tree = config.load(page).to_dict()
+    with pytest.raises(config.ConfigError, match="contestants.odd.generator.*num_heads to divide width"):
+        contestants_of(tree, "page", [0])
+    del tree["contestants"]["odd"]
     found = {each.name: each.config["tokenizer"] for each in contestants_of(tree, "page", [0])}
     for name, file in zip(("same", "other"), files, strict=True):
         assert found[name]["weights"] == [str(file)]

@@ -43,11 +43,16 @@ def stack(count, depth=1):
     }
 
 
+# A dict with a type replaces the generator, so that these repeat what the base page says.
+transformer = dict(
+    type=DecoderTransformer, width=64, depth=3, num_heads=4, style=dict(type=LlamaStyle), dropout=0.1
+)
+sizes = dict(transformer=transformer, vocabulary_size=256, num_classes=10, grid=(7, 7), class_dropout=0.1)
 fsq = dict(type=FiniteScalarQuantizer, levels=[4, 4, 4, 4])
 contestants = dict(
     integers=dict(),
     integers_deep=dict(generator=dict(transformer=dict(depth=4))),
-    vectors=dict(generator=dict(type=CodeVectorGenerator, quantizer=fsq)),
+    vectors=dict(generator=dict(type=CodeVectorGenerator, quantizer=fsq, **sizes)),
     stack_2=stack(2),
     stack_4=stack(4),
 )

@@ -132,10 +132,14 @@ def contestants_of(tree: Mapping[str, Any], experiment: str, seeds: Sequence[int
 
 
 def _with_codebook_size(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """The config with metrics that count the codes of its own tokenizer."""
-    if trained_section(config) != "tokenizer":
-        return config
+    """The config with metrics that count the codes of its own tokenizer; what is trained is built once."""
+    trained = trained_section(config)
     try:
+        if trained == "generator":
+            with torch.device("meta"):
+                assembly.make_model(config)
+        if trained != "tokenizer":
+            return config
         tokenizer = assembly.make_tokenizer(config)
     except ConfigError as error:
         raise ConfigError(f"contestants.{name}.{error}") from error
