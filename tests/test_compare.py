@@ -267,7 +267,7 @@ def test_a_contestant_may_name_another_trained_tokenizer(
         "    odd={'.generator.transformer.num_heads': 3})\n"
     )
     tree = config.load(page).to_dict()
-    with pytest.raises(config.ConfigError, match="contestants.odd.generator.*num_heads to divide width"):
+    with pytest.raises(config.ConfigError, match=r"contestants\.odd\.generator.*num_heads to divide width"):
         contestants_of(tree, "page", [0])
     del tree["contestants"]["odd"]
     found = {each.name: each.config["tokenizer"] for each in contestants_of(tree, "page", [0])}
