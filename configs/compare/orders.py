@@ -1,10 +1,11 @@
-"""The order in which a transformer generates the 49 tokens of a digit: by frequency, by rows, or at random.
+r"""The order in which a transformer generates the 49 tokens of a digit: by frequency, by rows, or at random.
 
 The same generator learns the same tokens in several orders. The score is the validation loss in nats per token, which
 is the same likelihood of the same tokens for any order, so that the orders can be compared.
 
 The default tokens are those of configs/frequency/240_digits.py, stored from low to high frequency; `spectrum_rows`
-visits their spectrum row by row. With the option they are those of places in the image.
+visits their spectrum row by row. With the option they are those of places in the image, and `spectrum_rows` is then
+one more order without a meaning.
 
 Command:  python -m vq.train frequency/240_digits configs/frequency/240_digits.py
           python -m vq.tokenize frequency/240_digits --train
@@ -13,10 +14,11 @@ Command:  python -m vq.train frequency/240_digits configs/frequency/240_digits.p
           python -m vq.train fsq/240_digits configs/fsq/240_digits.py
           python -m vq.tokenize fsq/240_digits --train
           python -m vq.tokenize fsq/240_digits
-          python -m vq.compare configs/compare/orders.py --config-options it_state_dict::work_dirs/fsq/240_digits
-Expected: raster 3.58 nats per token, reversed -0.02, zigzag +0.04, random +0.05 +- 0.04, spectrum_rows -0.07 +- 0.03;
-          all rows in experiments/orders (measured here, 2026-11-27, seeds 0 to 2); the places of fsq/240_digits: not
-          yet run
+          python -m vq.compare configs/compare/orders.py --name orders_places \
+              --config-options it_state_dict::work_dirs/fsq/240_digits
+Expected: frequencies: raster 3.58 nats per token, reversed -0.02, zigzag +0.04, random +0.05 +- 0.04,
+          spectrum_rows -0.07 +- 0.03, in experiments/orders; places: raster 2.21, reversed -0.01, zigzag +0.05,
+          random +0.27 +- 0.07, in experiments/orders_places (measured here, 2026-11-27 and 28, seeds 0 to 2)
 """
 
 _base_ = "ar/llama_digits.py"

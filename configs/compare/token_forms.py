@@ -16,7 +16,8 @@ Command:  python -m vq.train fsq/256_digits configs/fsq/256_digits.py
           python -m vq.tokenize fsq/256_digits_4 --train
           python -m vq.tokenize fsq/256_digits_4
           python -m vq.compare configs/compare/token_forms.py
-Expected: not yet run
+Expected: integers 1.88 nats per place, integers_deep -0.04 +- 0.03, stack_2 -0.03 +- 0.03, stack_4 +0.01 +- 0.05,
+          vectors +0.11 +- 0.05; all rows in experiments/token_forms (measured here, 2026-11-28, seeds 0 to 2)
 Needs:    a clone of the project, and its root as the working directory
 """
 
