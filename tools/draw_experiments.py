@@ -83,7 +83,7 @@ def svg_of(experiments: Sequence[Experiment]) -> bytes:
     groups = [experiments[i : i + columns] for i in range(0, len(experiments), columns)]
     heights = [4 + max(len(each.lines) for each in group) for group in groups]
     with mpl.rc_context({"svg.hashsalt": "vq", "svg.fonttype": "path", "font.size": 9}):
-        figure = Figure(figsize=(5.2 * columns, 0.24 * sum(heights)), layout="constrained")
+        figure = Figure(figsize=(5.2 * columns, 0.24 * sum(heights)), layout="tight")
         panels = figure.subplots(len(groups), columns, squeeze=False, height_ratios=heights)
         for panel in panels.flat:
             panel.set_visible(False)

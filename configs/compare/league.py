@@ -99,12 +99,10 @@ quantizers = dict(
     ),
     vq_affine=dict(type=VectorQuantizer, codebook=dict(type=AffineCodebook, codebook=learned)),
     vq_frozen=dict(
-        type=VectorQuantizer,
-        codebook=dict(type=FrozenCodebook, init=dict(type=KMeansInit), **codes),
+        type=VectorQuantizer, codebook=dict(type=FrozenCodebook, init=dict(type=KMeansInit), **codes)
     ),
     simvq=dict(
-        type=VectorQuantizer,
-        codebook=dict(type=ProjectedCodebook, init=dict(type=KMeansInit), **codes),
+        type=VectorQuantizer, codebook=dict(type=ProjectedCodebook, init=dict(type=KMeansInit), **codes)
     ),
     vq_bottleneck=dict(
         type=BottleneckQuantizer,

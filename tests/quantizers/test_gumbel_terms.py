@@ -1,12 +1,20 @@
 """The two terms of `configs/compare/gumbel.py` that are not in the library."""
 
 import math
+from typing import Any
 
+import pytest
 import torch
+from experiment_parts import imported
 from torch import Tensor
 
-from benchmarks.gumbel_terms import GumbelWithCrossEntropy, GumbelWithMinus
 from vq.quantizers import GumbelQuantizer
+from vq.registry import QUANTIZERS
+
+
+@pytest.fixture
+def terms(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return imported("benchmarks.gumbel_terms", QUANTIZERS, monkeypatch)
 
 
 def loss_and_indices(quantizer: GumbelQuantizer, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,18 +26,18 @@ def loss_and_indices(quantizer: GumbelQuantizer, z: Tensor) -> tuple[Tensor, Ten
     return out.loss, out.indices
 
 
-def test_a_minus_rewards_what_a_plus_punishes() -> None:
+def test_a_minus_rewards_what_a_plus_punishes(terms: Any) -> None:
     z = torch.randn(2, 5, 4, dtype=torch.float64)
     torch.manual_seed(0)
-    minus = GumbelWithMinus(minus_kl_weight=0.5, size=8, dim=4).double()
+    minus = terms.GumbelWithMinus(minus_kl_weight=0.5, size=8, dim=4).double()
     torch.manual_seed(0)
     plus = GumbelQuantizer(kl_weight=0.5, size=8, dim=4).double()
     assert loss_and_indices(minus, z)[0] == -loss_and_indices(plus, z)[0]
 
 
-def test_the_cross_entropy_is_that_of_the_drawn_codes() -> None:
+def test_the_cross_entropy_is_that_of_the_drawn_codes(terms: Any) -> None:
     z = torch.randn(2, 5, 4, dtype=torch.float64)
-    quantizer = GumbelWithCrossEntropy(cross_entropy_weight=2.0, kl_weight=0.0, size=8, dim=4).double()
+    quantizer = terms.GumbelWithCrossEntropy(cross_entropy_weight=2.0, kl_weight=0.0, size=8, dim=4).double()
     loss, indices = loss_and_indices(quantizer, z)
     logits = z @ quantizer.to_logits.weight.T + quantizer.to_logits.bias
     expected = [
