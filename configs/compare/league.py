@@ -1,7 +1,7 @@
 """The league: every quantizer with the same networks, data, losses, budget and seeds.
 
 Command:  python -m vq.compare configs/compare/league.py [--only NAME ...]
-          python -m vq.compare configs/compare/league.py --config-options data::photos
+          python -m vq.compare configs/compare/league.py --config-options data::photos --name league_photos
 Expected: docs/quantizers.md (measured here, with the command)
 """
 
@@ -56,8 +56,8 @@ from vq.quantizers import (
 )
 from vq.tokenizers import ImageTokenizer
 
-# The toy budget, 15 s per contestant: image_size:32 widths:"[24,48]" max_steps:600 (make league)
-options = dict(data="emoji", image_size=64, widths=(32, 64, 128), max_steps=400)
+# Four times as long, at f8: image_size:64 widths:"[32,64,128]" max_steps:400
+options = dict(data="emoji", image_size=32, widths=(24, 48), max_steps=600)
 sets = dict(
     emoji=[dict(type=EmojiDataset, split=split) for split in ("train", "val")],
     photos=[
@@ -65,7 +65,7 @@ sets = dict(
     ],
 )
 train_set, val_set = sets[options["data"]]
-network = dict(widths=options["widths"], num_blocks=1)  # f8: 64 x 64 pixels become 8 x 8 tokens
+network = dict(widths=options["widths"], num_blocks=1)  # f4: 32 x 32 pixels become 8 x 8 tokens
 resize = dict(type=Resize, size=options["image_size"])
 codes = dict(size=256, dim=16)
 learned = dict(type=LearnedCodebook, init=dict(type=KMeansInit), **codes)
@@ -206,7 +206,7 @@ quantizers = dict(
 )
 contestants = {name: dict(tokenizer=dict(quantizer=quantizer)) for name, quantizer in quantizers.items()}
 contestants["vq_directional"]["train_step"] = dict(weights=dict(quantizer=0.0))
-comparison = dict(type=Comparison, seeds=(0, 1, 2), baseline="ema_revival", cpu_hours=3.0)
+comparison = dict(type=Comparison, seeds=(0, 1, 2), baseline="ema_revival", cpu_hours=1.0)
 
 train_data = dict(type=ImageLoader, dataset=train_set, transforms=[resize], batch_size=32)
 val_data = dict(type=ImageLoader, dataset=val_set, transforms=[resize], batch_size=32, shuffle=False)
