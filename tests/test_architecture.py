@@ -1,6 +1,8 @@
 """Rules of the package structure: imports point down only, and functions, constructors and folders stay small."""
 
 import ast
+import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +171,16 @@ def test_public_tensors_have_a_shape() -> None:
                 if annotation is not None and has_bare_tensor(annotation)
             ]
     assert not bare, "\n".join(bare)
+
+
+def test_the_shapes_of_every_package_that_names_some_are_checked_at_run_time() -> None:
+    lines = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    checked = re.search(r"--jaxtyping-packages=(\S+)", lines["addopts"])
+    assert checked is not None
+    for path in sorted(ROOT.rglob("*.py")):
+        if "jaxtyping" in path.read_text():
+            package = path.relative_to(ROOT).parts[0].removesuffix(".py")
+            assert f"vq.{package}" in checked.group(1).split(","), path
 
 
 def test_a_tensor_without_a_shape_is_found() -> None:

@@ -104,6 +104,7 @@ def moved_to(dotted: str) -> str | None:
     return f"{package}.{name}" if has_name(package, name) else None
 
 
+@lru_cache(maxsize=4096)
 def signature(dotted: str) -> Signature | None:
     """The arguments of the class or function with this full name.
 
@@ -272,6 +273,7 @@ def _fits_subscript(annotation: ast.Subscript, value: object, module: str) -> bo
     return True
 
 
+@lru_cache(maxsize=4096)
 def _find(module: str, name: str, hops: int = 0) -> _Definition | None:
     """The definition behind `module.name`, followed through re-exports."""
     tree = _parse(module)
