@@ -11,9 +11,9 @@ from torch import Tensor
 from vq.ops.kernels import use_kernels
 from vq.ops.numerics.precision import at_least_float32
 
-# Rows and columns of one tile of scores. On a CPU a tile fits into the last-level cache (8 MiB in float32); a GPU
+# Rows and columns of one tile of scores. On a CPU a tile fits into the last-level cache (4 MiB in float32); a GPU
 # needs larger tiles to be fully used (64 MiB).
-CPU_TILE = (1024, 2048)
+CPU_TILE = (512, 2048)
 GPU_TILE = (4096, 4096)
 
 # On a CPU `min` with indices is about ten times slower than `amin`, so the index is only searched inside the block
