@@ -2,7 +2,7 @@
 
 Command:  python -m vq.compare configs/compare/league.py [--only NAME ...]
           python -m vq.compare configs/compare/league.py --config-options data::photos --name league_photos
-Expected: docs/quantizers.md (measured here, with the command)
+Expected: docs/quantizers.md (measured here, 1.2 CPU hours; photographs 0.5 for 23 of the contestants)
 """
 
 from torch.optim import AdamW
