@@ -17,7 +17,7 @@ _base_ = "llama_emoji.py"
 
 from vq.generators import GPT2Style
 
-options = dict(max_steps=3000, it_state_dict="work_dirs/frequency/1024_emoji")
+options = dict(max_steps=1500, it_state_dict="work_dirs/frequency/1024_emoji")
 generator = dict(
     transformer=dict(style=dict(type=GPT2Style)),
     vocabulary_size=1024,
