@@ -207,6 +207,7 @@ quantizers = dict(
 contestants = {name: dict(tokenizer=dict(quantizer=quantizer)) for name, quantizer in quantizers.items()}
 contestants["vq_directional"]["train_step"] = dict(weights=dict(quantizer=0.0))
 comparison = dict(type=Comparison, seeds=(0, 1, 2), baseline="ema_revival", cpu_hours=1.5)
+comparison["question"] = f"Which quantizer is best in one network ({options['data']})?"
 
 train_data = dict(type=ImageLoader, dataset=train_set, transforms=[resize], batch_size=32)
 val_data = dict(type=ImageLoader, dataset=val_set, transforms=[resize], batch_size=32, shuffle=False)

@@ -64,7 +64,13 @@ train_data = dict(type=ImageLoader, dataset=train_set, transforms=[resize], batc
 val_data = dict(type=ImageLoader, dataset=val_set, transforms=[resize], batch_size=32, shuffle=False)
 tokenizer = tokenizers["f8_638_bits"]
 contestants = {name: dict(tokenizer=tokenizer) for name, tokenizer in tokenizers.items()}
-comparison = dict(type=Comparison, seeds=(0, 1, 2), baseline="f8_638_bits", cpu_hours=3.0)
+comparison = dict(
+    type=Comparison,
+    seeds=(0, 1, 2),
+    baseline="f8_638_bits",
+    question=f"How many tokens for how many bits ({options['data']})?",
+    cpu_hours=3.0,
+)
 train_step = dict(
     type=ReconstructionStep,
     losses=dict(mse=dict(type=MSELoss)),
