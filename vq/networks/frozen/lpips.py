@@ -1,5 +1,6 @@
 """The frozen network of LPIPS, used by a loss and a metric."""
 
+from contextlib import nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from vq import pretrained
 from vq.networks.frozen.base import FrozenWeights
+from vq.ops.numerics.precision import without_autocast
 from vq.registry import FEATURE_NETWORKS
 
 LPIPSTrunk = Literal["alex", "vgg"]
@@ -40,7 +42,7 @@ class LPIPSNetwork(FrozenWeights):
     depths. At each depth the features are normalized to unit length, and their squared differences are weighted by
     channel with weights learned from human judgements, averaged over positions, and summed.
 
-    The network computes in float32, even inside autocast. It is a `FeaturePyramid` too.
+    It computes in float32, even inside autocast, unless a call says otherwise. It is a `FeaturePyramid` too.
 
     Source: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, eq. 1; the weights of the authors'
         package `lpips` 0.1.4.
@@ -76,13 +78,19 @@ class LPIPSNetwork(FrozenWeights):
         )
 
     def forward(
-        self, reconstruction: Float[Tensor, "b 3 h w"], image: Float[Tensor, "b 3 h w"]
+        self,
+        reconstruction: Float[Tensor, "b 3 h w"],
+        image: Float[Tensor, "b 3 h w"],
+        *,
+        in_autocast: bool = False,
     ) -> Float[Tensor, "b"]:
         """Computes the distance between each reconstruction and its image: 0 if they are equal, about 0..1.
 
         Args:
             reconstruction: Images in [-1, 1]. Gradients flow to them.
             image: Images in [-1, 1]. No gradients flow to them.
+            in_autocast: Whether the trunk computes in the type of autocast, where that is on. The distances are
+                always computed in float32.
 
         Raises:
             ValueError: If the images are too small for the trunk (31 px for alex, 16 px for vgg).
@@ -93,13 +101,14 @@ class LPIPSNetwork(FrozenWeights):
                 f"LPIPSNetwork: expected images of at least {_MIN_SIZE[self.trunk]} px for {self.trunk}, got "
                 f"{smallest} px; resize them, or use another loss or metric"
             )
-        with torch.autocast(device_type=image.device.type, enabled=False):
+        with nullcontext() if in_autocast else without_autocast(image):
             with torch.no_grad():
                 wanted = self.pyramid(image)
             found = self.pyramid(reconstruction)
+        with without_autocast(image):
             distance = self.shift.new_zeros(len(image))
             for index, (a, b) in enumerate(zip(found, wanted, strict=True)):
-                difference = (_unit_length(a) - _unit_length(b)).square()
+                difference = (self._unit_length(a) - self._unit_length(b)).square()
                 weighted = F.conv2d(difference, self.get_buffer(f"head_{index}_weight"))
                 distance = distance + weighted.mean(dim=(1, 2, 3))
             return distance
@@ -122,8 +131,8 @@ class LPIPSNetwork(FrozenWeights):
                     taps.append(x)
         return taps
 
-
-def _unit_length(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    # The clamp keeps the gradient of the root finite at 0. It changes no value, because 1e-10 dominates its root.
-    squared = features.square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(features.dtype).tiny)
-    return features / (squared.sqrt() + 1e-10)
+    def _unit_length(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        exact = features.to(self.shift.dtype)
+        # The clamp keeps the gradient of the root finite at 0. It changes no value, because 1e-10 dominates its root.
+        squared = exact.square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(exact.dtype).tiny)
+        return exact / (squared.sqrt() + 1e-10)
