@@ -55,8 +55,8 @@ class OptimizationArguments(OptimizerArguments, total=False):
         weight_ema: Decay of the averaged weights, which are validated and loaded by default; None, the default,
             keeps no average.
         accumulate: Micro-batches per step, by default 1. Together they equal one large batch, codebooks included.
-        autocast: Run the networks in bfloat16, with those of losses that have `uses_autocast`; the quantizer and the arithmetic
-            of the losses stay in float32. A command fills it in.
+        autocast: Run the networks in bfloat16, with those of losses that have `uses_autocast`; the quantizer and the
+            arithmetic of the losses stay in float32. A command fills it in.
         strategy: How the ranks share the model: `DDP()`, the default, or `FSDP2()`.
         checkpoint_activations: Compute the activations inside of blocks again in the backward pass instead of keeping
             them, which takes less memory and more time. By default they are kept.
