@@ -10,7 +10,9 @@ Command:  python -m vq.train frequency/1024_emoji configs/frequency/1024_emoji.p
           python -m vq.tokenize frequency/1024_emoji
           python -m vq.train ar/frequency_emoji configs/ar/frequency_emoji.py
           python -m vq.generate ar/frequency_emoji --num-per-class 10
-Expected: not yet run
+Expected: validation loss 6.21 nats per token after 500 steps, 7.62 at the end, where that of training is 2.29:
+          it memorises its 3,655 training images, as llama_emoji does (measured here: 1,500 steps, 2026-11-28, 28 min on
+          1 thread of a CPU that other programs used too)
 """
 
 _base_ = "llama_emoji.py"
