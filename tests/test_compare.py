@@ -67,6 +67,7 @@ def assert_equal_weights(ours: dict[str, torch.Tensor], theirs: dict[str, torch.
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.slow
 def test_a_contestant_is_the_run_of_vq_train(page: Path, tmp_path: Path) -> None:
     compare = ("compare", "page.py", "--only", "gumbel", "--seeds", 3)
     run(*compare, cwd=tmp_path)

@@ -2,8 +2,10 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -207,11 +209,18 @@ def test_builds_on_the_meta_device(page: Path) -> None:
         assert sizes == {model.codebook_size}, "the metrics count another number of codes than there are"
 
 
-@pytest.mark.parametrize(
-    "page",
-    [p for p in PAGES if p not in GENERATORS + PROBES],
-    ids=lambda p: str(p.relative_to(ROOT)),
-)
+def with_slow_rest(pages: list[Path], fast: int) -> list[Any]:
+    """The pages as parameters of a test; those after the first few of their folder are tested by `make slow`."""
+    seen: Counter[Path] = Counter()
+    found = []
+    for page in pages:
+        seen[page.parent] += 1
+        marks = pytest.mark.slow if seen[page.parent] > fast else ()
+        found.append(pytest.param(page, marks=marks, id=str(page.relative_to(ROOT))))
+    return found
+
+
+@pytest.mark.parametrize("page", with_slow_rest([p for p in PAGES if p not in GENERATORS + PROBES], fast=2))
 def test_takes_two_steps(page: Path, trained_tokenizers: Callable[[Path], Path | None]) -> None:
     tree = smoke(page, trained_tokenizers(page))
     if "adversary" in tree["train_step"]:

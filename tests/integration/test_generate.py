@@ -26,6 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_validation_says_how_well_indices_are_proposed(folder: Path) -> None:
     run("val", "writer", "page.py", "--load-from", "iter_4", cwd=folder)
     record = json.loads((folder / "work_dirs/writer/val/iter_4/metrics.json").read_text())
