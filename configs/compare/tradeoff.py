@@ -5,7 +5,7 @@ divide the bits: 2.6 bits in each of 256 tokens, 10 in 64, 40 in 16, or 160 in 4
 transformers are added, whose one-dimensional tokens each see the whole image.
 
 Command:  python -m vq.compare configs/compare/tradeoff.py
-          python -m vq.compare configs/compare/tradeoff.py --config-options data::emoji
+          python -m vq.compare configs/compare/tradeoff.py --config-options data::emoji --name tradeoff_emoji
 Expected: docs/training.md (measured here: photographs with three seeds, emoji with one)
 """
 

@@ -21,8 +21,8 @@ class LPIPSLoss(Loss):
     """Compares reconstructions with images through the features of a frozen network (LPIPS v0.1).
 
     The weights never change, are always in evaluation mode, and are in no state dict. The features of the images are
-    computed without a gradient. Inside autocast the features are computed in its type, and compared in float32: on
-    32 photographs and 32 emoji this changes the mean distance by at most 3e-4, of distances from 0.001 to 0.6.
+    computed without a gradient. Inside autocast the features are computed in its type, and compared in float32; in
+    bfloat16 this moves the loss by less than 0.001.
 
     Source: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, eq. 1.
     Differs from the source: see `LPIPSNetwork`.
