@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 import pytest
@@ -44,20 +44,28 @@ def environment(**extra: str) -> dict[str, str]:
 def run(
     module: str, *arguments: object, cwd: Path, ranks: int = 1, expect: int = 0, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end and checks its exit code."""
-    done = subprocess.run(
-        command(module, *arguments, ranks=ranks),
+    """Runs a command to its end and checks its exit code.
+
+    If it takes longer than `timeout` seconds, the test fails with the last lines and the stacks of all its processes.
+    """
+    mark = uuid.uuid4().hex
+    words = command(module, *arguments, ranks=ranks)
+    with subprocess.Popen(
+        words,
         cwd=cwd,
-        env=environment(),
-        capture_output=True,
+        env=environment(**{MARK: mark, "PYTHONFAULTHANDLER": "1"}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == expect, (
-        f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    )
-    return done
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            send_to_all(mark, signal.SIGABRT)
+            said = process.communicate(timeout=60)[1]
+            pytest.fail(f"{module} {arguments}: not ended after {timeout:.0f} s\n{said[-30_000:]}")
+    assert process.returncode == expect, f"exit code {process.returncode}\n{stdout[-2000:]}\n{stderr[-4000:]}"
+    return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
 
 
 def refused(module: str, *arguments: object) -> str:
@@ -102,11 +110,7 @@ def run_and_kill(
     time.sleep(delay)
     assert process.poll() is None, "the command ended before it could be killed"
     for _ in range(3):  # a process may have just started another
-        for pid in processes(mark):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        send_to_all(mark, signal.SIGKILL)
         time.sleep(0.05)
     process.wait(timeout=30)
 
@@ -147,6 +151,13 @@ def run_and_stop(
 def contents(folder: Path) -> dict[str, bytes]:
     """The bytes of every file in a folder by its name."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def send_to_all(mark: str, number: signal.Signals) -> None:
+    """Sends a signal to all `processes(mark)`."""
+    for pid in processes(mark):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def processes(mark: str) -> list[int]:

@@ -452,6 +452,25 @@ def test_an_error_in_a_page_names_the_last_line_of_the_page_that_ran(tmp_path: P
         config.load(page)
 
 
+@pytest.mark.parametrize("choices", ['{"emoji": 1, "digits": 2}', "sizes"])
+def test_an_option_without_an_entry_is_refused_with_those_that_exist(choices: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.py"
+    page.write_text(
+        "from vq.data import ImageLoader\n"
+        'options = dict(data="emoji", other=0)\n'
+        "sizes = dict(emoji=1, digits=2)\n"
+        f'train_data = dict(type=ImageLoader, batch_size={choices}[options["data"]] + sizes.get(options["other"], 0))\n'
+    )
+    assert config.load(page, options={"data": "digits"}).to_dict()["train_data"]["batch_size"] == 2
+    for wrong in ("digit", 7):
+        expected = rf"page.py:4: options.data: expected one of 'emoji', 'digits', got {wrong!r}$"
+        with pytest.raises(ConfigError, match=expected):
+            config.load(page, options={"data": wrong})
+    page.write_text(page.read_text().replace('options["data"]', '{}["lost"]'))
+    with pytest.raises(ConfigError, match=r"page.py:4: KeyError: 'lost'$"):
+        config.load(page)
+
+
 def test_moved_weights_are_named_by_their_part_or_one_by_one() -> None:
     tree = {
         "tokenizer": {"type": "vq.tokenizers.pretrained_tokenizer", "weights": ["a", "b"]},

@@ -64,7 +64,10 @@ class Page:
             exec(compile(ast.fix_missing_locations(module), str(self.file), "exec"), namespace)
         except (Exception, SystemExit) as error:
             line = _line_in(error, str(self.file))
-            raise ConfigError(f"{self.file}:{line}: {type(error).__name__}: {error}") from error
+            choice = self._choice(error, line, namespace) if isinstance(error, KeyError) else ""
+            raise ConfigError(
+                f"{self.file}:{line}: {choice or f'{type(error).__name__}: {error}'}"
+            ) from error
         used = namespace.get("options", {})
         self._check_options(options, used, base_options)
         self._check_names()
@@ -128,6 +131,19 @@ class Page:
                 place.value = ast.copy_location(literal, place.value)
             else:
                 place.values[i] = ast.copy_location(literal, place.values[i])
+
+    def _choice(self, error: KeyError, line: int, namespace: Tree) -> str:
+        """Between which values an option chooses, if `error` comes from `some_dict[options["name"]]` on this line."""
+        for node in ast.walk(self.tree):
+            match node:
+                case ast.Subscript(
+                    value=choices,
+                    slice=ast.Subscript(value=ast.Name(id="options"), slice=ast.Constant(value=str(name))),
+                ) if node.lineno <= line <= (node.end_lineno or line):
+                    value = namespace["options"].get(name)
+                    if error.args == (value,) and (keys := _keys(choices, namespace)):
+                        return f"options.{name}: expected one of {', '.join(keys)}, got {value!r}"
+        return ""
 
     def _check_options(self, given: Mapping[str, Any], used: Any, base_options: Sequence[str]) -> None:
         """Refuses an option that the page replaces, or that nothing reads."""
@@ -217,6 +233,13 @@ def _assigned_names(body: list[ast.stmt]) -> Iterator[tuple[str, int]]:
         own_names = ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.ListComp | ast.DictComp | ast.SetComp
         if not isinstance(node, own_names | ast.GeneratorExp | ast.AsyncFunctionDef):
             queue += ast.iter_child_nodes(node)
+
+
+def _keys(node: ast.expr, namespace: Mapping[str, Any]) -> list[str]:
+    """The keys of a dict that a page writes in place, or calls by a name."""
+    if isinstance(node, ast.Dict):
+        return [ast.unparse(key) for key in node.keys if key is not None]
+    return [repr(key) for key in namespace[node.id]] if isinstance(node, ast.Name) else []
 
 
 def _line_in(error: BaseException, file: str) -> int:
