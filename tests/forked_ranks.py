@@ -1,6 +1,8 @@
 """Forks gloo ranks from a process that runs on one thread; the rank scripts use it, each a program of its own."""
 
+import faulthandler
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -26,12 +28,15 @@ def run_on_ranks(work: Callable[[int, int], None], *sizes: int) -> int:
                 process.start()
             for process in ranks:
                 process.join()
-            if any(process.exitcode for process in ranks):
+            failed = {rank: process.exitcode for rank, process in enumerate(ranks) if process.exitcode}
+            if failed:
+                sys.stderr.write(f"exit codes by rank: {failed}\n")
                 return 1
     return 0
 
 
 def _join(work: Callable[[int, int], None], rank: int, size: int, store: str) -> None:
+    faulthandler.enable()  # a rank that crashes shows where
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group(

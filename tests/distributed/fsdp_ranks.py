@@ -3,6 +3,7 @@
 By default on 2 ranks; with numbers of ranks as arguments, every kind of step is tried with and without accumulation.
 """
 
+import copy
 import sys
 import tempfile
 import warnings
@@ -34,7 +35,7 @@ from vq.engine.steps.optimization import Optimization
 from vq.engine.steps.schedules import Constant
 from vq.engine.strategies import Strategy
 from vq.engine.strategies.fsdp2 import EQUAL_WHEN_DIVIDED, is_supported
-from vq.engine.strategies.shards import gathered
+from vq.engine.strategies.shards import clip_gradients, divided_like, gathered, is_divided
 from vq.errors import ConfigError
 from vq.generators import DecoderTransformer, LlamaStyle, TransformerGenerator
 from vq.losses import HingeObjective, L1Loss, LeCAMPenalty
@@ -253,6 +254,31 @@ def check_accumulation() -> None:
         assert found[0][0] > 0, found
 
 
+def check_parts() -> None:
+    """Gathering returns what was divided, evenly or not, and clipping is that of the whole gradients (float64)."""
+    for strategy in (FSDP2(), FSDP2(shards=2)):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 1), nn.Conv2d(2, 9, 3)).double()
+        expected = copy.deepcopy(model)
+        gradients = [torch.randn_like(p) for p in expected.parameters()]
+        strategy.wrap(model)
+        for whole, divided, gradient in zip(
+            expected.parameters(), model.parameters(), gradients, strict=True
+        ):
+            assert is_divided(divided)
+            whole.grad, divided.grad = gradient.clone(), divided_like(gradient, divided)
+        norm = nn.utils.clip_grad_norm_(expected.parameters(), 0.5)
+        torch.testing.assert_close(clip_gradients(list(model.parameters()), 0.5), norm, rtol=1e-12, atol=0)
+        weights = gathered(dict(model.state_dict()))
+        found = gathered({name: p.grad for name, p in model.named_parameters()})
+        if distributed.rank() > 0:
+            assert not any(x.numel() for x in (*weights.values(), *found.values()))
+            continue
+        check_equal(weights, dict(expected.state_dict()), "gathered weights", atol=0)
+        clipped = {name: p.grad for name, p in expected.named_parameters() if p.grad is not None}
+        check_equal(found, clipped, "clipped gradients", atol=1e-14)
+
+
 def check_optimizers() -> None:
     """Each optimizer moves divided parameters as it moves whole ones; in float64, as some enlarge rounding."""
     settings: dict[str, Any] = {"accumulate": 1, "dtype": torch.float64}
@@ -320,10 +346,12 @@ def run_rank(rank: int, size: int, *, folder: str, is_quick: bool) -> None:
     if is_quick:
         check_refusals()
         check_accumulation()
+        check_parts()
         check_kind("adversarial", 1, FSDP2())
         check_kind("proposal", 2, FSDP2())
         check_checkpoints("learned", FSDP2(), path, [FSDP2()])
         return
+    check_parts()
     check_optimizers()
     for kind in KINDS:
         check_kind(kind, 1, FSDP2())

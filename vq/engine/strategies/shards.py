@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
@@ -29,13 +30,33 @@ def gathered(tree: Any) -> Any:
         other ranks the divided ones are empty, so that only one rank needs the memory.
     """
     if is_divided(tree):
-        whole = tree.full_tensor().detach()
+        whole = _whole(tree)
         return whole.cpu() if distributed.rank() == 0 else whole.new_empty(0)
     if isinstance(tree, Mapping):
         return {key: gathered(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
         return type(tree)(map(gathered, tree))
     return tree
+
+
+def _whole(x: "DTensor") -> Shaped[Tensor, "..."]:
+    """The parts of a divided tensor, one after the other; every rank must call it.
+
+    `DTensor.full_tensor` returns the same, but starts an asynchronous operation and takes longer to do so.
+    """
+    group = _ranks_of_parts(x)
+    part = x.to_local().detach()
+    longest = -(-len(x) // group.size())  # the parts after the last full one are shorter, or empty
+    padded = part.new_zeros((longest, *x.shape[1:]))
+    padded[: len(part)] = part
+    parts = [torch.empty_like(padded) for _ in range(group.size())]
+    dist.all_gather(parts, padded, group=group)
+    return torch.cat(parts)[: len(x)]
+
+
+def _ranks_of_parts(x: "DTensor") -> dist.ProcessGroup:
+    """The ranks that together hold a divided tensor once."""
+    return x.device_mesh.get_group("shard")
 
 
 def part_of(x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
@@ -56,12 +77,18 @@ def divided_like(x: Shaped[Tensor, "*shape"], like: Shaped[Tensor, "*shape"]) ->
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
     """Clips the gradients to a 2-norm, whether they are divided or not; returns the norm before clipping."""
-    groups = [[p for p in parameters if is_divided(p) is divided] for divided in (True, False)]
-    if not groups[0]:
+    divided = [p for p in parameters if is_divided(p)]
+    if not divided:
         return nn.utils.clip_grad_norm_(parameters, max_norm)
-    norms = [nn.utils.get_total_norm([p.grad for p in group if p.grad is not None]) for group in groups]
-    whole = [norm.full_tensor() if is_divided(norm) else norm for norm in norms]
-    total = torch.stack([norm.to(whole[0].device) for norm in whole]).norm()
-    for group in groups:
+    others = [p for p in parameters if not is_divided(p)]
+    squares = _norm(divided).square().to(divided[0].device)
+    dist.all_reduce(squares, group=_ranks_of_parts(divided[0]))
+    total = (squares + _norm(others).to(squares.device).square()).sqrt()
+    for group in (divided, others):
         nn.utils.clip_grads_with_norm_(group, max_norm, total)
     return total
+
+
+def _norm(parameters: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """The 2-norm of this rank's gradients; 0 if there are none."""
+    return nn.utils.get_total_norm([part_of(p.grad) for p in parameters if p.grad is not None])
