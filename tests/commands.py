@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "tiny_page.py"
 MARK = "VQ_TEST_PROCESS"
 RAY = ["--engine", "ray", "--ray-workers", "2"]
+TORCHRUN_STOPPED = (1, -signal.SIGABRT)
+"""With which torchrun ends when it was stopped: 1, or rarely an abort by one of its threads as it ends (torch 2.15)."""
 needs_ray = pytest.mark.skipif(not packages.is_installed("ray"), reason="pip install 'ray[data]'")
 
 
@@ -142,7 +144,7 @@ def run_and_stop(
             time.sleep(0.02)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
-        assert process.returncode == (128 + number if ranks == 1 else 1), said
+        assert process.returncode in ([128 + number] if ranks == 1 else TORCHRUN_STOPPED), said
     assert f"stopped by {number.name}" in said, said
     assert not list(cwd.rglob("*.partial"))
     return said

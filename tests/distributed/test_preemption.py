@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import MARK, TINY, command, environment, processes, run
+from commands import MARK, TINY, TORCHRUN_STOPPED, command, environment, processes, run
 from safetensors.torch import load_file
 
 from vq.engine.strategies.fsdp2 import is_supported
@@ -80,7 +80,7 @@ def stop(folder: Path, page: str, ranks: int, number: signal.Signals, *, after: 
     process.send_signal(number)
     _, said = process.communicate(timeout=90)
     seconds = time.monotonic() - since
-    assert process.returncode == 1  # torchrun's own
+    assert process.returncode in TORCHRUN_STOPPED, said[-3000:]
     assert f"{number.name} asked for it" in said, said[-3000:]
     assert said.count(f"\nstopped by {number.name}\n") == 1, said[-3000:]
     assert "Traceback" not in said.partition("stopped by")[0]
@@ -101,16 +101,16 @@ def assert_equal_weights(folders: list[Path]) -> None:
         assert not [key for key in ours if not torch.equal(ours[key], expected[key])], name
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize(("page", "ranks"), CASES)
 def test_signals_in_turn_change_nothing(page: str, ranks: int, tmp_path: Path) -> None:
     unbroken, broken = (folder_with_pages(tmp_path, name) for name in ("unbroken", "broken"))
-    run("train", "run", page, *OPTIONS, cwd=unbroken, ranks=ranks)
+    run("train", "run", page, *OPTIONS, cwd=unbroken, ranks=ranks, timeout=400)
     step = 0
     for number in SIGNALS[ranks]:
         step = stop(broken, page, ranks, number, after=4 * (step // 4 + 1))
         assert step < STEPS, "stopped too late to show anything"
-    said = run("train", "run", page, *OPTIONS, "--auto-resume", cwd=broken, ranks=ranks).stderr
+    said = run("train", "run", page, *OPTIONS, "--auto-resume", cwd=broken, ranks=ranks, timeout=400).stderr
     assert f"{step} steps are done" in said
     assert_equal_weights([unbroken, broken])
 
