@@ -5,7 +5,8 @@ cross-entropy of the logits with the code that was drawn.
 
 Command:  python -m vq.compare configs/compare/gumbel.py
 Expected: hard 17.4 dB and 10 % usage, annealed with diversity -0.7 +- 0.6 dB and 90 %, softmax_straight_through
-          +2.2 +- 0.5 dB and 43 %; all rows in experiments/gumbel (measured here, 2026-11-28, seeds 0 to 2)
+          +2.2 +- 0.5 dB and 43 %, softmax_diverse +2.4 +- 0.4 dB and 99 %; all rows in experiments/gumbel
+          (measured here, 2026-11-28, seeds 0 to 2)
 Needs:    a clone of the project, and its root as the working directory
 """
 
@@ -43,6 +44,7 @@ contestants = dict(
     soft_annealed=gumbel(annealing=falling, is_hard=False),
     softmax=dict(tokenizer=dict(quantizer=dict(type=SoftmaxQuantizer, is_straight_through=False, **codes))),
     softmax_straight_through=dict(tokenizer=dict(quantizer=dict(type=SoftmaxQuantizer, **codes))),
+    softmax_diverse=gumbel(type=SoftmaxQuantizer, diversity_weight=0.1),
 )
 comparison = dict(
     type=Comparison,

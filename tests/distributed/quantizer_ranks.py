@@ -52,6 +52,7 @@ from vq.quantizers import (
     ResidualCoefficientQuantizer,
     ResidualQuantizer,
     ScalarPerturbationQuantizer,
+    SoftmaxQuantizer,
     SphericalEMACodebook,
     VectorQuantizer,
     accumulate,
@@ -143,6 +144,7 @@ LOSSES: dict[str, Callable[[], Quantizer]] = {
     ),
     "gumbel": lambda: GumbelQuantizer(size=16, dim=DIM),
     "gumbel-diversity": lambda: GumbelQuantizer(size=16, dim=DIM, diversity_weight=0.1),
+    "softmax-diversity": lambda: SoftmaxQuantizer(size=16, dim=DIM, diversity_weight=0.1),
     "ibq": lambda: IndexBackpropagationQuantizer(size=16, dim=DIM, init=NormalInit(std=1.0)),
     "implicit-residual": lambda: ImplicitResidualQuantizer(
         codebooks=[STATEFUL["learned"]() for _ in range(2)], hidden_dim=8, num_blocks=1

@@ -117,6 +117,23 @@ def test_the_softmax_gradient_is_that_of_minus_the_squared_distance():
     torch.testing.assert_close(z.grad, other.grad)
 
 
+def test_the_diversity_of_softmax_choices_is_that_of_their_mean_distribution():
+    quantizer = SoftmaxQuantizer(size=6, dim=4, temperature=0.5, diversity_weight=0.7).double()
+    z = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([True, True, False, True, True])
+    squares = (z[mask].detach()[:, None] - quantizer.codes.detach()).square().sum(-1).numpy()
+    mean = softmax(-squares / (0.5 * 2), axis=1).mean(axis=0)
+    out = quantizer(z, mask)
+    assert out.loss.item() == pytest.approx(0.7 * (math.log(6) + (mean * np.log(mean)).sum()), rel=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda *_: quantizer(z, mask).loss, (z, quantizer.codes), check_undefined_grad=False
+    )
+    with pytest.raises(
+        ValueError, match=r"SoftmaxQuantizer: expected a diversity_weight of at least 0, got -1"
+    ):
+        SoftmaxQuantizer(size=4, dim=4, diversity_weight=-1.0)
+
+
 def train_and_eval_error(quantizer, steps=200):
     """Trains a small autoencoder with the quantizer on clustered data, and returns its errors."""
     torch.manual_seed(0)

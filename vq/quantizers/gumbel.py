@@ -66,16 +66,11 @@ class GumbelQuantizer(Quantizer):
         is_hard: bool = True,
     ) -> None:
         super().__init__()
-        _check("GumbelQuantizer", size, dim, temperature)
+        _check("GumbelQuantizer", size, dim, temperature, diversity_weight)
         if kl_weight < 0:
             raise ValueError(
                 f"GumbelQuantizer: expected a kl_weight of at least 0, got {kl_weight}; the divergence is "
                 f"minimised, so its weight has a plus sign"
-            )
-        if diversity_weight < 0:
-            raise ValueError(
-                f"GumbelQuantizer: expected a diversity_weight of at least 0, got {diversity_weight}; a negative one "
-                f"would reward using few codes"
             )
         if not is_hard:
             warnings.warn(
@@ -144,23 +139,31 @@ class SoftmaxQuantizer(Quantizer):
     nothing makes p certain, and in eval, where codes are hard, the error is many times larger. This form is kept as
     an experiment; a test shows that it does not work.
 
-    A training forward stores tensors of vectors times codes. There is no loss.
+    A training forward stores tensors of vectors times codes. The loss is `diversity_weight` times the diversity term of
+    `GumbelQuantizer`, with this p.
 
     Args:
         size: Number of codes.
         dim: Last axis of `z` and length of the codes.
         temperature: Temperature tau, which may be changed during training.
         is_straight_through: Whether the forward returns codes and only the backward uses the mixture.
+        diversity_weight: Weight of the diversity term, not negative. Without it few codes are used.
 
     Raises:
-        ValueError: If size, dim or temperature is not positive.
+        ValueError: If size, dim or temperature is not positive, or the weight is negative.
     """
 
     def __init__(
-        self, *, size: int, dim: int, temperature: float = 1.0, is_straight_through: bool = True
+        self,
+        *,
+        size: int,
+        dim: int,
+        temperature: float = 1.0,
+        is_straight_through: bool = True,
+        diversity_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        _check("SoftmaxQuantizer", size, dim, temperature)
+        _check("SoftmaxQuantizer", size, dim, temperature, diversity_weight)
         if not is_straight_through:
             warnings.warn(
                 "SoftmaxQuantizer: with is_straight_through=False training and eval do not match; this is "
@@ -169,6 +172,7 @@ class SoftmaxQuantizer(Quantizer):
             )
         self.codebook_size, self.codebook_dim = size, dim
         self.temperature, self.is_straight_through = temperature, is_straight_through
+        self.diversity_weight = diversity_weight
         self.codes = nn.Parameter(torch.randn(size, dim))
 
     @classmethod
@@ -191,8 +195,14 @@ class SoftmaxQuantizer(Quantizer):
             quantized = _hard_mixture(probabilities, indices, codes)
         else:
             quantized = probabilities @ codes
+        loss, metrics = z.new_zeros(()), {}
+        if self.diversity_weight:
+            counted = None if mask is None else mask.reshape(-1)
+            entropies = softmax_entropies(scaled, moved_codes, bias, counted, across_ranks=self.training)
+            loss = self.diversity_weight * (math.log(self.codebook_size) - entropies.codebook)
+            metrics = entropies.metrics()
         return QuantizeOutput(
-            quantized=quantized.view(z.shape), indices=indices.view(z.shape[:-1]), loss=z.new_zeros(())
+            quantized=quantized.view(z.shape), indices=indices.view(z.shape[:-1]), loss=loss, metrics=metrics
         )
 
     def _encode(self, z: Float[Tensor, "*lead dim"]) -> Int[Tensor, "*lead"]:
@@ -220,8 +230,13 @@ def _gumbel_noise(
     return noise if counted is None else noise[(counted.cumsum(0) - 1).clamp_min(0)]
 
 
-def _check(place: str, size: int, dim: int, temperature: float) -> None:
+def _check(place: str, size: int, dim: int, temperature: float, diversity_weight: float) -> None:
     if size < 1 or dim < 1:
         raise ValueError(f"{place}: expected positive size and dim, got {size} and {dim}")
     if temperature <= 0:
         raise ValueError(f"{place}: expected a positive temperature, got {temperature}")
+    if diversity_weight < 0:
+        raise ValueError(
+            f"{place}: expected a diversity_weight of at least 0, got {diversity_weight}; a negative one would reward "
+            f"using few codes"
+        )
