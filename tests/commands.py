@@ -66,6 +66,9 @@ def run(
             send_to_all(mark, signal.SIGABRT)
             said = process.communicate(timeout=60)[1]
             pytest.fail(f"{module} {arguments}: not ended after {timeout:.0f} s\n{said[-30_000:]}")
+        finally:
+            if process.poll() is None:  # pytest's own limit has passed
+                send_to_all(mark, signal.SIGKILL)
     assert process.returncode == expect, f"exit code {process.returncode}\n{stdout[-2000:]}\n{stderr[-4000:]}"
     return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
 
