@@ -9,6 +9,8 @@ from scipy.special import softmax
 from scipy.stats import entropy as scipy_entropy
 
 import vq.ops.entropy as module
+from vq.ops.backpropagation import choose_with_soft_gradient
+from vq.ops.distance import largest_product
 from vq.ops.entropy import bit_distribution_sum, bit_entropy, distance_logits, entropy, softmax_sums
 
 
@@ -22,6 +24,31 @@ def plain_sums(z, codes, bias, weight):
     log_p = (z @ codes.T + bias).log_softmax(dim=1)
     p = log_p.exp()
     return weight @ -(p * log_p).sum(1), weight @ p
+
+
+def chosen(z, codes):
+    return choose_with_soft_gradient(z, codes, largest_product(z, codes)).square().sum()
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        (lambda z, codes, bias: softmax_sums(z, codes, bias, torch.ones(7))[0], ((7, 3), (5, 3), (5,))),
+        (lambda logits: bit_distribution_sum(logits, torch.ones(7)).square().sum(), ((7, 4),)),
+        (chosen, ((7, 3), (5, 3))),
+    ],
+    ids=["softmax", "bits", "choice"],
+)
+def test_a_backward_pass_inside_autocast_gives_the_gradients_of_one_outside(function, shapes):
+    gradients = []
+    for is_inside in (False, True):
+        torch.manual_seed(0)
+        inputs = [torch.randn(*shape, requires_grad=True) for shape in shapes]
+        result = function(*inputs)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_inside):
+            result.backward()
+        gradients.append([x.grad for x in inputs])
+    assert all(map(torch.equal, *gradients))
 
 
 @pytest.mark.usefixtures("_tiles")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vq.ops.distance import common_centre
 from vq.ops.entropy import softmax_tile, tile_rows
+from vq.ops.numerics.precision import without_autocast
 
 
 def choose_with_soft_gradient(
@@ -74,7 +75,8 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
 
 
 def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-    return *_choose_backward(grad, *ctx.saved_tensors), None
+    with without_autocast(grad):  # for a backward pass that is run inside autocast
+        return *_choose_backward(grad, *ctx.saved_tensors), None
 
 
 _choose.register_autograd(_gradient, setup_context=_save_inputs)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vq.ops.kernels import use_kernels
+from vq.ops.numerics.precision import without_autocast
 
 # Elements of one tile of probabilities; a backward needs three tiles (4 MiB each in float32).
 CPU_TILE = 2**20
@@ -180,7 +181,8 @@ def _softmax_sums_gradient(
     ctx: Any, entropy_grad: Tensor, distribution_grad: Tensor
 ) -> tuple[Tensor | None, ...]:
     grads = torch.cat([entropy_grad[None], distribution_grad])
-    return (*_softmax_sums_backward(grads, *ctx.saved_tensors), None)
+    with without_autocast(grads):  # for a backward pass that is run inside autocast
+        return (*_softmax_sums_backward(grads, *ctx.saved_tensors), None)
 
 
 _softmax_sums.register_autograd(_softmax_sums_gradient, setup_context=_save_inputs)
@@ -253,7 +255,8 @@ def _(grad: Tensor, logits: Tensor, weight: Tensor) -> Tensor:
 
 
 def _bit_distribution_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return _bit_distribution_sum_backward(grad, *ctx.saved_tensors), None
+    with without_autocast(grad):
+        return _bit_distribution_sum_backward(grad, *ctx.saved_tensors), None
 
 
 _bit_distribution_sum.register_autograd(_bit_distribution_gradient, setup_context=_save_inputs)

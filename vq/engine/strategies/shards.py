@@ -4,7 +4,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-import torch
 import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -49,9 +48,9 @@ def _whole(x: "DTensor") -> Shaped[Tensor, "..."]:
     longest = -(-len(x) // group.size())  # the parts after the last full one are shorter, or empty
     padded = part.new_zeros((longest, *x.shape[1:]))
     padded[: len(part)] = part
-    parts = [torch.empty_like(padded) for _ in range(group.size())]
-    dist.all_gather(parts, padded, group=group)
-    return torch.cat(parts)[: len(x)]
+    parts = padded.new_empty((group.size(), *padded.shape))
+    dist.all_gather(list(parts), padded, group=group)
+    return parts.flatten(0, 1)[: len(x)]
 
 
 def _ranks_of_parts(x: "DTensor") -> dist.ProcessGroup:
