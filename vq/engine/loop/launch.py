@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 600.0
 """Default time after which a rank without a sign of life ends the run."""
 
+RELEASE_SECONDS = 0.2
+"""How long the threads of gloo may take to release their last tensors: torch aborts the process if one of them does so
+while the interpreter ends, and models that were wrapped keep these threads alive until then (seen with torch 2.15)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
@@ -137,6 +141,8 @@ def _joined(kind: str, world_size: int, timeout: float) -> Iterator[None]:
             yield
     finally:
         dist.destroy_process_group()
+        if backend == "gloo":
+            time.sleep(RELEASE_SECONDS)
 
 
 def _wait_for_meeting(world_size: int, timeout: float) -> None:
